@@ -1,0 +1,1 @@
+"""Schema, layering, composition and validation: the only code that reads YAML. Imports no torch."""

@@ -1,0 +1,164 @@
+"""Faults in the configuration: found all at once, and told with file, key, value and remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong. `key` and `value` are empty when the whole file is meant."""
+
+    file: str
+    message: str
+    key: str = ""
+    value: Any = None
+    kind: str = "ValueError"
+
+    def __str__(self) -> str:
+        shown = "" if self.value is None else f" = {_shorten(self.value)}"
+        parts = [
+            self.kind,
+            "" if self.file in self.message else self.file,
+            f"{self.key}{shown}" if self.key else shown.removeprefix(" = "),
+            self.message,
+        ]
+        return ": ".join(part for part in parts if part)
+
+
+class ConfigError(ValueError):
+    """Everything that is wrong with a configuration, in one message."""
+
+    def __init__(self, faults: Iterable[Fault]):
+        self.faults = list({str(fault): fault for fault in faults}.values())
+        count = len(self.faults)
+        head = "1 fault" if count == 1 else f"{count} faults"
+        lines = "\n".join(f"  {fault}" for fault in self.faults)
+        super().__init__(f"{head} in the configuration; nothing was run:\n{lines}")
+
+    @classmethod
+    def single(cls, file: str, message: str, value: Any = None, key: str = "") -> ConfigError:
+        """The error for a single fault; `file` may also be an option of the command line."""
+        return cls([Fault(file, message, key, value)])
+
+
+class ConfigFileNotFoundError(ConfigError, FileNotFoundError):
+    """The only faults are files that do not exist."""
+
+
+def config_error(faults: Sequence[Fault]) -> ConfigError:
+    """The exception that fits the faults."""
+    if all(fault.kind == "FileNotFoundError" for fault in faults):
+        return ConfigFileNotFoundError(faults)
+    return ConfigError(faults)
+
+
+def faults_of(error: ValidationError, model: type[BaseModel], file: str) -> list[Fault]:
+    """Translate pydantic's errors about `model`, read from `file`."""
+    schema = model.model_json_schema()
+    return [_fault(item, schema, file) for item in error.errors()]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` Did you mean …?`, or nothing when no known word is close."""
+    known = list(known)
+    last_parts = {key.rpartition(".")[2]: key for key in reversed(known)}
+    close = difflib.get_close_matches(word, known, n=1) or [
+        last_parts[part]
+        for part in difflib.get_close_matches(word.rpartition(".")[2], last_parts, n=1)
+    ]
+    return f" Did you mean {close[0]}?" if close else ""
+
+
+def _fault(item: dict[str, Any], schema: dict[str, Any], file: str) -> Fault:
+    # Locations inside unions end in the union's branch ("int", "list[str]"): not a user's key.
+    location = [str(part) for part in item["loc"]]
+    if item["type"] == "cross_field":
+        context = item["ctx"]
+        key = ".".join([*location, context["key"]])
+        return Fault(file, context["message"], key, context["value"])
+    node, key = _descend(schema, location)
+    if item["type"] == "extra_forbidden":
+        known = list(_dotted_keys(schema, schema))
+        message = f"unknown key.{nearest('.'.join(location), known)}"
+        siblings = sorted(_properties(schema, node))
+        if siblings and "Did you mean" not in message:
+            message += f" Allowed here: {', '.join(siblings)}"
+        return Fault(file, message, ".".join(location), item["input"])
+    if item["type"] == "missing":
+        return Fault(file, "is required but missing", key)
+    message = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    allowed = _allowed(schema, node)
+    if allowed and "one of" not in allowed:
+        message += f" (allowed: {allowed})"
+    return Fault(file, message, key, item["input"])
+
+
+def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    return node
+
+
+def _properties(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    node = _resolve(schema, node)
+    found = dict(node.get("properties", {}))
+    for branch in node.get("anyOf", []):
+        found |= _resolve(schema, branch).get("properties", {})
+    return found
+
+
+def _descend(schema: dict[str, Any], location: list[str]) -> tuple[dict[str, Any], str]:
+    """The deepest schema node that the location names, and the key up to there."""
+    node, key = schema, []
+    for part in location:
+        if part.isdigit():
+            key.append(part)
+            continue
+        properties = _properties(schema, node)
+        if part not in properties:
+            break
+        node = properties[part]
+        key.append(part)
+    return node, ".".join(key) or ".".join(location)
+
+
+def _dotted_keys(schema: dict[str, Any], node: dict[str, Any], prefix: str = "") -> Iterable[str]:
+    for name, child in _properties(schema, node).items():
+        yield f"{prefix}{name}"
+        yield from _dotted_keys(schema, child, f"{prefix}{name}.")
+
+
+_BOUNDS = {
+    "exclusiveMinimum": ">",
+    "minimum": ">=",
+    "exclusiveMaximum": "<",
+    "maximum": "<=",
+}
+
+
+def _allowed(schema: dict[str, Any], node: dict[str, Any]) -> str:
+    """`number > 0 and <= 1`, from the JSON schema of the field."""
+    node = _resolve(schema, node)
+    branches = [_resolve(schema, branch) for branch in node.get("anyOf", [node])]
+    texts = []
+    for branch in branches:
+        if "enum" in branch:
+            texts.append("one of " + ", ".join(map(str, branch["enum"])))
+        elif branch.get("type") == "array":
+            texts.append(f"list of {_allowed(schema, branch.get('items', {})) or 'values'}")
+        elif branch.get("type") in {"number", "integer", "string", "boolean", "null"}:
+            bounds = [f"{sign} {branch[name]}" for name, sign in _BOUNDS.items() if name in branch]
+            pattern = [f"matching {branch['pattern']}"] if "pattern" in branch else []
+            texts.append(" ".join([branch["type"], *[" and ".join([*bounds, *pattern])]]).strip())
+    return " or ".join(texts)
+
+
+def _shorten(value: Any, width: int = 60) -> str:
+    text = repr(value)
+    return text if len(text) <= width else text[: width - 1] + "…"

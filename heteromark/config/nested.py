@@ -1,0 +1,48 @@
+"""Nested dictionaries as dotted keys, and back. Lists are values, not containers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"ppo": {"clip_range": 0.2}}` → `{"ppo.clip_range": 0.2}`."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`.
+
+    Raises:
+        ValueError: one key is the beginning of another, e.g. `ppo` and `ppo.clip_range`.
+    """
+    data: dict[str, Any] = {}
+    for dotted, value in flat.items():
+        *parents, last = dotted.split(".")
+        node = data
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ValueError(f"{dotted}: {parent} already has a value")
+        node[last] = value
+    return data
+
+
+def merge(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Later layers win, key by key; nothing given is changed."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            if isinstance(value, dict) and isinstance(result.get(key), dict):
+                result[key] = merge(result[key], value)
+            elif isinstance(value, dict):
+                result[key] = merge(value)
+            else:
+                result[key] = value
+    return result

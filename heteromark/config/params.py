@@ -1,0 +1,146 @@
+"""The typed model of `params.yaml`: what the workflow depends on, and what DVC tracks.
+
+A top-level hyperparameter is null by default: "what the base config says". Set, it applies to
+every config of the sweep that does not vary it (layer three of five, see `layers`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from heteromark.config.schema import (
+    Activation,
+    Algorithm,
+    Coefficient,
+    Count,
+    Device,
+    Discount,
+    Frozen,
+    LayerSizes,
+    LearningRate,
+    Mode,
+    Number,
+    Seed,
+    cross_field_error,
+)
+
+Statistic = Literal["iqm", "mean", "median", "min"]
+SelectionMetric = Literal["evaluation_return", "final_return", "win_rate"]
+TieBreak = Literal["slope", "coefficient_of_variation", "frames_per_second", "name"]
+
+
+class NetworkOverrides(Frozen):
+    """`network.*` for the whole sweep; null: what the base config says."""
+
+    policy: Literal["MlpPolicy"] | None = None
+    net_arch: LayerSizes | None = None
+    activation_fn: Activation | None = None
+
+
+class PPOOverrides(Frozen):
+    """`ppo.*` for the whole sweep; null: what the base config says."""
+
+    clip_range: Annotated[float, Field(gt=0, lt=1), Number] | None = None
+    ent_coef: Coefficient | None = None
+    vf_coef: Coefficient | None = None
+    max_grad_norm: Annotated[float, Field(gt=0), Number] | None = None
+    gae_lambda: Discount | None = None
+
+
+class HAPPOOverrides(Frozen):
+    """`happo.*` for the whole sweep; null: what the base config says."""
+
+    agent_order: Literal["random", "fixed"] | None = None
+
+
+class HyperparameterOverrides(Frozen):
+    """The part of params.yaml that mirrors an agent config's hyperparameters."""
+
+    algorithm: Algorithm | None = None
+    learning_rate: LearningRate | None = None
+    gamma: Discount | None = None
+    n_steps: Count | None = None
+    batch_size: Count | None = None
+    n_epochs: Count | None = None
+    network: NetworkOverrides = NetworkOverrides()
+    ppo: PPOOverrides = PPOOverrides()
+    happo: HAPPOOverrides = HAPPOOverrides()
+
+
+class SweepParams(Frozen):
+    """What is swept, and on what."""
+
+    agents: str | Annotated[list[str], Field(min_length=1)] = Field(
+        "config/agents/happo_agent_*.yaml",
+        description="Glob pattern, path, or list of them, of the agent configs to compare.",
+    )
+    base_config: str | None = Field(
+        None, description="Base of every variant; null: {agent_id}_v{version} beside it."
+    )
+    environment: str = Field(
+        "speaker_listener", description="Name of a file in config/environment/."
+    )
+
+
+class BudgetParams(Frozen):
+    """How long the runs of one mode are, and how they are judged."""
+
+    total_frames: Count = Field(description="Frames per run, rounded up to whole iterations.")
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(description="One run per seed.")
+    eval_episodes: Count = Field(description="Episodes of the evaluation after training.")
+
+    @model_validator(mode="after")
+    def _seeds_are_distinct(self) -> BudgetParams:
+        repeated = sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1})
+        if repeated:
+            raise cross_field_error(
+                "seeds", self.seeds, f"lists {repeated} more than once; each seed is one run"
+            )
+        return self
+
+
+class SelectionParams(Frozen):
+    """How the winner is found."""
+
+    metric: SelectionMetric = Field(
+        "evaluation_return", description="What is compared; larger is better."
+    )
+    statistic: Statistic = Field("iqm", description="How a config's seeds become one score.")
+    tie_break: list[TieBreak] = Field(
+        ["slope", "coefficient_of_variation", "name"],
+        description="Decides between configs whose scores are equal, in this order.",
+    )
+    min_seeds: Count = Field(2, description="Configs with fewer completed seeds are left out.")
+
+
+class ProjectParams(HyperparameterOverrides):
+    """All of params.yaml."""
+
+    device: Device = Field("auto", description="auto takes CUDA where it is.")
+    num_parallel_envs: Count = Field(16, description="Environment copies per run.")
+    num_threads: Count = Field(1, description="CPU threads per run; part of a run's identity.")
+    checkpoint_interval: Count = Field(10, description="Iterations between checkpoints.")
+    sweep: SweepParams = SweepParams()
+    smoke: BudgetParams = BudgetParams(total_frames=50_000, seeds=[0, 1, 2], eval_episodes=50)
+    full: BudgetParams = BudgetParams(total_frames=400_000, seeds=[0], eval_episodes=100)
+    selection: SelectionParams = SelectionParams()
+
+    @model_validator(mode="after")
+    def _enough_seeds(self) -> ProjectParams:
+        if self.selection.min_seeds > len(self.smoke.seeds):
+            raise cross_field_error(
+                "selection.min_seeds",
+                self.selection.min_seeds,
+                f"smoke.seeds lists only {len(self.smoke.seeds)}: no config could ever be selected",
+            )
+        return self
+
+    def budget(self, mode: Mode) -> BudgetParams:
+        """The budget of a mode."""
+        return self.smoke if mode == "smoke" else self.full
+
+    def hyperparameter_overrides(self) -> dict:
+        """The set hyperparameters as a nested dictionary, without the null ones."""
+        return self.model_dump(include=set(HyperparameterOverrides.model_fields), exclude_none=True)

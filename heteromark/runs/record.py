@@ -1,0 +1,112 @@
+"""The run record: what `run.json` of every run says (the TrainingRun record)."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from heteromark.runs.files import write_text_atomic
+
+RECORD_VERSION = 1
+RECORD_FILE = "run.json"
+
+# Files of a finished run, besides run.json; see docs/workflow.md.
+RUN_FILES = ("config.yaml", "metrics.csv", "evaluation.json", "checkpoint.pt", "train.log")
+
+RESULTS = Path("results")
+FOLDER_OF_MODE = {"smoke": "smoke", "full": "train"}
+
+# Columns of metrics.csv that depend on the machine's speed and so differ between identical runs.
+WALL_CLOCK_COLUMNS = ("time_elapsed", "frames_per_second")
+
+
+def run_folder(mode: str, name: str, digest: str, seed: int) -> Path:
+    """`results/smoke/{name}-{digest}/seed_{seed}`, or below `results/train` for full runs."""
+    return RESULTS / FOLDER_OF_MODE[mode] / f"{name}-{digest}" / f"seed_{seed}"
+
+
+class Status(StrEnum):
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_final(self) -> bool:
+        """A result that is never trained again: the run store may hand it out."""
+        return self in (Status.COMPLETED, Status.DIVERGED)
+
+
+class AgentIdentity(BaseModel):
+    """Who was trained: names, for people and for filtering."""
+
+    agent_id: str
+    name: str
+    short_name: str
+    algorithm: str
+    version: int
+    sweep_variant: str | None
+    config_path: str | None
+
+
+class RunSummary(BaseModel):
+    """The figures that a list of runs shows. `None`: not measured, e.g. no episode ended."""
+
+    final_return: float | None = None
+    evaluation_return: float | None = None
+    evaluation_win_rate: float | None = None
+    evaluation_episodes: int = 0
+    frames: int = 0
+    iterations: int = 0
+    frames_per_second: float | None = None
+
+
+class RunRecord(BaseModel):
+    """One training of one resolved config with one seed in one mode.
+
+    Times are ISO 8601 in UTC, durations in seconds of wall-clock time over all attempts.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    record_version: int = RECORD_VERSION
+    digest: str
+    config_digest: str
+    agent: AgentIdentity
+    environment: str
+    mode: str
+    seed: int
+    status: Status
+    reason: str | None = None
+    started: str
+    ended: str | None = None
+    duration_seconds: float | None = None
+    attempts: int = 1
+    host: str
+    pid: int | None = None
+    device: str | None = None
+    git: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    command: list[str] = []
+    summary: RunSummary = RunSummary()
+    files: dict[str, str] = {}
+
+    @classmethod
+    def read(cls, folder: Path) -> RunRecord:
+        """Read `folder/run.json`.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is not a run record (pydantic's ValidationError is a ValueError).
+        """
+        return cls.model_validate_json((Path(folder) / RECORD_FILE).read_text(encoding="utf-8"))
+
+    def write(self, folder: Path) -> None:
+        """Write `folder/run.json` atomically."""
+        text = json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+        write_text_atomic(Path(folder) / RECORD_FILE, text)
