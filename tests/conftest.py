@@ -1,45 +1,11 @@
-"""Shared fixtures: a run store of the tests' own, and projects to run commands in."""
+"""Shared fixtures: a run store of the tests' own, and a project to run commands in."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
-
-ROOT = Path(__file__).resolve().parent.parent
-
-# What a project folder consists of, as git has it.
-PROJECT_FILES = (
-    "Snakefile",
-    "dvc.yaml",
-    "params.yaml",
-    ".dvcignore",
-    ".gitignore",
-    ".dvc/.gitignore",
-    ".dvc/config",
-    ".dvc/plots",
-    "config",
-    "heteromark",
-    "workflow",
-)
-
-# Two minutes of workflow in seconds: the same steps on very short runs.
-TINY = {
-    "n_steps": 64,
-    "batch_size": 64,
-    "n_epochs": 1,
-    "network": {"net_arch": [8]},
-    "num_parallel_envs": 4,
-    "checkpoint_interval": 2,
-    "smoke": {"total_frames": 256, "seeds": [0, 1], "eval_episodes": 2},
-    "full": {"total_frames": 512, "seeds": [0], "eval_episodes": 4},
-}
+from projects import TINY, Project, copy_project
 
 
 @pytest.fixture(autouse=True)
@@ -48,85 +14,6 @@ def own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     store = tmp_path_factory.mktemp("store")
     monkeypatch.setenv("HETEROMARK_STORE", str(store))
     return store
-
-
-@dataclass
-class Project:
-    """A project folder that commands run in as a user would run them."""
-
-    folder: Path
-
-    def run(self, *command: str, check: bool = True, **environment: str):
-        """Run a command here; `heteromark`, `snakemake` and `dvc` are those of this Python."""
-        result = subprocess.run(
-            command,
-            cwd=self.folder,
-            env={**_environment(), **environment},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
-        if check and result.returncode:
-            raise AssertionError(
-                f"{' '.join(command)} exited with {result.returncode}\n"
-                f"{result.stdout}\n{result.stderr}"
-            )
-        return result
-
-    def start(self, *command: str) -> subprocess.Popen:
-        """Start a command here in a process group of its own, to be killed."""
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env=_environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def read(self, path: str) -> str:
-        return (self.folder / path).read_text(encoding="utf-8")
-
-    def write(self, path: str, text: str) -> Path:
-        target = self.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text, encoding="utf-8")
-        return target
-
-    def set_params(self, **changes) -> None:
-        """Change params.yaml; dictionaries are merged one level deep."""
-        path = self.folder / "params.yaml"
-        params = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for key, value in changes.items():
-            params[key] = {**params[key], **value} if isinstance(value, dict) else value
-        path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
-
-    def commit(self, message: str = "a state") -> None:
-        self.run("git", "add", "--all")
-        self.run("git", "commit", "--quiet", "--message", message)
-
-
-def _environment() -> dict[str, str]:
-    binaries = str(Path(sys.executable).parent)
-    return {
-        **os.environ,
-        "PATH": os.pathsep.join([binaries, os.environ["PATH"]]),
-        "COLUMNS": "200",
-        "NO_COLOR": "1",
-    }
-
-
-def copy_project(target: Path) -> Project:
-    """A copy of this repository's project files, without results."""
-    for name in PROJECT_FILES:
-        source, destination = ROOT / name, target / name
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, destination, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, destination)
-    return Project(target)
 
 
 @pytest.fixture

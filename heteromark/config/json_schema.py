@@ -1,6 +1,6 @@
 """The JSON schemas in config/schema/, by which editors complete and check the YAML.
 
-`make schema` writes them from the models; a test fails when they drift.
+`make generated` writes them from the models; a test fails when they drift.
 """
 
 from __future__ import annotations

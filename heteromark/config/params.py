@@ -123,8 +123,8 @@ class ProjectParams(HyperparameterOverrides):
     num_threads: Count = Field(1, description="CPU threads per run; part of a run's identity.")
     checkpoint_interval: Count = Field(10, description="Iterations between checkpoints.")
     sweep: SweepParams = SweepParams()
-    smoke: BudgetParams = BudgetParams(total_frames=50_000, seeds=[0, 1, 2], eval_episodes=50)
-    full: BudgetParams = BudgetParams(total_frames=400_000, seeds=[0], eval_episodes=100)
+    smoke: BudgetParams = BudgetParams(total_frames=40_000, seeds=[0, 1, 2], eval_episodes=50)
+    full: BudgetParams = BudgetParams(total_frames=300_000, seeds=[0], eval_episodes=100)
     selection: SelectionParams = SelectionParams()
 
     @model_validator(mode="after")
@@ -143,4 +143,5 @@ class ProjectParams(HyperparameterOverrides):
 
     def hyperparameter_overrides(self) -> dict:
         """The set hyperparameters as a nested dictionary, without the null ones."""
-        return self.model_dump(include=set(HyperparameterOverrides.model_fields), exclude_none=True)
+        data = self.model_dump(include=set(HyperparameterOverrides.model_fields), exclude_none=True)
+        return {key: value for key, value in data.items() if value != {}}

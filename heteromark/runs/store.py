@@ -119,7 +119,7 @@ class RunStore:
         folder = self.folder(digest)
         try:
             record = RunRecord.read(folder)
-        except FileNotFoundError:
+        except OSError:  # none there; or the store is unusable, which check_writable tells
             return None
         except ValueError:
             self._quarantine(folder, [RECORD_FILE])

@@ -105,7 +105,7 @@ def test_environments_are_the_files_of_their_group():
 @pytest.mark.parametrize("name", MODELS)
 def test_json_schemas_have_not_drifted_from_the_models(name):
     written = (ROOT / FOLDER / name).read_text(encoding="utf-8")
-    assert written == schema_text(MODELS[name]), "run `make schema` and commit the result"
+    assert written == schema_text(MODELS[name]), "run `make generated` and commit the result"
 
 
 def test_json_schema_tells_an_editor_what_is_allowed():

@@ -1,0 +1,54 @@
+# make run: the whole workflow in a fresh clone. make test: the tests. Both set up .venv first.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# dvc.yaml and the rules call `snakemake` and `python`: let them find this environment's.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup run test test-fast lint format generated benchmark clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(INSTALLED)  ## Create .venv with the exact versions of requirements.lock
+
+$(INSTALLED): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: setup  ## Run the workflow: smoke, tables, selection, long run, model, report
+	snakemake
+	@echo
+	@echo "winner:  results/selected/selection.json"
+	@echo "tables:  results/tables/summary.csv"
+	@echo "model:   results/model/"
+	@echo "report:  results/report.html"
+
+test: setup  ## Run all tests, in a run store of their own
+	python -m pytest -n 2 --dist loadfile
+
+test-fast: setup  ## Run the tests that take seconds
+	python -m pytest -n 2 --dist loadfile -m "not slow"
+
+lint: setup  ## Check style: Python, Snakefile, workflow
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+
+format: setup  ## Apply the style
+	ruff check --fix .
+	ruff format .
+	snakefmt Snakefile workflow
+
+generated: setup  ## Write config/schema/ from the models and docs/dag.svg from the plan
+	python -m heteromark.config.json_schema
+	python -m heteromark workflow picture docs/dag.svg
+
+benchmark: setup  ## Measure the workflow's own speed
+	python benchmarks/workflow.py
+
+clean:  ## Remove results and logs; the run store and DVC's cache keep what was trained
+	rm -rf results logs

@@ -1,0 +1,73 @@
+"""HAPPO: groups are updated one after the other, each on what the earlier ones changed."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import NestedKey, TensorDict
+from torch import Tensor
+
+from heteromark.algorithm.base import ALGORITHMS, Algorithm
+from heteromark.algorithm.statistics import log_prob
+
+
+@ALGORITHMS.register("HAPPO")
+class HAPPO(Algorithm):
+    """Heterogeneous-agent PPO, by group.
+
+    Each iteration starts with a factor of 1 for every frame. Group after group, all epochs of the
+    group's actor are run on the objective weighted by the factor; then the factor is multiplied
+    by the ratio of the group's joint action probability, after to before. A group with one agent
+    is the case of the paper; agents that share an actor are updated together.
+
+    Source: Kuba et al., Trust Region Policy Optimisation in Multi-Agent RL, ICLR 2022.
+    """
+
+    _factor: Tensor
+
+    def actor_keys(self, group: str) -> list[NestedKey]:
+        return [*super().actor_keys(group), (group, "factor")]
+
+    def update_actors(self, batch: TensorDict) -> dict[str, float]:
+        self.reset_factor(batch)
+        metrics: dict[str, dict[str, float]] = {}
+        for group in self.get_agent_order():
+            factor = self.get_factor_for_agent(group)
+            batch.set((group, "factor"), factor)
+            actor = self.learner.policies.actors[group]
+            batch.set((group, "log_prob_before"), log_prob(actor, batch, group))
+            metrics[group] = self.train_actor(batch, group)
+            metrics[group][f"factor_mean/{group}"] = float(factor.mean())
+            self.update_factor(batch, group)
+        # columns do not follow the random order
+        return {name: x for group in self.learner.groups for name, x in metrics[group].items()}
+
+    def reset_factor(self, batch: TensorDict) -> None:
+        """Nothing has changed yet: a factor of 1 for every frame of the batch [N, T]."""
+        self._factor = torch.ones(batch.batch_size, device=batch["next", "done"].device)
+
+    def get_agent_order(self) -> list[str]:
+        """The groups in the order of their updates: fresh and random, or the environment's."""
+        groups = list(self.learner.groups)
+        if self.config.loss.agent_order == "fixed":
+            return groups
+        return [groups[i] for i in torch.randperm(len(groups)).tolist()]
+
+    def get_factor_for_agent(self, group: str) -> Tensor:
+        """The factor so far, for every agent of the group: [N, T, n_agents, 1]."""
+        n_agents = len(self.learner.groups[group].agents)
+        return self._factor[..., None, None].expand(*self._factor.shape, n_agents, 1)
+
+    def update_factor(self, batch: TensorDict, group: str) -> None:
+        """Multiply the factor by what the group's update did to its agents' actions.
+
+        Args:
+            batch: [N, T] with (group, "log_prob_before") [N, T, n_agents], taken before the update.
+
+        Raises:
+            Diverged: the factor is not finite.
+        """
+        after = log_prob(self.learner.policies.actors[group], batch, group)
+        change = after - batch[group, "log_prob_before"]
+        change = torch.where(batch[group, "active"], change, 0.0)
+        self._factor = self._factor * change.sum(-1).exp()
+        self.require_finite(self._factor, "factor", group)

@@ -1,0 +1,43 @@
+"""PPO for several groups at once: MAPPO, IPPO and MaskablePPO."""
+
+from __future__ import annotations
+
+from tensordict import TensorDict
+
+from heteromark.algorithm.base import ALGORITHMS, Algorithm
+
+
+class SimultaneousPPO(Algorithm):
+    """Updates every group as if the others stayed as they were when the batch was collected."""
+
+    def update_actors(self, batch: TensorDict) -> dict[str, float]:
+        metrics = {}
+        for group in self.learner.groups:
+            metrics |= self.train_actor(batch, group)
+        return metrics
+
+
+@ALGORITHMS.register("MAPPO")
+class MAPPO(SimultaneousPPO):
+    """A centralised critic of the team's return.
+
+    Source: Yu et al., The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games,
+    NeurIPS 2022.
+    """
+
+
+@ALGORITHMS.register("IPPO")
+class IPPO(SimultaneousPPO):
+    """Every agent is on its own: a critic per group, over the agent's own observation.
+
+    Source: de Witt et al., Is Independent Learning All You Need in the StarCraft Multi-Agent
+    Challenge?, 2020.
+    """
+
+
+@ALGORITHMS.register("MaskablePPO")
+class MaskablePPO(IPPO):
+    """Independent PPO under the name known for action masks, which all algorithms here respect.
+
+    Source: Huang and Ontañón, A Closer Look at Invalid Action Masking, FLAIRS 2022.
+    """

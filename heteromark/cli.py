@@ -1,0 +1,280 @@
+"""The `heteromark` command: options in, one call, a message out."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from heteromark.config.errors import ConfigError
+from heteromark.runs.store import StoreError
+
+app = typer.Typer(
+    help="Train heterogeneous multi-agent reinforcement learning systems, reproducibly. "
+    "Run it in a project's folder, the one with params.yaml. The whole workflow is "
+    "`snakemake --cores N`; these are its parts.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override any key of params.yaml, of the agent config or of a component, e.g. "
+        "--set smoke.total_frames=10000 --set policy.share_params=false. May be repeated.",
+    ),
+]
+ModeOption = Annotated[str, typer.Option(help="smoke (short) or full (long).")]
+
+
+@app.command()
+def train(
+    agent_config: Annotated[
+        Path, typer.Option("--agent-config", help="Base config or sweep variant, YAML or JSON.")
+    ],
+    mode: ModeOption = "smoke",
+    seed: Annotated[int | None, typer.Option(help="Default: the mode's first seed.")] = None,
+    total_timesteps: Annotated[
+        int | None, typer.Option(help="Frames to train for. Default: params.yaml.")
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(help="The same in episodes of full length.")
+    ] = None,
+    learning_rate: Annotated[str | None, typer.Option(metavar="FLOAT")] = None,
+    gamma: Annotated[str | None, typer.Option(metavar="FLOAT")] = None,
+    n_steps: Annotated[str | None, typer.Option(metavar="INT")] = None,
+    batch_size: Annotated[str | None, typer.Option(metavar="INT")] = None,
+    n_epochs: Annotated[str | None, typer.Option(metavar="INT")] = None,
+    num_envs: Annotated[
+        int | None, typer.Option(help="Environment copies stepped together.")
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option(help="Name of a file in config/environment/.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    base_config: Annotated[
+        Path | None, typer.Option(help="Base of a variant, if not the one beside it.")
+    ] = None,
+    set_: SetOption = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the run's files. Default: results/{mode}/{name}-{digest}/…"),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(help="Go on from the last checkpoint of an unfinished run, or start anew."),
+    ] = True,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="As if params.yaml said so: unlike --set, a variant's own values win.",
+        ),
+    ] = None,
+    expect: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Train one config with one seed, or take the finished run from the run store.
+
+    Layers, later wins: schema default < base config < params.yaml < variant < command line.
+    Killed at any moment, the same command resumes from the last checkpoint.
+    """
+    from heteromark.training.launch import train_run
+    from heteromark.training.request import TrainRequest, resolve_request
+
+    request = TrainRequest(
+        agent_config=agent_config,
+        mode=mode,
+        seed=seed,
+        total_frames=total_timesteps,
+        episodes=episodes,
+        hyperparameters={
+            "learning_rate": learning_rate,
+            "gamma": gamma,
+            "n_steps": n_steps,
+            "batch_size": batch_size,
+            "n_epochs": n_epochs,
+        },
+        num_envs=num_envs,
+        environment=environment,
+        device=device,
+        base_config=base_config,
+        assignments=tuple(set_ or ()),
+        param_assignments=tuple(param or ()),
+    )
+    config, folder = resolve_request(request)
+    if expect and f"-{expect}" not in folder.parent.name:
+        raise ConfigError.single(
+            str(agent_config),
+            f"resolves to {folder.parent.name}, but {expect} was planned: a config or params.yaml "
+            "changed meanwhile; run the same command again",
+        )
+    with _progress(config) as on_progress:
+        record, from_store = train_run(
+            config,
+            config_path=str(agent_config),
+            target=output or folder,
+            resume=resume,
+            on_progress=on_progress,
+        )
+    summary = record.summary
+    shown = {
+        "frames": summary.frames,
+        "final return": _number(summary.final_return),
+        "evaluation return": _number(summary.evaluation_return),
+    }
+    figures = ", ".join(f"{name} {value}" for name, value in shown.items())
+    origin = "found in the run store" if from_store else "trained"
+    typer.echo(f"{record.status}: {record.digest} ({origin}); {figures}")
+    if record.reason:
+        typer.echo(f"reason: {record.reason}")
+    typer.echo(f"files: {output or folder}")
+
+
+@app.command()
+def sweep(
+    configs: Annotated[
+        list[str],
+        typer.Argument(help="Agent configs: paths, or glob patterns, quoted or not."),
+    ],
+    mode: ModeOption = "smoke",
+    episodes: Annotated[
+        int | None, typer.Option(help="Episodes per run. Default: the frames in params.yaml.")
+    ] = None,
+    total_timesteps: Annotated[int | None, typer.Option(help="Frames per run.")] = None,
+    base_config: Annotated[
+        Path | None, typer.Option(help="Base of the variants, if not the one beside each.")
+    ] = None,
+    environment: Annotated[
+        str | None, typer.Option(help="Name of a file in config/environment/.")
+    ] = None,
+    cores: Annotated[int | None, typer.Option(help="Default: all.")] = None,
+    set_: SetOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would run.")] = (
+        False
+    ),
+) -> None:
+    """Run every matching config over the seeds of params.yaml, and print a table.
+
+    It runs the workflow's own rules, so that a later `snakemake` finds these runs done. One
+    failing config does not stop the others; the exit status is 1 if any run failed.
+    """
+    from heteromark.workflow.sweep import run_sweep, sweep_overrides
+
+    overrides = sweep_overrides(
+        configs, mode, episodes, total_timesteps, base_config, environment, tuple(set_ or ())
+    )
+    raise typer.Exit(run_sweep(overrides, mode, cores=cores, dry_run=dry_run))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(help="Run folder, checkpoint file, or digest of a run.")],
+    episodes: Annotated[int, typer.Option(min=1)] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the evaluation's episodes.")] = 0,
+    deterministic: Annotated[
+        bool, typer.Option(help="Most likely action, or a sample from the policy.")
+    ] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Evaluate a trained run on fresh episodes."""
+    from heteromark.training.evaluate_run import evaluate_run
+
+    for line in evaluate_run(run, episodes, seed, deterministic, device, output):
+        typer.echo(line)
+
+
+@app.command()
+def validate(
+    configs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Agent configs to check. Default: those of params.yaml."),
+    ] = None,
+    set_: SetOption = None,
+) -> None:
+    """Check params.yaml and the agent configs, and say what would run. Trains nothing."""
+    from heteromark.workflow.display import plan_lines
+    from heteromark.workflow.plan import make_plan
+    from heteromark.workflow.sweep import sweep_overrides
+
+    overrides = sweep_overrides(configs or [], "smoke", assignments=tuple(set_ or ()))
+    for line in plan_lines(make_plan(overrides=overrides)):
+        typer.echo(line)
+
+
+@app.command("show-config")
+def show_config(
+    agent_config: Annotated[Path, typer.Argument(help="Agent config, YAML or JSON.")],
+    mode: ModeOption = "smoke",
+    seed: Annotated[int | None, typer.Option()] = None,
+    set_: SetOption = None,
+) -> None:
+    """Print the resolved config of a run, its digest and where it would lie."""
+    from heteromark.config.files import to_yaml
+    from heteromark.runs.digest import run_digest
+    from heteromark.training.request import TrainRequest, resolve_request
+
+    config, folder = resolve_request(
+        TrainRequest(agent_config, mode, seed, assignments=tuple(set_ or ()))
+    )
+    typer.echo(f"# run {run_digest(config)} in {folder}")
+    typer.echo(to_yaml(config.model_dump(mode="json")), nl=False)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _progress(config: Any) -> Any:
+    from heteromark.training.progress import progress_of
+
+    return progress_of(config)
+
+
+def _add_groups() -> None:
+    from heteromark.runs.commands import store_app
+    from heteromark.workflow.commands import workflow_app
+
+    app.add_typer(store_app, name="store")
+    app.add_typer(workflow_app, name="workflow", hidden=True)
+
+
+def main() -> None:
+    """Entry point: expected errors become one message and an exit status, not a traceback.
+
+    Exit status: 2 for a faulty configuration, 1 for a failed command, 128 + n for signal n.
+    """
+    from heteromark.training.launch import RunFailed, Terminated
+    from heteromark.workflow.errors import WorkflowError
+
+    console = logging.StreamHandler(sys.stderr)
+    console.setLevel(logging.INFO)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console])
+    if str(Path.cwd()) not in sys.path:  # as with `python -m`: a user's environments are found
+        sys.path.insert(0, str(Path.cwd()))
+    _add_groups()
+    try:
+        app()
+    except ConfigError as error:
+        typer.secho(f"error: {error}", err=True)
+        sys.exit(2)
+    except (StoreError, WorkflowError, RunFailed) as error:
+        typer.secho(f"error: {error}", err=True)
+        sys.exit(1)
+    except Terminated as stop:
+        typer.echo(f"{stop}: stopped; the same command resumes from the last checkpoint", err=True)
+        sys.exit(128 + stop.signal_number)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command resumes from the last checkpoint", err=True)
+        sys.exit(128 + signal.SIGINT)
+
+
+if __name__ == "__main__":
+    main()

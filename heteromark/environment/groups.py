@@ -1,0 +1,156 @@
+"""How the agents of an environment form groups, and what each group sees and does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from gymnasium import spaces
+
+# what else is at the root of a batch
+_RESERVED = frozenset(
+    (
+        *("next", "done", "terminated", "truncated", "step_count", "won", "state"),
+        *("joint_observation", "state_value", "advantage", "value_target"),
+    )
+)
+_NUMBERED = re.compile(r"^(?P<prefix>.+)_\d+$")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Agents that share spaces and a policy.
+
+    Attributes:
+        name: the group's name, the first part of all its keys.
+        agents: the agents' names, in the order of the agent dimension.
+        observation_size: numbers in one agent's flattened observation.
+        action_space: `Discrete` or a one-dimensional, bounded `Box`.
+        masked: the environment says which discrete actions are legal.
+    """
+
+    name: str
+    agents: tuple[str, ...]
+    observation_size: int
+    action_space: spaces.Discrete | spaces.Box
+    masked: bool
+
+    @property
+    def is_discrete(self) -> bool:
+        return isinstance(self.action_space, spaces.Discrete)
+
+    @property
+    def action_size(self) -> int:
+        """Number of discrete actions, or numbers in one continuous action."""
+        return int(self.action_space.n if self.is_discrete else self.action_space.shape[0])
+
+
+def group_agents(
+    agents: Sequence[str],
+    group_by: str = "prefix",
+    groups: Mapping[str, Sequence[str]] | None = None,
+) -> dict[str, tuple[str, ...]]:
+    """Assign every agent to exactly one group.
+
+    Args:
+        agents: all agents of the environment, in its order.
+        group_by: "prefix" (`marine_0` and `marine_1` → `marine`; a name without a number is a
+            group of its own) or "agent" (one group per agent).
+        groups: explicit map group → agents; overrides `group_by`.
+
+    Raises:
+        ValueError: the map names an unknown agent, one agent twice, or leaves one out; or a group
+            has the name of another entry of a batch.
+    """
+    grouped = _by_name(agents, group_by) if groups is None else _explicit(agents, groups)
+    if taken := sorted(_RESERVED & set(grouped)):
+        raise ValueError(
+            f"a group cannot be called {taken[0]!r}, which is the name of an entry of every batch; "
+            "rename it with environment.groups"
+        )
+    return grouped
+
+
+def _by_name(agents: Sequence[str], group_by: str) -> dict[str, tuple[str, ...]]:
+    grouped: dict[str, list[str]] = {}
+    for agent in agents:
+        numbered = _NUMBERED.match(agent) if group_by == "prefix" else None
+        grouped.setdefault(numbered["prefix"] if numbered else agent, []).append(agent)
+    return {name: tuple(members) for name, members in grouped.items()}
+
+
+def _explicit(
+    agents: Sequence[str], groups: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[str, ...]]:
+    group_of: dict[str, str] = {}
+    for name, members in groups.items():
+        for agent in members:
+            if agent not in agents:
+                raise ValueError(
+                    f"environment.groups.{name} names agent {agent!r}, which the environment does "
+                    f"not have; its agents are {', '.join(agents)}"
+                )
+            if agent in group_of:
+                raise ValueError(
+                    f"environment.groups puts agent {agent!r} in group {group_of[agent]!r} and in "
+                    f"group {name!r}; an agent belongs to exactly one group"
+                )
+            group_of[agent] = name
+    if missing := [agent for agent in agents if agent not in group_of]:
+        raise ValueError(
+            f"environment.groups leaves out {', '.join(missing)}; every agent belongs to a group"
+        )
+    return {name: tuple(members) for name, members in groups.items()}
+
+
+def make_group(
+    name: str,
+    agents: tuple[str, ...],
+    observation_spaces: Mapping[str, spaces.Space],
+    action_spaces: Mapping[str, spaces.Space],
+    masked: bool,
+) -> Group:
+    """Check that a group's agents share spaces that can be learnt on, and describe it.
+
+    Raises:
+        ValueError: two agents differ in a space, or a space is of an unsupported kind.
+    """
+    first = agents[0]
+    for kind, of_agent in (("observation", observation_spaces), ("action", action_spaces)):
+        for agent in agents[1:]:
+            if of_agent[agent] != of_agent[first]:
+                raise ValueError(
+                    f"agents of group {name!r} must share their spaces, but the {kind} space of "
+                    f"{first!r} is {of_agent[first]} and that of {agent!r} is {of_agent[agent]}; "
+                    "put them in different groups (environment.groups, or group_by: agent)"
+                )
+    return Group(
+        name=name,
+        agents=agents,
+        observation_size=_observation_size(name, observation_spaces[first]),
+        action_space=_supported_action_space(name, action_spaces[first]),
+        masked=masked,
+    )
+
+
+def _observation_size(group: str, space: spaces.Space) -> int:
+    if isinstance(space, spaces.Dict) and "observation" in space.spaces:
+        space = space.spaces["observation"]
+    if not isinstance(space, spaces.Box):
+        raise ValueError(
+            f"group {group!r} observes {space}; supported are Box and "
+            "Dict(observation=Box, action_mask=…)"
+        )
+    return int(np.prod(space.shape, dtype=np.int64))
+
+
+def _supported_action_space(group: str, space: spaces.Space) -> spaces.Discrete | spaces.Box:
+    if isinstance(space, spaces.Discrete):
+        return space
+    if isinstance(space, spaces.Box) and len(space.shape) == 1 and space.is_bounded():
+        return space
+    raise ValueError(
+        f"group {group!r} acts in {space}; supported are Discrete and one-dimensional bounded Box"
+    )

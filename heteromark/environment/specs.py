@@ -1,0 +1,77 @@
+"""TorchRL specs of a batched multi-agent environment; the keys that all adapters share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torchrl.data.tensor_specs import (
+    Binary,
+    Bounded,
+    Categorical,
+    Composite,
+    TensorSpec,
+    Unbounded,
+)
+
+from heteromark.environment.groups import Group
+
+
+@dataclass(frozen=True)
+class EnvironmentSpecs:
+    """The four specs of an EnvBase, each of shape [N]."""
+
+    observation: Composite
+    action: Composite
+    reward: Composite
+    done: Composite
+
+
+def make_specs(groups: Mapping[str, Group], num_envs: int) -> EnvironmentSpecs:
+    """Specs of N copies of an environment with these groups.
+
+    For a group of n agents:
+        (group, "observation"): float32 [N, n, observation_size].
+        (group, "action"): int64 [N, n] for Discrete, counted from 0 whatever the space's start;
+            float32 [N, n, action_size] for Box.
+        (group, "action_mask"): bool [N, n, action_size], only where the group is masked.
+        (group, "active"): bool [N, n], the agent takes part in this step.
+        (group, "episode_reward"): float32 [N, n, 1], sum of the environment's own rewards so far.
+        ("next", group, "reward"): float32 [N, n, 1], what the agent is trained on.
+    At the root:
+        "step_count": int64 [N, 1], steps of this episode so far.
+        "won": int8 [N, 1]; at an episode's end 1 or 0, or -1 where the environment does not say.
+        "done", "terminated", "truncated": bool [N, 1].
+    """
+    observation, action, reward = (Composite(shape=[num_envs]) for _ in range(3))
+    for name, group in groups.items():
+        shape = (num_envs, len(group.agents))
+        observed = Composite(
+            observation=Unbounded((*shape, group.observation_size)),
+            active=Binary(shape=shape, dtype=torch.bool),
+            episode_reward=Unbounded((*shape, 1)),
+            shape=[num_envs],
+        )
+        if group.masked:
+            mask_shape = (*shape, group.action_size)
+            observed["action_mask"] = Binary(shape=mask_shape, dtype=torch.bool)
+        observation[name] = observed
+        action[name] = Composite(action=_action_spec(group, shape), shape=[num_envs])
+        reward[name] = Composite(reward=Unbounded((*shape, 1)), shape=[num_envs])
+    observation["step_count"] = Unbounded((num_envs, 1), dtype=torch.int64)
+    observation["won"] = Unbounded((num_envs, 1), dtype=torch.int8)
+    flag = Binary(shape=(num_envs, 1), dtype=torch.bool)
+    done = Composite(done=flag, terminated=flag.clone(), truncated=flag.clone(), shape=[num_envs])
+    return EnvironmentSpecs(observation, action, reward, done)
+
+
+def _action_spec(group: Group, shape: tuple[int, int]) -> TensorSpec:
+    if group.is_discrete:
+        return Categorical(group.action_size, shape=shape, dtype=torch.int64)
+    full = (*shape, group.action_size)
+    low, high = (
+        torch.as_tensor(bound, dtype=torch.float32).expand(full).clone()
+        for bound in (group.action_space.low, group.action_space.high)
+    )
+    return Bounded(low, high, shape=full, dtype=torch.float32)

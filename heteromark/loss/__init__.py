@@ -1,0 +1,1 @@
+"""Loss modules that TorchRL does not have. Importing it imports no torch."""

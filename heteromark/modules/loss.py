@@ -1,0 +1,98 @@
+"""The loss factory: one loss per actor and one per critic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torchrl.modules import ProbabilisticActor
+from torchrl.objectives import ClipPPOLoss, LossModule
+from torchrl.objectives.multiagent import IPPOLoss, MAPPOLoss
+
+from heteromark.config.schema import LossConfig, RunConfig
+from heteromark.loss.happo import HAPPOLoss
+from heteromark.loss.value import ValueLoss
+from heteromark.modules.policy import Policies, is_centralised
+from heteromark.modules.registry import Registry
+
+ActorLossMaker = Callable[[LossConfig, ProbabilisticActor, str], LossModule]
+ACTOR_LOSSES: Registry[ActorLossMaker] = Registry("loss_type")
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses of a run: `actors` by group, `critics` by the name of the critic."""
+
+    actors: dict[str, LossModule]
+    critics: dict[str, LossModule]
+
+
+class LossFactory:
+    """Creates the losses of a run."""
+
+    def create(self, config: RunConfig, policies: Policies) -> Losses:
+        """Losses that read the keys of their group and count active agents only."""
+        make_loss = ACTOR_LOSSES[config.loss_type]
+        actors = {}
+        for group, actor in policies.actors.items():
+            loss = make_loss(config.loss, actor, group)
+            loss.loss_mask_key = (group, "active")
+            actors[group] = loss
+        critics = {}
+        for name, critic in policies.critics.items():
+            loss = ValueLoss(
+                critic,
+                coefficient=config.loss.critic_coef,
+                loss_critic_type=config.loss.critic_loss,
+            )
+            if is_centralised(config):
+                # the team has a value as long as anybody is there
+                loss.loss_mask_key = None
+            else:
+                loss.loss_mask_key = (name, "active")
+                loss.set_keys(value=(name, "state_value"), value_target=(name, "value_target"))
+            critics[name] = loss
+        return Losses(actors, critics)
+
+
+def _ppo_loss(
+    loss_class: type[ClipPPOLoss], config: LossConfig, actor: ProbabilisticActor, group: str
+) -> ClipPPOLoss:
+    loss = loss_class(
+        actor,
+        None,
+        clip_epsilon=config.clip_epsilon,
+        entropy_coeff=config.entropy_coef,
+        # the algorithm normalises advantages, once per batch
+        normalize_advantage=False,
+        # the parameters stay in the actor; swapping them in at each call costs as much as the loss
+        functional=False,
+    )
+    loss.set_keys(
+        advantage=(group, "advantage"),
+        action=(group, "action"),
+        sample_log_prob=(group, "action_log_prob"),
+    )
+    return loss
+
+
+@ACTOR_LOSSES.register("happo")
+def _happo(config: LossConfig, actor: ProbabilisticActor, group: str) -> LossModule:
+    loss = _ppo_loss(HAPPOLoss, config, actor, group)
+    loss.set_keys(factor=(group, "factor"))
+    return loss
+
+
+@ACTOR_LOSSES.register("mappo")
+def _mappo(config: LossConfig, actor: ProbabilisticActor, group: str) -> LossModule:
+    return _ppo_loss(MAPPOLoss, config, actor, group)
+
+
+@ACTOR_LOSSES.register("ippo")
+def _ippo(config: LossConfig, actor: ProbabilisticActor, group: str) -> LossModule:
+    return _ppo_loss(IPPOLoss, config, actor, group)
+
+
+@ACTOR_LOSSES.register("ppo")
+def _ppo(config: LossConfig, actor: ProbabilisticActor, group: str) -> LossModule:
+    return _ppo_loss(ClipPPOLoss, config, actor, group)

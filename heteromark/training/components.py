@@ -1,0 +1,107 @@
+"""All components of a run, from its config."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torchrl.envs import EnvBase
+from torchrl.modules.value_norm import PopArtValueNorm
+
+# imported for their registrations
+from heteromark.algorithm import happo, ppo  # noqa: F401
+from heteromark.algorithm.base import ALGORITHMS, Algorithm, Learner
+from heteromark.config.schema import LOSS_OF_ALGORITHM, RunConfig
+from heteromark.modules.collector import CollectorFactory, SyncCollector
+from heteromark.modules.environment import EnvironmentFactory
+from heteromark.modules.loss import LossFactory
+from heteromark.modules.optimizer import OptimizerFactory
+from heteromark.modules.policy import PolicyFactory
+from heteromark.modules.replay_buffer import ReplayBufferFactory
+from heteromark.training.random_state import seed_everything
+
+# TorchRL announces every storage that it allocates
+logging.getLogger("torchrl").setLevel(logging.WARNING)
+
+
+@dataclass(frozen=True)
+class Components:
+    """What the loop works with; `learner` holds networks, losses, optimizers and buffers."""
+
+    environment: EnvBase
+    learner: Learner
+    collector: SyncCollector
+    algorithm: Algorithm
+    device: torch.device
+
+
+class ComponentFactory:
+    """Creates all components of one run.
+
+    Args:
+        config: the run.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+
+    def create(self) -> Components:
+        """Seed everything, then build; so the initial weights follow from the config alone.
+
+        Raises:
+            ValueError, ModuleNotFoundError: the config does not fit the environment or machine.
+        """
+        config = self.config
+        expected = LOSS_OF_ALGORITHM[config.agent.algorithm]
+        if config.loss_type != expected:
+            raise ValueError(
+                f"loss_type is {config.loss_type!r}, but {config.agent.algorithm} is trained with "
+                f"{expected!r}"
+            )
+        device = resolve_device(config.device)
+        seed_everything(config.seed)
+        torch.set_num_threads(config.training.num_threads)
+        environment = EnvironmentFactory().create(config)
+        policies = PolicyFactory().create(config, environment.groups)
+        for network in (*policies.actors.values(), *policies.critics.values()):
+            network.to(device)
+        norms = policies.critics if config.loss.normalize_value else ()
+        optimizers = OptimizerFactory()
+        buffers = ReplayBufferFactory()
+        learner = Learner(
+            groups=environment.groups,
+            policies=policies,
+            losses=LossFactory().create(config, policies),
+            actor_optimizers=optimizers.create(config, policies.actors),
+            critic_optimizers=optimizers.create(config, policies.critics),
+            actor_buffers=buffers.create(config, policies.actors, device),
+            critic_buffers=buffers.create(config, policies.critics, device),
+            value_norms={name: PopArtValueNorm(shape=1, device=device) for name in norms},
+        )
+        return Components(
+            environment=environment,
+            learner=learner,
+            collector=CollectorFactory().create(config, environment, policies.actors, device),
+            algorithm=ALGORITHMS[config.agent.algorithm](config, learner),
+            device=device,
+        )
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a config: auto takes a GPU if there is one.
+
+    Raises:
+        ValueError: "cuda" is asked for and torch sees no GPU.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ValueError(
+            "device is cuda, but torch sees no CUDA GPU on this machine; use device=auto or "
+            "device=cpu, or check the driver and that torch was installed with CUDA"
+        )
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    # With its index: TorchRL's collector takes "cuda" and "cuda:0" for two devices, and would act
+    # with a copy of the policy that is never updated.
+    return torch.device("cuda", torch.cuda.current_device())

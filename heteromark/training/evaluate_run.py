@@ -1,0 +1,73 @@
+"""`heteromark evaluate`: a trained run, found by folder, file or digest, on fresh episodes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from heteromark.config.errors import ConfigError
+from heteromark.runs.files import write_text_atomic
+from heteromark.runs.store import RunStore
+
+CHECKPOINT_FILE = "checkpoint.pt"
+
+
+def find_checkpoint(run: str, store: RunStore | None = None) -> Path:
+    """The checkpoint that a run folder, a checkpoint file, or (the start of) a digest names.
+
+    Raises:
+        ConfigError: nothing of that name, or several runs.
+    """
+    path = Path(run)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        if (path / CHECKPOINT_FILE).is_file():
+            return path / CHECKPOINT_FILE
+        raise ConfigError.single(
+            "RUN", f"this folder has no {CHECKPOINT_FILE}; its run has not finished", run
+        )
+    store = store or RunStore()
+    matches = [stored for stored in store.runs() if stored.digest.startswith(run)]
+    if len(matches) == 1 and (matches[0].folder / CHECKPOINT_FILE).is_file():
+        return matches[0].folder / CHECKPOINT_FILE
+    found = f"{len(matches)} runs of that digest" if matches else "no such folder, file or digest"
+    raise ConfigError.single(
+        "RUN",
+        f"{found}; give a run folder below results/, a checkpoint, or a digest that "
+        "`heteromark store ls` lists as completed",
+        run,
+    )
+
+
+def evaluate_run(
+    run: str,
+    episodes: int,
+    seed: int,
+    deterministic: bool,
+    device: str,
+    output: Path | None = None,
+) -> list[str]:
+    """Evaluate and return lines that tell the figures; `output` receives all of them as JSON.
+
+    Raises:
+        ConfigError: no such run.
+        ValueError: the checkpoint is corrupt, of another version, or does not fit its environment.
+    """
+    path = find_checkpoint(run)
+    from heteromark.training.components import resolve_device
+    from heteromark.training.evaluate import evaluate, load_policy
+
+    config, actors = load_policy(path, resolve_device(device))
+    report = evaluate(config, actors, episodes, seed, deterministic)
+    if output is not None:
+        write_text_atomic(output, json.dumps(report, indent=2, allow_nan=False) + "\n")
+    lines = [
+        f"{config.agent.short_name}, seed {config.seed}, on {config.environment.name}: "
+        f"{report['episodes']} episodes, {'most likely' if deterministic else 'sampled'} actions",
+        f"return per agent: {report['return_mean']:.2f} ± {report['return_std']:.2f} (std)",
+        f"episode length:   {report['length_mean']:.1f} frames",
+    ]
+    if report["win_rate"] is not None:
+        lines.append(f"win rate:         {report['win_rate']:.1%}")
+    return lines

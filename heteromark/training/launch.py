@@ -1,0 +1,257 @@
+"""Idempotent training: look the run up in the store, resume it, or train it; then hand it out.
+
+Imports no torch unless there is something to train, so that a store hit takes well under a second.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from heteromark.config.files import to_yaml
+from heteromark.config.schema import RunConfig
+from heteromark.runs.digest import config_digest, run_digest, versions
+from heteromark.runs.files import sha256_of, write_text_atomic
+from heteromark.runs.record import RUN_FILES, AgentIdentity, RunRecord, RunSummary, Status
+from heteromark.runs.store import RunStore, StoreError
+
+log = logging.getLogger("heteromark")
+
+Progress = Callable[[int, int, dict], None]
+
+
+# Full, over quota, above the limit of file sizes, read-only, forbidden.
+_STORE_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+
+
+class Terminated(BaseException):
+    """A signal asked the process to end; not an Exception, so that nothing swallows it."""
+
+    def __init__(self, signal_number: int):
+        self.signal_number = signal_number
+        super().__init__(signal.Signals(signal_number).name)
+
+
+class RunFailed(Exception):
+    """A run ended with an error that is not a result; the message says which and where to look."""
+
+
+def train_run(
+    config: RunConfig,
+    *,
+    config_path: str | None = None,
+    target: Path | None = None,
+    store: RunStore | None = None,
+    resume: bool = True,
+    on_progress: Progress | None = None,
+) -> tuple[RunRecord, bool]:
+    """Make sure that a run is trained and that its files lie in `target`.
+
+    Args:
+        config: what determines the run.
+        config_path: the agent config's path, for the record.
+        target: folder to copy the finished run to; `None` leaves it in the store only.
+        store: default: the user's.
+        resume: False sets an unfinished attempt aside and starts anew. A finished run is handed
+            out all the same: training it again would give the same result.
+        on_progress: called with (frames, total frames, metrics) after each iteration.
+
+    Returns:
+        The run's record, and whether it came from the store.
+
+    Raises:
+        StoreError: the store cannot be written.
+        Terminated, KeyboardInterrupt: the last checkpoint stands; the same call resumes.
+        RunFailed: the run failed; its record says so.
+    """
+    store = store or RunStore()
+    digest = run_digest(config)
+    record = store.lookup(digest)
+    from_store = record is not None
+    if record is None:
+        with store.writing(digest) as folder:
+            record = store.lookup(digest)  # another process may have finished it meanwhile
+            from_store = record is not None
+            if record is None:
+                if not resume and (aside := store.set_aside(digest)):
+                    log.info("the unfinished attempt was moved to %s", aside)
+                folder.mkdir(parents=True, exist_ok=True)
+                record = _train_in(folder, config, digest, config_path, on_progress)
+    if target is not None:
+        store.materialise(digest, target)
+    return record, from_store
+
+
+def _train_in(
+    folder: Path,
+    config: RunConfig,
+    digest: str,
+    config_path: str | None,
+    on_progress: Progress | None,
+) -> RunRecord:
+    record = _opening_record(folder, config, digest, config_path)
+    attempt_started = time.monotonic()
+    earlier_seconds = record.duration_seconds or 0.0
+
+    def close(status: Status, reason: str | None = None, **changes: object) -> RunRecord:
+        closed = record.model_copy(
+            update={
+                "status": status,
+                "reason": reason,
+                "ended": _now(),
+                "duration_seconds": earlier_seconds + time.monotonic() - attempt_started,
+                "pid": None,
+                **changes,
+            }
+        )
+        closed.write(folder)
+        return closed
+
+    with _as_store_error(folder):
+        record.write(folder)
+        write_text_atomic(folder / "config.yaml", to_yaml(config.model_dump(mode="json")))
+        try:
+            with _logging_to(folder / "train.log"), _ending_on_signals():
+                log.info("run %s, attempt %d, in %s", digest, record.attempts, folder)
+                outcome = _train(config, folder, on_progress)
+        except (KeyboardInterrupt, Terminated) as stop:
+            close(Status.INTERRUPTED, f"{type(stop).__name__}: {stop}".rstrip(": "))
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            close(Status.FAILED, reason)
+            if isinstance(error, OSError) and error.errno in _STORE_TROUBLE:
+                raise
+            raise RunFailed(
+                f"run {digest} failed: {reason}\nIts traceback is in {folder / 'train.log'}"
+            ) from error
+        files = {name: sha256_of(folder / name) for name in RUN_FILES if (folder / name).is_file()}
+        return close(
+            outcome.status,
+            outcome.reason,
+            summary=outcome.summary,
+            device=outcome.device,
+            files=files,
+        )
+
+
+def _train(config: RunConfig, folder: Path, on_progress: Progress | None):
+    # Before torch is imported: its thread pools read these once.
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = str(config.training.num_threads)
+    try:
+        from heteromark.training.loop import train
+
+        return train(config, folder, on_progress=on_progress)
+    except BaseException as error:
+        log.debug("the run did not finish", exc_info=error)
+        raise
+
+
+def _opening_record(
+    folder: Path, config: RunConfig, digest: str, config_path: str | None
+) -> RunRecord:
+    try:
+        earlier = RunRecord.read(folder)
+        attempts, started = earlier.attempts + 1, earlier.started
+        seconds = earlier.duration_seconds
+    except (FileNotFoundError, ValueError):
+        attempts, started, seconds = 1, _now(), None
+    agent = config.agent
+    return RunRecord(
+        digest=digest,
+        config_digest=config_digest(config),
+        agent=AgentIdentity(
+            short_name=agent.short_name,
+            config_path=config_path,
+            **agent.model_dump(
+                include={"agent_id", "name", "algorithm", "version", "sweep_variant"}
+            ),
+        ),
+        environment=config.environment.name,
+        mode=config.mode,
+        seed=config.seed,
+        status=Status.RUNNING,
+        started=started,
+        duration_seconds=seconds,
+        attempts=attempts,
+        host=platform.node(),
+        pid=os.getpid(),
+        git=_git_state(),
+        versions={"python": platform.python_version(), **versions()},
+        command=sys.argv,
+        summary=RunSummary(),
+    )
+
+
+@contextmanager
+def _as_store_error(folder: Path) -> Iterator[None]:
+    """A full disk or a lost permission is the store's trouble, and has a remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _STORE_TROUBLE:
+            raise
+        raise StoreError(
+            f"writing the run in {folder} failed: {error.strerror}. The last checkpoint stands; "
+            "free space (`heteromark store prune`) or mend the permissions, then run the same "
+            "command to resume"
+        ) from error
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    level = log.level
+    log.setLevel(logging.DEBUG)  # tracebacks go to this file; the console shows what its level lets
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into Terminated, so that the record says interrupted."""
+
+    def end(number: int, _frame: object) -> None:
+        raise Terminated(number)
+
+    earlier = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _git_state() -> dict[str, object]:
+    """Commit and cleanliness of the working directory; empty outside a git repository."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,74 @@
+"""The global random generators: seeding, saving and restoring all of them together."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+# ruff: noqa: NPY002 - environments may draw from numpy's global generator
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch (all devices), numpy and random.
+
+    Args:
+        seed: 0 ≤ seed < 2**32.
+    """
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of all generators, as tensors and plain containers."""
+    kind, keys, position, has_gauss, cached_gaussian = np.random.get_state(legacy=True)
+    version, internal, gauss_next = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": {
+            "kind": kind,
+            "keys": torch.from_numpy(keys.astype(np.int64)),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "cached_gaussian": float(cached_gaussian),
+        },
+        "random": {"version": version, "internal": list(internal), "gauss_next": gauss_next},
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Put all generators into a state that `random_state` returned."""
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([device_state.cpu() for device_state in state["cuda"]])
+    numpy_state = state["numpy"]
+    np.random.set_state(
+        (
+            numpy_state["kind"],
+            numpy_state["keys"].numpy().astype(np.uint32),
+            numpy_state["position"],
+            numpy_state["has_gauss"],
+            numpy_state["cached_gaussian"],
+        )
+    )
+    python_state = state["random"]
+    random.setstate(
+        (python_state["version"], tuple(python_state["internal"]), python_state["gauss_next"])
+    )
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed all generators, and put them back afterwards."""
+    before = random_state()
+    seed_everything(seed)
+    try:
+        yield
+    finally:
+        restore_random_state(before)

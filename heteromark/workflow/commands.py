@@ -1,0 +1,82 @@
+"""`heteromark workflow …`: what the Snakefile's rules run. Each prints what it wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from heteromark.config.compose import parse_overrides
+from heteromark.workflow.errors import WorkflowError
+from heteromark.workflow.plan import Plan, make_plan
+
+workflow_app = typer.Typer(help="The steps that the Snakefile's rules run.", no_args_is_help=True)
+
+ExpectOption = Annotated[
+    str, typer.Option(help="Digest of what the step follows from, as the Snakefile planned it.")
+]
+ParamOption = Annotated[
+    list[str] | None,
+    typer.Option("--param", metavar="KEY=VALUE", help="Wins over params.yaml."),
+]
+
+
+@workflow_app.command()
+def plan(output: Path) -> None:
+    """Check all configs; write which smoke runs they make, for DVC to depend on."""
+    from heteromark.workflow.publish import write_plan
+
+    write_plan(_plan(None), output)
+
+
+@workflow_app.command()
+def aggregate(expect: ExpectOption, folder: Path, param: ParamOption = None) -> None:
+    """Smoke runs → tables, learning curves and metrics."""
+    from heteromark.workflow.publish import write_aggregate
+
+    plan = _plan(param)
+    _check(plan.tables_digest, expect)
+    write_aggregate(plan, folder)
+
+
+@workflow_app.command()
+def select(expect: ExpectOption, tables: Path, folder: Path, param: ParamOption = None) -> None:
+    """Tables → the winner, and why."""
+    from heteromark.workflow.publish import write_selection
+
+    plan = _plan(param)
+    _check(plan.selection_digest, expect)
+    typer.echo(write_selection(plan, tables, folder))
+
+
+@workflow_app.command()
+def publish(
+    expect: ExpectOption, tables: Path, selected: Path, folder: Path, param: ParamOption = None
+) -> None:
+    """Long runs of the winner → the published model."""
+    from heteromark.workflow.publish import write_model
+
+    plan = _plan(param)
+    _check(plan.publication_digest, expect)
+    typer.echo(write_model(plan, tables, selected, folder))
+
+
+@workflow_app.command()
+def picture(output: Path) -> None:
+    """Draw the DAG with its job counts."""
+    from heteromark.workflow.picture import draw_dag
+
+    draw_dag(_plan(None), output)
+
+
+def _plan(param: list[str] | None) -> Plan:
+    return make_plan(overrides=parse_overrides(param or []))
+
+
+def _check(digest: str, expected: str) -> None:
+    if digest != expected:
+        raise WorkflowError(
+            f"this step was planned for {expected}, but params.yaml, a config or the code now "
+            f"gives {digest}: something changed while the workflow ran. Run snakemake again"
+        )

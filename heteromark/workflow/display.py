@@ -1,0 +1,53 @@
+"""The plan and the tables as lines of text."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from heteromark.workflow.aggregate import Tables
+from heteromark.workflow.plan import Plan
+
+_SHOWN = {
+    "config": "config",
+    "statuses": "runs",
+    "iqm": "return (IQM)",
+    "iqm_low": "95 % low",
+    "iqm_high": "high",
+    "final_return": "final return",
+    "win_rate": "wins",
+    "frames_per_second": "frames/s",
+    "verdict": "verdict",
+}
+
+
+def plan_lines(plan: Plan) -> list[str]:
+    """What a sweep would run: configs, seeds, frames."""
+    params = plan.params
+    smoke, full = params.smoke, params.full
+    runs = len(plan.configs) * len(smoke.seeds)
+    lines = [
+        f"valid: {len(plan.configs)} configs on {params.sweep.environment}",
+        f"smoke: {runs} runs of {smoke.total_frames:,} frames, seeds {smoke.seeds}",
+        f"full:  {len(full.seeds)} runs of {full.total_frames:,} frames of the winner",
+    ]
+    width = max(len(config.smoke.label) for config in plan.configs)
+    return lines + [
+        f"  {config.smoke.label:<{width}}  {config.agent.algorithm:<11}  {config.smoke.config_path}"
+        for config in plan.configs
+    ]
+
+
+def table_lines(tables: Tables) -> list[str]:
+    """The summary table, best first, and a line for every run that did not complete."""
+    summary = tables.summary.sort_values("iqm", ascending=False, na_position="last")
+    shown = summary[list(_SHOWN)].rename(columns=_SHOWN)
+    if shown["wins"].isna().all():
+        shown = shown.drop(columns="wins")
+    text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:,.2f}")
+    lines = text.splitlines()
+    incomplete = tables.runs[tables.runs["status"] != "completed"]
+    return lines + [
+        f"{run.config} seed {run.seed}: {run.status}"
+        + ("" if pd.isna(run.reason) else f", {run.reason}")
+        for run in incomplete.itertuples()
+    ]

@@ -1,0 +1,70 @@
+"""A picture of the workflow's DAG with its job counts, drawn without Graphviz."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from heteromark.workflow.plan import Plan
+from heteromark.workflow.plots import save_figure
+
+_WIDTH, _HEIGHT, _GAP = 1.58, 1.0, 0.32
+_CHEAP, _EXPENSIVE, _EDGE = "#e8eef4", "#fbe3c5", "#44546a"
+
+
+def draw_dag(plan: Plan, path: Path, winner: str | None = None) -> None:
+    """Draw the steps from left to right, expensive ones tinted. `winner`: its name, if known."""
+    smoke, full = plan.params.smoke, plan.params.full
+    configs, seeds = len(plan.configs), len(smoke.seeds)
+    steps = [
+        ("expand", f"{configs} configs\n{_files(plan)}", _CHEAP),
+        ("smoke", f"{configs} configs, {seeds} seeds\n{smoke.total_frames:,} frames", _EXPENSIVE),
+        ("aggregate", "results/tables\nruns, summary", _CHEAP),
+        ("select", f"results/selected\n{winner or 'winner and why'}", _CHEAP),
+        ("train", f"{_count(len(full.seeds), 'seed')}\n{full.total_frames:,} frames", _EXPENSIVE),
+        ("publish", f"results/model\n{full.eval_episodes} episodes", _CHEAP),
+        ("report", "results/\nreport.html", _CHEAP),
+    ]
+    pitch = _WIDTH + _GAP
+    figure = Figure(figsize=(len(steps) * pitch, 1.5))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(-_GAP / 2, len(steps) * pitch - _GAP / 2)
+    axes.set_ylim(-0.25, 1.25)
+    axes.set_axis_off()
+    for index, (name, detail, colour) in enumerate(steps):
+        left = index * pitch
+        axes.add_patch(
+            FancyBboxPatch(
+                (left, 0),
+                _WIDTH,
+                _HEIGHT,
+                boxstyle="round,pad=0,rounding_size=0.08",
+                facecolor=colour,
+                edgecolor=_EDGE,
+            )
+        )
+        middle = left + _WIDTH / 2
+        axes.text(middle, 0.73, name, ha="center", va="center", fontsize=13, weight="bold")
+        axes.text(middle, 0.32, detail, ha="center", va="center", fontsize=9.5)
+        if index:
+            axes.add_patch(
+                FancyArrowPatch(
+                    (left - _GAP, 0.5),
+                    (left, 0.5),
+                    arrowstyle="-|>",
+                    mutation_scale=14,
+                    color=_EDGE,
+                )
+            )
+    save_figure(figure, path)
+
+
+def _files(plan: Plan) -> str:
+    folders = sorted({Path(config.smoke.config_path).parent.as_posix() for config in plan.configs})
+    return folders[0] if len(folders) == 1 else _count(len(folders), "folder")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")

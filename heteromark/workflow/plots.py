@@ -1,0 +1,270 @@
+"""The pictures of a sweep: learning curves, the selection, the long run.
+
+Figures are drawn without pyplot, hence without global state or a display, and saved without dates
+or random identifiers: identical tables give identical bytes (for one version of matplotlib).
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter
+
+from heteromark.runs.files import atomic_path
+from heteromark.workflow.aggregate import Tables
+from heteromark.workflow.select import RankedCandidate, Selection
+from heteromark.workflow.statistics import CONFIDENCE
+
+# Okabe and Ito, "Color Universal Design" (2008): distinct under all common colour blindnesses.
+# Without their yellow, which is too faint for a line on white, and ordered by contrast.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+LINE_STYLES = ("-", "--", ":", "-.")  # changes each time the palette starts again
+LEFT_OUT_COLOUR = "#8A8A8A"
+
+STYLE = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.dpi": 100,
+    "font.size": 9,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+    "svg.hashsalt": "heteromark",  # identifiers in the SVG are hashes; unsalted, they are random
+}
+# Dates and versions of the writer, which would make the bytes differ.
+UNDATED = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+
+WIDTH = 8.0  # inches
+ROW_HEIGHT = 0.5
+# Below a candidate's line, in rows: its seeds, so that the interval does not hide them, and why it
+# was left out.
+SEED_OFFSET = 0.2
+REASON_OFFSET = 0.4
+REASON_LENGTH = 115  # characters that fit beside names of about thirty
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Save as the kind that the suffix names (.svg or .png), atomically.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    kind = Path(path).suffix.removeprefix(".")
+    if kind not in UNDATED:
+        raise ValueError(
+            f"{path}: plots are saved as {' or '.join(f'.{name}' for name in UNDATED)}"
+        )
+    with mpl.rc_context(STYLE), atomic_path(path) as temporary:
+        figure.savefig(temporary, format=kind, metadata=UNDATED[kind])
+
+
+def draw_learning_curves(tables: Tables) -> Figure:
+    """Training return over frames: mean and 95 % band over the completed seeds of each config.
+
+    A config without a completed seed appears in the legend only, with its statuses.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(height=4.2)
+        for row, style in zip(tables.summary.itertuples(), _styles(), strict=False):
+            curve = tables.curves[tables.curves["config"] == row.config]
+            if curve.empty:
+                axes.plot([], [], color=LEFT_OUT_COLOUR, label=f"{row.config} ({row.statuses})")
+            else:
+                _draw_curve(axes, curve, label=f"{row.config} ({row.verdict})", **style)
+        _finish_curve_axes(axes, f"Learning curves: mean over seeds{_band_words(tables.curves)}")
+        _legend_below(figure, axes)
+    return figure
+
+
+def draw_selection(selection: Selection) -> Figure:
+    """One row per candidate, best on top: score with its 95 % interval, and each seed's value.
+
+    What was left out is grey, with the reason in its row.
+    """
+    settings = selection.settings
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(height=1.4 + ROW_HEIGHT * len(selection.candidates))
+        for candidate in selection.candidates:
+            _draw_candidate(axes, candidate)
+        axes.set_yticks(
+            [candidate.rank for candidate in selection.candidates],
+            ["\n= ".join(candidate.names) for candidate in selection.candidates],
+        )
+        for tick, candidate in zip(axes.get_yticklabels(), selection.candidates, strict=True):
+            tick.set_color("black" if candidate.eligible else LEFT_OUT_COLOUR)
+            tick.set_fontweight("bold" if candidate.rank == 1 else "normal")
+        axes.set_ylim(len(selection.candidates) + 0.6, 0.4)  # rank 1 on top
+        axes.grid(False, axis="y")
+        axes.set_xlabel(f"{_words(settings.metric)} ({_unit(settings.metric)})")
+        axes.set_title(
+            f"Selection by {settings.statistic} of {_words(settings.metric)} over at least "
+            f"{settings.min_seeds} completed seed{'s' if settings.min_seeds > 1 else ''}",
+            loc="left",
+        )
+        _selection_legend(figure)
+    return figure
+
+
+def draw_long_run(selection: Selection, smoke: Tables, long: Tables) -> Figure:
+    """Learning curves of the long runs, and the smoke of the same config to compare with."""
+    with mpl.rc_context(STYLE):
+        figure, axes = _figure(height=4.2)
+        for row, style in zip(long.summary.itertuples(), _styles(), strict=False):
+            curve = long.curves[long.curves["config"] == row.config]
+            if curve.empty:
+                axes.plot([], [], color=LEFT_OUT_COLOUR, label=f"{row.config} ({row.statuses})")
+                continue
+            _draw_curve(axes, curve, label=f"{row.config}: long run", **style)
+            _draw_smoke_level(axes, smoke, row.config, style["color"])
+        _finish_curve_axes(axes, f"Long run of the winner, {selection.winner.name}")
+        _legend_below(figure, axes)
+    return figure
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _styles() -> Iterator[dict[str, str]]:
+    for index in count():
+        yield {
+            "color": PALETTE[index % len(PALETTE)],
+            "linestyle": LINE_STYLES[index // len(PALETTE) % len(LINE_STYLES)],
+        }
+
+
+def _draw_curve(axes: Axes, curve: pd.DataFrame, label: str, color: str, linestyle: str) -> None:
+    frames = curve["frames"].to_numpy(dtype=float)
+    # A single iteration has no line; the marker keeps it visible.
+    marker = "o" if len(curve) == 1 else None
+    axes.plot(frames, curve["mean"], label=label, color=color, linestyle=linestyle, marker=marker)
+    axes.fill_between(frames, curve["low"], curve["high"], color=color, alpha=0.15, linewidth=0)
+
+
+def _draw_smoke_level(axes: Axes, smoke: Tables, config: str, color: str) -> None:
+    """Where the smoke ended: its final training return, which the curve can be compared with.
+
+    Its evaluation is not: it plays the most likely actions, and the training return samples them.
+    """
+    curve = smoke.curves[smoke.curves["config"] == config]
+    if curve.empty:
+        return
+    level, end = curve["mean"].iloc[-1], int(curve["frames"].iloc[-1])
+    axes.axhline(level, color=color, linestyle=":", linewidth=1)
+    axes.plot(
+        end,
+        level,
+        color=color,
+        marker="D",
+        linestyle=":",
+        linewidth=1,
+        label=f"{config}: end of the smoke ({level:.4g})",
+    )
+
+
+def _finish_curve_axes(axes: Axes, title: str) -> None:
+    axes.set_xlabel("environment frames")
+    axes.set_ylabel("training return (reward per episode)")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlim(left=0)
+    axes.set_title(title, loc="left")
+    if not any(len(line.get_xdata()) for line in axes.lines):
+        axes.text(0.5, 0.5, "no completed run", transform=axes.transAxes, ha="center")
+
+
+def _band_words(curves: pd.DataFrame) -> str:
+    seeds = curves["seeds"].max() if len(curves) else 0
+    if seeds < 2:
+        return ""
+    return "; band: their range" if seeds < 4 else "; band: bootstrap 95 % interval of the mean"
+
+
+def _draw_candidate(axes: Axes, candidate: RankedCandidate) -> None:
+    is_winner = candidate.rank == 1
+    colour = LEFT_OUT_COLOUR if not candidate.eligible else PALETTE[1] if is_winner else PALETTE[0]
+    axes.plot(
+        list(candidate.values.values()),
+        [candidate.rank + SEED_OFFSET] * len(candidate.values),
+        linestyle="none",
+        marker="o",
+        markersize=4,
+        markerfacecolor="none",
+        markeredgecolor=colour,
+    )
+    if candidate.interval is not None:
+        axes.plot(candidate.interval, [candidate.rank] * 2, color=colour, linewidth=2)
+    if candidate.score is not None:
+        axes.plot(
+            candidate.score,
+            candidate.rank,
+            color=colour,
+            marker="*" if is_winner else "o",
+            markersize=13 if is_winner else 7,
+        )
+        axes.annotate(
+            f"{candidate.score:.4g}",
+            (candidate.score, candidate.rank),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="center",
+            color=colour,
+            fontsize="x-small",
+        )
+    if not candidate.eligible:
+        axes.text(
+            0.01,
+            candidate.rank + (REASON_OFFSET if candidate.values else 0),
+            textwrap.shorten(candidate.why, REASON_LENGTH, placeholder=" ..."),
+            transform=axes.get_yaxis_transform(),
+            color=LEFT_OUT_COLOUR,
+            fontsize="x-small",
+            va="center",
+            clip_on=True,
+            in_layout=False,
+        )
+
+
+def _legend_below(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        columns = 1 if max(map(len, labels)) > 45 else 2
+        figure.legend(handles, labels, loc="outside lower left", ncols=columns)
+
+
+def _selection_legend(figure: Figure) -> None:
+    def mark(label: str, colour: str, **style) -> Line2D:
+        return Line2D([], [], color=colour, label=label, **style)
+
+    none = {"linestyle": "none"}
+    figure.legend(
+        handles=[
+            mark("winner", PALETTE[1], marker="*", markersize=13, **none),
+            mark("eligible", PALETTE[0], marker="o", markersize=7, **none),
+            mark("left out", LEFT_OUT_COLOUR, marker="o", markersize=7, **none),
+            mark("one seed", "black", marker="o", markersize=4, markerfacecolor="none", **none),
+            mark(f"{CONFIDENCE:.0%} interval", "black", linewidth=2),
+        ],
+        loc="outside lower left",
+        ncols=5,
+    )
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _unit(metric: str) -> str:
+    return "share of episodes" if metric == "win_rate" else "reward per episode"

@@ -1,0 +1,161 @@
+"""What the workflow's steps write: results/tables, results/selected and results/model.
+
+Each folder holds `inputs-{digest}.json`, written last. Its name says what the folder follows from,
+so that Snakemake finds a stale folder by a missing path, also after `dvc pull`, `dvc checkout` or
+in a fresh clone, where modification times mean nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from heteromark.config.files import to_yaml
+from heteromark.config.schema import AgentConfig
+from heteromark.runs.files import copy_atomic, write_text_atomic
+from heteromark.runs.record import RunRecord, Status
+from heteromark.workflow.aggregate import aggregate, read_tables, write_tables
+from heteromark.workflow.errors import WorkflowError
+from heteromark.workflow.picture import draw_dag
+from heteromark.workflow.plan import Candidate, Plan, stamp_name
+from heteromark.workflow.plots import (
+    draw_learning_curves,
+    draw_long_run,
+    draw_selection,
+    save_figure,
+)
+from heteromark.workflow.select import Selection, rank_check, select
+
+AGENT_FILE = "agent.yaml"
+SELECTION_FILE = "selection.json"
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write which smoke runs the sweep consists of."""
+    _write_json(path, _smoke_inputs(plan))
+
+
+def write_aggregate(plan: Plan, folder: Path) -> None:
+    """Aggregate the smoke runs into tables, metrics.json and learning curves."""
+    candidates = plan.candidates("smoke")
+    tables = aggregate(candidates)
+    write_tables(tables, folder)
+    save_figure(draw_learning_curves(tables), Path(folder) / "learning_curves.svg")
+    _stamp(folder, plan.tables_digest, _smoke_inputs(plan))
+
+
+def write_selection(plan: Plan, tables_folder: Path, folder: Path) -> str:
+    """Select the winner, write its agent config and say why; returns that sentence.
+
+    Raises:
+        NoWinner: every candidate was left out.
+    """
+    selection = select(read_tables(tables_folder), plan.candidates("smoke"), plan.params.selection)
+    selection.write(Path(folder) / SELECTION_FILE)
+    winner = plan.selected(Path(folder) / SELECTION_FILE)
+    write_text_atomic(Path(folder) / AGENT_FILE, _agent_yaml(winner.agent, selection))
+    save_figure(draw_selection(selection), Path(folder) / "selection.svg")
+    inputs = {
+        "tables": plan.tables_digest,
+        "selection": plan.params.selection.model_dump(mode="json"),
+    }
+    _stamp(folder, plan.selection_digest, inputs)
+    return f"{selection.winner.name}: {selection.winner.why}"
+
+
+def write_model(plan: Plan, tables_folder: Path, selected_folder: Path, folder: Path) -> str:
+    """Publish the best long run of the winner; returns what is to be told.
+
+    Raises:
+        WorkflowError: no long run completed.
+    """
+    selection = Selection.read(Path(selected_folder) / SELECTION_FILE)
+    candidate = plan.selected(Path(selected_folder) / SELECTION_FILE).full
+    seed, record = _best_run(candidate)
+    long, smoke = aggregate([candidate]), read_tables(tables_folder)
+    check = rank_check(selection, long)
+
+    folder = Path(folder)
+    for name in ("checkpoint.pt", "config.yaml", "evaluation.json", "run.json"):
+        copy_atomic(candidate.folders[seed] / name, folder / name)
+    copy_atomic(Path(selected_folder) / AGENT_FILE, folder / AGENT_FILE)
+    long.runs.to_csv(folder / "long_runs.csv", index=False, lineterminator="\n")
+    save_figure(draw_long_run(selection, smoke, long), folder / "long_run.svg")
+    draw_dag(plan, folder / "dag.svg", winner=candidate.label)
+    check.write(folder / "rank_check.json")
+    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    metrics = {
+        "config": candidate.label,
+        "seed": seed,
+        "evaluation_return": evaluation["return_mean"],
+        "evaluation_std": evaluation["return_std"],
+        # Only where the environment says who won: DVC drops null metrics.
+        **({} if evaluation["win_rate"] is None else {"win_rate": evaluation["win_rate"]}),
+        "episodes": evaluation["episodes"],
+        "frames": record.summary.frames,
+        "final_return": record.summary.final_return,
+        "smoke_score": selection.winner.score,
+        "rank_check": check.verdict,
+    }
+    _write_json(folder / "metrics.json", metrics)
+    _stamp(folder, plan.publication_digest, {"full": _described([candidate])})
+    return check.why
+
+
+def _best_run(candidate: Candidate) -> tuple[int, RunRecord]:
+    """Seed and record of the completed run with the best evaluation; the first of equals."""
+    records = {seed: RunRecord.read(folder) for seed, folder in candidate.folders.items()}
+    completed = {
+        seed: record
+        for seed, record in records.items()
+        if record.status is Status.COMPLETED and record.summary.evaluation_return is not None
+    }
+    if not completed:
+        told = "; ".join(
+            f"seed {seed} {record.status}{f', {record.reason}' if record.reason else ''}"
+            for seed, record in records.items()
+        )
+        raise WorkflowError(
+            f"no long run of {candidate.label} completed ({told}), so there is no model to "
+            "publish. Lower its learning_rate, add full.seeds, or select by other measures"
+        )
+    best = max(completed, key=lambda seed: completed[seed].summary.evaluation_return)
+    return best, completed[best]
+
+
+def _agent_yaml(agent: AgentConfig, selection: Selection) -> str:
+    """The winner as an agent config of its own: every layer applied, nothing inherited."""
+    head = (
+        "# The winner of the sweep, written by the workflow; every layer is applied.\n"
+        f"# From {selection.winner.config_path}: {selection.winner.why}\n"
+    )
+    return head + to_yaml({"resolved": True, **agent.model_dump(mode="json")})
+
+
+def _described(candidates: list[Candidate]) -> dict[str, Any]:
+    return {
+        candidate.label: {
+            "config": candidate.config_path,
+            "digest": candidate.config_digest,
+            "runs": [folder.as_posix() for folder in candidate.folders.values()],
+        }
+        for candidate in candidates
+    }
+
+
+def _smoke_inputs(plan: Plan) -> dict[str, Any]:
+    return {"digest": plan.tables_digest, "smoke": _described(plan.candidates("smoke"))}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_text_atomic(path, json.dumps(content, indent=2) + "\n")
+
+
+def _stamp(folder: Path, digest: str, inputs: dict[str, Any]) -> None:
+    """Write the stamp last, and take away those of earlier contents."""
+    target = Path(folder) / stamp_name(digest)
+    _write_json(target, inputs)
+    for stale in Path(folder).glob(stamp_name("*")):
+        if stale != target:
+            stale.unlink()

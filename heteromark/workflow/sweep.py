@@ -1,0 +1,133 @@
+"""`heteromark sweep`: the workflow's own rules, for configs named on the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from heteromark.config.compose import compose_run, load_params, parse_overrides
+from heteromark.config.errors import ConfigError
+from heteromark.config.layers import resolve_sweep
+from heteromark.config.nested import merge
+from heteromark.runs.digest import run_digest
+from heteromark.runs.store import RunStore
+from heteromark.training.request import MODES, frames_of, split_assignments
+from heteromark.workflow.errors import WorkflowError
+from heteromark.workflow.plan import Candidate, Plan, make_plan
+
+
+def sweep_overrides(
+    patterns: Sequence[str],
+    mode: str,
+    episodes: int | None = None,
+    total_frames: int | None = None,
+    base_config: Path | None = None,
+    environment: str | None = None,
+    assignments: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """The sweep's options as overrides of params.yaml, nested.
+
+    Raises:
+        ConfigError: an unknown mode or key, or episodes for an environment of unknown length.
+    """
+    if mode not in MODES:
+        raise ConfigError.single("--mode", f"must be one of {', '.join(MODES)}", mode)
+    assigned = split_assignments(parse_overrides(list(assignments)))
+    if assigned.components:
+        raise ConfigError.single(
+            "--set",
+            "is a component, which a sweep takes from config/; change it there",
+            next(iter(assigned.components)),
+        )
+    sweep = {
+        "agents": list(patterns) or None,
+        "base_config": str(base_config) if base_config else None,
+        "environment": environment,
+    }
+    overrides = merge(
+        assigned.params,
+        assigned.hyperparameters,
+        {"sweep": {key: value for key, value in sweep.items() if value is not None}},
+    )
+    if episodes is not None:
+        total_frames = _frames_of(episodes, overrides)
+    if total_frames is not None:
+        overrides = merge(overrides, {mode: {"total_frames": total_frames}})
+    return overrides
+
+
+def run_sweep(
+    overrides: dict[str, Any], mode: str, cores: int | None = None, dry_run: bool = False
+) -> int:
+    """Run the sweep through Snakemake and print its table; returns the exit status.
+
+    Raises:
+        ConfigError: before anything runs.
+        WorkflowError: there is no Snakefile here.
+    """
+    from heteromark.workflow.aggregate import aggregate
+    from heteromark.workflow.display import table_lines
+
+    if not Path("Snakefile").is_file():
+        raise WorkflowError("there is no Snakefile here; run this in the project's folder")
+    plan = make_plan(overrides=overrides)
+    candidates = plan.candidates(mode)
+    folders = [folder for candidate in candidates for folder in candidate.folders.values()]
+    print(f"{len(candidates)} configs, {len(folders)} {mode} runs", flush=True)
+    arguments = [
+        *("--cores", str(cores) if cores else "all"),
+        *("--keep-going", "--rerun-incomplete", "--quiet", "rules"),
+        *(["--dry-run"] if dry_run else []),
+        *(["--config", *config_arguments(overrides)] if overrides else []),
+        "--",
+        *(str(folder / "run.json") for folder in folders),
+    ]
+    status = snakemake(arguments)
+    if dry_run:
+        return status
+    found = [_with_store_folders(plan, candidate, mode) for candidate in candidates]
+    for line in table_lines(aggregate(found)):
+        print(line)
+    if status:
+        print("some runs failed; their reasons are above, their logs in logs/", file=sys.stderr)
+    return 1 if status else 0
+
+
+def config_arguments(overrides: dict[str, Any]) -> list[str]:
+    """Nested overrides as values of Snakemake's `--config`, which the Snakefile merges back."""
+    return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+
+
+def snakemake(arguments: Sequence[str]) -> int:
+    """Run Snakemake here, with this Python; returns its exit status."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments], env=environment, check=False
+    ).returncode
+
+
+def _frames_of(episodes: int, overrides: dict[str, Any]) -> int:
+    params = load_params(overrides=overrides)
+    base = Path(params.sweep.base_config) if params.sweep.base_config else None
+    first = resolve_sweep(params.sweep.agents, params, base=base)[0]
+    config = compose_run(first.agent, params, "smoke", 0, agent_file=str(first.path))
+    return frames_of(episodes, config.environment)
+
+
+def _with_store_folders(plan: Plan, candidate: Candidate, mode: str) -> Candidate:
+    """Look into the store for runs that left nothing in results/, to tell why they failed."""
+    store = RunStore()
+    agent = next(c.agent for c in plan.configs if c.candidate(mode) == candidate)
+    folders = {
+        seed: folder
+        if (folder / "run.json").is_file()
+        else store.folder(run_digest(compose_run(agent, plan.params, mode, seed)))
+        for seed, folder in candidate.folders.items()
+    }
+    return replace(candidate, folders=folders)

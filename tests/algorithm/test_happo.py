@@ -1,0 +1,129 @@
+"""HAPPO's sequence of updates and its factor."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from engine_config import make_config
+
+from heteromark.algorithm.statistics import log_prob
+from heteromark.training.components import ComponentFactory
+
+TOY = {"environment__task": "toy_environments:ToyBattle"}
+
+
+def collected(**overrides):
+    """Components and the first batch, with archer_1 dying in every episode."""
+    config = make_config(**(TOY | overrides))
+    components = ComponentFactory(config).create()
+    components.collector.restart(config.seed, "training", 0)
+    return components.algorithm, components.collector.collect().clone()
+
+
+def remember_log_prob(algorithm, batch, group):
+    actor = algorithm.learner.policies.actors[group]
+    before = log_prob(actor, batch, group)
+    batch.set((group, "log_prob_before"), before)
+    return actor, before
+
+
+def nudge(actor):
+    with torch.no_grad():
+        for parameter in actor.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+
+
+def test_the_factor_starts_at_one_for_every_agent_of_every_group():
+    algorithm, batch = collected()
+    algorithm.reset_factor(batch)
+    for group, n_agents in (("archer", 2), ("healer", 1)):
+        factor = algorithm.get_factor_for_agent(group)
+        assert factor.shape == (2, 32, n_agents, 1)
+        assert (factor == 1).all()
+
+
+def test_a_policy_that_did_not_change_leaves_the_factor_at_exactly_one():
+    algorithm, batch = collected()
+    algorithm.reset_factor(batch)
+    remember_log_prob(algorithm, batch, "archer")
+    algorithm.update_factor(batch, "archer")
+    assert (algorithm.get_factor_for_agent("healer") == 1).all()
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        TOY,
+        {
+            "environment__task": "mpe2.simple_spread_v3:parallel_env",
+            "environment__kwargs": {"continuous_actions": True},
+            "environment__group_by": "agent",
+        },
+    ],
+    ids=["discrete", "continuous"],
+)
+def test_the_factor_is_the_product_of_the_active_agents_ratios(environment):
+    algorithm, batch = collected(**environment)
+    algorithm.reset_factor(batch)
+    expected = torch.ones(2, 32)
+    *earlier, last = algorithm.learner.groups
+    for group in earlier:
+        actor, before = remember_log_prob(algorithm, batch, group)
+        nudge(actor)
+        algorithm.update_factor(batch, group)
+        ratio = (log_prob(actor, batch, group) - before).exp()
+        active = batch[group, "active"]
+        for k in range(ratio.shape[-1]):
+            expected *= torch.where(active[..., k], ratio[..., k], 1.0)
+    factor = algorithm.get_factor_for_agent(last)[..., 0, 0]
+    assert not torch.allclose(factor, torch.ones(()))
+    torch.testing.assert_close(factor, expected)
+
+
+def test_what_the_dead_would_have_done_is_not_in_the_factor():
+    algorithm, batch = collected()
+    factors = []
+    for garbage in (0.0, 5.0):
+        data = batch.clone()
+        dead = ~data["archer", "active"]
+        assert dead.any()
+        data["archer", "observation"][dead] = garbage
+        algorithm.reset_factor(data)
+        _, before = remember_log_prob(algorithm, data, "archer")
+        data.set(("archer", "log_prob_before"), torch.where(dead, before + garbage, before))
+        algorithm.update_factor(data, "archer")
+        factors.append(algorithm.get_factor_for_agent("healer"))
+    assert (factors[0] == factors[1]).all()
+
+
+def test_the_order_is_random_or_fixed():
+    algorithm, _ = collected(environment__group_by="agent")
+    orders = {tuple(algorithm.get_agent_order()) for _ in range(100)}
+    assert len(orders) == 6
+    assert all(sorted(order) == ["archer_0", "archer_1", "healer_0"] for order in orders)
+    fixed, _ = collected(environment__group_by="agent", loss__agent_order="fixed")
+    orders = {tuple(fixed.get_agent_order()) for _ in range(10)}
+    assert orders == {("archer_0", "archer_1", "healer_0")}
+
+
+def test_later_groups_are_trained_on_what_earlier_ones_changed(monkeypatch):
+    algorithm, batch = collected(loss__agent_order="fixed", optimizer__learning_rate=0.01)
+    seen = {}
+    train_actor = algorithm.train_actor
+
+    def watched(data, group):
+        seen[group] = data[group, "factor"].clone()
+        return train_actor(data, group)
+
+    monkeypatch.setattr(algorithm, "train_actor", watched)
+    metrics = algorithm.update(batch, 0)
+    assert list(seen) == ["archer", "healer"]
+    assert (seen["archer"] == 1).all()
+    assert (seen["healer"] != 1).any()
+    assert metrics["factor_mean/archer"] == 1
+    assert metrics["factor_mean/healer"] == pytest.approx(float(seen["healer"].mean()))
+
+
+def test_agents_with_rewards_of_their_own_are_no_team():
+    with pytest.raises(ValueError, match="HAPPO optimises a return that all agents share"):
+        collected(environment__reward="individual")

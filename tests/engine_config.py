@@ -1,0 +1,41 @@
+"""Run configs for the engine's tests, built from the models alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from heteromark.config.schema import LOSS_OF_ALGORITHM, RunConfig
+
+SPEAKER_LISTENER = "mpe2.simple_speaker_listener_v4:parallel_env"
+
+
+def make_config(**overrides: Any) -> RunConfig:
+    """A small run on speaker-listener.
+
+    Args:
+        overrides: by key, `algorithm` and `seed` included; in nested sections by double
+            underscore, e.g. `training__total_frames=512`.
+    """
+    algorithm = overrides.pop("algorithm", "HAPPO")
+    data: dict[str, Any] = {
+        "agent": {"agent_id": "test", "algorithm": algorithm, "batch_size": 32, "n_steps": 64},
+        "mode": "smoke",
+        "seed": 0,
+        "device": "cpu",
+        "loss_type": LOSS_OF_ALGORITHM[algorithm],
+        "environment": {"name": "test", "task": SPEAKER_LISTENER, "num_parallel_envs": 2},
+        "policy": {"hidden_sizes": [8]},
+        "loss": {},
+        "optimizer": {},
+        "collector": {"frames_per_batch": 64},
+        "replay_buffer": {"minibatch_size": 32},
+        "training": {"total_frames": 256, "num_epochs": 2, "checkpoint_interval": 2},
+        "evaluation": {"episodes": 3},
+    }
+    for key, value in overrides.items():
+        *sections, last = key.split("__")
+        section = data
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = value
+    return RunConfig.model_validate(data)

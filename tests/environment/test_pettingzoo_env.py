@@ -1,0 +1,169 @@
+"""PettingZooParallelEnv: keys, ends, deaths, masks, seeds."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from mpe2 import simple_speaker_listener_v4, simple_spread_v3
+from tensordict import assert_close
+from torchrl.envs.utils import check_env_specs
+from toy_environments import N_ACTIONS, ToyBattle, UnlikeArchers, not_parallel
+
+from heteromark.environment.pettingzoo import PettingZooParallelEnv
+from heteromark.environment.seeds import stream_seed
+
+
+def toy(num_envs=1, *, team_reward=True, **kwargs):
+    make = functools.partial(ToyBattle, **kwargs)
+    return PettingZooParallelEnv(make, num_envs, team_reward=team_reward, name="toy")
+
+
+def play(env, steps, seed=0, stream=("test",)):
+    """A rollout [N, steps] of legal actions, with finished copies reset."""
+    env.reseed(seed, *stream)
+    now, taken = env.reset(), []
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        for name, group in env.groups.items():
+            if group.masked:
+                weights = now[name, "action_mask"].float().flatten(0, 1)
+                action = torch.multinomial(weights, 1, generator=generator)
+                now[name, "action"] = action.view(now[name, "active"].shape)
+            else:
+                now[name, "action"] = torch.randint(
+                    group.action_size, now[name, "active"].shape, generator=generator
+                )
+        stepped, now = env.step_and_maybe_reset(now)
+        taken.append(stepped)
+    return torch.stack(taken, 1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        simple_speaker_listener_v4.parallel_env,
+        functools.partial(simple_spread_v3.parallel_env, continuous_actions=True),
+    ],
+    ids=["discrete", "continuous"],
+)
+def test_it_passes_torchrls_own_check(make):
+    check_env_specs(PettingZooParallelEnv(make, 3), seed=0)
+
+
+@pytest.mark.parametrize("mask_in", ["observation", "info"])
+def test_masks_are_found_where_the_environment_puts_them(mask_in):
+    env = toy(2, mask_in=mask_in)
+    now = env.reset()
+    for name, first in (("archer", 0), ("healer", 2)):
+        mask = now[name, "action_mask"]
+        assert mask.dtype == torch.bool
+        for row in range(mask.shape[1]):
+            assert mask[0, row].tolist() == [a != first + row for a in range(N_ACTIONS)]
+
+
+def test_team_reward_is_the_mean_over_all_agents_present_or_not():
+    data = play(toy(length=4, death_step=2), 4)
+    alive, after_death = (1 + 2 + 3) / 3, (1 + 0 + 3) / 3
+    expected = torch.tensor([alive, alive, after_death, after_death])
+    for group in ("archer", "healer"):
+        reward = data["next", group, "reward"][0, ..., 0]
+        torch.testing.assert_close(reward, expected[:, None].expand_as(reward))
+
+
+def test_own_rewards_and_their_sums():
+    data = play(toy(length=4, death_step=2, team_reward=False), 4)
+    assert data["next", "archer", "reward"][0, ..., 0].tolist() == [[1, 2], [1, 2], [1, 0], [1, 0]]
+    total = data["next", "archer", "episode_reward"][0, ..., 0]
+    assert total.tolist() == [[1, 2], [2, 4], [3, 4], [4, 4]]
+
+
+def test_a_dead_agent_is_absent():
+    data = play(toy(length=4, death_step=2), 4)
+    assert data["archer", "active"][0].tolist() == [[1, 1], [1, 1], [1, 0], [1, 0]]
+    assert (data["archer", "observation"][0, 2:, 1] == 0).all()
+    assert data["archer", "action_mask"][0, 2:, 1].all()
+    assert (data["archer", "observation"][0, :2, 1, 3] == 1).all()
+
+
+def test_truncation_keeps_the_final_state_and_its_agents():
+    last = play(toy(length=3, ends="truncated", says_won=True), 3)["next"][0, -1]
+    assert (bool(last["done"]), bool(last["terminated"]), bool(last["truncated"])) == (1, 0, 1)
+    assert last["archer", "active"].tolist() == [True, False]
+    assert last["archer", "observation"][0, 1] == 3, "not the observation after the reset"
+    assert int(last["step_count"]) == 3
+    assert int(last["won"]) == 1
+
+
+def test_termination_leaves_nobody():
+    last = play(toy(length=3, ends="terminated"), 3)["next"][0, -1]
+    assert (bool(last["done"]), bool(last["terminated"]), bool(last["truncated"])) == (1, 1, 0)
+    assert not last["archer", "active"].any()
+    assert not last["healer", "active"].any()
+    assert int(last["won"]) == -1
+
+
+def test_copies_finish_and_reset_on_their_own():
+    data = play(toy(4, length=None), 40)
+    steps, after, done = data["step_count"], data["next", "step_count"], data["next", "done"]
+    assert (after == steps + 1).all()
+    assert (steps[:, 1:] == torch.where(done[:, :-1], 0, after[:, :-1])).all()
+    assert len({tuple(row.flatten().tolist()) for row in done}) > 1
+    fresh = data[:, 1:][done[:, :-1, 0]]
+    assert (fresh["archer", "episode_reward"] == 0).all()
+    assert fresh["archer", "active"].all()
+
+
+def test_what_was_handed_out_does_not_change():
+    env = toy(2, length=2)
+    env.reseed(0)
+    now = env.reset()
+    for name in env.groups:
+        now[name, "action"] = now[name, "action_mask"].int().argmax(-1)
+    before = now.clone()
+    first, after = env.step_and_maybe_reset(now)
+    for name in env.groups:
+        after[name, "action"] = after[name, "action_mask"].int().argmax(-1)
+    kept = first.clone()
+    env.step_and_maybe_reset(after)
+    assert_close(first, kept)
+    assert_close(first.exclude("next"), before)
+
+
+def test_seeds_determine_everything_and_streams_are_apart():
+    make = simple_speaker_listener_v4.parallel_env
+    first = play(PettingZooParallelEnv(make, 2), 30)
+    env = PettingZooParallelEnv(make, 2)
+    play(env, 7, seed=5)
+    assert (play(env, 30) == first).all(), "an environment's past does not matter after reseed"
+    other = play(env, 30, stream=("test", 1))
+    assert (other["listener", "observation"] != first["listener", "observation"]).any()
+    start = first["listener", "observation"][:, 0]
+    assert (start[0] != start[1]).any()
+    assert stream_seed(0, "training", 1) != stream_seed(0, "evaluation", 1) != stream_seed(1)
+
+
+def test_random_play_scores_what_is_known_of_speaker_listener():
+    data = play(PettingZooParallelEnv(simple_speaker_listener_v4.parallel_env, 16), 250)
+    ended = data["next"][data["next", "done"].squeeze(-1)]
+    assert len(ended) == 160
+    assert -55 < float(ended["listener", "episode_reward"].mean()) < -32
+
+
+def test_an_observation_that_is_not_finite_is_named():
+    with pytest.raises(ValueError, match=r"'toy' gave agent 'archer_0' of copy 0 .* NaN"):
+        play(toy(1, nan_at=2), 3)
+
+
+def test_groups_that_differ_in_spaces_are_refused():
+    with pytest.raises(
+        ValueError, match=r"group 'archer'.*observation space of 'archer_0'.*'archer_1'"
+    ):
+        PettingZooParallelEnv(UnlikeArchers, 1)
+    PettingZooParallelEnv(UnlikeArchers, 1, group_by="agent")
+
+
+def test_a_factory_of_something_else_is_refused():
+    with pytest.raises(TypeError, match=r"not a pettingzoo\.ParallelEnv"):
+        PettingZooParallelEnv(not_parallel, 1)

@@ -1,0 +1,118 @@
+"""HAPPOLoss and ValueLoss: the factor, and who counts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from engine_config import make_config
+from tensordict import TensorDict
+from torchrl.objectives import ClipPPOLoss
+
+from heteromark.loss.happo import HAPPOLoss
+from heteromark.modules.environment import EnvironmentFactory
+from heteromark.modules.loss import LossFactory
+from heteromark.modules.policy import PolicyFactory
+
+ROWS, AGENTS = 40, 2
+
+
+@pytest.fixture
+def setting():
+    """Losses, actor and a batch of archers on which new and old policy differ."""
+    torch.manual_seed(0)
+    config = make_config(environment__task="toy_environments:ToyBattle", algorithm="HAPPO")
+    policies = PolicyFactory().create(config, EnvironmentFactory().create(config).groups)
+    losses = LossFactory().create(config, policies)
+    shape = (ROWS, AGENTS)
+    mask = torch.rand(*shape, 4) > 0.3
+    mask[..., 0] = True
+    batch = TensorDict(
+        {
+            "archer": {
+                "observation": torch.randn(*shape, 4),
+                "action_mask": mask,
+                "active": torch.rand(shape) > 0.3,
+                "advantage": torch.randn(*shape, 1),
+                "factor": torch.ones(*shape, 1),
+            }
+        },
+        batch_size=[ROWS],
+    )
+    actor = policies.actors["archer"]
+    with torch.no_grad():
+        actor(batch)
+    # half of the ratios are outside the clip range
+    batch["archer", "action_log_prob"] += 0.5 * torch.randn(shape)
+    return losses.actors["archer"], actor, batch
+
+
+def clip_ppo(actor):
+    loss = ClipPPOLoss(actor, None, functional=False)
+    loss.set_keys(
+        advantage=("archer", "advantage"),
+        action=("archer", "action"),
+        sample_log_prob=("archer", "action_log_prob"),
+    )
+    loss.loss_mask_key = ("archer", "active")
+    return loss
+
+
+def test_with_factor_one_it_is_ppos_loss(setting):
+    loss, actor, batch = setting
+    assert isinstance(loss, HAPPOLoss)
+    ours, theirs = loss(batch), clip_ppo(actor)(batch)
+    for key in ("loss_objective", "loss_entropy"):
+        assert ours[key] == theirs[key]
+
+
+def test_the_factor_multiplies_outside_the_min(setting):
+    loss, actor, batch = setting
+    factor = torch.rand(ROWS, AGENTS, 1) * 3
+    batch["archer", "factor"] = factor
+    archer = batch["archer"]
+    log_prob = actor.get_dist(batch).log_prob(archer["action"])
+    ratio = (log_prob - archer["action_log_prob"]).exp().unsqueeze(-1)
+    advantage = archer["advantage"]
+    surrogate = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+    expected = -(factor * surrogate)[archer["active"]].mean()
+    torch.testing.assert_close(loss(batch)["loss_objective"], expected)
+
+
+@pytest.mark.parametrize("algorithm", ["HAPPO", "MAPPO", "IPPO", "MaskablePPO"])
+def test_an_inactive_agents_data_changes_nothing(setting, algorithm):
+    _, _, batch = setting
+    config = make_config(environment__task="toy_environments:ToyBattle", algorithm=algorithm)
+    torch.manual_seed(0)
+    policies = PolicyFactory().create(config, EnvironmentFactory().create(config).groups)
+    loss = LossFactory().create(config, policies).actors["archer"]
+
+    def measure(data):
+        loss.zero_grad()
+        out = loss(data)
+        (out["loss_objective"] + out["loss_entropy"]).backward()
+        return out, [p.grad.clone() for p in policies.actors["archer"].parameters()]
+
+    clean, clean_gradients = measure(batch)
+    garbage = batch.clone()
+    inactive = ~garbage["archer", "active"]
+    for key in ("observation", "advantage", "factor", "action_log_prob"):
+        garbage["archer", key][inactive] = 7.0
+    dirty, dirty_gradients = measure(garbage)
+    for key in ("loss_objective", "loss_entropy"):
+        assert clean[key] == dirty[key]
+    for before, after in zip(clean_gradients, dirty_gradients, strict=True):
+        torch.testing.assert_close(before, after, rtol=0, atol=1e-7)
+
+
+def test_the_critics_loss_counts_active_agents_only(setting):
+    _, _, batch = setting
+    config = make_config(environment__task="toy_environments:ToyBattle", algorithm="IPPO")
+    policies = PolicyFactory().create(config, EnvironmentFactory().create(config).groups)
+    loss = LossFactory().create(config, policies).critics["archer"]
+    batch["archer", "value_target"] = torch.randn(ROWS, AGENTS, 1)
+    archer = batch["archer"]
+    value = policies.critics["archer"](batch.copy())["archer", "state_value"]
+    active = archer["active"]
+    expected = torch.nn.functional.smooth_l1_loss(value[active], archer["value_target"][active])
+    torch.testing.assert_close(loss(batch)["loss_critic"], 0.5 * expected)
+    assert ("archer", "state_value") not in batch.keys(True)

@@ -1,0 +1,260 @@
+"""The commands as a user types them: help, faults, plans."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from projects import ROOT, Project
+
+AGENTS = "config/agents"
+
+
+def test_help_teaches(project: Project):
+    text = project.run("heteromark", "--help").stdout
+    for command in ("train", "sweep", "evaluate", "validate", "store", "show-config"):
+        assert command in text
+    assert "resumes from the last checkpoint" in project.run("heteromark", "train", "-h").stdout
+
+
+def test_validate_says_what_would_run(project: Project):
+    text = project.run("heteromark", "validate").stdout
+    assert "valid: 4 configs on speaker_listener" in text
+    assert "smoke: 8 runs of 256 frames" in text
+    assert "happo_agent_lr_high" in text
+
+
+def test_validate_takes_configs_and_overrides(project: Project):
+    arguments = ("config/agents/ppo_agent_*.yaml", "--set", "smoke.seeds=[0, 1, 2]")
+    text = project.run("heteromark", "validate", *arguments).stdout
+    assert "smoke: 12 runs" in text
+    assert "MaskablePPO" in text
+
+
+def test_show_config_prints_the_resolved_config_and_where_the_run_would_lie(project: Project):
+    text = project.run(
+        "heteromark", "show-config", f"{AGENTS}/happo_agent_sweep_lr_high.yaml"
+    ).stdout
+    assert "learning_rate: 0.005" in text
+    assert "results/smoke/happo_agent_lr_high-" in text
+    assert "${" not in text
+
+
+def test_options_of_train_win_over_the_file(project: Project):
+    variant = f"{AGENTS}/happo_agent_sweep_lr_high.yaml"
+    shown = project.run(
+        *("heteromark", "show-config", variant, "--set", "learning_rate=2e-3"),
+        *("--set", "policy.share_params=false"),
+    ).stdout
+    assert "learning_rate: 0.002" in shown
+    assert "share_params: false" in shown
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    return {str(p): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+def fault(name: str):
+    """Ways to break a project, and what the message must say."""
+    base, variant = f"{AGENTS}/happo_agent_v1.yaml", f"{AGENTS}/happo_agent_sweep_lr_high.yaml"
+
+    def edit(path: str, old: str, new: str):
+        return lambda project: project.write(path, project.read(path).replace(old, new))
+
+    def params(**changes):
+        return lambda project: project.set_params(**changes)
+
+    return {
+        "missing config": (
+            params(sweep={"agents": [f"{AGENTS}/absent.yaml"]}),
+            ["FileNotFoundError", f"Agent config file not found: {AGENTS}/absent.yaml"],
+        ),
+        "does not parse": (
+            edit(base, "net_arch: [64, 64]", "net_arch: [64, 64"),
+            ["does not parse", base, "line"],
+        ),
+        "list at the root": (
+            lambda project: project.write(base, "- a\n- b\n"),
+            ["ValueError", f"Config file must contain a dictionary/object: {base}"],
+        ),
+        "unknown key": (
+            edit(base, "learning_rate:", "learning_rte:"),
+            [base, "learning_rte", "unknown key", "Did you mean learning_rate?"],
+        ),
+        "negative": (
+            edit(base, "2.0e-3", "-1"),
+            [base, "learning_rate = -1", "greater than 0"],
+        ),
+        "not a number": (
+            edit(base, "2.0e-3", '"fast"'),
+            [base, "learning_rate = 'fast'", "number"],
+        ),
+        "gamma": (edit(base, "0.99", "1.5"), [base, "gamma = 1.5", "<= 1"]),
+        "batch above n_steps": (
+            lambda project: project.set_params(batch_size=128),
+            ["batch_size = 128", "n_steps", "64 frames"],
+        ),
+        "unknown algorithm": (
+            edit(base, "algorithm: HAPPO", "algorithm: HAPOO"),
+            [base, "algorithm = 'HAPOO'", "'HAPPO', 'MAPPO', 'IPPO' or 'MaskablePPO'"],
+        ),
+        "unknown environment": (
+            params(sweep={"environment": "speaker_listner"}),
+            ["sweep.environment = 'speaker_listner'", "Did you mean speaker_listener?", "Known:"],
+        ),
+        "empty pattern": (
+            params(sweep={"agents": f"{AGENTS}/grpo_*.yaml"}),
+            ["grpo_*.yaml", "matches no agent config", "happo_agent_v1.yaml"],
+        ),
+        "one name twice": (
+            lambda project: shutil.copy(
+                project.folder / base, project.folder / f"{AGENTS}/happo_agent_copy.yaml"
+            ),
+            ["two configs have this name", "happo_agent_copy.yaml", "happo_agent_v1.yaml"],
+        ),
+        "base missing": (
+            lambda project: (project.folder / base).unlink(),
+            ["Agent config file not found", base, f"the base of the variant {variant}"],
+        ),
+        "override reaches nothing": (
+            params(learning_rate=1e-3, sweep={"agents": [variant]}),
+            ["learning_rate = 0.001", "reaches no config", "happo_agent_lr_high varies it"],
+        ),
+        "module not installed": (
+            edit("config/environment/speaker_listener.yaml", "task: mpe2", "task: mpe3"),
+            ["environment.task = 'mpe3", "there is no module mpe3"],
+        ),
+    }[name]
+
+
+FAULTS = (
+    "missing config",
+    "does not parse",
+    "list at the root",
+    "unknown key",
+    "negative",
+    "not a number",
+    "gamma",
+    "batch above n_steps",
+    "unknown algorithm",
+    "unknown environment",
+    "empty pattern",
+    "one name twice",
+    "base missing",
+    "override reaches nothing",
+    "module not installed",
+)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_bad_input_is_told_before_any_run_by_every_command(project: Project, own_store, name):
+    breaks, expected = fault(name)
+    project.write("results/tables/summary.csv", "the tables of an earlier run\n")
+    breaks(project)
+    before = snapshot(project.folder / "results")
+    for command in (("heteromark", "validate"), ("snakemake", "--cores", "2")):
+        result = project.run(*command, check=False)
+        output = result.stdout + result.stderr
+        assert result.returncode != 0, command
+        for text in expected:
+            assert text in output, (command, text, output)
+        assert "Traceback" not in output, (command, output)
+    assert snapshot(project.folder / "results") == before
+    assert not list(own_store.glob("runs/*"))
+
+
+@pytest.mark.slow
+def test_bad_input_stops_dvc_repro_and_keeps_earlier_results(project: Project, own_store):
+    project.run("git", "init", "--quiet")
+    project.set_params(learning_rate=-1)
+    project.write("results/tables/summary.csv", "the tables of an earlier run\n")
+    result = project.run("dvc", "repro", check=False)
+    assert result.returncode != 0
+    assert "learning_rate = -1: must be greater than 0" in result.stdout + result.stderr
+    assert not list(own_store.glob("runs/*"))
+    assert project.read("results/tables/summary.csv") == "the tables of an earlier run\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--agent-config", "no.yaml"), "Agent config file not found: no.yaml"),
+        (("--agent-config", AGENTS), "this is a folder"),
+        (
+            ("--agent-config", f"{AGENTS}/happo_agent_v1.yaml", "--learning-rate", "fast"),
+            "learning_rate = 'fast'",
+        ),
+        (("--agent-config", f"{AGENTS}/happo_agent_v1.yaml", "--mode", "long"), "smoke, full"),
+        (
+            ("--agent-config", f"{AGENTS}/happo_agent_v1.yaml", "--num-envs", "7"),
+            "must divide collector.frames_per_batch",
+        ),
+        (
+            ("--agent-config", f"{AGENTS}/happo_agent_v1.yaml", "--set", "polcy.share_params=1"),
+            "Did you mean policy?",
+        ),
+    ],
+)
+def test_faulty_options_of_train_are_told_with_exit_status_2(project, arguments, expected):
+    result = project.run("heteromark", "train", *arguments, check=False)
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_evaluate_says_what_a_run_can_be(project: Project):
+    result = project.run("heteromark", "evaluate", "nothing", check=False)
+    assert result.returncode == 2
+    assert "heteromark store ls" in result.stderr
+
+
+def test_store_commands_on_an_empty_store(project: Project, own_store):
+    assert f"0 runs, 0.0 MiB in {own_store}" in project.run("heteromark", "store", "ls").stdout
+    assert "0 runs" in project.run("heteromark", "store", "prune").stdout
+    assert "all whole" in project.run("heteromark", "store", "verify").stdout
+
+
+def test_sweep_accepts_quoted_unquoted_and_absolute_patterns(project: Project):
+    dry = ("--dry-run", "--cores", "1")
+    quoted = project.run("heteromark", "sweep", f"{AGENTS}/ppo_agent_sweep_*.yaml", *dry)
+    assert "3 configs, 6 smoke runs" in quoted.stdout
+    unquoted = project.run(
+        *("bash", "-c", f"heteromark sweep {AGENTS}/ppo_agent_sweep_lr_*.yaml --dry-run")
+    )
+    assert "2 configs, 4 smoke runs" in unquoted.stdout
+    absolute = project.run("heteromark", "sweep", f"{project.folder}/{AGENTS}/ppo_*.yaml", *dry)
+    assert "4 configs, 8 smoke runs" in absolute.stdout
+
+
+def test_a_budget_in_episodes_becomes_frames(project: Project):
+    result = project.run(
+        *("heteromark", "sweep", f"{AGENTS}/ppo_agent_v1.yaml", "--episodes", "100", "--dry-run")
+    )
+    assert "1 configs, 2 smoke runs" in result.stdout
+
+
+@pytest.mark.slow
+def test_snakemake_lint_hints_at_nothing_but_environments(project: Project):
+    result = project.run("snakemake", "--lint", check=False)
+    output = result.stdout + result.stderr
+    hints = {line.strip() for line in output.splitlines() if line.startswith("    * ")}
+    assert hints == {"* Specify a conda environment or container for each rule.:"}
+
+
+def test_planning_imports_no_torch(project: Project):
+    code = (
+        "import sys\n"
+        "from heteromark.workflow.plan import make_plan\n"
+        "make_plan()\n"
+        "assert not {'torch', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+    )
+    project.run(sys.executable, "-c", code)
+
+
+def test_the_repository_has_no_file_of_its_own_that_differs_from_the_schema():
+    """Every agent config in the repository is valid as it stands."""
+    for path in sorted((ROOT / AGENTS).glob("*.yaml")):
+        result = Project(ROOT).run("heteromark", "show-config", str(path.relative_to(ROOT)))
+        assert "run " in result.stdout

@@ -1,0 +1,71 @@
+"""Every command in the documentation runs, in its order, in a project with very short runs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from projects import ROOT, TINY, Project, copy_project
+
+DOCUMENTS = ("README.md", "config/agents/README.md", "docs/workflow.md")
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"^# file: (\S+)\n")
+
+
+def blocks(document: str) -> list[tuple[str, str]]:
+    return BLOCK.findall((ROOT / document).read_text(encoding="utf-8"))
+
+
+def commands(block: str) -> list[str]:
+    lines = block.replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+@pytest.fixture
+def documented(tmp_path: Path) -> Project:
+    """A clone in which `make setup` is done: its .venv is this Python's environment."""
+    project = copy_project(tmp_path / "project", tmp_path / "store")
+    project.set_params(**TINY)
+    (project.folder / "Makefile").write_text((ROOT / "Makefile").read_text())
+    for name in ("requirements.lock", "pyproject.toml"):
+        (project.folder / name).write_text((ROOT / name).read_text())
+    (project.folder / ".venv").symlink_to(Path(sys.prefix))
+    project.run("make", "--touch", ".venv/.installed")
+    project.run("git", "init", "--quiet", "--initial-branch=main")
+    project.run("git", "config", "user.email", "tester@example.com")
+    project.run("git", "config", "user.name", "Tester")
+    project.commit("project")
+    return project
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_command_of_the_document_runs(document, documented: Project):
+    if document == "docs/workflow.md":
+        documented.set_params(sweep={"agents": ["config/agents/happo_agent_v1.yaml"]})
+    ran = 0
+    for language, block in blocks(document):
+        if match := FILE.match(block):
+            documented.write(match[1], block[match.end() :])
+        elif language == "bash":
+            for command in commands(block):
+                documented.run("bash", "-c", command)
+                ran += 1
+    assert ran >= 5
+
+
+def test_documents_name_files_that_exist():
+    for document in (*DOCUMENTS, "docs/decisions.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#:]+)\)", text):
+            assert ((ROOT / document).parent / target).exists(), (document, target)
+
+
+def test_the_picture_of_the_dag_is_current(project: Project):
+    project.write("params.yaml", (ROOT / "params.yaml").read_text(encoding="utf-8"))
+    project.run("heteromark", "workflow", "picture", "dag.svg")
+    assert project.read("dag.svg") == (ROOT / "docs/dag.svg").read_text(encoding="utf-8"), (
+        "run `make generated` and commit the result"
+    )

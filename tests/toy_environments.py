@@ -1,0 +1,119 @@
+"""A small PettingZoo environment whose every number can be worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+
+N_ACTIONS = 4
+
+
+class ToyBattle(ParallelEnv):
+    """Two archers and a healer; archer_1 dies after its second step, unless `death_step` is None.
+
+    Agent k (counted from 0) sees [k, steps so far, noise, 1], earns k + 1 at each step while it
+    lives, and may never take action k. Illegal actions raise.
+
+    Args:
+        length: steps of an episode, or None to draw 3 to 8 of them.
+        ends: how the survivors' episode ends: "terminated" or "truncated".
+        mask_in: where the action mask is: "observation" or "info".
+        nan_at, inf_reward_at: step at which archer_0 sees NaN or earns infinity.
+        says_won: infos at the end say that the battle is won.
+    """
+
+    metadata = {"name": "toy"}  # noqa: RUF012 - PettingZoo's way
+
+    def __init__(
+        self,
+        length: int | None = 5,
+        ends: str = "truncated",
+        death_step: int | None = 2,
+        mask_in: str = "observation",
+        nan_at: int | None = None,
+        inf_reward_at: int | None = None,
+        says_won: bool = False,
+    ) -> None:
+        self.possible_agents = ["archer_0", "archer_1", "healer_0"]
+        self.agents = []
+        self.length, self.ends, self.death_step = length, ends, death_step
+        self.mask_in, self.nan_at, self.inf_reward_at = mask_in, nan_at, inf_reward_at
+        self.says_won = says_won
+        self.rng = np.random.default_rng()
+        self.total_steps = 0
+        observation = spaces.Box(-np.inf, np.inf, (4,), np.float32)
+        if mask_in == "observation":
+            mask = spaces.Box(0, 1, (N_ACTIONS,), np.int8)
+            observation = spaces.Dict({"observation": observation, "action_mask": mask})
+        self._spaces = {a: (observation, spaces.Discrete(N_ACTIONS)) for a in self.possible_agents}
+
+    def observation_space(self, agent):
+        return self._spaces[agent][0]
+
+    def action_space(self, agent):
+        return self._spaces[agent][1]
+
+    def reset(self, seed=None, options=None):
+        if seed is not None:
+            self.rng = np.random.default_rng(seed)
+        self.agents = list(self.possible_agents)
+        self.steps = 0
+        self.ends_at = self.length or int(self.rng.integers(3, 9))
+        return self._observations(), self._infos()
+
+    def step(self, actions):
+        assert set(actions) == set(self.agents)
+        for agent, action in actions.items():
+            assert action != self._index(agent), f"{agent} took its illegal action"
+        self.steps += 1
+        self.total_steps += 1
+        over = self.steps >= self.ends_at
+        observations = self._observations()
+        rewards = {a: float(self._index(a) + 1) for a in self.agents}
+        if self.total_steps == self.inf_reward_at:
+            rewards["archer_0"] = np.inf
+        dies = {a: a == "archer_1" and self.steps == self.death_step for a in self.agents}
+        terminations = {a: dies[a] or (over and self.ends == "terminated") for a in self.agents}
+        truncations = {a: over and not terminations[a] for a in self.agents}
+        infos = self._infos()
+        if over and self.says_won:
+            infos["healer_0"]["won"] = True
+        self.agents = [a for a in self.agents if not terminations[a] and not truncations[a]]
+        return observations, rewards, terminations, truncations, infos
+
+    def _index(self, agent):
+        return self.possible_agents.index(agent)
+
+    def _mask(self, agent):
+        return (np.arange(N_ACTIONS) != self._index(agent)).astype(np.int8)
+
+    def _infos(self):
+        if self.mask_in == "info":
+            return {agent: {"action_mask": self._mask(agent)} for agent in self.agents}
+        return {agent: {} for agent in self.agents}
+
+    def _observations(self):
+        seen = {
+            a: np.array([self._index(a), self.steps, self.rng.normal(), 1], np.float32)
+            for a in self.agents
+        }
+        if self.total_steps == self.nan_at:
+            seen["archer_0"][2] = np.nan
+        if self.mask_in == "info":
+            return seen
+        return {a: {"observation": s, "action_mask": self._mask(a)} for a, s in seen.items()}
+
+
+class UnlikeArchers(ToyBattle):
+    """Archers whose observation spaces differ, so that they cannot be one group."""
+
+    def observation_space(self, agent):
+        if agent == "archer_1":
+            return spaces.Box(-1, 1, (7,), np.float32)
+        return super().observation_space(agent)
+
+
+def not_parallel():
+    """No Parallel environment at all."""
+    return object()

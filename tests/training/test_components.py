@@ -1,0 +1,37 @@
+"""ComponentFactory: the same config gives the same components, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from engine_config import make_config
+
+from heteromark.training.components import ComponentFactory, resolve_device
+
+
+def test_initial_weights_follow_from_the_seed():
+    def first_layer(seed):
+        actors = ComponentFactory(make_config(seed=seed)).create().learner.policies.actors
+        return next(actors["listener"].parameters())
+
+    assert (first_layer(0) == first_layer(0)).all()
+    assert (first_layer(0) != first_layer(1)).any()
+
+
+def test_threads_are_as_configured():
+    ComponentFactory(make_config(training__num_threads=1)).create()
+    assert torch.get_num_threads() == 1
+
+
+def test_a_loss_of_another_algorithm_is_refused():
+    with pytest.raises(ValueError, match="loss_type is 'ippo', but HAPPO is trained with 'happo'"):
+        ComponentFactory(make_config(loss_type="ippo")).create()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_missed():
+    assert resolve_device("auto").type == "cpu"
+    with pytest.raises(
+        ValueError, match=r"device is cuda, but torch sees no CUDA GPU.*device=auto"
+    ):
+        resolve_device("cuda")

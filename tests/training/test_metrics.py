@@ -1,0 +1,80 @@
+"""metrics.csv and the statistics of episodes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from heteromark.training.metrics import MetricsFile, episode_metrics
+
+
+def row(iteration, value=0.1):
+    return {"iteration": iteration, "time_elapsed": 1.5, "frames_per_second": 2.0, "loss": value}
+
+
+def test_rows_are_exact_and_wall_clock_is_last(tmp_path):
+    path = tmp_path / "metrics.csv"
+    metrics = MetricsFile(path)
+    metrics.append(row(1, 0.1 + 0.2))
+    metrics.append(row(2, math.nan))
+    assert path.read_text().splitlines() == [
+        "iteration,loss,time_elapsed,frames_per_second",
+        "1,0.30000000000000004,1.5,2.0",
+        "2,,1.5,2.0",
+    ]
+    first, second = metrics.column("loss")
+    assert first == 0.1 + 0.2
+    assert math.isnan(second)
+
+
+def test_rows_after_a_checkpoint_are_cut_off(tmp_path):
+    path = tmp_path / "metrics.csv"
+    metrics = MetricsFile(path)
+    for iteration in (1, 2, 3):
+        metrics.append(row(iteration))
+    with path.open("a") as file:
+        file.write("4,0.")  # a process killed while it wrote
+    again = MetricsFile(path, keep=2)
+    again.append(row(3, 9.0))
+    assert again.column("iteration") == [1, 2, 3]
+    assert again.column("loss") == [0.1, 0.1, 9.0]
+    with pytest.raises(ValueError, match="has 3 rows"):
+        MetricsFile(path, keep=4)
+
+
+def test_starting_anew_empties_the_file(tmp_path):
+    path = tmp_path / "metrics.csv"
+    MetricsFile(path).append(row(1))
+    MetricsFile(path)
+    assert path.read_text() == ""
+
+
+def test_only_episodes_that_ended_count():
+    done = torch.tensor([[False, True], [False, False]]).unsqueeze(-1)
+    stepped = TensorDict(
+        {
+            "done": done,
+            "won": torch.tensor([[-1, 1], [-1, -1]], dtype=torch.int8).unsqueeze(-1),
+            "step_count": torch.tensor([[1, 2], [7, 8]]).unsqueeze(-1),
+            "a": {"episode_reward": torch.tensor([[9.0, 1.0], [9, 9]])[..., None, None]},
+            "b": {
+                "episode_reward": torch.tensor([[9.0, 4.0], [9, 9]])[..., None, None].expand(
+                    2, 2, 2, 1
+                )
+            },
+        },
+        batch_size=[2, 2],
+    )
+    measured = episode_metrics(TensorDict({"next": stepped}, [2, 2]), ["a", "b"])
+    assert measured == {
+        "episodes": 1,
+        "episode_return": 3.0,
+        "episode_length": 2.0,
+        "win_rate": 1.0,
+    }
+    nothing = episode_metrics(TensorDict({"next": stepped[1:]}, [1, 2]), ["a", "b"])
+    assert nothing["episodes"] == 0
+    assert all(math.isnan(nothing[key]) for key in ("episode_return", "episode_length", "win_rate"))

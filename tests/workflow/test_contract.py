@@ -1,0 +1,322 @@
+"""The contract of the workflow with its users, on the real Snakemake and the real DVC.
+
+Every way to run it gives the same metrics; a second call does nothing; a change reruns what it
+reaches and nothing else; nothing that was trained is trained again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from projects import TINY, Project, copy_project
+
+pytestmark = pytest.mark.slow
+
+CONFIGS = ("happo_agent_v1", "happo_agent_sweep_lr_high")
+NAMES = {"happo_agent_v1", "happo_agent_lr_high"}
+METRICS = ("results/tables/metrics.json", "results/model/metrics.json")
+
+
+def make_project(folder: Path, store: Path) -> Project:
+    """A committed project with two configs and very short runs."""
+    project = copy_project(folder, store)
+    project.set_params(**TINY)
+    for path in (folder / "config" / "agents").glob("*.yaml"):
+        if path.stem not in CONFIGS:
+            path.unlink()
+    project.run("git", "init", "--quiet", "--initial-branch=main")
+    project.run("git", "config", "user.email", "tester@example.com")
+    project.run("git", "config", "user.name", "Tester")
+    project.commit("project")
+    return project
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Project:
+    """A project in which `snakemake` ran once."""
+    root = tmp_path_factory.mktemp("contract")
+    project = make_project(root / "project", root / "store")
+    project.run("snakemake", "--cores", "2")
+    return project
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Project:
+    """A copy of the finished project with the same store, to change at will."""
+    shutil.copytree(finished.folder, tmp_path / "project", symlinks=True)
+    return Project(tmp_path / "project", finished.store)
+
+
+@pytest.fixture
+def clone(finished, tmp_path) -> Project:
+    """A fresh clone: no results, the same store."""
+    return clone_of(finished, tmp_path / "clone")
+
+
+def clone_of(project: Project, target: Path, store: Path | None = None) -> Project:
+    project.run("git", "clone", "--quiet", ".", str(target))
+    made = Project(target, store or project.store)
+    made.run("git", "config", "user.email", "tester@example.com")
+    made.run("git", "config", "user.name", "Tester")
+    return made
+
+
+def metrics(project: Project) -> dict:
+    return {path: json.loads(project.read(path)) for path in METRICS}
+
+
+def summary(project: Project) -> pd.DataFrame:
+    return pd.read_csv(project.folder / "results/tables/summary.csv").set_index("config")
+
+
+def trained(store: Path) -> dict[str, tuple]:
+    """What was trained, when, and in how many attempts, by digest."""
+    records = [json.loads(p.read_text()) for p in store.glob("runs/*/run.json")]
+    return {r["digest"]: (r["started"], r["ended"], r["attempts"]) for r in records}
+
+
+def new_runs(store: Path, before: dict) -> list[dict]:
+    """Records of runs that were trained since `before`; none that existed was touched."""
+    after = trained(store)
+    assert {digest: after[digest] for digest in before} == before
+    return [
+        json.loads((store / "runs" / digest / "run.json").read_text())
+        for digest in after
+        if digest not in before
+    ]
+
+
+def does_nothing(project: Project, *command: str) -> str:
+    """Run a command and make sure that no file in results/ and no run changed."""
+
+    def state():
+        files = sorted(p for p in (project.folder / "results").rglob("*") if p.is_file())
+        return [(p, p.stat().st_mtime_ns, p.stat().st_size) for p in files], trained(project.store)
+
+    before = state()
+    result = project.run(*command)
+    assert state() == before
+    return result.stdout + result.stderr
+
+
+def test_snakemake_leaves_what_it_promises(finished):
+    table = summary(finished)
+    assert set(table.index) == NAMES
+    assert (table["completed"] == 2).all()
+    selection = json.loads(finished.read("results/selected/selection.json"))
+    assert {c["names"][0] for c in selection["candidates"]} == NAMES
+    assert selection["winner"]["name"] in NAMES
+    assert "evaluation_return" in selection["winner"]["why"]
+    model = json.loads(finished.read("results/model/metrics.json"))
+    assert model["config"] == selection["winner"]["name"]
+    assert model["episodes"] == TINY["full"]["eval_episodes"]
+    report = finished.read("results/report.html")
+    assert "learning_curves.svg" in report
+    assert "selection.json" in report
+    logs = {path.parent.name for path in (finished.folder / "logs").rglob("*.log")}
+    assert any(name.startswith("happo_agent_lr_high-") for name in logs)
+
+
+def test_a_second_snakemake_does_nothing(finished):
+    assert "Nothing to be done" in does_nothing(finished, "snakemake", "--cores", "2")
+
+
+def test_the_selected_config_and_the_model_are_usable(finished):
+    evaluated = finished.run("heteromark", "evaluate", "results/model", "--episodes", "3")
+    assert "3 episodes" in evaluated.stdout
+    before = trained(finished.store)
+    command = ("train", "--agent-config", "results/selected/agent.yaml", "--mode", "full")
+    again = finished.run("heteromark", *command, "--output", str(finished.folder / "again"))
+    assert "found in the run store" in again.stdout
+    assert new_runs(finished.store, before) == []
+    shutil.rmtree(finished.folder / "again")
+
+
+def test_dvc_repro_trains_the_same_from_nothing(finished, tmp_path):
+    other = clone_of(finished, tmp_path / "clone", store=tmp_path / "other store")
+    other.run("dvc", "repro")
+    assert metrics(other) == metrics(finished)
+    assert set(trained(other.store)) == set(trained(finished.store))
+    assert "up to date" in other.run("dvc", "status").stdout
+    assert "up to date" in does_nothing(other, "dvc", "repro")
+    # A plain snakemake finds it all done, and leaves DVC's state clean.
+    assert "Nothing to be done" in does_nothing(other, "snakemake", "--cores", "2")
+    assert "up to date" in other.run("dvc", "status").stdout
+
+
+def test_every_kind_of_experiment_gives_the_metrics_of_snakemake(clone, tmp_path):
+    """`exp run -S`, `--temp` and the queue, against a snakemake with the same params."""
+    direct = clone_of(clone, tmp_path / "direct")
+    direct.set_params(learning_rate=3e-3)
+    before = trained(direct.store)
+    direct.run("snakemake", "--cores", "2")
+    reached = {record["agent"]["short_name"] for record in new_runs(direct.store, before)}
+    assert reached == {"happo_agent_v1"}  # lr_high varies it itself
+    expected = metrics(direct)
+
+    before = trained(clone.store)
+    clone.run("dvc", "exp", "run", "--temp", "--name", "temporary", "-S", "learning_rate=3e-3")
+    assert new_runs(clone.store, before) == []
+    clone.run("dvc", "exp", "run", "--queue", "--name", "queued", "-S", "learning_rate=3e-3")
+    clone.run("dvc", "queue", "start")
+    wait_for_queue(clone)
+    clone.run("dvc", "exp", "run", "--name", "here", "-S", "learning_rate=3e-3")
+    assert new_runs(clone.store, before) == []
+    assert metrics(clone) == expected
+
+    shown = json.loads(clone.run("dvc", "exp", "show", "--json").stdout)
+    experiments = {e["name"]: e["revs"][-1] for e in shown[1]["experiments"]}
+    assert set(experiments) == {"temporary", "queued", "here"}
+    for revision in experiments.values():
+        data = revision["data"]
+        assert data["params"]["params.yaml"]["data"]["learning_rate"] == 3e-3
+        measured = {path: data["metrics"][path]["data"] for path in METRICS}
+        assert measured == expected
+    difference = clone.run("dvc", "params", "diff").stdout
+    assert "learning_rate" in difference
+
+
+def wait_for_queue(project: Project) -> None:
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        status = project.run("dvc", "queue", "status").stdout
+        if "Running" not in status and "Queued" not in status:
+            assert "Success" in status, status
+            return
+        time.sleep(1)
+    raise AssertionError("the queue did not finish")
+
+
+def test_a_changed_variant_reruns_that_variant_only(copy):
+    variant = "config/agents/happo_agent_sweep_lr_high.yaml"
+    copy.write(variant, copy.read(variant).replace("5.0e-3", "6.0e-3"))
+    before, old = trained(copy.store), summary(copy)
+    copy.run("snakemake", "--cores", "2")
+    runs = [r for r in new_runs(copy.store, before) if r["mode"] == "smoke"]
+    assert sorted(r["agent"]["short_name"] for r in runs) == ["happo_agent_lr_high"] * 2
+    new = summary(copy)
+    assert new.loc["happo_agent_lr_high", "learning_rate"] == 6e-3
+    unchanged = sorted(NAMES - {"happo_agent_lr_high"})
+    pd.testing.assert_frame_equal(new.loc[unchanged], old.loc[unchanged])
+
+
+def test_a_removed_variant_leaves_the_tables_and_one_put_back_returns(copy):
+    before = trained(copy.store)
+    path = copy.folder / "config/agents/happo_agent_sweep_lr_high.yaml"
+    text = path.read_text()
+    path.unlink()
+    copy.run("snakemake", "--cores", "2", "tables", "selected")
+    assert set(summary(copy).index) == NAMES - {"happo_agent_lr_high"}
+    assert "lr_high" not in copy.read("results/selected/selection.json")
+    path.write_text(text)
+    copy.run("snakemake", "--cores", "2", "tables", "selected")
+    assert set(summary(copy).index) == NAMES
+    assert new_runs(copy.store, before) == []
+
+
+def test_a_variant_equal_to_another_config_is_one_run_under_both_names(copy):
+    before = trained(copy.store)
+    copy.write(
+        "config/agents/happo_agent_sweep_same.yaml",
+        "defaults: [happo_agent_v1]\nsweep_variant: same\ngamma: 0.99\n",
+    )
+    copy.run("snakemake", "--cores", "2", "tables")
+    assert new_runs(copy.store, before) == []
+    assert "happo_agent_same = happo_agent_v1" in summary(copy).index
+
+
+def test_a_fresh_clone_with_dvc_pull_has_nothing_to_do(copy, tmp_path):
+    copy.run("dvc", "remote", "add", "--default", "shelf", str(tmp_path / "remote"))
+    copy.run("dvc", "repro")
+    copy.commit("results")
+    copy.run("dvc", "push")
+    there = clone_of(copy, tmp_path / "clone", store=tmp_path / "empty store")
+    there.run("dvc", "pull")
+    assert "up to date" in there.run("dvc", "status").stdout
+    assert "Nothing to be done" in does_nothing(there, "snakemake", "--cores", "2")
+    assert "up to date" in does_nothing(there, "dvc", "repro")
+    assert metrics(there) == metrics(copy)
+    copy.run("git", "tag", "--annotate", "model@v1.0.0", "--message", "first model")
+    there.run("dvc", "artifacts", "get", str(copy.folder), "model", "--out", "fetched")
+    assert (there.folder / "fetched" / "checkpoint.pt").is_file()
+
+
+def test_results_deleted_by_hand_come_back_without_training(copy):
+    before, old = trained(copy.store), metrics(copy)
+    shutil.rmtree(copy.folder / "results")
+    shutil.rmtree(copy.folder / ".snakemake")
+    copy.run("snakemake", "--cores", "2")
+    assert new_runs(copy.store, before) == []
+    assert metrics(copy) == old
+
+
+def test_a_killed_workflow_resumes_and_ends_the_same(finished, clone, tmp_path):
+    clone.store = tmp_path / "store of its own"
+    process = clone.start("snakemake", "--cores", "2")
+    deadline = time.monotonic() + 120
+    while not list(clone.store.glob("runs/*/metrics.csv")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list(clone.store.glob("runs/*/metrics.csv")), "nothing had started when it was killed"
+    locked = clone.run("snakemake", "--cores", "2", check=False)
+    assert "--unlock" in locked.stderr + locked.stdout
+    clone.run("snakemake", "--unlock")
+    clone.run("snakemake", "--cores", "2")
+    assert metrics(clone) == metrics(finished)
+
+
+def test_new_selection_settings_train_no_smoke(copy):
+    before = trained(copy.store)
+    copy.set_params(selection={"statistic": "min"})
+    copy.run("snakemake", "--cores", "2")
+    assert all(record["mode"] == "full" for record in new_runs(copy.store, before))
+    selection = json.loads(copy.read("results/selected/selection.json"))
+    assert selection["settings"]["statistic"] == "min"
+
+
+def test_config_on_the_command_line_wins_over_params(copy):
+    before = trained(copy.store)
+    copy.run("snakemake", "--cores", "2", "tables", "--config", "learning_rate=0.01")
+    runs = new_runs(copy.store, before)
+    assert {record["agent"]["short_name"] for record in runs} == {"happo_agent_v1"}
+    rates = summary(copy)["learning_rate"].to_dict()
+    assert rates == {"happo_agent_v1": 0.01, "happo_agent_lr_high": 5e-3}
+
+
+def test_a_sweep_by_command_leaves_snakemake_nothing_to_train(finished, clone, tmp_path):
+    clone.store = tmp_path / "store of its own"
+    result = clone.run("heteromark", "sweep", "config/agents/*.yaml", "--cores", "2")
+    assert all(name in result.stdout for name in NAMES)
+    plan = clone.run("snakemake", "-n").stdout
+    assert "aggregate" in plan
+    assert "smoke run of" not in plan
+    before = trained(clone.store)
+    clone.run("snakemake", "--cores", "2")
+    assert {record["mode"] for record in new_runs(clone.store, before)} == {"full"}
+    assert metrics(clone) == metrics(finished)
+
+
+def test_a_sweep_goes_on_after_a_failing_config_and_says_so(copy):
+    copy.write("broken_env.py", "def make(**kwargs):\n    raise RuntimeError('no such arena')\n")
+    environment = copy.read("config/environment/speaker_listener.yaml")
+    task = "mpe2.simple_speaker_listener_v4:parallel_env"
+    broken = environment.replace(task, "broken_env:make").replace(
+        "name: speaker_listener", "name: broken"
+    )
+    copy.write("config/environment/broken.yaml", broken)
+    result = copy.run(
+        *("heteromark", "sweep", "config/agents/*.yaml", "--environment", "broken"),
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stdout.count("no such arena") == len(NAMES) * 2
+    # What was there before still is.
+    assert "Nothing to be done" in does_nothing(copy, "snakemake", "--cores", "2")

@@ -1,0 +1,65 @@
+# The plan, made once when Snakemake reads the Snakefile: every fault in params.yaml or a config is
+# told here, before any job runs. `--config key=value` wins over params.yaml.
+
+import json
+import shlex
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(workflow.current_basedir.join("../..")))
+
+from heteromark.config.errors import ConfigError
+from heteromark.runs.record import RECORD_FILE
+from heteromark.workflow.plan import make_plan, stamp_name
+
+
+def plan_or_explain(overrides):
+    try:
+        return make_plan(overrides=overrides)
+    except ConfigError as error:
+        raise WorkflowError(str(error)) from None
+
+
+PLAN = plan_or_explain(config)
+PYTHON = f"{shlex.quote(sys.executable)} -m heteromark"
+PARAMS = " ".join(
+    f"--param {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in config.items()
+)
+CONFIG = " ".join(
+    ["--config", *(shlex.quote(f"{key}={json.dumps(value)}") for key, value in config.items())]
+    if config
+    else []
+)
+
+TABLES_STAMP = f"results/tables/{stamp_name(PLAN.tables_digest)}"
+SELECTION_STAMP = f"results/selected/{stamp_name(PLAN.selection_digest)}"
+MODEL_STAMP = f"results/model/{stamp_name(PLAN.publication_digest)}"
+REPORT_STAMP = f"results/report/{stamp_name(PLAN.publication_digest)}"
+
+
+wildcard_constraints:
+    name=r"[A-Za-z][A-Za-z0-9_-]*",
+    digest=r"[0-9a-f]{12}",
+    seed=r"\d+",
+
+
+def records_of(candidate):
+    return [f"{folder}/{RECORD_FILE}" for folder in candidate.folders.values()]
+
+
+def smoke_run_records(wildcards):
+    return [record for candidate in PLAN.candidates("smoke") for record in records_of(candidate)]
+
+
+def selected_run_records(wildcards):
+    selected = checkpoints.select.get().output.selection
+    return records_of(PLAN.selected(selected).full)
+
+
+def config_of_smoke_run(wildcards):
+    return PLAN.find("smoke", wildcards.name, wildcards.digest).smoke.config_path
+
+
+def config_of_long_run(wildcards):
+    return PLAN.find("full", wildcards.name, wildcards.digest).full.config_path

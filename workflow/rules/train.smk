@@ -1,0 +1,47 @@
+# The expensive runs. `heteromark train` is idempotent: what is in the run store is copied from
+# there, so these outputs may be deleted and made again without training anything twice.
+
+
+rule smoke:
+    output:
+        record="results/smoke/{name}-{digest}/seed_{seed}/run.json",
+        config="results/smoke/{name}-{digest}/seed_{seed}/config.yaml",
+        metrics="results/smoke/{name}-{digest}/seed_{seed}/metrics.csv",
+        evaluation="results/smoke/{name}-{digest}/seed_{seed}/evaluation.json",
+        checkpoint="results/smoke/{name}-{digest}/seed_{seed}/checkpoint.pt",
+        log="results/smoke/{name}-{digest}/seed_{seed}/train.log",
+    log:
+        "logs/smoke/{name}-{digest}/seed_{seed}.log",
+    threads: PLAN.params.num_threads
+    params:
+        mode="smoke",
+        config=config_of_smoke_run,
+        python=PYTHON,
+        params=PARAMS,
+    message:
+        "smoke run of {wildcards.name}, seed {wildcards.seed}"
+    shell:
+        "{params.python} train --agent-config {params.config:q} --mode {params.mode}"
+        " --seed {wildcards.seed} --expect {wildcards.digest}"
+        " --output $(dirname {output.record:q}) {params.params} > {log:q} 2>&1"
+
+
+use rule smoke as train with:
+    output:
+        record="results/train/{name}-{digest}/seed_{seed}/run.json",
+        config="results/train/{name}-{digest}/seed_{seed}/config.yaml",
+        metrics="results/train/{name}-{digest}/seed_{seed}/metrics.csv",
+        evaluation="results/train/{name}-{digest}/seed_{seed}/evaluation.json",
+        checkpoint="results/train/{name}-{digest}/seed_{seed}/checkpoint.pt",
+        log="results/train/{name}-{digest}/seed_{seed}/train.log",
+    log:
+        "logs/train/{name}-{digest}/seed_{seed}.log",
+    resources:
+        gpu=1,
+    params:
+        mode="full",
+        config=config_of_long_run,
+        python=PYTHON,
+        params=PARAMS,
+    message:
+        "long run of {wildcards.name}, seed {wildcards.seed}"
