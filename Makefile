@@ -1,5 +1,5 @@
 # make run: the whole workflow in a fresh clone. make test: the tests. Both set up .venv first.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -28,10 +28,10 @@ run: setup  ## Run the workflow: smoke, tables, selection, long run, model, repo
 	@echo "report:  results/report.html"
 
 test: setup  ## Run all tests, in a run store of their own
-	python -m pytest -n 2 --dist loadfile
+	python -m pytest -n 2 --dist loadgroup
 
 test-fast: setup  ## Run the tests that take seconds
-	python -m pytest -n 2 --dist loadfile -m "not slow"
+	python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 lint: setup  ## Check style: Python, Snakefile, workflow
 	ruff check .

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from heteromark.config.errors import ConfigError
+from heteromark.config.schema import Device
 from heteromark.runs.store import StoreError
 
 app = typer.Typer(
@@ -29,6 +29,15 @@ SetOption = Annotated[
         metavar="KEY=VALUE",
         help="Override any key of params.yaml, of the agent config or of a component, e.g. "
         "--set smoke.total_frames=10000 --set policy.share_params=false. May be repeated.",
+    ),
+]
+SweepSetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="As if params.yaml said so, e.g. --set smoke.seeds=[0,1]; a variant's own values win. "
+        "May be repeated.",
     ),
 ]
 ModeOption = Annotated[str, typer.Option(help="smoke (short) or full (long).")]
@@ -86,7 +95,7 @@ def train(
     Killed at any moment, the same command resumes from the last checkpoint.
     """
     from heteromark.training.launch import train_run
-    from heteromark.training.request import TrainRequest, resolve_request
+    from heteromark.training.request import TrainRequest, check_output, resolve_request
 
     request = TrainRequest(
         agent_config=agent_config,
@@ -109,6 +118,7 @@ def train(
         param_assignments=tuple(param or ()),
     )
     config, folder = resolve_request(request)
+    check_output(output or folder)
     if expect and f"-{expect}" not in folder.parent.name:
         raise ConfigError.single(
             str(agent_config),
@@ -155,7 +165,7 @@ def sweep(
         str | None, typer.Option(help="Name of a file in config/environment/.")
     ] = None,
     cores: Annotated[int | None, typer.Option(help="Default: all.")] = None,
-    set_: SetOption = None,
+    set_: SweepSetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would run.")] = (
         False
     ),
@@ -177,11 +187,16 @@ def sweep(
 def evaluate(
     run: Annotated[str, typer.Argument(help="Run folder, checkpoint file, or digest of a run.")],
     episodes: Annotated[int, typer.Option(min=1)] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the evaluation's episodes.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Seed of the episodes; a run's own evaluation used its training seed."
+        ),
+    ] = 1000,
     deterministic: Annotated[
         bool, typer.Option(help="Most likely action, or a sample from the policy.")
     ] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    device: Annotated[Device, typer.Option(help="Where the policy runs.")] = "auto",
     output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
 ) -> None:
     """Evaluate a trained run on fresh episodes."""
@@ -197,7 +212,7 @@ def validate(
         list[str] | None,
         typer.Argument(help="Agent configs to check. Default: those of params.yaml."),
     ] = None,
-    set_: SetOption = None,
+    set_: SweepSetOption = None,
 ) -> None:
     """Check params.yaml and the agent configs, and say what would run. Trains nothing."""
     from heteromark.workflow.display import plan_lines
@@ -251,6 +266,7 @@ def main() -> None:
 
     Exit status: 2 for a faulty configuration, 1 for a failed command, 128 + n for signal n.
     """
+    from heteromark.training.evaluate_run import EvaluationError
     from heteromark.training.launch import RunFailed, Terminated
     from heteromark.workflow.errors import WorkflowError
 
@@ -265,15 +281,12 @@ def main() -> None:
     except ConfigError as error:
         typer.secho(f"error: {error}", err=True)
         sys.exit(2)
-    except (StoreError, WorkflowError, RunFailed) as error:
+    except (StoreError, WorkflowError, RunFailed, EvaluationError) as error:
         typer.secho(f"error: {error}", err=True)
         sys.exit(1)
     except Terminated as stop:
         typer.echo(f"{stop}: stopped; the same command resumes from the last checkpoint", err=True)
         sys.exit(128 + stop.signal_number)
-    except KeyboardInterrupt:
-        typer.echo("stopped; the same command resumes from the last checkpoint", err=True)
-        sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

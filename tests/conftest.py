@@ -8,6 +8,12 @@ import pytest
 from projects import TINY, Project, copy_project
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with what takes longest, so that two workers end together."""
+    longest = ("test_contract", "test_docs")
+    items.sort(key=lambda item: next((i for i, n in enumerate(longest) if n in item.nodeid), 9))
+
+
 @pytest.fixture(autouse=True)
 def own_store(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run store of this test's own, never the user's."""

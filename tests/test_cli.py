@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from projects import ROOT, Project
+
+from heteromark.runs.store import RunStore
 
 AGENTS = "config/agents"
 
@@ -42,18 +45,51 @@ def test_show_config_prints_the_resolved_config_and_where_the_run_would_lie(proj
     assert "${" not in text
 
 
-def test_options_of_train_win_over_the_file(project: Project):
-    variant = f"{AGENTS}/happo_agent_sweep_lr_high.yaml"
-    shown = project.run(
-        *("heteromark", "show-config", variant, "--set", "learning_rate=2e-3"),
-        *("--set", "policy.share_params=false"),
-    ).stdout
-    assert "learning_rate: 0.002" in shown
-    assert "share_params: false" in shown
+def test_options_of_train_win_over_the_file(project: Project, own_store):
+    """Every option, as the record and the config of the run say."""
+    project.write(f"{AGENTS}/other_v1.yaml", "agent_id: other\nppo: {clip_range: 0.4}\n")
+    project.run(
+        *("heteromark", "train", "--agent-config", f"{AGENTS}/happo_agent_sweep_lr_high.yaml"),
+        *("--mode", "full", "--seed", "7", "--total-timesteps", "60", "--learning-rate", "3e-3"),
+        *("--gamma", "0.9", "--n-steps", "30", "--batch-size", "15", "--n-epochs", "2"),
+        *("--num-envs", "3", "--device", "cpu", "--base-config", f"{AGENTS}/other_v1.yaml"),
+        *("--set", "policy.share_params=false", "--set", "ppo.ent_coef=0.5", "--output", "out"),
+    )
+    config = yaml.safe_load(project.read("out/config.yaml"))
+    assert (config["mode"], config["seed"], config["device"]) == ("full", 7, "cpu")
+    assert config["training"]["total_frames"] == 60
+    assert config["training"]["num_epochs"] == 2
+    assert config["optimizer"]["learning_rate"] == 3e-3
+    assert config["loss"]["gamma"] == 0.9
+    assert config["loss"]["clip_epsilon"] == 0.4
+    assert config["loss"]["entropy_coef"] == 0.5
+    assert config["collector"]["frames_per_batch"] == 30
+    assert config["replay_buffer"]["minibatch_size"] == 15
+    assert config["environment"]["num_parallel_envs"] == 3
+    assert config["policy"]["share_params"] is False
+    assert RunStore(own_store).runs()[0].record.summary.frames == 60
 
 
 def snapshot(folder: Path) -> dict[str, str]:
     return {str(p): p.read_text() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("config/policy/mlp.yaml", "hidden_sizes: [64"),
+        ("config/optimizer/adam.yaml", "- a\n"),
+        ("config/environment/speaker_listener.yaml", "environment: {task: [}"),
+    ],
+)
+def test_a_broken_component_file_is_told_by_its_name(project: Project, path, text):
+    project.write(path, text)
+    for command in (("heteromark", "validate"), ("snakemake", "-n")):
+        result = project.run(*command, check=False)
+        output = result.stdout + result.stderr
+        assert result.returncode != 0
+        assert Path(path).name in output
+        assert "Traceback" not in output
 
 
 def fault(name: str):
@@ -122,9 +158,13 @@ def fault(name: str):
             params(learning_rate=1e-3, sweep={"agents": [variant]}),
             ["learning_rate = 0.001", "reaches no config", "happo_agent_lr_high varies it"],
         ),
+        "task without a module": (
+            edit("config/environment/speaker_listener.yaml", "task: mpe2", 'task: ":mpe2'),
+            ["speaker_listener.yaml"],
+        ),
         "module not installed": (
             edit("config/environment/speaker_listener.yaml", "task: mpe2", "task: mpe3"),
-            ["environment.task = 'mpe3", "there is no module mpe3"],
+            ["environment.task = 'mpe3", "there is no module mpe3.simple_speaker_listener_v4"],
         ),
     }[name]
 
@@ -144,6 +184,7 @@ FAULTS = (
     "one name twice",
     "base missing",
     "override reaches nothing",
+    "task without a module",
     "module not installed",
 )
 
@@ -192,6 +233,14 @@ def test_bad_input_stops_dvc_repro_and_keeps_earlier_results(project: Project, o
             "must divide collector.frames_per_batch",
         ),
         (
+            ("--agent-config", f"{AGENTS}/happo_agent_v1.yaml", "--set", "learning_rate=[1"),
+            "does not parse",
+        ),
+        (
+            ("--agent-config", f"{AGENTS}/happo_agent_v1.yaml", "--output", "params.yaml/x"),
+            "params.yaml is a file, not a folder",
+        ),
+        (
             ("--agent-config", f"{AGENTS}/happo_agent_v1.yaml", "--set", "polcy.share_params=1"),
             "Did you mean policy?",
         ),
@@ -208,6 +257,14 @@ def test_evaluate_says_what_a_run_can_be(project: Project):
     result = project.run("heteromark", "evaluate", "nothing", check=False)
     assert result.returncode == 2
     assert "heteromark store ls" in result.stderr
+
+
+def test_evaluate_of_something_else_is_one_message(project: Project):
+    project.write("bad.pt", "not a checkpoint")
+    result = project.run("heteromark", "evaluate", "bad.pt", check=False)
+    assert result.returncode == 1
+    assert "bad.pt is damaged or no checkpoint of heteromark" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_store_commands_on_an_empty_store(project: Project, own_store):
@@ -232,7 +289,7 @@ def test_a_budget_in_episodes_becomes_frames(project: Project):
     result = project.run(
         *("heteromark", "sweep", f"{AGENTS}/ppo_agent_v1.yaml", "--episodes", "100", "--dry-run")
     )
-    assert "1 configs, 2 smoke runs" in result.stdout
+    assert "1 configs, 2 smoke runs of 2,500 frames" in result.stdout
 
 
 @pytest.mark.slow

@@ -23,14 +23,24 @@ def commands(block: str) -> list[str]:
     return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
+# One iteration for each of the documents' runs, and one seed: what is tested is that they work.
+SHORT = {
+    **TINY,
+    "n_steps": 512,
+    "batch_size": 512,
+    "smoke": {"total_frames": 512, "seeds": [0], "eval_episodes": 1},
+    "full": {"total_frames": 1024, "seeds": [0], "eval_episodes": 2},
+    "selection": {"min_seeds": 1},
+}
+
+
 @pytest.fixture
 def documented(tmp_path: Path) -> Project:
     """A clone in which `make setup` is done: its .venv is this Python's environment."""
     project = copy_project(tmp_path / "project", tmp_path / "store")
-    project.set_params(**TINY)
+    project.set_params(**SHORT)
     (project.folder / "Makefile").write_text((ROOT / "Makefile").read_text())
-    for name in ("requirements.lock", "pyproject.toml"):
-        (project.folder / name).write_text((ROOT / name).read_text())
+    (project.folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     (project.folder / ".venv").symlink_to(Path(sys.prefix))
     project.run("make", "--touch", ".venv/.installed")
     project.run("git", "init", "--quiet", "--initial-branch=main")

@@ -16,6 +16,7 @@ from heteromark.config.params import ProjectParams
 from heteromark.config.schema import LOSS_OF_ALGORITHM, AgentConfig, Mode, RunConfig
 
 CONFIG_FOLDER = "config"
+NOT_COMPONENTS = ("agents", "schema")
 PARAMS_FILE = "params.yaml"
 
 
@@ -88,7 +89,8 @@ def compose_run(
 
     budget = params.budget(mode)
     values = {
-        "agent": agent.model_dump(),
+        # Names and descriptions are text: a ${…} in them is no interpolation.
+        "agent": agent.hyperparameters(),
         "mode": mode,
         "seed": seed,
         "device": params.device,
@@ -104,6 +106,7 @@ def compose_run(
     try:
         merged = OmegaConf.merge(tree, values, overrides or {})
         data = OmegaConf.to_container(merged, resolve=True)
+        data["agent"] = agent.model_dump()
     except OmegaConfBaseException as error:
         message = " ".join(str(error).split())
         raise ConfigError([Fault(str(Path(root, CONFIG_FOLDER)), message)]) from error
@@ -143,7 +146,11 @@ def _component_tree(config_folder: str, environment: str) -> Any:
         )
         raise ConfigError([Fault(PARAMS_FILE, message, "sweep.environment", environment)])
     # Checked here because Hydra's own message for broken YAML names no line of the user's file.
-    read_mapping(Path(config_folder, "environment", f"{environment}.yaml"), "Environment config")
+    for path in sorted(Path(config_folder).glob("*/*.yaml")):
+        if path.parent.name not in NOT_COMPONENTS and (
+            path.parent.name != "environment" or path.stem == environment
+        ):
+            read_mapping(path)
     OmegaConf.register_new_resolver("loss_of", LOSS_OF_ALGORITHM.__getitem__, replace=True)
     GlobalHydra.instance().clear()
     try:

@@ -85,8 +85,13 @@ def _fault(item: dict[str, Any], schema: dict[str, Any], file: str) -> Fault:
     node, key = _descend(schema, location)
     if item["type"] == "extra_forbidden":
         known = list(_dotted_keys(schema, schema))
-        message = f"unknown key.{nearest('.'.join(location), known)}"
+        written = ".".join(location)
         siblings = sorted(_properties(schema, node))
+        if written in known and "." in location[-1]:
+            section, _, last = written.rpartition(".")
+            message = f"must be written nested: {section}: {{{last}: …}}"
+            return Fault(file, message, written, item["input"])
+        message = f"unknown key.{nearest(written, known)}"
         if siblings and "Did you mean" not in message:
             message += f" Allowed here: {', '.join(siblings)}"
         return Fault(file, message, ".".join(location), item["input"])

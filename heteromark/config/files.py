@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from heteromark.config.errors import Fault, config_error
+from heteromark.config.errors import ConfigError, Fault, config_error
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -27,6 +27,8 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
     seen = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
         key = loader.construct_object(key_node, deep=True)
         if isinstance(key, (list, dict)):
             raise yaml.constructor.ConstructorError(
@@ -45,8 +47,31 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456
 
 
 def parse_value(text: str) -> Any:
-    """The value of a command line's `key=value`: YAML, so `1e-3` and `[64, 64]` work."""
-    return yaml.load(text, Loader=_Loader)
+    """The value of a command line's `key=value`: YAML, so `1e-3` and `[64, 64]` work.
+
+    Raises:
+        ConfigError: it does not parse.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        detail = " ".join(str(error).split())
+        raise ConfigError([Fault("command line", f"does not parse: {detail}", "", text)]) from error
+
+
+def retyped(data: Any) -> Any:
+    """Undo Snakemake's `--config`, which leaves numbers and null inside dictionaries as strings."""
+    if isinstance(data, dict):
+        return {key: retyped(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [retyped(value) for value in data]
+    if isinstance(data, str):
+        try:
+            value = parse_value(data)
+        except ConfigError:
+            return data
+        return data if isinstance(value, dict | list) else value
+    return data
 
 
 def read_mapping(path: Path, what: str = "Config") -> dict[str, Any]:

@@ -13,7 +13,6 @@ from pydantic import BaseModel
 
 from heteromark.config.layers import AgentFile
 from heteromark.config.params import ProjectParams
-from heteromark.runs.files import write_text_atomic
 
 FOLDER = Path("config/schema")
 MODELS: dict[str, type[BaseModel]] = {
@@ -35,7 +34,7 @@ def schema_text(model: type[BaseModel]) -> str:
 
 def main() -> None:
     for name, model in MODELS.items():
-        write_text_atomic(FOLDER / name, schema_text(model))
+        (FOLDER / name).write_text(schema_text(model), encoding="utf-8")
         print(FOLDER / name)
 
 

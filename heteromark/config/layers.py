@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from heteromark.config.errors import ConfigError, Fault, config_error, faults_of, nearest
 from heteromark.config.files import SUFFIXES, read_mapping
 from heteromark.config.nested import flatten, merge, unflatten
-from heteromark.config.params import HyperparameterOverrides, ProjectParams
+from heteromark.config.params import ProjectParams
 from heteromark.config.schema import AgentConfig, Hyperparameters
 
 WHAT = "Agent config"
@@ -55,6 +55,7 @@ class ResolvedAgent:
     path: Path
     base_path: Path | None = None
     varied: frozenset[str] = field(default_factory=frozenset)
+    resolved: bool = False
 
 
 def resolve_agent(
@@ -82,7 +83,7 @@ def resolve_agent(
     references = raw.pop("defaults", None)
     if resolved:
         agent = _validate(merge(raw, command_line or {}), path)
-        return ResolvedAgent(agent, path)
+        return ResolvedAgent(agent, path, resolved=True)
 
     if references is None and not raw.get("sweep_variant"):
         set_all = params.hyperparameter_overrides() if params else {}
@@ -91,11 +92,12 @@ def resolve_agent(
 
     base_path = Path(base) if base else _find_base(path, raw, references)
     base_raw = _read(base_path)
-    if base_raw.get("sweep_variant") or base_raw.get("defaults"):
+    is_resolved = base_raw.pop("resolved", False) is True
+    if not is_resolved and (base_raw.get("sweep_variant") or base_raw.get("defaults")):
         message = f"its base {base_path} is itself a variant; name a base config"
         raise ConfigError([Fault(str(path), message, "defaults", references)])
-    base_agent = _validate(base_raw, base_path)
-    whole = _validate(merge(base_raw, raw), path, own=raw)
+    base_agent = _validate(base_raw, base_path, model=_Unchecked)
+    whole = _validate(merge(base_raw, raw), path, own=raw, model=_Unchecked)
 
     base_flat, whole_flat = (flatten(agent.hyperparameters()) for agent in (base_agent, whole))
     varied = {key: value for key, value in whole_flat.items() if base_flat[key] != value}
@@ -141,8 +143,8 @@ def expand_patterns(
     found: dict[Path, None] = {}
     faults = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        if not glob.has_magic(pattern):
-            found[Path(root, pattern)] = None
+        if Path(root, pattern).is_file() or not glob.has_magic(pattern):
+            found[_relative(Path(root, pattern))] = None
             continue
         matches = sorted(
             path
@@ -154,13 +156,13 @@ def expand_patterns(
             there = f"; that folder has {', '.join(present)}" if present else ""
             message = f"matches no agent config (*.yaml, *.yml, *.json){there}"
             faults.append(Fault(params_file, message, "sweep.agents", pattern))
-        found |= dict.fromkeys(matches)
-    return [_relative(path) for path in found], faults
+        found |= dict.fromkeys(map(_relative, matches))
+    return list(found), faults
 
 
 def _relative(path: Path) -> Path:
     """Relative to the working directory where it lies inside it, so that paths are portable."""
-    absolute = path.resolve()
+    absolute = path.parent.resolve() / path.name  # a link keeps its own name: it is the config's
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
@@ -171,7 +173,7 @@ def _read(path: Path) -> dict[str, Any]:
         named, said = match["variant"], raw.get("sweep_variant")
         if said is None:
             raw["sweep_variant"] = named  # a plain copy of the base, with the file renamed
-        elif said != named:
+        elif str(said) != named:
             message = f"but the file's name says {named}; make the two agree"
             raise ConfigError([Fault(str(path), message, "sweep_variant", said)])
     return raw
@@ -199,12 +201,25 @@ def _find_base(path: Path, raw: dict[str, Any], references: Any) -> Path:
     raise config_error([Fault(str(path), message, kind="FileNotFoundError")])
 
 
-def _validate(data: dict[str, Any], path: Path, own: dict[str, Any] | None = None) -> AgentConfig:
+class _Unchecked(AgentConfig):
+    """An agent config before its last layer: keys that must fit each other may not do so yet."""
+
+    @model_validator(mode="after")
+    def _minibatch_fits(self) -> _Unchecked:
+        return self
+
+
+def _validate(
+    data: dict[str, Any],
+    path: Path,
+    own: dict[str, Any] | None = None,
+    model: type[AgentConfig] = AgentConfig,
+) -> AgentConfig:
     """Validate a merged config; `own` is what the file itself says, to tell whose fault it is."""
     try:
-        return AgentConfig.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
-        faults = faults_of(error, AgentConfig, str(path))
+        faults = faults_of(error, model, str(path))
         raise ConfigError([_told_where(fault, own) for fault in faults]) from error
 
 
@@ -258,11 +273,8 @@ def _shut_out(agent: ResolvedAgent, key: str) -> str:
     only_for = _ONLY_FOR.get(key.partition(".")[0])
     if only_for and agent.agent.algorithm != only_for:
         return f"is {agent.agent.algorithm}, not {only_for}"
+    if agent.resolved:
+        return "is resolved and takes its values from its file alone"
     if key in agent.varied:
         return "varies it"
     return ""
-
-
-def hyperparameter_keys() -> list[str]:
-    """All dotted hyperparameters that params.yaml and `--set` know."""
-    return list(flatten(HyperparameterOverrides().model_dump()))

@@ -151,7 +151,9 @@ class EnvironmentConfig(Frozen):
     """Which environment, how many copies of it, and how its agents form groups."""
 
     name: str = Field(description="Short name; the file in config/environment/.")
-    task: str = Field(description="Import path `module:callable` of the environment's factory.")
+    task: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")] = Field(
+        description="Import path `module:callable` of the environment's factory."
+    )
     kwargs: dict[str, Any] = Field({}, description="Keyword arguments of the factory.")
     episode_length: Count | None = Field(
         None, description="Frames of a full episode; lets budgets be given in episodes."

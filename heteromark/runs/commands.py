@@ -35,7 +35,10 @@ def list_runs(
 def prune(
     status: Annotated[
         list[Status] | None,
-        typer.Option(help="Which runs. Default: failed and interrupted; may be repeated."),
+        typer.Option(
+            help="Which runs; may be repeated. Default: failed and interrupted ones that have no "
+            "checkpoint to resume from."
+        ),
     ] = None,
     older_than: Annotated[
         float, typer.Option(metavar="DAYS", help="Only runs last touched that long ago.", min=0)
@@ -44,12 +47,16 @@ def prune(
 ) -> None:
     """Delete runs from the store; results/ and DVC's cache keep their copies."""
     store = RunStore()
-    statuses = set(status or (Status.FAILED, Status.INTERRUPTED))
-    runs = store.prunable(statuses, timedelta(days=older_than))
+    runs = store.prunable(set(status) if status else None, timedelta(days=older_than))
     for run in runs:
         if yes:
             store.remove(run.digest)
         typer.echo(_line(run))
+    aside = store.quarantined()
+    if aside:
+        typer.echo(
+            f"{len(aside)} folders were set aside in {store.root / 'quarantine'}: look, delete"
+        )
     done = "deleted" if yes else "would be deleted; add --yes to delete them"
     typer.echo(f"{len(runs)} runs, {_megabytes(runs)}, {done}")
 

@@ -13,19 +13,26 @@ import functools
 import hashlib
 import importlib.util
 import json
-from collections.abc import Iterable
+import sys
+import sysconfig
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import heteromark
-from heteromark.config.schema import Hyperparameters, RunConfig
+from heteromark.config.schema import RunConfig
 
 DIGEST_LENGTH = 12
 VERSIONED = ("torch", "torchrl", "tensordict")
 TRAINING_CODE = ("environment", "modules", "loss", "algorithm", "llm", "training")
 # In those packages, but around the training rather than in it.
-NOT_TRAINING_CODE = ("launch.py", "progress.py", "request.py", "evaluate_run.py")
+NOT_TRAINING_CODE = (
+    "training/launch.py",
+    "training/progress.py",
+    "training/request.py",
+    "training/evaluate_run.py",
+)
 
 
 def run_digest(config: RunConfig) -> str:
@@ -46,15 +53,16 @@ def versions() -> dict[str, str]:
 
 def _identity(config: RunConfig) -> dict[str, Any]:
     data = config.model_dump(mode="json")
-    data["agent"] = {key: data["agent"][key] for key in Hyperparameters.model_fields}
+    # The components hold every hyperparameter; of the agent only the algorithm says more.
+    data["agent"] = {"algorithm": config.agent.algorithm}
+    if config.agent.algorithm != "HAPPO":
+        del data["loss"]["agent_order"]
     # The name and the length of an episode inform people and budgets; they train nothing.
-    data["environment"] = {
-        key: value
-        for key, value in data["environment"].items()
-        if key not in ("name", "episode_length")
-    }
+    for key in ("name", "episode_length"):
+        del data["environment"][key]
     return {
         **data,
+        "iterations": config.num_iterations,
         "code": training_code_fingerprint(),
         "environment_code": environment_fingerprint(config.environment.task),
         "versions": versions(),
@@ -74,30 +82,108 @@ def training_code_fingerprint() -> str:
         path
         for name in TRAINING_CODE
         for path in package.joinpath(name).rglob("*.py")
-        if path.name not in NOT_TRAINING_CODE
+        if path.relative_to(package).as_posix() not in NOT_TRAINING_CODE
     )
 
 
 @functools.cache
 def environment_fingerprint(task: str) -> str:
-    """Version of the installed distribution that a task comes from, else its source's fingerprint.
+    """What a task's factory consists of: source that is developed here, versions of the rest.
+
+    Source counts with its syntax trees: the task's module, or its whole package, and whatever that
+    imports from outside site-packages, editable installations included. What it imports from
+    installed distributions counts with their versions.
 
     Args:
         task: import path `module:callable`. Nothing is imported; a module that does not exist has
             the fingerprint `missing` (building the environment tells).
     """
-    top = task.partition(":")[0].partition(".")[0]
-    try:
-        return f"{top} {metadata.version(top)}"
-    except metadata.PackageNotFoundError:
-        pass
-    spec = importlib.util.find_spec(top) if top else None
-    if spec is None:
+    module = task.partition(":")[0]
+    if not _files_of(module):
         return "missing"
-    folders = [Path(folder) for folder in spec.submodule_search_locations or []]
-    if folders:
-        return code_fingerprint(path for folder in folders for path in folder.rglob("*.py"))
-    return code_fingerprint([Path(spec.origin)]) if spec.origin else "missing"
+    sources: set[Path] = set()
+    versions: set[str] = set()
+    pending = [module]
+    while pending:
+        name = pending.pop()
+        files = set(_files_of(name))
+        if any(_is_installed(file) for file in files):
+            versions.add(_version_of(name.partition(".")[0]))
+            continue
+        pending += [imported for file in files - sources for imported in _imported_by(file)]
+        sources |= files
+    return " ".join([*sorted(versions), code_fingerprint(sources)])
+
+
+def module_exists(name: str) -> bool:
+    """Whether a module has source to import, without importing it."""
+    return bool(_files_of(name))
+
+
+@functools.cache
+def _files_of(module: str) -> tuple[Path, ...]:
+    """Python files of a module: itself, or all of the package that it lies in.
+
+    In a folder without `__init__.py`, modules are on their own. Standard library, heteromark and
+    what does not exist have none.
+    """
+    top, *rest = module.split(".")
+    if top in sys.stdlib_module_names or top == "heteromark":
+        return ()
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return ()
+    if spec is None:
+        return ()
+    if not spec.submodule_search_locations:
+        return (Path(spec.origin),) if spec.has_location else ()
+    for folder in map(Path, spec.submodule_search_locations):
+        parts = iter(rest)
+        while not (folder / "__init__.py").is_file():
+            part = next(parts, None)
+            if part is None:
+                break
+            if (folder / f"{part}.py").is_file():
+                return (folder / f"{part}.py",)
+            folder /= part
+        else:
+            return tuple(sorted(folder.rglob("*.py")))
+    return ()
+
+
+def _is_installed(file: Path) -> bool:
+    places = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    return any(file.is_relative_to(place) for place in places)
+
+
+def _version_of(module: str) -> str:
+    """`name version` of the distribution that installed a top-level module."""
+    try:
+        return f"{module} {metadata.version(module)}"
+    except metadata.PackageNotFoundError:
+        names = sorted(set(_distributions().get(module, ())))
+        return " ".join(f"{name} {metadata.version(name)}" for name in names) or module
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
+
+
+def _imported_by(file: Path) -> set[str]:
+    """Modules that a file may import: `from a import b` may mean the module `a.b`."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return set()
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
 
 
 def code_fingerprint(paths: Iterable[Path]) -> str:
@@ -115,7 +201,8 @@ def code_fingerprint(paths: Iterable[Path]) -> str:
             total.update(source)
             continue
         _strip_docstrings(tree)
-        total.update(ast.dump(tree).encode())
+        # Not ast.dump: what it prints changes with the version of Python.
+        total.update(ast.unparse(tree).encode())
     return total.hexdigest()[:16]
 
 

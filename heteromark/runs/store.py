@@ -2,7 +2,7 @@
 
 Layout of `$HETEROMARK_STORE` (default: the user's cache directory):
 
-    runs/{digest}/         run folder, plus checkpoints/ while it trains
+    runs/{digest}/         run folder, with the checkpoints it resumes from
     locks/{digest}.lock    held by the one process that writes runs/{digest}
     quarantine/            folders whose files no longer match their record; never deleted unasked
 
@@ -18,7 +18,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -46,6 +46,12 @@ class StoredRun:
     record: RunRecord | None
     status: Status | None
     size: int  # bytes
+    modified: float  # seconds since the epoch
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether an unfinished run has a checkpoint to go on from."""
+        return any((self.folder / "checkpoints").glob("*.pt"))
 
 
 def default_store() -> Path:
@@ -111,26 +117,29 @@ class RunStore:
             lock.release()
 
     def lookup(self, digest: str) -> RunRecord | None:
-        """The record of a finished run whose files are whole, else None.
+        """The record of a finished run whose files are whole, else None. Changes nothing."""
+        try:
+            record = RunRecord.read(self.folder(digest))
+        except (OSError, ValueError):
+            return None
+        whole = record.status.is_final and not damaged_files(self.folder(digest), record)
+        return record if whole else None
 
-        A finished run with damaged files is moved to quarantine and reported, so that the caller
-        trains it anew.
+    def set_damaged_aside(self, digest: str) -> None:
+        """Move a finished run with damaged files to quarantine and report it.
+
+        For the holder of the run's lock, before it trains the run anew.
         """
         folder = self.folder(digest)
         try:
             record = RunRecord.read(folder)
-        except OSError:  # none there; or the store is unusable, which check_writable tells
-            return None
+        except FileNotFoundError:
+            return
         except ValueError:
             self._quarantine(folder, [RECORD_FILE])
-            return None
-        if not record.status.is_final:
-            return None
-        damaged = damaged_files(folder, record)
-        if damaged:
+            return
+        if record.status.is_final and (damaged := damaged_files(folder, record)):
             self._quarantine(folder, damaged)
-            return None
-        return record
 
     def materialise(self, digest: str, target: Path) -> None:
         """Copy a finished run's files to `target`, byte for byte, run.json last.
@@ -150,14 +159,24 @@ class RunStore:
         return [self._stored(folder) for folder in folders if folder.is_dir()]
 
     def prunable(
-        self, statuses: set[Status], older_than: timedelta = timedelta()
+        self, statuses: set[Status] | None = None, older_than: timedelta = timedelta()
     ) -> list[StoredRun]:
-        """Runs with one of the statuses, not being written, last touched that long ago."""
+        """Runs that may go: not being written, last touched that long ago.
+
+        Args:
+            statuses: runs with one of these; None: failed and interrupted ones that have no
+                checkpoint to resume from.
+        """
         limit = time.time() - older_than.total_seconds()
         return [
             run
             for run in self.runs()
-            if run.status in statuses and run.folder.stat().st_mtime <= limit
+            if run.modified <= limit
+            and (
+                run.status in statuses
+                if statuses
+                else run.status in (Status.FAILED, Status.INTERRUPTED) and not run.is_resumable
+            )
         ]
 
     def remove(self, digest: str) -> None:
@@ -181,6 +200,10 @@ class RunStore:
             elif run.record.status.is_final and (names := damaged_files(run.folder, run.record)):
                 damaged[run.digest] = names
         return damaged
+
+    def quarantined(self) -> list[Path]:
+        """Folders that were set aside; nothing here deletes them."""
+        return sorted(self.root.joinpath("quarantine").glob("*"))
 
     def set_aside(self, digest: str) -> Path | None:
         """Move a run's folder to quarantine, e.g. to train it anew; returns where it is now."""
@@ -214,8 +237,9 @@ class RunStore:
         status = record.status if record else None
         if status is Status.RUNNING and not self.is_locked(folder.name):
             status = Status.INTERRUPTED
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-        return StoredRun(folder.name, folder, record, status, size)
+        return StoredRun(
+            folder.name, folder, record, status, _size_of(folder), folder.stat().st_mtime
+        )
 
 
 def damaged_files(folder: Path, record: RunRecord) -> list[str]:
@@ -225,6 +249,15 @@ def damaged_files(folder: Path, record: RunRecord) -> list[str]:
         for name, digest in sorted(record.files.items())
         if not (Path(folder) / name).is_file() or sha256_of(Path(folder) / name) != digest
     ]
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes of all files; a temporary file may vanish while another process trains."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size
 
 
 def _same_content(source: Path, target: Path) -> bool:

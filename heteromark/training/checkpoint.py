@@ -180,7 +180,7 @@ def _to_bytes(content: dict[str, Any]) -> bytes:
 def _from_bytes(content: bytes, path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     try:
         return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except (RuntimeError, EOFError, LookupError, pickle.UnpicklingError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged or no checkpoint of heteromark; train the run again, or give "
             f"another {POLICY_FILE}"

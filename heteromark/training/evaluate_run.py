@@ -9,6 +9,11 @@ from heteromark.config.errors import ConfigError
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.store import RunStore
 
+
+class EvaluationError(Exception):
+    """The run cannot be evaluated; the message says why."""
+
+
 CHECKPOINT_FILE = "checkpoint.pt"
 
 
@@ -52,14 +57,20 @@ def evaluate_run(
 
     Raises:
         ConfigError: no such run.
-        ValueError: the checkpoint is corrupt, of another version, or does not fit its environment.
+        EvaluationError: the checkpoint is corrupt, of another version, or does not fit its
+            environment; the device is not there; or the policy's returns are not finite.
     """
     path = find_checkpoint(run)
     from heteromark.training.components import resolve_device
     from heteromark.training.evaluate import evaluate, load_policy
 
-    config, actors = load_policy(path, resolve_device(device))
-    report = evaluate(config, actors, episodes, seed, deterministic)
+    try:
+        config, actors = load_policy(path, resolve_device(device))
+        report = evaluate(config, actors, episodes, seed, deterministic)
+    except (ValueError, ModuleNotFoundError) as error:
+        raise EvaluationError(f"{path} cannot be evaluated: {error}") from error
+    if report["return_mean"] is None:
+        raise EvaluationError(f"{path} cannot be evaluated: its returns are not finite")
     if output is not None:
         write_text_atomic(output, json.dumps(report, indent=2, allow_nan=False) + "\n")
     lines = [

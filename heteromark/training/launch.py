@@ -71,7 +71,7 @@ def train_run(
 
     Raises:
         StoreError: the store cannot be written.
-        Terminated, KeyboardInterrupt: the last checkpoint stands; the same call resumes.
+        Terminated: the last checkpoint stands; the same call resumes.
         RunFailed: the run failed; its record says so.
     """
     store = store or RunStore()
@@ -83,6 +83,7 @@ def train_run(
             record = store.lookup(digest)  # another process may have finished it meanwhile
             from_store = record is not None
             if record is None:
+                store.set_damaged_aside(digest)
                 if not resume and (aside := store.set_aside(digest)):
                     log.info("the unfinished attempt was moved to %s", aside)
                 folder.mkdir(parents=True, exist_ok=True)
@@ -124,13 +125,13 @@ def _train_in(
             with _logging_to(folder / "train.log"), _ending_on_signals():
                 log.info("run %s, attempt %d, in %s", digest, record.attempts, folder)
                 outcome = _train(config, folder, on_progress)
-        except (KeyboardInterrupt, Terminated) as stop:
-            close(Status.INTERRUPTED, f"{type(stop).__name__}: {stop}".rstrip(": "))
+        except Terminated as stop:
+            close(Status.INTERRUPTED, f"ended by {stop}")
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
             close(Status.FAILED, reason)
-            if isinstance(error, OSError) and error.errno in _STORE_TROUBLE:
+            if _is_store_trouble(error, folder):
                 raise
             raise RunFailed(
                 f"run {digest} failed: {reason}\nIts traceback is in {folder / 'train.log'}"
@@ -200,13 +201,20 @@ def _as_store_error(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _STORE_TROUBLE:
+        if not _is_store_trouble(error, folder):
             raise
         raise StoreError(
-            f"writing the run in {folder} failed: {error.strerror}. The last checkpoint stands; "
-            "free space (`heteromark store prune`) or mend the permissions, then run the same "
-            "command to resume"
+            f"writing {error.filename or folder} failed: {error.strerror}. The last checkpoint "
+            "stands: free space or mend the permissions, then run the same command to resume. "
+            "`heteromark store prune` lists runs that nothing needs any more"
         ) from error
+
+
+def _is_store_trouble(error: Exception, folder: Path) -> bool:
+    """Whether the disk, not the training code, refused; elsewhere than here it is not ours."""
+    if not isinstance(error, OSError) or error.errno not in _STORE_TROUBLE:
+        return False
+    return error.filename is None or Path(error.filename).is_relative_to(folder)
 
 
 @contextmanager
@@ -226,12 +234,19 @@ def _logging_to(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _ending_on_signals() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into Terminated, so that the record says interrupted."""
+    """Turn signals into Terminated, so that the record says interrupted.
+
+    A signal that is ignored stays so: `nohup` keeps a run alive when its terminal closes.
+    """
 
     def end(number: int, _frame: object) -> None:
         raise Terminated(number)
 
-    earlier = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    earlier = {
+        number: signal.signal(number, end)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
         yield
     finally:

@@ -93,6 +93,17 @@ def frames_of(episodes: int, environment: EnvironmentConfig) -> int:
     return episodes * environment.episode_length
 
 
+def check_output(folder: Path) -> None:
+    """Find out before the training whether its files can go there.
+
+    Raises:
+        ConfigError: a file is in the way.
+    """
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise ConfigError.single("--output", f"{place} is a file, not a folder", str(folder))
+
+
 @dataclass(frozen=True)
 class Assignments:
     """`--set` values by what they override, each nested."""

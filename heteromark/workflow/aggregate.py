@@ -243,7 +243,9 @@ def _run_row(candidate: Candidate, run: _Run) -> dict[str, Any]:
     row: dict[str, Any] = {
         "config": candidate.label,
         "config_digest": candidate.config_digest,
-        "algorithm": candidate.hyperparameters.get("algorithm"),
+        "agent_id": candidate.agent_id,
+        "algorithm": candidate.hyperparameters["algorithm"],
+        "environment": candidate.environment,
         "seed": run.seed,
         "status": run.status,
         "reason": run.reason,
@@ -251,9 +253,6 @@ def _run_row(candidate: Candidate, run: _Run) -> dict[str, Any]:
     if run.record is not None:
         summary = run.record.summary
         row |= {
-            "agent_id": run.record.agent.agent_id,
-            "algorithm": run.record.agent.algorithm,
-            "environment": run.record.environment,
             "frames": summary.frames,
             "final_return": _finite(summary.final_return),
             "evaluation_return": _finite(summary.evaluation_return),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
-from heteromark.workflow.aggregate import Tables
 from heteromark.workflow.plan import Plan
+
+if TYPE_CHECKING:  # pandas takes longer to import than a plan to make
+    from heteromark.workflow.aggregate import Tables
 
 _SHOWN = {
     "config": "config",
@@ -48,6 +50,6 @@ def table_lines(tables: Tables) -> list[str]:
     incomplete = tables.runs[tables.runs["status"] != "completed"]
     return lines + [
         f"{run.config} seed {run.seed}: {run.status}"
-        + ("" if pd.isna(run.reason) else f", {run.reason}")
+        + (f", {run.reason}" if isinstance(run.reason, str) else "")
         for run in incomplete.itertuples()
     ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from heteromark.config.errors import ConfigError, Fault, config_error
 from heteromark.config.layers import ResolvedAgent, resolve_sweep
 from heteromark.config.params import ProjectParams
 from heteromark.config.schema import AgentConfig, Mode, RunConfig
-from heteromark.runs.digest import code_fingerprint, config_digest, environment_fingerprint
+from heteromark.runs.digest import code_fingerprint, config_digest, module_exists
 from heteromark.runs.record import run_folder
 
 
@@ -36,6 +35,8 @@ class Candidate:
     names: tuple[str, ...]
     config_digest: str
     config_path: str
+    agent_id: str
+    environment: str
     hyperparameters: dict[str, Any]
     folders: dict[int, Path]  # seed → run folder
 
@@ -177,6 +178,8 @@ def _planned(
             names=names,
             config_digest=digest,
             config_path=str(resolved.path),
+            agent_id=resolved.agent.agent_id,
+            environment=params.sweep.environment,
             hyperparameters=resolved.agent.hyperparameters(),
             folders={
                 seed: run_folder(mode, names[0], digest, seed) for seed in params.budget(mode).seeds
@@ -191,16 +194,9 @@ def _environment_faults(config: RunConfig, params: ProjectParams) -> list[Fault]
     """An environment whose module is not installed would fail in every run; tell it now."""
     task = config.environment.task
     module = task.partition(":")[0]
-    top = module.partition(".")[0]
-    if ":" not in task:
-        message = "must be an import path of the form module:callable"
-    elif environment_fingerprint(task) == "missing" and not importlib.util.find_spec(top):
-        message = (
-            f"there is no module {top}; install it, or put it where this command runs "
-            "(the project's folder)"
-        )
-    else:
+    if module_exists(module):
         return []
+    message = f"there is no module {module}; install it, or put it into environments/"
     file = f"config/environment/{params.sweep.environment}.yaml"
     return [Fault(file, message, "environment.task", task)]
 

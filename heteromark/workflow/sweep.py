@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ def run_sweep(
         ConfigError: before anything runs.
         WorkflowError: there is no Snakefile here.
     """
-    from heteromark.workflow.aggregate import aggregate
+    from heteromark.workflow.aggregate import MISSING, aggregate
     from heteromark.workflow.display import table_lines
 
     if not Path("Snakefile").is_file():
@@ -79,7 +79,8 @@ def run_sweep(
     plan = make_plan(overrides=overrides)
     candidates = plan.candidates(mode)
     folders = [folder for candidate in candidates for folder in candidate.folders.values()]
-    print(f"{len(candidates)} configs, {len(folders)} {mode} runs", flush=True)
+    frames = plan.params.budget(mode).total_frames
+    print(f"{len(candidates)} configs, {len(folders)} {mode} runs of {frames:,} frames", flush=True)
     arguments = [
         *("--cores", str(cores) if cores else "all"),
         *("--keep-going", "--rerun-incomplete", "--quiet", "rules"),
@@ -92,7 +93,10 @@ def run_sweep(
     if dry_run:
         return status
     found = [_with_store_folders(plan, candidate, mode) for candidate in candidates]
-    for line in table_lines(aggregate(found)):
+    tables = aggregate(found)
+    if status and (tables.runs["status"] == MISSING).all():
+        raise WorkflowError("Snakemake did not run anything; its message is above")
+    for line in table_lines(tables):
         print(line)
     if status:
         print("some runs failed; their reasons are above, their logs in logs/", file=sys.stderr)
@@ -105,11 +109,23 @@ def config_arguments(overrides: dict[str, Any]) -> list[str]:
 
 
 def snakemake(arguments: Sequence[str]) -> int:
-    """Run Snakemake here, with this Python; returns its exit status."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.run(
-        [sys.executable, "-m", "snakemake", *arguments], env=environment, check=False
-    ).returncode
+    """Run Snakemake here, with this Python; returns its exit status.
+
+    Signals are passed on and waited for, so that Snakemake ends its jobs and frees its lock.
+    """
+    # In a session of its own, or Ctrl-C would reach it twice, which makes it stop at once.
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", *arguments], start_new_session=True
+    )
+    earlier = {
+        number: signal.signal(number, lambda number, _: process.send_signal(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        return process.wait()
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def _frames_of(episodes: int, overrides: dict[str, Any]) -> int:

@@ -93,6 +93,10 @@ def test_faults_name_file_key_and_remedy(params, overrides, expected):
     assert expected in str(caught.value)
 
 
+def test_text_is_no_interpolation():
+    assert compose({"description": "costs ${nothing}"}).agent.description == "costs ${nothing}"
+
+
 def test_run_configs_are_frozen():
     with pytest.raises(ValueError, match="frozen"):
         compose().training.total_frames = 1

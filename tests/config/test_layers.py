@@ -6,6 +6,7 @@ import pytest
 
 from heteromark.config.compose import load_params
 from heteromark.config.errors import ConfigError, ConfigFileNotFoundError
+from heteromark.config.files import retyped
 from heteromark.config.layers import resolve_agent, resolve_sweep
 from heteromark.config.params import ProjectParams
 
@@ -105,6 +106,53 @@ def test_a_named_base_replaces_the_one_beside(agents, tmp_path):
     assert resolve_agent(agents / "demo_sweep_x.yaml", base=other).agent.n_steps == 128
 
 
+def test_keys_that_must_fit_each_other_are_judged_after_the_last_layer(agents):
+    (agents / "demo_v1.yaml").write_text(BASE + "batch_size: 512\n")
+    (agents / "demo_sweep_short.yaml").write_text("defaults: [demo_v1]\nn_steps: 128\n")
+    resolved = resolve_agent(agents / "demo_sweep_short.yaml", params(batch_size=64))
+    assert (resolved.agent.n_steps, resolved.agent.batch_size) == (128, 64)
+
+
+def test_a_resolved_config_can_be_swept_around(agents):
+    (agents / "winner.yaml").write_text(BASE + "resolved: true\nsweep_variant: lr_high\n")
+    (agents / "demo_sweep_a.yaml").write_text("defaults: [winner]\nsweep_variant: a\ngamma: 0.5\n")
+    resolved = resolve_agent(agents / "demo_sweep_a.yaml")
+    assert (resolved.agent.learning_rate, resolved.agent.gamma) == (1e-3, 0.5)
+
+
+def test_an_override_does_not_reach_a_resolved_config(agents):
+    (agents / "winner.yaml").write_text(BASE + "resolved: true\n")
+    assert "is resolved" in faults_of(lambda: sweep("agents/winner.yaml", learning_rate=0.5))
+
+
+def test_yaml_merge_keys_work(agents):
+    (agents / "m_v1.yaml").write_text(
+        "agent_id: m\nppo: &ppo {clip_range: 0.1}\nhappo: {agent_order: fixed}\n"
+    )
+    assert resolve_agent(agents / "m_v1.yaml").agent.happo.agent_order == "fixed"
+    (agents / "n_v1.yaml").write_text(
+        "agent_id: n\nnetwork:\n  <<: {activation_fn: relu}\n  net_arch: [8]\n"
+    )
+    assert resolve_agent(agents / "n_v1.yaml").agent.network.activation_fn == "relu"
+
+
+def test_a_path_with_brackets_is_a_path_and_a_link_keeps_its_name(agents, tmp_path):
+    (tmp_path / "[lab]").mkdir()
+    (tmp_path / "[lab]" / "demo_v1.yaml").write_text(BASE)
+    assert len(sweep("[lab]/demo_v1.yaml")) == 1
+    assert len(sweep(["agents/demo_v1.yaml", str(agents / "demo_v1.yaml")])) == 1
+    (tmp_path / "elsewhere.yaml").write_text("gamma: 0.5\n")
+    (agents / "demo_sweep_link.yaml").symlink_to(tmp_path / "elsewhere.yaml")
+    assert {a.agent.short_name for a in sweep("agents/*.yaml")} == {"demo_v1", "demo_link"}
+
+
+def test_what_snakemakes_config_option_leaves_as_strings_is_typed_again():
+    data = {"a": {"b": "null", "c": ["1", "1e-3"], "d": "speaker_listener", "e": "x: [1"}}
+    assert retyped(data) == {
+        "a": {"b": None, "c": [1, 1e-3], "d": "speaker_listener", "e": "x: [1"}
+    }
+
+
 def faults_of(call) -> str:
     with pytest.raises(ConfigError) as caught:
         call()
@@ -122,6 +170,7 @@ def faults_of(call) -> str:
         ("batch_size: 4096", "batch_size = 4096: must be at most n_steps"),
         ("algorithm: HAPO", "'HAPPO', 'MAPPO', 'IPPO' or 'MaskablePPO'"),
         ("learnig_rate: 1e-3", "learnig_rate = 0.001: unknown key. Did you mean learning_rate?"),
+        ("ppo.clip_range: 0.3", "must be written nested: ppo: {clip_range: …}"),
         ("clip_range: 0.3", "unknown key. Did you mean ppo.clip_range?"),
         ("network: {net_arch: [64, 0]}", "network.net_arch.1 = 0"),
         ("network: {activation_fn: gelu}", "'tanh', 'relu' or 'elu'"),

@@ -1,5 +1,6 @@
 """A run's identity: what changes it, and what does not."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from heteromark.config.compose import compose_run
 from heteromark.config.params import ProjectParams
 from heteromark.config.schema import AgentConfig
 from heteromark.runs.digest import (
+    _files_of,
     code_fingerprint,
     config_digest,
     environment_fingerprint,
@@ -63,6 +65,21 @@ def test_names_and_spelling_do_not_change_the_digest(agent):
     assert run_digest(config(agent)) == run_digest(config())
 
 
+def test_one_training_has_one_digest_whichever_way_it_was_asked_for():
+    by_agent, by_component = (
+        config({"learning_rate": 1e-4}),
+        config(optimizer={"learning_rate": 1e-4}),
+    )
+    assert run_digest(by_agent) == run_digest(by_component)
+    # Only HAPPO looks at the order of updates.
+    for algorithm, same in (("MaskablePPO", True), ("HAPPO", False)):
+        orders = [
+            run_digest(config({"algorithm": algorithm, "happo": {"agent_order": order}}))
+            for order in ("random", "fixed")
+        ]
+        assert (orders[0] == orders[1]) is same
+
+
 def test_seeds_of_one_config_share_the_config_digest():
     assert config_digest(config(seed=0)) == config_digest(config(seed=1))
     assert config_digest(config()) != config_digest(config({"gamma": 0.5}))
@@ -95,10 +112,54 @@ def test_installed_environments_count_with_their_version():
     assert fingerprint.startswith("mpe2 1.")
 
 
-def test_a_users_environment_counts_with_its_source(tmp_path, monkeypatch):
+@pytest.fixture
+def fingerprint_after(tmp_path, monkeypatch):
+    """Write files, then take a task's fingerprint, as a new process would."""
     monkeypatch.syspath_prepend(tmp_path)
-    module = tmp_path / "arena_a.py"
-    module.write_text("def make():\n    return 1\n")
-    (tmp_path / "arena_b.py").write_text("def make():\n    return 2\n")
-    assert environment_fingerprint("arena_a:make") != environment_fingerprint("arena_b:make")
-    assert environment_fingerprint("arena_none:make") == "missing"
+
+    def take(task: str = "places.arena:make", **files: str) -> str:
+        for name, text in files.items():
+            path = tmp_path / (name.replace("_in_", "/") + ".py")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        environment_fingerprint.cache_clear()
+        _files_of.cache_clear()
+        importlib.invalidate_caches()
+        return environment_fingerprint(task)
+
+    return take
+
+
+def test_a_users_environment_counts_with_its_source(fingerprint_after):
+    first = fingerprint_after(places_in_arena="def make():\n    return 1\n")
+    assert fingerprint_after(places_in_arena="def make():\n    return 1  # why\n") == first
+    assert fingerprint_after(places_in_arena="def make():\n    return 2\n") != first
+    assert (
+        fingerprint_after(places_in_other="x = 1\n", places_in_arena="def make():\n    return 1\n")
+        == first
+    )
+
+
+@pytest.mark.parametrize("line", ["import places.parts", "from places import parts"])
+def test_what_an_environment_imports_from_here_counts(fingerprint_after, line):
+    first = fingerprint_after(places_in_arena=f"{line}\n", places_in_parts="size = 1\n")
+    assert fingerprint_after(places_in_parts="size = 2\n") != first
+
+
+def test_what_an_environment_imports_from_elsewhere_counts_with_its_version(fingerprint_after):
+    assert "mpe2 1." in fingerprint_after(places_in_arena="import os\nfrom mpe2 import simple_v3\n")
+
+
+def test_a_package_counts_as_a_whole(fingerprint_after):
+    first = fingerprint_after("game:make", game_in___init__="", game_in_rules="a = 1\n")
+    assert fingerprint_after("game:make", game_in_rules="a = 2\n") != first
+
+
+def test_a_local_module_is_not_taken_for_the_distribution_of_its_name(fingerprint_after):
+    first = fingerprint_after("rich:make", rich="def make():\n    return 1\n")
+    assert fingerprint_after("rich:make", rich="def make():\n    return 2\n") != first
+
+
+def test_a_missing_environment_has_no_identity(fingerprint_after):
+    assert fingerprint_after("places.nowhere:make") == "missing"
+    assert fingerprint_after("arena_none:make") == "missing"

@@ -89,8 +89,10 @@ def test_a_corrupt_run_is_reported_kept_aside_and_not_handed_out(store, damage, 
     else:
         target.write_text("{garbage")
     assert DIGEST in store.verify()
-    with caplog.at_level(logging.WARNING):
-        assert store.lookup(DIGEST) is None
+    assert store.lookup(DIGEST) is None
+    assert store.folder(DIGEST).exists()  # looking changes nothing; others may be writing
+    with caplog.at_level(logging.WARNING), store.writing(DIGEST):
+        store.set_damaged_aside(DIGEST)
     assert target.name in caplog.text
     assert len(list((store.root / "quarantine").iterdir())) == 1
     assert not store.folder(DIGEST).exists()
@@ -132,6 +134,16 @@ def test_a_run_whose_process_died_counts_as_interrupted(store):
     fill(store, status=Status.RUNNING)
     (run,) = store.runs()
     assert run.status is Status.INTERRUPTED
+
+
+def test_prune_leaves_what_can_be_resumed_unless_asked_by_status(store):
+    for digest, status in (("a" * 12, Status.FAILED), ("b" * 12, Status.INTERRUPTED)):
+        fill(store, digest, status)
+    checkpoint = store.folder("b" * 12) / "checkpoints" / "iteration_000002-0.pt"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    assert [run.digest for run in store.prunable()] == ["a" * 12]
+    assert [run.digest for run in store.prunable({Status.INTERRUPTED})] == ["b" * 12]
 
 
 def test_prune_takes_only_what_was_asked_for(store):

@@ -122,13 +122,28 @@ def test_a_terminated_run_says_interrupted_and_resumes(project: Project, tmp_pat
     assert process.wait(30) == 128 + signal.SIGTERM
     record = only_record(project.store)
     assert record.status is Status.INTERRUPTED
-    assert record.reason == "Terminated: SIGTERM"
+    assert record.reason == "ended by SIGTERM"
     log = next(project.store.glob("runs/*/train.log"))
     process = project.start(*command)
     wait_for_rows(project.store, 12, process)
     process.terminate()
     process.wait(30)
     assert "continuing after iteration" in log.read_text()
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_how_to_go_on_and_an_ignored_hangup_does_nothing(project: Project, tmp_path):
+    project.store = tmp_path / "store"
+    log = project.folder / "console.log"
+    command = " ".join((*TRAIN, "--total-timesteps", str(400 * 64)))
+    process = project.start("bash", "-c", f"trap '' HUP; exec {command} 2> {log}")
+    wait_for_rows(project.store, 4, process)
+    process.send_signal(signal.SIGHUP)
+    wait_for_rows(project.store, 12, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 128 + signal.SIGINT
+    assert "the same command resumes from the last checkpoint" in log.read_text()
+    assert only_record(project.store).reason == "ended by SIGINT"
 
 
 @pytest.mark.slow
@@ -211,7 +226,7 @@ def test_a_full_disk_is_told_with_what_to_do_and_loses_nothing(project: Project,
     project.set_params(network={"net_arch": [64, 64]})  # a checkpoint above the limit
     result = project.run(sys.executable, "-c", script, check=False)
     assert result.returncode == 1
-    assert "heteromark store prune" in result.stderr
+    assert "free space" in result.stderr
     assert "Traceback" not in result.stderr
     assert only_record(project.store).status is Status.FAILED
     assert "(trained)" in project.run(*TRAIN).stdout

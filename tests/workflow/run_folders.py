@@ -29,6 +29,8 @@ def make_candidate(root: Path, name: str, seeds: Sequence[int] = (0, 1, 2), **ch
         names=(name,),
         config_digest=digest,
         config_path=f"config/agents/{name}.yaml",
+        agent_id="happo_agent",
+        environment="speaker_listener",
         hyperparameters=HYPERPARAMETERS | changes,
         folders={seed: root / f"{name}-{digest}" / f"seed_{seed}" for seed in seeds},
     )

@@ -17,7 +17,10 @@ import pandas as pd
 import pytest
 from projects import TINY, Project, copy_project
 
-pytestmark = pytest.mark.slow
+from heteromark.runs.store import RunStore
+
+# One worker for all, because they share the finished project.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("contract")]
 
 CONFIGS = ("happo_agent_v1", "happo_agent_sweep_lr_high")
 NAMES = {"happo_agent_v1", "happo_agent_lr_high"}
@@ -271,6 +274,41 @@ def test_a_killed_workflow_resumes_and_ends_the_same(finished, clone, tmp_path):
     clone.run("snakemake", "--unlock")
     clone.run("snakemake", "--cores", "2")
     assert metrics(clone) == metrics(finished)
+
+
+def test_an_edited_environment_reaches_dvc_and_is_trained_anew(copy):
+    """Its source lies outside config/; DVC must notice all the same."""
+    arena = "from mpe2 import simple_speaker_listener_v4 as m\n\n\ndef make(**kwargs):\n    return m.parallel_env({})\n"
+    environment = copy.read("config/environment/speaker_listener.yaml")
+    task = "mpe2.simple_speaker_listener_v4:parallel_env"
+    copy.write("environments/arena.py", arena.format("max_cycles=25"))
+    copy.write(
+        "config/environment/speaker_listener.yaml",
+        environment.replace(task, "environments.arena:make"),
+    )
+    copy.run("dvc", "repro", "plan")
+    first = json.loads(copy.read("results/plan.json"))["digest"]
+    copy.write("environments/arena.py", arena.format("max_cycles=24"))
+    copy.run("dvc", "repro", "plan")
+    assert json.loads(copy.read("results/plan.json"))["digest"] != first
+
+
+def test_a_terminated_sweep_ends_its_runs_and_frees_the_lock(clone, tmp_path):
+    clone.store = tmp_path / "store of its own"
+    process = clone.start(
+        "heteromark", "sweep", "config/agents/*.yaml", "--total-timesteps", "640000"
+    )
+    deadline = time.monotonic() + 120
+    while len(list(clone.store.glob("runs/*/metrics.csv"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(60) == 1
+    records = [json.loads(p.read_text()) for p in clone.store.glob("runs/*/run.json")]
+    deadline = time.monotonic() + 30
+    while any(RunStore(clone.store).is_locked(r["digest"]) for r in records):
+        assert time.monotonic() < deadline, "a run went on after its sweep had ended"
+        time.sleep(0.1)
+    clone.run("snakemake", "--cores", "2", "-n")
 
 
 def test_new_selection_settings_train_no_smoke(copy):

@@ -10,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(workflow.current_basedir.join("../..")))
 
 from heteromark.config.errors import ConfigError
+from heteromark.config.files import retyped
 from heteromark.runs.record import RECORD_FILE
 from heteromark.workflow.plan import make_plan, stamp_name
 
@@ -21,16 +22,9 @@ def plan_or_explain(overrides):
         raise WorkflowError(str(error)) from None
 
 
-PLAN = plan_or_explain(config)
+PLAN = plan_or_explain(retyped(config))
 PYTHON = f"{shlex.quote(sys.executable)} -m heteromark"
-PARAMS = " ".join(
-    f"--param {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in config.items()
-)
-CONFIG = " ".join(
-    ["--config", *(shlex.quote(f"{key}={json.dumps(value)}") for key, value in config.items())]
-    if config
-    else []
-)
+OVERRIDES = [shlex.quote(f"{key}={json.dumps(value)}") for key, value in retyped(config).items()]
 
 TABLES_STAMP = f"results/tables/{stamp_name(PLAN.tables_digest)}"
 SELECTION_STAMP = f"results/selected/{stamp_name(PLAN.selection_digest)}"
@@ -42,6 +36,15 @@ wildcard_constraints:
     name=r"[A-Za-z][A-Za-z0-9_-]*",
     digest=r"[0-9a-f]{12}",
     seed=r"\d+",
+
+
+# Functions, because Snakemake would take braces in a plain string for wildcards.
+def params_options(wildcards):
+    return " ".join(f"--param {override}" for override in OVERRIDES)
+
+
+def config_options(wildcards):
+    return " ".join(["--config", *OVERRIDES] if OVERRIDES else [])
 
 
 def records_of(candidate):

@@ -32,7 +32,7 @@ rule aggregate:
     params:
         digest=PLAN.tables_digest,
         python=PYTHON,
-        params=PARAMS,
+        params=params_options,
     message:
         "tables of {input}"
     shell:
@@ -68,7 +68,7 @@ checkpoint select:
     params:
         digest=PLAN.selection_digest,
         python=PYTHON,
-        params=PARAMS,
+        params=params_options,
     message:
         "selection of the winner"
     shell:
@@ -123,7 +123,7 @@ rule publish:
     params:
         digest=PLAN.publication_digest,
         python=PYTHON,
-        params=PARAMS,
+        params=params_options,
     message:
         "publication of the model"
     shell:
@@ -143,7 +143,7 @@ rule report:
         "logs/report.log",
     params:
         python=shlex.quote(sys.executable),
-        config=CONFIG,
+        config=config_options,
     message:
         "report of the workflow"
     shell:

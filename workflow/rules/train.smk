@@ -17,7 +17,7 @@ rule smoke:
         mode="smoke",
         config=config_of_smoke_run,
         python=PYTHON,
-        params=PARAMS,
+        params=params_options,
     message:
         "smoke run of {wildcards.name}, seed {wildcards.seed}"
     shell:
@@ -42,6 +42,6 @@ use rule smoke as train with:
         mode="full",
         config=config_of_long_run,
         python=PYTHON,
-        params=PARAMS,
+        params=params_options,
     message:
         "long run of {wildcards.name}, seed {wildcards.seed}"
