@@ -28,10 +28,10 @@ run: setup  ## Run the workflow: smoke, tables, selection, long run, model, repo
 	@echo "report:  results/report.html"
 
 test: setup  ## Run all tests, in a run store of their own
-	python -m pytest -n 2 --dist loadgroup
+	python -m pytest -n 2 --dist worksteal
 
 test-fast: setup  ## Run the tests that take seconds
-	python -m pytest -n 2 --dist loadgroup -m "not slow"
+	python -m pytest -n 2 --dist worksteal -m "not slow"
 
 lint: setup  ## Check style: Python, Snakefile, workflow
 	ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -111,15 +112,20 @@ def config_arguments(overrides: dict[str, Any]) -> list[str]:
 def snakemake(arguments: Sequence[str]) -> int:
     """Run Snakemake here, with this Python; returns its exit status.
 
-    Signals are passed on and waited for, so that Snakemake ends its jobs and frees its lock.
+    Interrupted or terminated, it interrupts Snakemake and its jobs, and waits until they have
+    written their records and freed the lock.
     """
-    # In a session of its own, or Ctrl-C would reach it twice, which makes it stop at once.
+    # A process group of its own: Ctrl-C reaches it once, by this function, with all its jobs.
+    # Snakemake alone would wait for its jobs' ends.
     process = subprocess.Popen(
         [sys.executable, "-m", "snakemake", *arguments], start_new_session=True
     )
+
+    def interrupt(_number: int, _frame: object) -> None:
+        os.killpg(process.pid, signal.SIGINT)
+
     earlier = {
-        number: signal.signal(number, lambda number, _: process.send_signal(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         return process.wait()

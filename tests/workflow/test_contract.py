@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 from projects import TINY, Project, copy_project
 
 from heteromark.runs.store import RunStore
 
-# One worker for all, because they share the finished project.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("contract")]
+pytestmark = pytest.mark.slow
 
 CONFIGS = ("happo_agent_v1", "happo_agent_sweep_lr_high")
 NAMES = {"happo_agent_v1", "happo_agent_lr_high"}
@@ -41,26 +41,30 @@ def make_project(folder: Path, store: Path) -> Project:
     return project
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Project:
-    """A project in which `snakemake` ran once."""
-    root = tmp_path_factory.mktemp("contract")
-    project = make_project(root / "project", root / "store")
-    project.run("snakemake", "--cores", "2")
-    return project
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, worker_id) -> Project:
+    """A project in which `snakemake` ran once; made once for all workers, and only read."""
+    root = tmp_path_factory.getbasetemp()
+    root = (root if worker_id == "master" else root.parent) / "contract"
+    with FileLock(f"{root}.lock"):
+        if not root.exists():
+            project = make_project(root / "project", root / "store")
+            project.run("snakemake", "--cores", "2")
+    return Project(root / "project", root / "store")
 
 
 @pytest.fixture
 def copy(finished, tmp_path) -> Project:
-    """A copy of the finished project with the same store, to change at will."""
+    """A copy of the finished project and its store, to change at will."""
     shutil.copytree(finished.folder, tmp_path / "project", symlinks=True)
-    return Project(tmp_path / "project", finished.store)
+    shutil.copytree(finished.store, tmp_path / "store")
+    return Project(tmp_path / "project", tmp_path / "store")
 
 
 @pytest.fixture
-def clone(finished, tmp_path) -> Project:
-    """A fresh clone: no results, the same store."""
-    return clone_of(finished, tmp_path / "clone")
+def clone(copy, tmp_path) -> Project:
+    """A fresh clone: no results, but a store with their runs."""
+    return clone_of(copy, tmp_path / "clone")
 
 
 def clone_of(project: Project, target: Path, store: Path | None = None) -> Project:
@@ -127,19 +131,18 @@ def test_snakemake_leaves_what_it_promises(finished):
     assert any(name.startswith("happo_agent_lr_high-") for name in logs)
 
 
-def test_a_second_snakemake_does_nothing(finished):
-    assert "Nothing to be done" in does_nothing(finished, "snakemake", "--cores", "2")
+def test_a_second_snakemake_does_nothing(copy):
+    assert "Nothing to be done" in does_nothing(copy, "snakemake", "--cores", "2")
 
 
-def test_the_selected_config_and_the_model_are_usable(finished):
-    evaluated = finished.run("heteromark", "evaluate", "results/model", "--episodes", "3")
+def test_the_selected_config_and_the_model_are_usable(copy):
+    evaluated = copy.run("heteromark", "evaluate", "results/model", "--episodes", "3")
     assert "3 episodes" in evaluated.stdout
-    before = trained(finished.store)
+    before = trained(copy.store)
     command = ("train", "--agent-config", "results/selected/agent.yaml", "--mode", "full")
-    again = finished.run("heteromark", *command, "--output", str(finished.folder / "again"))
+    again = copy.run("heteromark", *command, "--output", "again")
     assert "found in the run store" in again.stdout
-    assert new_runs(finished.store, before) == []
-    shutil.rmtree(finished.folder / "again")
+    assert new_runs(copy.store, before) == []
 
 
 def test_dvc_repro_trains_the_same_from_nothing(finished, tmp_path):
