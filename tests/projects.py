@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,15 +58,20 @@ class Project:
 
     def run(self, *command: str, check: bool = True, **environment: str):
         """Run a command here; `heteromark`, `snakemake` and `dvc` are those of this Python."""
-        result = subprocess.run(
-            command,
-            cwd=self.folder,
-            env={**self._environment(), **environment},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        # Files, not pipes: a daemon that the command leaves behind would keep a pipe open.
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            status = subprocess.run(
+                command,
+                cwd=self.folder,
+                env={**self._environment(), **environment},
+                stdout=out,
+                stderr=err,
+                timeout=600,
+                check=False,
+            ).returncode
+            out.seek(0)
+            err.seek(0)
+            result = subprocess.CompletedProcess(command, status, out.read(), err.read())
         if check and result.returncode:
             raise AssertionError(
                 f"{' '.join(command)} exited with {result.returncode}\n"
@@ -110,6 +117,18 @@ class Project:
         for key, value in changes.items():
             params[key] = {**params[key], **value} if isinstance(value, dict) else value
         path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+    def wait_for_queue(self) -> None:
+        """Wait until DVC's queue has run everything, and make sure that it succeeded."""
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            status = self.run("dvc", "queue", "status").stdout
+            if "Running" not in status and "Queued" not in status:
+                assert "Success" in status, status
+                assert "Failed" not in status, status
+                return
+            time.sleep(1)
+        raise AssertionError("the queue did not finish")
 
     def commit(self, message: str = "a state") -> None:
         self.run("git", "add", "--all")

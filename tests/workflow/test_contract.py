@@ -172,7 +172,7 @@ def test_every_kind_of_experiment_gives_the_metrics_of_snakemake(clone, tmp_path
     assert new_runs(clone.store, before) == []
     clone.run("dvc", "exp", "run", "--queue", "--name", "queued", "-S", "learning_rate=3e-3")
     clone.run("dvc", "queue", "start")
-    wait_for_queue(clone)
+    clone.wait_for_queue()
     clone.run("dvc", "exp", "run", "--name", "here", "-S", "learning_rate=3e-3")
     assert new_runs(clone.store, before) == []
     assert metrics(clone) == expected
@@ -187,17 +187,6 @@ def test_every_kind_of_experiment_gives_the_metrics_of_snakemake(clone, tmp_path
         assert measured == expected
     difference = clone.run("dvc", "params", "diff").stdout
     assert "learning_rate" in difference
-
-
-def wait_for_queue(project: Project) -> None:
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        status = project.run("dvc", "queue", "status").stdout
-        if "Running" not in status and "Queued" not in status:
-            assert "Success" in status, status
-            return
-        time.sleep(1)
-    raise AssertionError("the queue did not finish")
 
 
 def test_a_changed_variant_reruns_that_variant_only(copy):
