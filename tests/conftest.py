@@ -10,7 +10,7 @@ from projects import TINY, Project, copy_project
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with what takes longest, so that two workers end together."""
-    longest = ("test_contract", "test_docs")
+    longest = ("test_docs", "test_contract")
     items.sort(key=lambda item: next((i for i, n in enumerate(longest) if n in item.nodeid), 9))
 
 

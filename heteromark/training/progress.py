@@ -20,14 +20,15 @@ def progress_of(config: RunConfig) -> Iterator[Callable[[int, int, dict], None]]
     """Yield the function that the training loop calls after each iteration."""
     name = f"{config.agent.short_name} seed {config.seed}"
     if sys.stderr.isatty():
-        with _bar(name) as show:
+        total = config.num_iterations * config.collector.frames_per_batch
+        with _bar(name, total) as show:
             yield show
     else:
         yield _lines(name)
 
 
 @contextmanager
-def _bar(name: str) -> Iterator[Callable[[int, int, dict], None]]:
+def _bar(name: str, total_frames: int) -> Iterator[Callable[[int, int, dict], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -40,10 +41,10 @@ def _bar(name: str) -> Iterator[Callable[[int, int, dict], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(name, total=None, episode_return="-", speed="-")
+        task = progress.add_task(name, total=total_frames, episode_return="-", speed="-")
 
-        def show(frames: int, total_frames: int, metrics: dict) -> None:
-            progress.update(task, completed=frames, total=total_frames, **_figures(metrics))
+        def show(frames: int, _total_frames: int, metrics: dict) -> None:
+            progress.update(task, completed=frames, **_figures(metrics))
 
         yield show
 

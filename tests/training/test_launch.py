@@ -62,6 +62,32 @@ def test_a_run_is_trained_once_and_then_found(project: Project, own_store):
 
 
 @pytest.mark.slow
+def test_a_terminal_shows_a_progress_bar(project: Project, tmp_path):
+    terminal, theirs = os.openpty()
+    environment = {"HETEROMARK_STORE": str(tmp_path / "store"), "TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", *TRAIN],
+        cwd=project.folder,
+        env=os.environ | environment,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    while chunk := read_terminal(terminal):
+        shown += chunk
+    assert process.wait(60) == 0
+    assert b"256/256 frames" in shown
+    assert b"frames/s" in shown
+
+
+def read_terminal(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # how Linux says that nobody writes any more
+        return b""
+
+
+@pytest.mark.slow
 def test_a_store_hit_imports_no_torch(project: Project):
     project.run(*TRAIN)
     code = (
