@@ -233,6 +233,10 @@ def test_bad_input_stops_dvc_repro_and_keeps_earlier_results(project: Project, o
             "must divide collector.frames_per_batch",
         ),
         (
+            ("--agent-config", f"{AGENTS}/ppo_agent_v1.yaml", "--set", "happo.agent_order=fixed"),
+            "happo.agent_order: has no effect: ppo_agent_v1 is MaskablePPO, not HAPPO",
+        ),
+        (
             ("--agent-config", f"{AGENTS}/happo_agent_v1.yaml", "--set", "learning_rate=[1"),
             "does not parse",
         ),

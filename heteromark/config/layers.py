@@ -77,17 +77,27 @@ def resolve_agent(
         ConfigFileNotFoundError: the file, or the base of a variant, does not exist.
         ConfigError: any other fault; all of them at once.
     """
-    path = Path(path)
+    agent = _resolve(Path(path), params, command_line or {}, base)
+    ignored = [key for key in flatten(command_line or {}) if _ignored_by(agent.agent, key)]
+    if ignored:
+        message = f"has no effect: {agent.agent.short_name} {_ignored_by(agent.agent, ignored[0])}"
+        raise ConfigError([Fault("command line", message, ignored[0])])
+    return agent
+
+
+def _resolve(
+    path: Path, params: ProjectParams | None, command_line: dict[str, Any], base: Path | None
+) -> ResolvedAgent:
     raw = _read(path)
     resolved = raw.pop("resolved", False) is True
     references = raw.pop("defaults", None)
     if resolved:
-        agent = _validate(merge(raw, command_line or {}), path)
+        agent = _validate(merge(raw, command_line), path)
         return ResolvedAgent(agent, path, resolved=True)
 
     if references is None and not raw.get("sweep_variant"):
         set_all = params.hyperparameter_overrides() if params else {}
-        agent = _validate(merge(raw, set_all, command_line or {}), path, own=raw)
+        agent = _validate(merge(raw, set_all, command_line), path, own=raw)
         return ResolvedAgent(agent, path)
 
     base_path = Path(base) if base else _find_base(path, raw, references)
@@ -103,7 +113,7 @@ def resolve_agent(
     varied = {key: value for key, value in whole_flat.items() if base_flat[key] != value}
     set_all = params.hyperparameter_overrides() if params else {}
     layers = merge(base_raw, set_all, _without_hyperparameters(raw), unflatten(varied))
-    agent = _validate(merge(layers, command_line or {}), path, own=raw)
+    agent = _validate(merge(layers, command_line), path, own=raw)
     return ResolvedAgent(agent, path, base_path, frozenset(varied))
 
 
@@ -268,11 +278,18 @@ def _unfelt(
     return faults
 
 
+def _ignored_by(agent: AgentConfig, key: str) -> str:
+    """Why a hyperparameter does nothing in this config; empty when it does something."""
+    only_for = _ONLY_FOR.get(key.partition(".")[0])
+    return (
+        f"is {agent.algorithm}, not {only_for}" if only_for not in (None, agent.algorithm) else ""
+    )
+
+
 def _shut_out(agent: ResolvedAgent, key: str) -> str:
     """Why an override of `key` does not reach this config; empty when it does."""
-    only_for = _ONLY_FOR.get(key.partition(".")[0])
-    if only_for and agent.agent.algorithm != only_for:
-        return f"is {agent.agent.algorithm}, not {only_for}"
+    if ignored := _ignored_by(agent.agent, key):
+        return ignored
     if agent.resolved:
         return "is resolved and takes its values from its file alone"
     if key in agent.varied:

@@ -12,10 +12,17 @@ from pydantic import BaseModel, ConfigDict
 from heteromark.runs.files import write_text_atomic
 
 RECORD_VERSION = 1
-RECORD_FILE = "run.json"
 
-# Files of a finished run, besides run.json; see docs/workflow.md.
-RUN_FILES = ("config.yaml", "metrics.csv", "evaluation.json", "checkpoint.pt", "train.log")
+# The files of a run's folder; what is in them: README, "What a run leaves behind".
+RECORD_FILE = "run.json"
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.csv"
+EVALUATION_FILE = "evaluation.json"
+CHECKPOINT_FILE = "checkpoint.pt"
+LOG_FILE = "train.log"
+
+# Of a finished run, besides its record.
+RUN_FILES = (CONFIG_FILE, METRICS_FILE, EVALUATION_FILE, CHECKPOINT_FILE, LOG_FILE)
 
 RESULTS = Path("results")
 FOLDER_OF_MODE = {"smoke": "smoke", "full": "train"}

@@ -16,11 +16,11 @@ import torch
 from heteromark.algorithm.base import Learner
 from heteromark.config.schema import RunConfig
 from heteromark.runs.files import atomic_path
+from heteromark.runs.record import CHECKPOINT_FILE
 from heteromark.training.random_state import random_state, restore_random_state
 
 VERSION = 1
 FOLDER = "checkpoints"
-POLICY_FILE = "checkpoint.pt"
 KEPT = 2
 
 _NAME = re.compile(r"^iteration_(?P<iteration>\d+)-(?P<hash>[0-9a-f]{16})\.pt$")
@@ -105,7 +105,7 @@ def save_policy(folder: Path, config: RunConfig, learner: Learner) -> Path:
             "value_norms": {name: norm.state_dict() for name, norm in learner.value_norms.items()},
         }
     )
-    path = folder / POLICY_FILE
+    path = folder / CHECKPOINT_FILE
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
     return path
@@ -119,13 +119,17 @@ def read_policy(path: Path, device: torch.device) -> dict[str, Any]:
             names the file and says what to do.
     """
     if not path.is_file():
-        raise ValueError(f"there is no checkpoint {path}; give the {POLICY_FILE} of a finished run")
+        raise ValueError(
+            f"there is no checkpoint {path}; give the {CHECKPOINT_FILE} of a finished run"
+        )
     saved = _from_bytes(path.read_bytes(), path, device)
     if not isinstance(saved, dict) or "version" not in saved:
-        raise ValueError(f"{path} was not written by heteromark; give a run's {POLICY_FILE}")
+        raise ValueError(f"{path} was not written by heteromark; give a run's {CHECKPOINT_FILE}")
     _check_version(saved, path)
     if "config" not in saved:
-        raise ValueError(f"{path} holds a run's progress, no policy; give a run's {POLICY_FILE}")
+        raise ValueError(
+            f"{path} holds a run's progress, no policy; give a run's {CHECKPOINT_FILE}"
+        )
     return saved
 
 
@@ -183,5 +187,5 @@ def _from_bytes(content: bytes, path: Path, device: torch.device | str = "cpu") 
     except (RuntimeError, EOFError, LookupError, pickle.UnpicklingError, ValueError) as error:
         raise ValueError(
             f"{path} is damaged or no checkpoint of heteromark; train the run again, or give "
-            f"another {POLICY_FILE}"
+            f"another {CHECKPOINT_FILE}"
         ) from error

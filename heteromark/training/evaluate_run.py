@@ -7,14 +7,12 @@ from pathlib import Path
 
 from heteromark.config.errors import ConfigError
 from heteromark.runs.files import write_text_atomic
+from heteromark.runs.record import CHECKPOINT_FILE
 from heteromark.runs.store import RunStore
 
 
 class EvaluationError(Exception):
     """The run cannot be evaluated; the message says why."""
-
-
-CHECKPOINT_FILE = "checkpoint.pt"
 
 
 def find_checkpoint(run: str, store: RunStore | None = None) -> Path:

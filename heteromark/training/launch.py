@@ -22,12 +22,20 @@ from heteromark.config.files import to_yaml
 from heteromark.config.schema import RunConfig
 from heteromark.runs.digest import config_digest, run_digest, versions
 from heteromark.runs.files import sha256_of, write_text_atomic
-from heteromark.runs.record import RUN_FILES, AgentIdentity, RunRecord, RunSummary, Status
+from heteromark.runs.record import (
+    CONFIG_FILE,
+    LOG_FILE,
+    RUN_FILES,
+    AgentIdentity,
+    RunRecord,
+    RunSummary,
+    Status,
+)
 from heteromark.runs.store import RunStore, StoreError
 
 log = logging.getLogger("heteromark")
 
-Progress = Callable[[int, int, dict], None]
+OnProgress = Callable[[int, int, dict], None]
 
 
 # Full, over quota, above the limit of file sizes, read-only, forbidden.
@@ -53,7 +61,7 @@ def train_run(
     target: Path | None = None,
     store: RunStore | None = None,
     resume: bool = True,
-    on_progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> tuple[RunRecord, bool]:
     """Make sure that a run is trained and that its files lie in `target`.
 
@@ -98,7 +106,7 @@ def _train_in(
     config: RunConfig,
     digest: str,
     config_path: str | None,
-    on_progress: Progress | None,
+    on_progress: OnProgress | None,
 ) -> RunRecord:
     record = _opening_record(folder, config, digest, config_path)
     attempt_started = time.monotonic()
@@ -120,9 +128,9 @@ def _train_in(
 
     with _as_store_error(folder):
         record.write(folder)
-        write_text_atomic(folder / "config.yaml", to_yaml(config.model_dump(mode="json")))
+        write_text_atomic(folder / CONFIG_FILE, to_yaml(config.model_dump(mode="json")))
         try:
-            with _logging_to(folder / "train.log"), _ending_on_signals():
+            with _logging_to(folder / LOG_FILE), _ending_on_signals():
                 log.info("run %s, attempt %d, in %s", digest, record.attempts, folder)
                 outcome = _train(config, folder, on_progress)
         except Terminated as stop:
@@ -134,7 +142,7 @@ def _train_in(
             if _is_store_trouble(error, folder):
                 raise
             raise RunFailed(
-                f"run {digest} failed: {reason}\nIts traceback is in {folder / 'train.log'}"
+                f"run {digest} failed: {reason}\nIts traceback is in {folder / LOG_FILE}"
             ) from error
         files = {name: sha256_of(folder / name) for name in RUN_FILES if (folder / name).is_file()}
         return close(
@@ -146,7 +154,7 @@ def _train_in(
         )
 
 
-def _train(config: RunConfig, folder: Path, on_progress: Progress | None):
+def _train(config: RunConfig, folder: Path, on_progress: OnProgress | None):
     # Before torch is imported: its thread pools read these once.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(config.training.num_threads)

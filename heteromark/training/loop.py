@@ -14,7 +14,7 @@ from typing import Any
 from heteromark.algorithm.base import Diverged
 from heteromark.config.schema import RunConfig
 from heteromark.runs.files import write_text_atomic
-from heteromark.runs.record import RunSummary, Status
+from heteromark.runs.record import EVALUATION_FILE, METRICS_FILE, RunSummary, Status
 from heteromark.training.checkpoint import (
     Progress,
     load_checkpoint,
@@ -23,9 +23,7 @@ from heteromark.training.checkpoint import (
 )
 from heteromark.training.components import ComponentFactory, Components
 from heteromark.training.evaluate import as_report, evaluate
-from heteromark.training.metrics import METRICS_FILE, MetricsFile, episode_metrics
-
-EVALUATION_FILE = "evaluation.json"
+from heteromark.training.metrics import MetricsFile, episode_metrics
 
 OnProgress = Callable[[int, int, dict[str, float]], None]
 logger = logging.getLogger("heteromark")

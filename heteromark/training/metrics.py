@@ -16,8 +16,6 @@ from torch import Tensor
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import WALL_CLOCK_COLUMNS
 
-METRICS_FILE = "metrics.csv"
-
 
 def episode_returns(stepped: TensorDict, groups: Iterable[str]) -> Tensor:
     """Undiscounted sums of the environment's rewards so far, averaged over all agents.

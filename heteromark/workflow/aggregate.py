@@ -20,7 +20,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from heteromark.runs.files import write_text_atomic
-from heteromark.runs.record import RECORD_FILE, RunRecord, Status
+from heteromark.runs.record import METRICS_FILE, RECORD_FILE, RunRecord, Status
 from heteromark.workflow.plan import Candidate
 from heteromark.workflow.statistics import (
     Curve,
@@ -30,8 +30,6 @@ from heteromark.workflow.statistics import (
     last_half_trend,
     score,
 )
-
-METRICS_FILE = "metrics.csv"
 
 # Besides the values of `Status`: what can be wrong with a run folder itself.
 MISSING = "missing"

@@ -14,7 +14,14 @@ from typing import Any
 from heteromark.config.files import to_yaml
 from heteromark.config.schema import AgentConfig
 from heteromark.runs.files import copy_atomic, write_text_atomic
-from heteromark.runs.record import RunRecord, Status
+from heteromark.runs.record import (
+    CHECKPOINT_FILE,
+    CONFIG_FILE,
+    EVALUATION_FILE,
+    RECORD_FILE,
+    RunRecord,
+    Status,
+)
 from heteromark.workflow.aggregate import aggregate, read_tables, write_tables
 from heteromark.workflow.errors import WorkflowError
 from heteromark.workflow.picture import draw_dag
@@ -77,14 +84,14 @@ def write_model(plan: Plan, tables_folder: Path, selected_folder: Path, folder: 
     check = rank_check(selection, long)
 
     folder = Path(folder)
-    for name in ("checkpoint.pt", "config.yaml", "evaluation.json", "run.json"):
+    for name in (CHECKPOINT_FILE, CONFIG_FILE, EVALUATION_FILE, RECORD_FILE):
         copy_atomic(candidate.folders[seed] / name, folder / name)
     copy_atomic(Path(selected_folder) / AGENT_FILE, folder / AGENT_FILE)
     long.runs.to_csv(folder / "long_runs.csv", index=False, lineterminator="\n")
     save_figure(draw_long_run(selection, smoke, long), folder / "long_run.svg")
     draw_dag(plan, folder / "dag.svg", winner=candidate.label)
     check.write(folder / "rank_check.json")
-    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    evaluation = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
     metrics = {
         "config": candidate.label,
         "seed": seed,

@@ -18,7 +18,7 @@ import scipy.stats
 from heteromark.config.params import SelectionParams, TieBreak
 from heteromark.config.schema import Frozen
 from heteromark.runs.files import write_text_atomic
-from heteromark.runs.record import Status
+from heteromark.runs.record import LOG_FILE, Status
 from heteromark.workflow.aggregate import Tables
 from heteromark.workflow.errors import WorkflowError
 from heteromark.workflow.plan import Candidate
@@ -312,7 +312,7 @@ def _advice(contenders: Sequence[_Contender], params: SelectionParams) -> list[s
     if failed:
         more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
         advice.append(
-            f"  not finished: read {(failed[0] / 'train.log').as_posix()}{more}, or logs/ where "
+            f"  not finished: read {(failed[0] / LOG_FILE).as_posix()}{more}, or logs/ where "
             "there is none, and run the workflow again: finished runs are not repeated"
         )
     if any(contender.completed > len(contender.values) for contender in contenders):

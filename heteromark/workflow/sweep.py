@@ -17,6 +17,7 @@ from heteromark.config.errors import ConfigError
 from heteromark.config.layers import resolve_sweep
 from heteromark.config.nested import merge
 from heteromark.runs.digest import run_digest
+from heteromark.runs.record import RECORD_FILE
 from heteromark.runs.store import RunStore
 from heteromark.training.request import MODES, frames_of, split_assignments
 from heteromark.workflow.errors import WorkflowError
@@ -88,7 +89,7 @@ def run_sweep(
         *(["--dry-run"] if dry_run else []),
         *(["--config", *config_arguments(overrides)] if overrides else []),
         "--",
-        *(str(folder / "run.json") for folder in folders),
+        *(str(folder / RECORD_FILE) for folder in folders),
     ]
     status = snakemake(arguments)
     if dry_run:
@@ -148,7 +149,7 @@ def _with_store_folders(plan: Plan, candidate: Candidate, mode: str) -> Candidat
     agent = next(c.agent for c in plan.configs if c.candidate(mode) == candidate)
     folders = {
         seed: folder
-        if (folder / "run.json").is_file()
+        if (folder / RECORD_FILE).is_file()
         else store.folder(run_digest(compose_run(agent, plan.params, mode, seed)))
         for seed, folder in candidate.folders.items()
     }
