@@ -6,22 +6,16 @@ every config of the sweep that does not vary it (layer three of five, see `layer
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, create_model, model_validator
 
 from heteromark.config.schema import (
-    Activation,
-    Algorithm,
-    Coefficient,
     Count,
     Device,
-    Discount,
     Frozen,
-    LayerSizes,
-    LearningRate,
+    Hyperparameters,
     Mode,
-    Number,
     Seed,
     cross_field_error,
 )
@@ -31,42 +25,22 @@ SelectionMetric = Literal["evaluation_return", "final_return", "win_rate"]
 TieBreak = Literal["slope", "coefficient_of_variation", "frames_per_second", "name"]
 
 
-class NetworkOverrides(Frozen):
-    """`network.*` for the whole sweep; null: what the base config says."""
-
-    policy: Literal["MlpPolicy"] | None = None
-    net_arch: LayerSizes | None = None
-    activation_fn: Activation | None = None
-
-
-class PPOOverrides(Frozen):
-    """`ppo.*` for the whole sweep; null: what the base config says."""
-
-    clip_range: Annotated[float, Field(gt=0, lt=1), Number] | None = None
-    ent_coef: Coefficient | None = None
-    vf_coef: Coefficient | None = None
-    max_grad_norm: Annotated[float, Field(gt=0), Number] | None = None
-    gae_lambda: Discount | None = None
+def _all_optional(model: type[BaseModel], name: str) -> type[Frozen]:
+    """A copy of a model in which every key may be null, with the same types and bounds."""
+    fields: dict[str, Any] = {}
+    for key, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            section = _all_optional(kind, kind.__name__.replace("Config", "Overrides"))
+            fields[key] = (section, section())
+        else:
+            bounded = Annotated[kind, *field.metadata] if field.metadata else kind
+            fields[key] = (bounded | None, Field(None, description=field.description))
+    doc = f"{model.__name__} for the whole sweep; null: what the base config says."
+    return create_model(name, __base__=Frozen, __doc__=doc, **fields)
 
 
-class HAPPOOverrides(Frozen):
-    """`happo.*` for the whole sweep; null: what the base config says."""
-
-    agent_order: Literal["random", "fixed"] | None = None
-
-
-class HyperparameterOverrides(Frozen):
-    """The part of params.yaml that mirrors an agent config's hyperparameters."""
-
-    algorithm: Algorithm | None = None
-    learning_rate: LearningRate | None = None
-    gamma: Discount | None = None
-    n_steps: Count | None = None
-    batch_size: Count | None = None
-    n_epochs: Count | None = None
-    network: NetworkOverrides = NetworkOverrides()
-    ppo: PPOOverrides = PPOOverrides()
-    happo: HAPPOOverrides = HAPPOOverrides()
+HyperparameterOverrides = _all_optional(Hyperparameters, "HyperparameterOverrides")
 
 
 class SweepParams(Frozen):
