@@ -112,10 +112,7 @@ def test_a_run_killed_at_three_moments_ends_bit_identical(project: Project, tmp_
     store = tmp_path / "store"
     project.store = store
     for rows in (3, 11, 22):
-        process = project.start(*command, "--output", "parts")
-        wait_for_rows(store, rows, process)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill_after_rows(project, rows, *command, "--output", "parts")
         (run,) = RunStore(store).runs()
         assert run.status is Status.INTERRUPTED
     project.run(*command, "--output", "parts")
@@ -126,6 +123,14 @@ def test_a_run_killed_at_three_moments_ends_bit_identical(project: Project, tmp_
     assert weights(parts / "checkpoint.pt") == weights(whole / "checkpoint.pt")
     assert (parts / "evaluation.json").read_bytes() == (whole / "evaluation.json").read_bytes()
     assert only_record(store).attempts == 4
+
+
+def kill_after_rows(project: Project, rows: int, *command: str) -> None:
+    """Start a run and `kill -9` it once metrics.csv has that many rows."""
+    process = project.start(*command)
+    wait_for_rows(project.store, rows, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def wait_for_rows(store: Path, rows: int, process: subprocess.Popen) -> None:
@@ -177,10 +182,7 @@ def test_a_corrupt_checkpoint_is_reported_and_trained_anew(project: Project, tmp
     project.store = tmp_path / "store"
     command = (*TRAIN, "--total-timesteps", str(30 * 64), "--output", "out")
     project.run(*command, "--output", "whole", HETEROMARK_STORE=str(tmp_path / "other"))
-    process = project.start(*command)
-    wait_for_rows(project.store, 8, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_after_rows(project, 8, *command)
     checkpoints = list(project.store.glob("runs/*/checkpoints/*.pt"))
     assert checkpoints
     for checkpoint in checkpoints:
@@ -270,10 +272,7 @@ def test_an_unwritable_store_is_told_before_training(project: Project, tmp_path)
 def test_no_resume_sets_the_unfinished_attempt_aside(project: Project, tmp_path):
     project.store = tmp_path / "store"
     command = (*TRAIN, "--total-timesteps", str(400 * 64))
-    process = project.start(*command)
-    wait_for_rows(project.store, 6, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_after_rows(project, 6, *command)
     process = project.start(*command, "--no-resume")
     deadline = time.monotonic() + 60
     while not (project.store / "quarantine").exists() and time.monotonic() < deadline:
