@@ -28,7 +28,7 @@ SetOption = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Override any key of params.yaml, of the agent config or of a component, e.g. "
-        "--set smoke.total_frames=10000 --set policy.share_params=false. May be repeated.",
+        "--set smoke.total_frames=10000 --set policy.share_policy_params=false. May be repeated.",
     ),
 ]
 SweepSetOption = Annotated[

@@ -53,7 +53,14 @@ def test_options_of_train_win_over_the_file(project: Project, own_store):
         *("--mode", "full", "--seed", "7", "--total-timesteps", "60", "--learning-rate", "3e-3"),
         *("--gamma", "0.9", "--n-steps", "30", "--batch-size", "15", "--n-epochs", "2"),
         *("--num-envs", "3", "--device", "cpu", "--base-config", f"{AGENTS}/other_v1.yaml"),
-        *("--set", "policy.share_params=false", "--set", "ppo.ent_coef=0.5", "--output", "out"),
+        *(
+            "--set",
+            "policy.share_policy_params=false",
+            "--set",
+            "ppo.ent_coef=0.5",
+            "--output",
+            "out",
+        ),
     )
     config = yaml.safe_load(project.read("out/config.yaml"))
     assert (config["mode"], config["seed"], config["device"]) == ("full", 7, "cpu")
@@ -66,7 +73,7 @@ def test_options_of_train_win_over_the_file(project: Project, own_store):
     assert config["collector"]["frames_per_batch"] == 30
     assert config["replay_buffer"]["minibatch_size"] == 15
     assert config["environment"]["num_parallel_envs"] == 3
-    assert config["policy"]["share_params"] is False
+    assert config["policy"]["share_policy_params"] is False
     assert RunStore(own_store).runs()[0].record.summary.frames == 60
 
 

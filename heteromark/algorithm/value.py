@@ -65,13 +65,13 @@ class ValueFunction(ABC):
     @property
     def training_keys(self) -> list[NestedKey]:
         """The entries of a batch that the critic is trained on."""
-        return [*self.network.in_keys, self.key("value_target")]
+        return [*self.network.in_keys, self.key("value_target"), self.key("value_before")]
 
     @torch.no_grad()
     def estimate(self, batch: TensorDict, config: LossConfig) -> dict[str, float]:
-        """Write "advantage" and "value_target", and learn the targets' scale.
+        """Write "advantage", "value_target" and "value_before", and learn the targets' scale.
 
-        Advantages are in the units of the reward, targets in those of the network.
+        Advantages are in the units of the reward, the other two in those of the network.
 
         Returns:
             explained_variance of the values before this iteration's update.
@@ -81,6 +81,7 @@ class ValueFunction(ABC):
             self.network(data.copy()).get(self.key("state_value"))
             for data in (batch, batch.get("next"))
         )
+        batch.set(self.key("value_before"), value)
         if self.norm is not None:
             value, next_value = self.norm.denormalize(value), self.norm.denormalize(next_value)
         advantage, target = estimate_advantage(

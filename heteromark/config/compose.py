@@ -13,7 +13,13 @@ from heteromark.config.errors import ConfigError, Fault, config_error, faults_of
 from heteromark.config.files import parse_value, read_mapping
 from heteromark.config.nested import merge, unflatten
 from heteromark.config.params import ProjectParams
-from heteromark.config.schema import LOSS_OF_ALGORITHM, AgentConfig, Mode, RunConfig
+from heteromark.config.schema import (
+    LOSS_OF_ALGORITHM,
+    POLICY_TYPE_OF_NETWORK,
+    AgentConfig,
+    Mode,
+    RunConfig,
+)
 
 CONFIG_FOLDER = "config"
 NOT_COMPONENTS = ("agents", "schema")
@@ -130,6 +136,15 @@ def _in_its_file(fault: Fault, params: ProjectParams, agent_file: str, root: Pat
     return replace(fault, file=file)
 
 
+def _register_resolvers() -> None:
+    """What `${loss_of:…}` and the like mean in the component configs."""
+    from omegaconf import OmegaConf
+
+    tables = {"loss_of": LOSS_OF_ALGORITHM, "policy_type_of": POLICY_TYPE_OF_NETWORK}
+    for name, table in tables.items():
+        OmegaConf.register_new_resolver(name, table.__getitem__, replace=True)
+
+
 @functools.lru_cache(maxsize=64)
 def _component_tree(config_folder: str, environment: str) -> Any:
     """Everything below config/ composed for one environment, interpolations still open."""
@@ -151,7 +166,7 @@ def _component_tree(config_folder: str, environment: str) -> Any:
             path.parent.name != "environment" or path.stem == environment
         ):
             read_mapping(path)
-    OmegaConf.register_new_resolver("loss_of", LOSS_OF_ALGORITHM.__getitem__, replace=True)
+    _register_resolvers()
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_folder, version_base="1.3"):

@@ -24,6 +24,10 @@ Algorithm = Literal["HAPPO", "MAPPO", "IPPO", "MaskablePPO"]
 Activation = Literal["tanh", "relu", "elu"]
 Mode = Literal["smoke", "full"]
 Device = Literal["auto", "cpu", "cuda"]
+PolicyType = Literal["mlp", "gru"]
+Opponent = Literal["self", "random", "heuristic", "past_self"]
+Seat = Literal["first", "second", "alternate"]
+LoggingBackend = Literal["tensorboard", "wandb", "mlflow"]
 
 # Which loss trains which algorithm.
 LOSS_OF_ALGORITHM: dict[str, str] = {
@@ -32,6 +36,9 @@ LOSS_OF_ALGORITHM: dict[str, str] = {
     "IPPO": "ippo",
     "MaskablePPO": "ppo",
 }
+
+# Which policy type builds a network.policy of an agent config.
+POLICY_TYPE_OF_NETWORK: dict[str, str] = {"MlpPolicy": "mlp", "GruPolicy": "gru"}
 
 
 def _no_bool(value: Any) -> Any:
@@ -48,6 +55,7 @@ Count = Annotated[PositiveInt, Number]
 Coefficient = Annotated[NonNegativeFloat, Number]
 LayerSizes = Annotated[list[Count], Field(min_length=1, max_length=16)]
 Seed = Annotated[int, Field(ge=0, lt=2**32), Number]
+ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
 
 
 def cross_field_error(key: str, value: Any, message: str) -> PydanticCustomError:
@@ -55,6 +63,21 @@ def cross_field_error(key: str, value: Any, message: str) -> PydanticCustomError
     return PydanticCustomError(
         "cross_field", "{message}", {"key": key, "value": value, "message": message}
     )
+
+
+def _misfit(minibatch: int, batch: int, batch_key: str) -> str:
+    """Why a minibatch does not fit a batch of frames; empty if it does."""
+    if minibatch > batch:
+        return f"must be at most {batch_key}, which collects only {batch} frames"
+    if batch % minibatch:
+        divisors = [size for size in range(1, batch + 1) if batch % size == 0]
+        below = max(size for size in divisors if size < minibatch)
+        above = min(size for size in divisors if size > minibatch)
+        return (
+            f"must divide {batch_key}, which is {batch}; the nearest that do are {below} and "
+            f"{above}"
+        )
+    return ""
 
 
 class Frozen(BaseModel):
@@ -69,7 +92,9 @@ class Frozen(BaseModel):
 class NetworkConfig(Frozen):
     """The networks of every group, unless `policy.groups` says otherwise."""
 
-    policy: Literal["MlpPolicy"] = Field("MlpPolicy", description="Kind of policy network.")
+    policy: Literal["MlpPolicy", "GruPolicy"] = Field(
+        "MlpPolicy", description="Kind of network: without memory, or with a recurrent layer."
+    )
     net_arch: LayerSizes = Field([256, 256], description="Hidden layer sizes, actor and critic.")
     activation_fn: Activation = Field("tanh", description="Activation between hidden layers.")
 
@@ -94,6 +119,10 @@ class HAPPOConfig(Frozen):
     agent_order: Literal["random", "fixed"] = Field(
         "random", description="Order of the sequential updates: fresh each iteration, or fixed."
     )
+    action_aggregation: Literal["prod", "mean"] = Field(
+        "prod",
+        description="How the probability ratios of a continuous action's dimensions become one.",
+    )
 
 
 class Hyperparameters(Frozen):
@@ -103,7 +132,7 @@ class Hyperparameters(Frozen):
     learning_rate: LearningRate = Field(3e-4, description="Adam step size.")
     gamma: Discount = Field(0.99, description="Discount factor of future rewards.")
     n_steps: Count = Field(2048, description="Frames collected before each update.")
-    batch_size: Count = Field(64, description="Frames in one minibatch; at most n_steps.")
+    batch_size: Count = Field(64, description="Frames in one minibatch; divides n_steps.")
     n_epochs: Count = Field(10, description="Passes over the collected frames per update.")
     network: NetworkConfig = NetworkConfig()
     ppo: PPOConfig = PPOConfig()
@@ -111,12 +140,8 @@ class Hyperparameters(Frozen):
 
     @model_validator(mode="after")
     def _minibatch_fits(self) -> Hyperparameters:
-        if self.batch_size > self.n_steps:
-            raise cross_field_error(
-                "batch_size",
-                self.batch_size,
-                f"must be at most n_steps, which collects only {self.n_steps} frames",
-            )
+        if message := _misfit(self.batch_size, self.n_steps, "n_steps"):
+            raise cross_field_error("batch_size", self.batch_size, message)
         return self
 
 
@@ -147,11 +172,28 @@ class AgentConfig(Hyperparameters):
 # --- the components: one Hydra config group each ---------------------------------------------
 
 
+class OpponentConfig(Frozen):
+    """Who plays the other seats of a turn-based game."""
+
+    kind: Opponent = Field(
+        "self",
+        description="self: all seats learn; random, heuristic, past_self: one seat learns, the "
+        "others are played within the environment.",
+    )
+    seat: Seat = Field("alternate", description="The learner's seat; alternate: by episode.")
+    heuristic: ImportPath | None = Field(
+        None, description="For kind heuristic: import path of the player; null: the built-in one."
+    )
+    pool_size: Count = Field(
+        5, description="For kind past_self: newest policies kept; one enters at each checkpoint."
+    )
+
+
 class EnvironmentConfig(Frozen):
     """Which environment, how many copies of it, and how its agents form groups."""
 
     name: str = Field(description="Short name; the file in config/environment/.")
-    task: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")] = Field(
+    task: ImportPath = Field(
         description="Import path `module:callable` of the environment's factory."
     )
     kwargs: dict[str, Any] = Field({}, description="Keyword arguments of the factory.")
@@ -159,6 +201,11 @@ class EnvironmentConfig(Frozen):
         None, description="Frames of a full episode; lets budgets be given in episodes."
     )
     num_parallel_envs: Count = Field(16, description="Copies stepped together in one batch.")
+    num_workers: Annotated[int, Field(ge=0), Number] = Field(
+        0,
+        description="Processes that the copies are split over; 0: within the training process. "
+        "Changes the speed, not the result.",
+    )
     group_by: Literal["prefix", "agent"] = Field(
         "prefix",
         description="One group per agent-name prefix (`marine_0` → `marine`), or per agent.",
@@ -171,13 +218,27 @@ class EnvironmentConfig(Frozen):
         description="team: every agent is trained on the mean of all agents' rewards; "
         "individual: each on its own. HAPPO and MAPPO optimise a shared return: use team.",
     )
+    state: bool = Field(
+        False, description="Read the environment's global state, for a centralised critic."
+    )
+    opponent: OpponentConfig = OpponentConfig()
 
 
 class PolicyOverride(Frozen):
-    """Per-group differences from the policy config."""
+    """Per-group differences from the policy config; null: as there."""
 
+    policy_type: PolicyType | None = None
     hidden_sizes: LayerSizes | None = None
     activation: Activation | None = None
+
+
+class GRUConfig(Frozen):
+    """The recurrent layer, where there is one."""
+
+    hidden_size: Count = Field(64, description="Numbers that an agent remembers.")
+    chunk_length: Count = Field(
+        8, description="Steps through which gradients flow back; divides the steps of a batch."
+    )
 
 
 class PolicyConfig(Frozen):
@@ -188,8 +249,33 @@ class PolicyConfig(Frozen):
     critic_hidden_sizes: LayerSizes | None = Field(
         None, description="Hidden layer sizes of the critics; null: as hidden_sizes."
     )
-    share_params: bool = Field(True, description="Agents of one group share one actor.")
+    share_policy_params: bool = Field(
+        True,
+        description="Agents of one group share one actor; false: every agent is a group of its "
+        "own.",
+    )
+    critic: Literal["team", "group"] = Field(
+        "team", description="HAPPO, MAPPO: one centralised critic, or one per group."
+    )
+    critic_input: Literal["auto", "state", "observations"] = Field(
+        "auto",
+        description="What a centralised critic sees: the environment's state, or all observations "
+        "together; auto: the state where environment.state is set.",
+    )
+    gru: GRUConfig = GRUConfig()
     groups: dict[str, PolicyOverride] = Field({}, description="Overrides by group.")
+
+    @property
+    def overrides_recurrence(self) -> bool:
+        """Whether a group asks for a recurrent policy of its own."""
+        return any(override.policy_type == "gru" for override in self.groups.values())
+
+
+class LossOverride(Frozen):
+    """Per-group differences from the loss config; null: as there."""
+
+    clip_epsilon: Annotated[float, Field(gt=0, lt=1), Number] | None = None
+    entropy_coef: Coefficient | None = None
 
 
 class LossConfig(Frozen):
@@ -198,29 +284,59 @@ class LossConfig(Frozen):
     clip_epsilon: Annotated[float, Field(gt=0, lt=1), Number] = 0.2
     entropy_coef: Coefficient = 0.01
     critic_coef: Coefficient = 0.5
-    critic_loss: Literal["smooth_l1", "l2"] = "smooth_l1"
+    critic_loss: Literal["huber", "l2"] = "huber"
+    huber_delta: Annotated[float, Field(gt=0), Number] = Field(
+        10.0, description="Error from which the Huber loss grows linearly, in the critic's units."
+    )
+    clip_value: bool = Field(
+        True, description="Keep a value within clip_epsilon of the one before the update."
+    )
     gamma: Discount = 0.99
     gae_lambda: Discount = 0.95
     normalize_advantage: bool = True
     normalize_value: bool = Field(True, description="Regress values in normalised units.")
     agent_order: Literal["random", "fixed"] = "random"
+    action_aggregation: Literal["prod", "mean"] = "prod"
+    groups: dict[str, LossOverride] = Field({}, description="Overrides by group.")
+
+
+class OptimizerOverride(Frozen):
+    """Per-group differences from the optimizer config; null: as there."""
+
+    learning_rate: LearningRate | None = None
+    weight_decay: Coefficient | None = None
 
 
 class OptimizerConfig(Frozen):
     """One optimizer per group's actor and one per critic."""
 
     learning_rate: LearningRate = 3e-4
-    eps: Annotated[float, Field(gt=0), Number] = 1e-5
+    critic_learning_rate: LearningRate | None = Field(
+        None, description="Learning rate of the critics; null: as learning_rate."
+    )
+    eps: Annotated[float, Field(gt=0), Number] = Field(
+        1e-5, description="Added to the denominator: adam, adamw, rmsprop."
+    )
     weight_decay: Coefficient = 0.0
+    momentum: Annotated[float, Field(ge=0, lt=1), Number] = Field(
+        0.0, description="sgd and rmsprop only."
+    )
+    alpha: Annotated[float, Field(ge=0, lt=1), Number] = Field(
+        0.99, description="rmsprop only: smoothing of the squared gradient."
+    )
     decay: Literal["none", "linear"] = Field(
         "none", description="linear: the learning rate falls to zero over the run's iterations."
     )
+    groups: dict[str, OptimizerOverride] = Field({}, description="Overrides by group.")
 
 
 class CollectorConfig(Frozen):
     """How a batch is collected."""
 
     frames_per_batch: Count = 2048
+    num_collectors: Count = Field(
+        2, description="multi_sync only: processes that each collect a share of the batch."
+    )
 
 
 class ReplayBufferConfig(Frozen):
@@ -237,13 +353,32 @@ class TrainingConfig(Frozen):
     max_grad_norm: Annotated[float, Field(gt=0), Number] = 0.5
     num_threads: Count = Field(1, description="Threads of torch on the CPU.")
     checkpoint_interval: Count = Field(10, description="Iterations between checkpoints.")
+    keep_checkpoints: Count = Field(2, description="Newest checkpoints kept while training.")
 
 
 class EvaluationConfig(Frozen):
-    """What is measured once training is over."""
+    """What is measured once training is over, and now and then before."""
 
     episodes: Count = 100
     deterministic: bool = Field(True, description="Most likely action, rather than a sample.")
+    interval: Annotated[int, Field(ge=0), Number] = Field(
+        0, description="Iterations between evaluations while training; 0: only at the end."
+    )
+    max_steps: Count | None = Field(
+        None, description="Frames after which an episode is cut off; null: never."
+    )
+    opponent: Opponent | None = Field(
+        None, description="Turn-based games: who plays the other seats; null: as in training."
+    )
+    seat: Seat | None = Field(None, description="The learner's seat; null: as in training.")
+
+
+class LoggerConfig(Frozen):
+    """Where else metrics go; metrics.csv and the console's progress are always there."""
+
+    backends: list[LoggingBackend] = Field([], description="tensorboard, wandb, mlflow.")
+    project: str = Field("heteromark", description="Project or experiment name of a back end.")
+    offline: bool = Field(True, description="W&B: write files only, to be uploaded later.")
 
 
 class RunConfig(Frozen):
@@ -253,12 +388,12 @@ class RunConfig(Frozen):
     mode: Mode
     seed: Seed
     device: Device = "auto"
-    env_type: Literal["pettingzoo"] = "pettingzoo"
-    policy_type: Literal["mlp"] = "mlp"
+    env_type: Literal["pettingzoo", "smac", "custom"] = "pettingzoo"
+    policy_type: PolicyType = "mlp"
     loss_type: Literal["happo", "mappo", "ippo", "ppo"] = "happo"
-    optimizer_type: Literal["adam"] = "adam"
-    collector_type: Literal["sync"] = "sync"
-    buffer_type: Literal["tensor"] = "tensor"
+    optimizer_type: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
+    collector_type: Literal["sync", "multi_sync"] = "sync"
+    buffer_type: Literal["tensor", "memmap"] = "tensor"
     environment: EnvironmentConfig
     policy: PolicyConfig
     loss: LossConfig
@@ -267,6 +402,7 @@ class RunConfig(Frozen):
     replay_buffer: ReplayBufferConfig
     training: TrainingConfig
     evaluation: EvaluationConfig
+    logger: LoggerConfig = LoggerConfig()
 
     @model_validator(mode="after")
     def _batches_fit(self) -> RunConfig:
@@ -279,13 +415,55 @@ class RunConfig(Frozen):
                 f"nearest n_steps that fit are {frames - frames % envs or envs} and "
                 f"{frames + envs - frames % envs}",
             )
-        if self.replay_buffer.minibatch_size > frames:
+        minibatch = self.replay_buffer.minibatch_size
+        if message := _misfit(minibatch, frames, "collector.frames_per_batch"):
+            raise cross_field_error("replay_buffer.minibatch_size", minibatch, message)
+        return self
+
+    @model_validator(mode="after")
+    def _chunks_fit(self) -> RunConfig:
+        if not self.is_recurrent:
+            return self
+        chunk, minibatch = self.policy.gru.chunk_length, self.replay_buffer.minibatch_size
+        steps = self.collector.frames_per_batch // self.environment.num_parallel_envs
+        if steps % chunk:
             raise cross_field_error(
-                "replay_buffer.minibatch_size",
-                self.replay_buffer.minibatch_size,
-                f"must be at most collector.frames_per_batch, which is {frames}",
+                "policy.gru.chunk_length",
+                chunk,
+                f"must divide the {steps} steps that each of the "
+                f"{self.environment.num_parallel_envs} environments takes in a batch of "
+                f"{self.collector.frames_per_batch} frames",
+            )
+        if minibatch % chunk:
+            raise cross_field_error(
+                "policy.gru.chunk_length",
+                chunk,
+                f"must divide replay_buffer.minibatch_size, which is {minibatch}: minibatches are "
+                "made of whole chunks",
             )
         return self
+
+    @model_validator(mode="after")
+    def _copies_can_be_split(self) -> RunConfig:
+        envs = self.environment.num_parallel_envs
+        if self.environment.num_workers > envs:
+            raise cross_field_error(
+                "environment.num_workers",
+                self.environment.num_workers,
+                f"must be at most environment.num_parallel_envs, which is {envs}",
+            )
+        if self.collector_type == "multi_sync" and envs % self.collector.num_collectors:
+            raise cross_field_error(
+                "collector.num_collectors",
+                self.collector.num_collectors,
+                f"must divide environment.num_parallel_envs, which is {envs}",
+            )
+        return self
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether any group's policy remembers."""
+        return self.policy_type == "gru" or self.policy.overrides_recurrence
 
     @property
     def num_iterations(self) -> int:

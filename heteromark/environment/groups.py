@@ -13,6 +13,7 @@ from gymnasium import spaces
 _RESERVED = frozenset(
     (
         *("next", "done", "terminated", "truncated", "step_count", "won", "state"),
+        *("episode_return", "collector"),
         *("joint_observation", "state_value", "advantage", "value_target"),
     )
 )

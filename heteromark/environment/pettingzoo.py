@@ -82,6 +82,7 @@ class PettingZooParallelEnv(EnvBase):
         # what the copies show now; replaced, never changed, once handed out
         self._arrays: dict[str, dict[str, np.ndarray]] = {}
         self._step_count = np.zeros((num_envs, 1), np.int64)
+        self._episode_return = np.zeros((num_envs, 1), np.float32)
         specs = make_specs(self.groups, num_envs)
         self.observation_spec = specs.observation
         self.action_spec = specs.action
@@ -132,16 +133,19 @@ class PettingZooParallelEnv(EnvBase):
         mask = None if tensordict is None else tensordict.get("_reset", None)
         fresh = self._empty_arrays()
         step_count = np.zeros((n_envs, 1), np.int64)
+        episode_return = np.zeros((n_envs, 1), np.float32)
         if mask is not None and self._arrays:
             keep = ~mask.reshape(n_envs, -1).any(-1).numpy()
             step_count[keep] = self._step_count[keep]
+            episode_return[keep] = self._episode_return[keep]
             for name, arrays in fresh.items():
                 for key, array in arrays.items():
                     array[keep] = self._arrays[name][key][keep]
             rows = (~keep).nonzero()[0].tolist()
         else:
             rows = list(range(n_envs))
-        self._arrays, self._step_count = fresh, step_count
+        self._arrays = fresh
+        self._step_count, self._episode_return = step_count, episode_return
         for i in rows:
             observations, infos = self._envs[i].reset(seed=self._next_seeds[i])
             self._next_seeds[i] = None
@@ -155,7 +159,7 @@ class PettingZooParallelEnv(EnvBase):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         n_envs = self.batch_size[0]
-        before, self._arrays = self._arrays, self._empty_arrays()
+        self._arrays = self._empty_arrays()
         rewards = {
             name: np.zeros((n_envs, len(members), 1), np.float32)
             for name, members in self._members.items()
@@ -181,8 +185,8 @@ class PettingZooParallelEnv(EnvBase):
                     group_rewards[i, row, 0] = reward_of.get(agent, 0.0)
         self._check_observations()
         self._step_count = self._step_count + 1
-        for name, reward in rewards.items():
-            self._arrays[name]["episode_reward"] = before[name]["episode_reward"] + reward
+        mean_reward = np.concatenate(list(rewards.values()), axis=1).mean(axis=1)
+        self._episode_return = self._episode_return + mean_reward
         stepped = self._as_tensordict(won, done, terminated)
         for name, reward in self._trained_on(rewards).items():
             stepped.get(name).set("reward", torch.from_numpy(reward))
@@ -217,7 +221,6 @@ class PettingZooParallelEnv(EnvBase):
             empty[name] = {
                 "observation": np.zeros((*shape, group.observation_size), np.float32),
                 "active": np.zeros(shape, bool),
-                "episode_reward": np.zeros((*shape, 1), np.float32),
             }
             if group.masked:
                 empty[name]["action_mask"] = np.ones((*shape, group.action_size), bool)
@@ -272,6 +275,7 @@ class PettingZooParallelEnv(EnvBase):
             )
             for name, arrays in self._arrays.items()
         }
+        shown["episode_return"] = torch.from_numpy(self._episode_return)
         shown["step_count"] = torch.from_numpy(self._step_count)
         shown["won"] = torch.from_numpy(won)
         shown["done"] = torch.from_numpy(done)

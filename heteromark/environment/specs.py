@@ -28,7 +28,9 @@ class EnvironmentSpecs:
     done: Composite
 
 
-def make_specs(groups: Mapping[str, Group], num_envs: int) -> EnvironmentSpecs:
+def make_specs(
+    groups: Mapping[str, Group], num_envs: int, state_size: int | None = None
+) -> EnvironmentSpecs:
     """Specs of N copies of an environment with these groups.
 
     For a group of n agents:
@@ -37,9 +39,11 @@ def make_specs(groups: Mapping[str, Group], num_envs: int) -> EnvironmentSpecs:
             float32 [N, n, action_size] for Box.
         (group, "action_mask"): bool [N, n, action_size], only where the group is masked.
         (group, "active"): bool [N, n], the agent takes part in this step.
-        (group, "episode_reward"): float32 [N, n, 1], sum of the environment's own rewards so far.
         ("next", group, "reward"): float32 [N, n, 1], what the agent is trained on.
     At the root:
+        "state": float32 [N, state_size], the global state, only with a `state_size`.
+        "episode_return": float32 [N, 1], sum so far of the environment's own rewards, the mean over
+            the agents that learn.
         "step_count": int64 [N, 1], steps of this episode so far.
         "won": int8 [N, 1]; at an episode's end 1 or 0, or -1 where the environment does not say.
         "done", "terminated", "truncated": bool [N, 1].
@@ -50,7 +54,6 @@ def make_specs(groups: Mapping[str, Group], num_envs: int) -> EnvironmentSpecs:
         observed = Composite(
             observation=Unbounded((*shape, group.observation_size)),
             active=Binary(shape=shape, dtype=torch.bool),
-            episode_reward=Unbounded((*shape, 1)),
             shape=[num_envs],
         )
         if group.masked:
@@ -59,6 +62,9 @@ def make_specs(groups: Mapping[str, Group], num_envs: int) -> EnvironmentSpecs:
         observation[name] = observed
         action[name] = Composite(action=_action_spec(group, shape), shape=[num_envs])
         reward[name] = Composite(reward=Unbounded((*shape, 1)), shape=[num_envs])
+    if state_size is not None:
+        observation["state"] = Unbounded((num_envs, state_size))
+    observation["episode_return"] = Unbounded((num_envs, 1))
     observation["step_count"] = Unbounded((num_envs, 1), dtype=torch.int64)
     observation["won"] = Unbounded((num_envs, 1), dtype=torch.int8)
     flag = Binary(shape=(num_envs, 1), dtype=torch.bool)

@@ -4,30 +4,42 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModule
-from torchrl.objectives import LossModule, distance_loss
+from torch import Tensor
+from torch.nn import functional
+from torchrl.objectives import LossModule
 
 
 class ValueLoss(LossModule):
     """Distance between a critic's values and their targets, averaged where the mask allows.
 
     TorchRL's PPO losses train actor and critic together; HAPPO trains the one critic after all
-    actors, so here it is a loss of its own. Targets are in the units of the network's output:
+    actors, so here it is a loss of its own. Everything is in the units of the network's output:
     normalised, where values are normalised.
 
     Args:
         critic_network: writes the value.
         coefficient: multiplies the loss.
-        loss_critic_type: "smooth_l1" or "l2".
+        loss_critic_type: "huber" (quadratic up to `huber_delta`, linear beyond) or "l2" (the
+            square, without a half).
+        huber_delta: in units of the value.
+        clip_epsilon: the loss is the larger of that of the value, and that of the value kept
+            within `clip_epsilon` of the one before the update; None: no clipping.
 
-    Keys (`set_keys`): value, value_target; both [..., 1]. `loss_mask_key`: see LossModule.
+    Keys (`set_keys`): value, value_target and, with clipping, value_before; all [..., 1].
+    `loss_mask_key`: see LossModule.
+
+    Source: Yu et al., The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games,
+    NeurIPS 2022 (Huber loss, value normalisation); Schulman et al., baselines' PPO2 (clipping).
     """
 
     @dataclass
     class _AcceptedKeys:
         value: NestedKey = "state_value"
         value_target: NestedKey = "value_target"
+        value_before: NestedKey = "value_before"
 
     default_keys = _AcceptedKeys
 
@@ -36,22 +48,37 @@ class ValueLoss(LossModule):
         critic_network: TensorDictModule,
         *,
         coefficient: float = 1.0,
-        loss_critic_type: str = "smooth_l1",
+        loss_critic_type: str = "huber",
+        huber_delta: float = 10.0,
+        clip_epsilon: float | None = None,
     ) -> None:
         super().__init__()
         self.critic_network = critic_network
         self.coefficient = coefficient
         self.loss_critic_type = loss_critic_type
+        self.huber_delta = huber_delta
+        self.clip_epsilon = clip_epsilon
         self.reduction = "mean"
-        self.in_keys = [*critic_network.in_keys, self.tensor_keys.value_target]
         self.out_keys = ["loss_critic"]
+        self._forward_value_estimator_keys()
 
     def _forward_value_estimator_keys(self, **_: NestedKey) -> None:
         self.in_keys = [*self.critic_network.in_keys, self.tensor_keys.value_target]
+        if self.clip_epsilon is not None:
+            self.in_keys.append(self.tensor_keys.value_before)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         value = self.critic_network(tensordict.copy()).get(self.tensor_keys.value)
         target = tensordict.get(self.tensor_keys.value_target)
-        distance = distance_loss(value, target, loss_function=self.loss_critic_type)
+        distance = self._distance(value, target)
+        if self.clip_epsilon is not None:
+            before = tensordict.get(self.tensor_keys.value_before)
+            kept = before + (value - before).clamp(-self.clip_epsilon, self.clip_epsilon)
+            distance = torch.max(distance, self._distance(kept, target))
         loss = self.coefficient * self._reduce_loss(distance, tensordict)
         return TensorDict({"loss_critic": loss})
+
+    def _distance(self, value: Tensor, target: Tensor) -> Tensor:
+        if self.loss_critic_type == "l2":
+            return (value - target).square()
+        return functional.huber_loss(value, target, reduction="none", delta=self.huber_delta)

@@ -44,13 +44,19 @@ class LossFactory:
                 critic,
                 coefficient=config.loss.critic_coef,
                 loss_critic_type=config.loss.critic_loss,
+                huber_delta=config.loss.huber_delta,
+                clip_epsilon=config.loss.clip_epsilon if config.loss.clip_value else None,
             )
             if is_centralised(config):
                 # the team has a value as long as anybody is there
                 loss.loss_mask_key = None
             else:
                 loss.loss_mask_key = (name, "active")
-                loss.set_keys(value=(name, "state_value"), value_target=(name, "value_target"))
+                loss.set_keys(
+                    value=(name, "state_value"),
+                    value_target=(name, "value_target"),
+                    value_before=(name, "value_before"),
+                )
             critics[name] = loss
         return Losses(actors, critics)
 

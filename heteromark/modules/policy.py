@@ -79,7 +79,7 @@ def _mlp_actor(policy: PolicyConfig, group: Group) -> ProbabilisticActor:
         hidden_sizes,
         activation,
         head_gain=0.01,
-        n_agents=None if policy.share_params else len(group.agents),
+        n_agents=None if policy.share_policy_params else len(group.agents),
     )
     common = {
         "out_keys": [(name, "action")],

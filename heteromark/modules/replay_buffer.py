@@ -19,10 +19,7 @@ class ReplayBufferFactory:
     def create(
         self, config: RunConfig, names: Iterable[str], device: torch.device
     ) -> dict[str, ReplayBuffer]:
-        """Buffers for one batch of frames, which iterate over it once in shuffled minibatches.
-
-        The last minibatch of a pass is shorter where the minibatch size does not divide the batch.
-        """
+        """Buffers for one batch of frames, which iterate over it once in shuffled minibatches."""
         make_buffer = BUFFERS[config.buffer_type]
         capacity, size = config.collector.frames_per_batch, config.replay_buffer.minibatch_size
         return {name: make_buffer(capacity, size, device) for name in names}

@@ -56,10 +56,15 @@ def _identity(config: RunConfig) -> dict[str, Any]:
     # The components hold every hyperparameter; of the agent only the algorithm says more.
     data["agent"] = {"algorithm": config.agent.algorithm}
     if config.agent.algorithm != "HAPPO":
-        del data["loss"]["agent_order"]
-    # The name and the length of an episode inform people and budgets; they train nothing.
-    for key in ("name", "episode_length"):
+        del data["loss"]["agent_order"], data["loss"]["action_aggregation"]
+    if not config.is_recurrent:
+        del data["policy"]["gru"]
+    if config.collector_type != "multi_sync":
+        del data["collector"]["num_collectors"]
+    # These inform people and budgets, or change the speed; they train nothing.
+    for key in ("name", "episode_length", "num_workers"):
         del data["environment"][key]
+    del data["logger"], data["training"]["keep_checkpoints"]
     return {
         **data,
         "iterations": config.num_iterations,

@@ -19,7 +19,6 @@ from heteromark.environment.seeds import stream_seed
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.policy import PolicyFactory
 from heteromark.training.checkpoint import read_policy
-from heteromark.training.metrics import episode_returns
 from heteromark.training.random_state import seeded
 
 
@@ -82,7 +81,6 @@ def evaluate(
     copies = min(episodes, config.environment.num_parallel_envs)
     device = next(next(iter(actors.values())).parameters()).device
     environment = EnvironmentFactory().create(config, num_envs=copies)
-    groups = tuple(environment.groups)
     quota = [episodes // copies + (i < episodes % copies) for i in range(copies)]
     played: list[list[tuple[float, int, int]]] = [[] for _ in range(copies)]
     exploration = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
@@ -102,11 +100,10 @@ def evaluate(
                 after = stepped["next"]
                 if not after["done"].any():
                     continue
-                returns = episode_returns(after, groups)
                 for i in after["done"].squeeze(-1).nonzero()[:, 0].tolist():
                     if len(played[i]) < quota[i]:
                         length, won = int(after["step_count"][i]), int(after["won"][i])
-                        played[i].append((float(returns[i]), length, won))
+                        played[i].append((float(after["episode_return"][i]), length, won))
     finally:
         environment.close()
     in_order = [played[e % copies][e // copies] for e in range(episodes)]

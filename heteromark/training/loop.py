@@ -119,7 +119,7 @@ class _Training:
         """Collect and update once, and record it."""
         began = time.perf_counter()
         batch = self.components.collector.collect()
-        measured = episode_metrics(batch, self.components.learner.groups)
+        measured = episode_metrics(batch)
         learnt = self.components.algorithm.update(batch, self.progress.iteration)
         now = time.perf_counter()
         self.progress = Progress(self.progress.iteration + 1, now - self._started)

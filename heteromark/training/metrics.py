@@ -6,10 +6,9 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -17,25 +16,12 @@ from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import WALL_CLOCK_COLUMNS
 
 
-def episode_returns(stepped: TensorDict, groups: Iterable[str]) -> Tensor:
-    """Undiscounted sums of the environment's rewards so far, averaged over all agents.
-
-    Args:
-        stepped: [*B], what a step led to (the "next" of a batch).
-
-    Returns:
-        float32 [*B].
-    """
-    by_agent = [stepped[group, "episode_reward"].squeeze(-1) for group in groups]
-    return torch.cat(by_agent, dim=-1).mean(-1)
-
-
-def episode_metrics(batch: TensorDict, groups: Iterable[str]) -> dict[str, float | int]:
+def episode_metrics(batch: TensorDict) -> dict[str, float | int]:
     """What the episodes that ended in a batch [N, T] were like.
 
     Returns:
-        episodes, episode_return (see `episode_returns`), episode_length in frames, win_rate; NaN
-        where no episode ended, or where the environment does not say who won.
+        episodes, episode_return (undiscounted, per learning agent), episode_length in frames,
+        win_rate; NaN where no episode ended, or where the environment does not say who won.
     """
     stepped = batch["next"]
     ended = stepped["done"].squeeze(-1)
@@ -43,7 +29,7 @@ def episode_metrics(batch: TensorDict, groups: Iterable[str]) -> dict[str, float
     won = won[won >= 0]
     return {
         "episodes": int(ended.sum()),
-        "episode_return": _mean(episode_returns(stepped, groups)[ended]),
+        "episode_return": _mean(stepped["episode_return"][ended]),
         "episode_length": _mean(stepped["step_count"][ended]),
         "win_rate": _mean(won),
     }

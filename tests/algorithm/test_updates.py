@@ -55,7 +55,7 @@ def test_every_network_learns(algorithm):
 def test_garbage_in_an_inactive_agents_data_changes_nothing(algorithm, share_params):
     results = []
     for garbage in (None, 7.0):
-        components, batch = collected(algorithm, policy__share_params=share_params)
+        components, batch = collected(algorithm, policy__share_policy_params=share_params)
         if garbage is not None:
             inactive = ~batch["archer", "active"]
             assert inactive.any()

@@ -72,11 +72,13 @@ def test_team_reward_is_the_mean_over_all_agents_present_or_not():
         torch.testing.assert_close(reward, expected[:, None].expand_as(reward))
 
 
-def test_own_rewards_and_their_sums():
+def test_own_rewards_and_the_return_per_agent():
     data = play(toy(length=4, death_step=2, team_reward=False), 4)
     assert data["next", "archer", "reward"][0, ..., 0].tolist() == [[1, 2], [1, 2], [1, 0], [1, 0]]
-    total = data["next", "archer", "episode_reward"][0, ..., 0]
-    assert total.tolist() == [[1, 2], [2, 4], [3, 4], [4, 4]]
+    alive, after_death = (1 + 2 + 3) / 3, (1 + 0 + 3) / 3
+    total = data["next", "episode_return"][0, :, 0]
+    expected = [alive, 2 * alive, 2 * alive + after_death, 2 * alive + 2 * after_death]
+    torch.testing.assert_close(total, torch.tensor(expected))
 
 
 def test_a_dead_agent_is_absent():
@@ -111,7 +113,7 @@ def test_copies_finish_and_reset_on_their_own():
     assert (steps[:, 1:] == torch.where(done[:, :-1], 0, after[:, :-1])).all()
     assert len({tuple(row.flatten().tolist()) for row in done}) > 1
     fresh = data[:, 1:][done[:, :-1, 0]]
-    assert (fresh["archer", "episode_reward"] == 0).all()
+    assert (fresh["episode_return"] == 0).all()
     assert fresh["archer", "active"].all()
 
 
@@ -148,7 +150,7 @@ def test_random_play_scores_what_is_known_of_speaker_listener():
     data = play(PettingZooParallelEnv(simple_speaker_listener_v4.parallel_env, 16), 250)
     ended = data["next"][data["next", "done"].squeeze(-1)]
     assert len(ended) == 160
-    assert -55 < float(ended["listener", "episode_reward"].mean()) < -32
+    assert -55 < float(ended["episode_return"].mean()) < -32
 
 
 def test_an_observation_that_is_not_finite_is_named():

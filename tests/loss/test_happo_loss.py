@@ -106,13 +106,25 @@ def test_an_inactive_agents_data_changes_nothing(setting, algorithm):
 
 def test_the_critics_loss_counts_active_agents_only(setting):
     _, _, batch = setting
-    config = make_config(environment__task="toy_environments:ToyBattle", algorithm="IPPO")
+    config = make_config(
+        environment__task="toy_environments:ToyBattle",
+        algorithm="IPPO",
+        loss__huber_delta=0.7,
+        loss__clip_epsilon=0.1,
+    )
     policies = PolicyFactory().create(config, EnvironmentFactory().create(config).groups)
     loss = LossFactory().create(config, policies).critics["archer"]
     batch["archer", "value_target"] = torch.randn(ROWS, AGENTS, 1)
-    archer = batch["archer"]
     value = policies.critics["archer"](batch.copy())["archer", "state_value"]
-    active = archer["active"]
-    expected = torch.nn.functional.smooth_l1_loss(value[active], archer["value_target"][active])
+    batch["archer", "value_before"] = value + 0.3 * torch.randn_like(value)
+    archer = batch["archer"]
+
+    def huber(error):
+        return torch.where(error.abs() <= 0.7, error**2 / 2, 0.7 * (error.abs() - 0.35))
+
+    before, target = archer["value_before"], archer["value_target"]
+    clipped = before + (value - before).clamp(-0.1, 0.1)
+    distance = torch.maximum(huber(value - target), huber(clipped - target))
+    expected = distance[archer["active"]].mean()
     torch.testing.assert_close(loss(batch)["loss_critic"], 0.5 * expected)
     assert ("archer", "state_value") not in batch.keys(True)

@@ -67,7 +67,7 @@ def test_the_learning_rate_falls_to_zero_over_the_run():
 
 
 def test_a_pass_over_the_buffer_shows_every_frame_once():
-    config = make_config(replay_buffer__minibatch_size=24)
+    config = make_config(replay_buffer__minibatch_size=16)
     device = torch.device("cpu")
     (buffer,) = ReplayBufferFactory().create(config, ["speaker"], device).values()
     for _ in range(2):
@@ -75,5 +75,5 @@ def test_a_pass_over_the_buffer_shows_every_frame_once():
         buffer.extend(torch.arange(64))
         for _ in range(2):
             minibatches = list(buffer)
-            assert [len(m) for m in minibatches] == [24, 24, 16]
+            assert [len(m) for m in minibatches] == [16, 16, 16, 16]
             assert sorted(torch.cat(minibatches).tolist()) == list(range(64))

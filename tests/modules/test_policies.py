@@ -54,7 +54,7 @@ def test_continuous_actions_stay_in_their_box():
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_agents_share_weights_or_not(shared):
-    policies, seen = build(environment__task=SPREAD, policy__share_params=shared)
+    policies, seen = build(environment__task=SPREAD, policy__share_policy_params=shared)
     same = seen.clone()
     same["agent", "observation"] = seen["agent", "observation"][:, :1].expand(-1, 3, -1).clone()
     logits = policies.actors["agent"].get_dist(same).logits

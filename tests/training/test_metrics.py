@@ -59,22 +59,17 @@ def test_only_episodes_that_ended_count():
             "done": done,
             "won": torch.tensor([[-1, 1], [-1, -1]], dtype=torch.int8).unsqueeze(-1),
             "step_count": torch.tensor([[1, 2], [7, 8]]).unsqueeze(-1),
-            "a": {"episode_reward": torch.tensor([[9.0, 1.0], [9, 9]])[..., None, None]},
-            "b": {
-                "episode_reward": torch.tensor([[9.0, 4.0], [9, 9]])[..., None, None].expand(
-                    2, 2, 2, 1
-                )
-            },
+            "episode_return": torch.tensor([[9.0, 3.0], [9, 9]]).unsqueeze(-1),
         },
         batch_size=[2, 2],
     )
-    measured = episode_metrics(TensorDict({"next": stepped}, [2, 2]), ["a", "b"])
+    measured = episode_metrics(TensorDict({"next": stepped}, [2, 2]))
     assert measured == {
         "episodes": 1,
         "episode_return": 3.0,
         "episode_length": 2.0,
         "win_rate": 1.0,
     }
-    nothing = episode_metrics(TensorDict({"next": stepped[1:]}, [1, 2]), ["a", "b"])
+    nothing = episode_metrics(TensorDict({"next": stepped[1:]}, [1, 2]))
     assert nothing["episodes"] == 0
     assert all(math.isnan(nothing[key]) for key in ("episode_return", "episode_length", "win_rate"))
