@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from tensordict import NestedKey, TensorDict
+from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchrl.data import ReplayBuffer
@@ -21,8 +22,8 @@ from heteromark.algorithm.value import OwnValue, TeamValue, ValueFunction
 from heteromark.config.schema import RunConfig
 from heteromark.environment.groups import Group
 from heteromark.modules.loss import Losses
-from heteromark.modules.optimizer import learning_rate_at
-from heteromark.modules.policy import TEAM, Policies, is_centralised
+from heteromark.modules.optimizer import learning_rate_share
+from heteromark.modules.policy import TEAM, Policies, is_centralised, is_recurrent
 from heteromark.modules.registry import Registry
 
 
@@ -36,7 +37,10 @@ class Diverged(Exception):
 
 @dataclass(frozen=True)
 class Learner:
-    """Everything an algorithm trains and trains with; dicts by group, or by name of the critic."""
+    """Everything an algorithm trains and trains with; dicts by group, or by name of the critic.
+
+    `turn_based`: the environment's agents wait for their turns.
+    """
 
     groups: Mapping[str, Group]
     policies: Policies
@@ -46,6 +50,7 @@ class Learner:
     actor_buffers: Mapping[str, ReplayBuffer]
     critic_buffers: Mapping[str, ReplayBuffer]
     value_norms: Mapping[str, ValueNorm]
+    turn_based: bool = False
 
 
 class Algorithm(ABC):
@@ -67,16 +72,23 @@ class Algorithm(ABC):
 
     def _make_values(self) -> dict[str, ValueFunction]:
         """The value functions by the names of their critics."""
-        critics, norms = self.learner.policies.critics, self.learner.value_norms
-        groups = self.learner.groups
-        if not is_centralised(self.config):
-            return {group: OwnValue(critics[group], norms.get(group), group) for group in groups}
-        if self.config.environment.reward == "individual":
+        config, learner = self.config, self.learner
+        critics = {
+            name: (critic, learner.value_norms.get(name), config)
+            for name, critic in learner.policies.critics.items()
+        }
+        if not is_centralised(config):
+            return {g: OwnValue(*critic, g, learner.turn_based) for g, critic in critics.items()}
+        if config.environment.reward == "individual":
             raise ValueError(
-                f"{self.config.agent.algorithm} optimises a return that all agents share, but "
+                f"{config.agent.algorithm} optimises a return that all agents share, but "
                 "environment.reward is individual; use environment.reward=team, or IPPO"
             )
-        return {TEAM: TeamValue(critics[TEAM], norms.get(TEAM), next(iter(groups)))}
+        rewarded = next(iter(learner.groups))
+        return {
+            name: TeamValue(*critic, None if name == TEAM else name, rewarded)
+            for name, critic in critics.items()
+        }
 
     @abstractmethod
     def update_actors(self, batch: TensorDict) -> dict[str, float]:
@@ -88,10 +100,9 @@ class Algorithm(ABC):
 
     def actor_keys(self, group: str) -> list[NestedKey]:
         """The entries of a batch that a group's actor is trained on."""
-        names = ["observation", "action", "action_log_prob", "active", "advantage"]
-        if self.learner.groups[group].masked:
-            names.append("action_mask")
-        return [(group, name) for name in names]
+        names = ("action", "action_log_prob", "active", "counts", "advantage")
+        actor = self.learner.policies.actors[group]
+        return [*actor.in_keys, *((group, name) for name in names)]
 
     def update(self, batch: TensorDict, iteration: int) -> dict[str, float]:
         """One iteration: advantages, then actors, then critics.
@@ -122,10 +133,10 @@ class Algorithm(ABC):
         Returns:
             loss_objective and grad_norm (before clipping), means over the minibatches, and the
             policy's change over the whole batch (see `policy_change`), named `quantity/group`.
-            All are NaN, and nothing is trained, if none of the group's agents was active.
+            All are NaN, and nothing is trained, if none of the group's agents did what counts.
         """
-        data = batch.select(*self.actor_keys(group)).reshape(-1)
-        if data[group, "active"].any():
+        data = batch.select(*self.actor_keys(group))
+        if data[group, "counts"].any():
             actor = self.learner.policies.actors[group]
             metrics = self._fit(
                 group,
@@ -135,7 +146,7 @@ class Algorithm(ABC):
                 self.learner.actor_buffers[group],
                 data,
             )
-            metrics |= policy_change(actor, data, group, self.config.loss.clip_epsilon)
+            metrics |= policy_change(actor, data, group, self.config.loss)
         else:
             names = ("loss_objective", "grad_norm", "entropy", "kl_approx", "clip_fraction")
             metrics = dict.fromkeys(names, math.nan)
@@ -147,26 +158,31 @@ class Algorithm(ABC):
             raise Diverged(f"{quantity} of {owner} is not finite in iteration {self.iteration + 1}")
 
     def _set_learning_rate(self) -> float:
-        learning_rate = learning_rate_at(
-            self.config.optimizer, self.iteration, self.config.num_iterations
-        )
+        """Set every optimizer's learning rate for this iteration; returns the common one."""
+        config = self.config.optimizer
+        share = learning_rate_share(config, self.iteration, self.config.num_iterations)
         for optimizers in (self.learner.actor_optimizers, self.learner.critic_optimizers):
             for optimizer in optimizers.values():
                 for parameters in optimizer.param_groups:
-                    parameters["lr"] = learning_rate
-        return learning_rate
+                    parameters["lr"] = parameters["initial_lr"] * share
+        return config.learning_rate * share
 
     def _estimate_advantages(self, batch: TensorDict) -> dict[str, float]:
         metrics = {}
         for name, value in self._values.items():
-            metrics |= value.estimate(batch, self.config.loss)
+            metrics |= value.estimate(batch)
             self.require_finite(batch[value.key("value_target")], "value target", name)
+        advantages = {}
         for group in self.learner.groups:
-            value = self._values[TEAM if is_centralised(self.config) else group]
-            advantage = value.advantage_of(group, batch)
+            value = self._values.get(group) or self._values[TEAM]
+            advantage, counts = value.advantage_of(group, batch)
             if self.config.loss.normalize_advantage:
-                advantage = normalize_per_agent(advantage, batch[group, "active"].unsqueeze(-1))
+                advantage = normalize_per_agent(advantage, counts)
+            advantages[group] = advantage, counts.squeeze(-1)
+        # only now, because a group's critic may have its own advantage under the same name
+        for group, (advantage, counts) in advantages.items():
             batch.set((group, "advantage"), advantage)
+            batch.set((group, "counts"), counts)
         return metrics
 
     def _update_critics(self, batch: TensorDict) -> dict[str, float]:
@@ -178,7 +194,7 @@ class Algorithm(ABC):
                 self.learner.losses.critics[name],
                 self.learner.critic_optimizers[name],
                 self.learner.critic_buffers[name],
-                batch.select(*value.training_keys).reshape(-1),
+                batch.select(*value.training_keys),
             )
             metrics[value.column("loss_critic")] = fitted["loss_critic"]
         return metrics
@@ -186,16 +202,16 @@ class Algorithm(ABC):
     def _fit(
         self,
         name: str,
-        network: nn.Module,
+        network: TensorDictModuleBase,
         loss_module: LossModule,
         optimizer: Optimizer,
         buffer: ReplayBuffer,
         data: TensorDict,
     ) -> dict[str, float]:
-        """All epochs over `data` [frames]; returns means of losses and gradient norms."""
+        """All epochs over `data` [N, T]; returns means of losses and gradient norms."""
         parameters = list(network.parameters())
         buffer.empty()
-        buffer.extend(data)
+        buffer.extend(self._samples(network, data))
         sums: dict[str, float] = {}
         count = 0
         for _ in range(self.config.training.num_epochs):
@@ -217,6 +233,12 @@ class Algorithm(ABC):
                 count += 1
         kept = ("loss_objective", "loss_critic", "grad_norm")
         return {quantity: total / count for quantity, total in sums.items() if quantity in kept}
+
+    def _samples(self, network: TensorDictModuleBase, data: TensorDict) -> TensorDict:
+        """What minibatches are drawn from: single frames, or for a recurrent network sequences."""
+        if not is_recurrent(network):
+            return data.reshape(-1)
+        return data.reshape(-1, self.config.policy.gru.chunk_length)
 
     def _require_finite_weights(self) -> None:
         policies = self.learner.policies

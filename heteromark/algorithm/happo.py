@@ -7,7 +7,7 @@ from tensordict import NestedKey, TensorDict
 from torch import Tensor
 
 from heteromark.algorithm.base import ALGORITHMS, Algorithm
-from heteromark.algorithm.statistics import log_prob
+from heteromark.algorithm.statistics import log_prob, log_ratio
 
 
 @ALGORITHMS.register("HAPPO")
@@ -17,7 +17,8 @@ class HAPPO(Algorithm):
     Each iteration starts with a factor of 1 for every frame. Group after group, all epochs of the
     group's actor are run on the objective weighted by the factor; then the factor is multiplied
     by the ratio of the group's joint action probability, after to before. A group with one agent
-    is the case of the paper; agents that share an actor are updated together.
+    is the case of the paper (`policy.share_policy_params: false` makes all groups so); agents that
+    share an actor are updated together. An absent agent's ratio is 1.
 
     Source: Kuba et al., Trust Region Policy Optimisation in Multi-Agent RL, ICLR 2022.
     """
@@ -61,13 +62,16 @@ class HAPPO(Algorithm):
         """Multiply the factor by what the group's update did to its agents' actions.
 
         Args:
-            batch: [N, T] with (group, "log_prob_before") [N, T, n_agents], taken before the update.
+            batch: [N, T] with (group, "log_prob_before"), see `log_prob`, taken before the update.
 
         Raises:
             Diverged: the factor is not finite.
         """
-        after = log_prob(self.learner.policies.actors[group], batch, group)
-        change = after - batch[group, "log_prob_before"]
-        change = torch.where(batch[group, "active"], change, 0.0)
+        change = log_ratio(
+            log_prob(self.learner.policies.actors[group], batch, group),
+            batch[group, "log_prob_before"],
+            batch[group, "active"],
+            self.config.loss.action_aggregation,
+        )
         self._factor = self._factor * change.sum(-1).exp()
         self.require_finite(self._factor, "factor", group)

@@ -8,16 +8,38 @@ from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor
 from torch.distributions import Distribution
 
+from heteromark.config.schema import LossConfig
+from heteromark.loss.happo import aggregate_log_ratio
+
 
 @torch.no_grad()
 def log_prob(actor: ProbabilisticTensorDictSequential, batch: TensorDict, group: str) -> Tensor:
-    """Log-probability of the batch's actions under the actor's weights now: [..., n_agents]."""
-    return actor.get_dist(batch).log_prob(batch[group, "action"])
+    """Log-probability of a batch's actions under the actor's weights now.
+
+    Returns:
+        [N, T, n_agents], or [N, T, n_agents, action_size] where the dimensions of a continuous
+        action are kept apart.
+    """
+    return actor.get_dist(batch.copy()).log_prob(batch[group, "action"])
+
+
+def log_ratio(after: Tensor, before: Tensor, active: Tensor, action_aggregation: str) -> Tensor:
+    """Log of the ratio of the probabilities of agents' actions: [N, T, n_agents].
+
+    Args:
+        after, before: results of `log_prob`.
+        active: bool [N, T, n_agents]; others' ratio is 1.
+        action_aggregation: see `aggregate_log_ratio`.
+    """
+    change = after - before
+    if change.dim() > active.dim():
+        change = aggregate_log_ratio(change, action_aggregation)
+    return torch.where(active, change, 0.0)
 
 
 @torch.no_grad()
 def policy_change(
-    actor: ProbabilisticTensorDictSequential, batch: TensorDict, group: str, clip_epsilon: float
+    actor: ProbabilisticTensorDictSequential, batch: TensorDict, group: str, loss: LossConfig
 ) -> dict[str, float]:
     """How far the actor is from the one that collected the batch, over active agents.
 
@@ -30,20 +52,26 @@ def policy_change(
     Source: Schulman, Approximating KL Divergence, 2020 (estimator k3).
     """
     active = batch[group, "active"]
-    distribution = actor.get_dist(batch)
-    log_ratio = distribution.log_prob(batch[group, "action"]) - batch[group, "action_log_prob"]
-    log_ratio = log_ratio[active].double()
-    ratio = log_ratio.exp()
+    distribution = actor.get_dist(batch.copy())
+    change = log_ratio(
+        distribution.log_prob(batch[group, "action"]),
+        batch[group, "action_log_prob"],
+        active,
+        loss.action_aggregation,
+    )[active].double()
+    ratio = change.exp()
     return {
-        "entropy": float(_entropy(distribution)[active].mean()),
-        "kl_approx": float((ratio - 1 - log_ratio).mean()),
-        "clip_fraction": float(((ratio - 1).abs() > clip_epsilon).double().mean()),
+        "entropy": float(_entropy(distribution, active)[active].mean()),
+        "kl_approx": float((ratio - 1 - change).mean()),
+        "clip_fraction": float(((ratio - 1).abs() > loss.clip_epsilon).double().mean()),
     }
 
 
-def _entropy(distribution: Distribution) -> Tensor:
+def _entropy(distribution: Distribution, active: Tensor) -> Tensor:
+    """Entropy of every agent's distribution, shaped as `active`."""
     try:
-        return distribution.entropy()
+        entropy = distribution.entropy()
     except NotImplementedError:
         # squashed distributions have no closed form: one sample for each step
-        return -distribution.log_prob(distribution.sample())
+        entropy = -distribution.log_prob(distribution.sample())
+    return entropy.sum(-1) if entropy.dim() > active.dim() else entropy

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import torch
 from tensordict import NestedKey, TensorDict
-from tensordict.nn import TensorDictModule
+from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.modules.value_norm import ValueNorm
 
-from heteromark.algorithm.advantage import estimate_advantage, explained_variance
-from heteromark.config.schema import LossConfig
-
-
-@dataclass(frozen=True)
-class Signals:
-    """What values are estimated from; all [N, T, 1] for a team, [N, T, n_agents, 1] for agents.
-
-    Attributes:
-        reward: float32.
-        done: bool, the trace ends here.
-        terminated: bool, and nothing comes after it.
-        counted: bool, steps that count in the critic's loss and statistics.
-    """
-
-    reward: Tensor
-    done: Tensor
-    terminated: Tensor
-    counted: Tensor
+from heteromark.algorithm.advantage import (
+    AgentSignals,
+    estimate_advantage,
+    estimate_agent_advantage,
+    explained_variance,
+)
+from heteromark.config.schema import RunConfig
+from heteromark.modules.policy import EPISODE_BEGINS, is_recurrent
 
 
 class ValueFunction(ABC):
@@ -38,120 +26,192 @@ class ValueFunction(ABC):
     Args:
         network: writes "state_value", in normalised units if there is a `norm`.
         norm: running mean and deviation of the value targets.
-        group: whose rewards it values.
+        config: the run, for discounts and sizes.
+        group: whose critic it is; None: the team's, whose entries are at the root of a batch.
     """
 
-    def __init__(self, network: TensorDictModule, norm: ValueNorm | None, group: str) -> None:
+    def __init__(
+        self,
+        network: TensorDictModuleBase,
+        norm: ValueNorm | None,
+        config: RunConfig,
+        group: str | None,
+    ) -> None:
         self.network = network
         self.norm = norm
+        self.config = config
         self.group = group
+        self._memory: Tensor | None = None  # of a recurrent critic, where the last batch ended
 
-    @abstractmethod
     def key(self, name: str) -> NestedKey:
         """Where this value's entry `name` is in a batch."""
+        return name if self.group is None else (self.group, name)
 
-    @abstractmethod
     def column(self, metric: str) -> str:
         """What a metric of this value is called in metrics.csv."""
+        return metric if self.group is None else f"{metric}/{self.group}"
 
     @abstractmethod
-    def signals(self, batch: TensorDict) -> Signals:
-        """Rewards and ends as this value sees them."""
+    def advantage_of(self, group: str, batch: TensorDict) -> tuple[Tensor, Tensor]:
+        """The advantage of every agent of a group, and whether the step counts: [N, T, n, 1]."""
 
     @abstractmethod
-    def advantage_of(self, group: str, batch: TensorDict) -> Tensor:
-        """The advantage of every agent of a group: [N, T, n_agents, 1]."""
+    def _estimate(
+        self, batch: TensorDict, value: Tensor, next_value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Advantage, target and which of them count, all in the units of the reward."""
 
     @property
     def training_keys(self) -> list[NestedKey]:
         """The entries of a batch that the critic is trained on."""
-        return [*self.network.in_keys, self.key("value_target"), self.key("value_before")]
+        targets = [self.key("value_target"), self.key("value_before"), self.key("value_counts")]
+        return [*self.network.in_keys, *targets]
 
     @torch.no_grad()
-    def estimate(self, batch: TensorDict, config: LossConfig) -> dict[str, float]:
-        """Write "advantage", "value_target" and "value_before", and learn the targets' scale.
+    def estimate(self, batch: TensorDict) -> dict[str, float]:
+        """Write what actors and critic are trained on, and learn the targets' scale.
 
-        Advantages are in the units of the reward, the other two in those of the network.
+        Writes "advantage" in the units of the reward, "value_target" and "value_before" in those of
+        the network, and "value_counts", which is False where there is nothing to learn.
 
         Returns:
             explained_variance of the values before this iteration's update.
         """
-        signals = self.signals(batch)
-        value, next_value = (
-            self.network(data.copy()).get(self.key("state_value"))
-            for data in (batch, batch.get("next"))
-        )
+        value, next_value = self._values(batch)
         batch.set(self.key("value_before"), value)
         if self.norm is not None:
             value, next_value = self.norm.denormalize(value), self.norm.denormalize(next_value)
-        advantage, target = estimate_advantage(
-            value,
-            next_value,
-            signals.reward,
-            signals.done,
-            signals.terminated,
-            gamma=config.gamma,
-            gae_lambda=config.gae_lambda,
-        )
+        advantage, target, counts = self._estimate(batch, value, next_value)
         batch.set(self.key("advantage"), advantage)
-        explained = explained_variance(value, target, signals.counted)
+        batch.set(self.key("value_counts"), counts.squeeze(-1))
+        explained = explained_variance(value, target, counts)
         if self.norm is not None:
             # once for all passes over the batch, so that the targets stand still
-            if signals.counted.any():
-                self.norm.update(target[signals.counted].unsqueeze(-1))
+            if counts.any():
+                self.norm.update(target[counts].unsqueeze(-1))
             target = self.norm.normalize(target)
         batch.set(self.key("value_target"), target)
         return {self.column("explained_variance"): explained}
+
+    def _values(self, batch: TensorDict) -> tuple[Tensor, Tensor]:
+        """The network's values of what was seen before and after every step of [N, T]."""
+        if not is_recurrent(self.network):
+            before, after = (self.network(data.copy()) for data in (batch, batch["next"]))
+            return before[self.key("state_value")], after[self.key("state_value")]
+        hidden, hidden_after = self.key("critic_hidden"), self.key("critic_hidden_after")
+        batch.set(hidden, self._remembered(batch))
+        seen = self.network(batch.copy())
+        # What follows the last step of an episode is valued with the memory of that episode.
+        following = batch["next"].copy().set(hidden, seen[hidden_after])
+        after = self.network(following.reshape(-1)).reshape(batch.shape)
+        batch[hidden][:, 1:] = seen[hidden_after][:, :-1]
+        self._memory = seen[hidden_after][:, -1]
+        return seen[self.key("state_value")], after[self.key("state_value")]
+
+    def _remembered(self, batch: TensorDict) -> Tensor:
+        """Room for the states before every step, of which the first is known."""
+        states = torch.zeros(
+            *self._shape(batch),
+            self.config.policy.gru.hidden_size,
+            device=batch[EPISODE_BEGINS].device,
+        )
+        if self._memory is not None:
+            states[:, 0] = self._memory
+        return states
+
+    @abstractmethod
+    def _shape(self, batch: TensorDict) -> torch.Size:
+        """Shape of the values of a batch [N, T], without their last dimension."""
 
 
 class TeamValue(ValueFunction):
     """The value of the whole team's shared return; it goes on while anybody is there.
 
-    As all groups receive the same reward, `group` may be any of them.
+    Args:
+        network, norm, config, group: see ValueFunction.
+        rewarded: any group; all receive the same reward.
     """
 
-    def key(self, name: str) -> NestedKey:
-        return name
+    def __init__(
+        self,
+        network: TensorDictModuleBase,
+        norm: ValueNorm | None,
+        config: RunConfig,
+        group: str | None,
+        rewarded: str,
+    ) -> None:
+        super().__init__(network, norm, config, group)
+        self._rewarded = rewarded
 
-    def column(self, metric: str) -> str:
-        return metric
+    def advantage_of(self, group: str, batch: TensorDict) -> tuple[Tensor, Tensor]:
+        active = batch[group, "active"].unsqueeze(-1)
+        return batch[self.key("advantage")].unsqueeze(-2).expand_as(active), active
 
-    def advantage_of(self, group: str, batch: TensorDict) -> Tensor:
-        n_agents = batch[group, "active"].shape[-1]
-        advantage = batch["advantage"].unsqueeze(-2)
-        return advantage.expand(*advantage.shape[:-2], n_agents, 1)
-
-    def signals(self, batch: TensorDict) -> Signals:
+    def _estimate(
+        self, batch: TensorDict, value: Tensor, next_value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         done = batch["next", "done"]
-        return Signals(
-            reward=batch["next", self.group, "reward"][..., 0, :],
-            done=done,
-            terminated=batch["next", "terminated"],
-            counted=torch.ones_like(done),
+        advantage, target = estimate_advantage(
+            value,
+            next_value,
+            batch["next", self._rewarded, "reward"][..., 0, :],
+            done,
+            batch["next", "terminated"],
+            gamma=self.config.loss.gamma,
+            gae_lambda=self.config.loss.gae_lambda,
         )
+        return advantage, target, torch.ones_like(done)
+
+    def _shape(self, batch: TensorDict) -> torch.Size:
+        return batch.shape
 
 
 class OwnValue(ValueFunction):
-    """Every agent's value of its own return, which ends when the agent leaves."""
+    """Every agent's value of its own return, along the steps in which it acts.
 
-    def key(self, name: str) -> NestedKey:
-        return (self.group, name)
+    Args:
+        network, norm, config, group: see ValueFunction.
+        turn_based: agents wait for their turns.
+    """
 
-    def column(self, metric: str) -> str:
-        return f"{metric}/{self.group}"
+    def __init__(
+        self,
+        network: TensorDictModuleBase,
+        norm: ValueNorm | None,
+        config: RunConfig,
+        group: str,
+        turn_based: bool,
+    ) -> None:
+        super().__init__(network, norm, config, group)
+        if turn_based:
+            self._waiting_discount = 1.0
+        elif config.environment.reward == "team":
+            # an agent that has left still has its share in what the others achieve
+            self._waiting_discount = config.loss.gamma
+        else:
+            self._waiting_discount = None
 
-    def advantage_of(self, group: str, batch: TensorDict) -> Tensor:
-        return batch[group, "advantage"]
+    def advantage_of(self, group: str, batch: TensorDict) -> tuple[Tensor, Tensor]:
+        return batch[group, "advantage"], batch[group, "value_counts"].unsqueeze(-1)
 
-    def signals(self, batch: TensorDict) -> Signals:
-        left = ~batch["next", self.group, "active"].unsqueeze(-1)
-        return Signals(
+    def _estimate(
+        self, batch: TensorDict, value: Tensor, next_value: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        active = batch[self.group, "active"].unsqueeze(-1)
+        signals = AgentSignals(
             reward=batch["next", self.group, "reward"],
-            done=left | batch["next", "done"].unsqueeze(-2),
-            terminated=left,
-            counted=batch[self.group, "active"].unsqueeze(-1),
+            active=active,
+            still_there=batch["next", self.group, "active"].unsqueeze(-1),
+            done=batch["next", "done"].unsqueeze(-2).expand_as(active),
+        )
+        return estimate_agent_advantage(
+            value,
+            next_value,
+            signals,
+            gamma=self.config.loss.gamma,
+            gae_lambda=self.config.loss.gae_lambda,
+            waiting_discount=self._waiting_discount,
         )
 
-    @property
-    def training_keys(self) -> list[NestedKey]:
-        return [*super().training_keys, (self.group, "active")]
+    def _shape(self, batch: TensorDict) -> torch.Size:
+        return batch[self.group, "active"].shape

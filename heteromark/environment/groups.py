@@ -39,6 +39,10 @@ class Group:
     masked: bool
 
     @property
+    def family(self) -> str:
+        return self.name
+
+    @property
     def is_discrete(self) -> bool:
         return isinstance(self.action_space, spaces.Discrete)
 

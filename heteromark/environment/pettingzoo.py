@@ -66,6 +66,8 @@ class PettingZooParallelEnv(EnvBase):
     ) -> None:
         super().__init__(device="cpu", batch_size=[num_envs])
         self._name = name
+        self.state_size = None
+        self.turn_based = False
         self._team_reward = team_reward
         self._envs = [make_env() for _ in range(num_envs)]
         if not isinstance(self._envs[0], ParallelEnv):

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from tensordict import NestedKey, TensorDictBase
 from torch import Tensor
+from torch.distributions import Distribution
 from torchrl.objectives import ClipPPOLoss
+
+
+def aggregate_log_ratio(log_ratio: Tensor, action_aggregation: str) -> Tensor:
+    """One log-ratio per action from those of its dimensions: [..., action_size] → [...].
+
+    Args:
+        action_aggregation: "prod", the ratio of the joint probability; or "mean" of the ratios,
+            which does not grow with the number of dimensions.
+    """
+    if action_aggregation == "mean":
+        return log_ratio.logsumexp(-1) - math.log(log_ratio.shape[-1])
+    return log_ratio.sum(-1)
 
 
 class HAPPOLoss(ClipPPOLoss):
@@ -15,6 +31,12 @@ class HAPPOLoss(ClipPPOLoss):
     The factor is the product of the probability ratios of all groups that this iteration has
     already updated; without gradient. As it is positive it commutes with the min:
     min(r·f·A, clip(r)·f·A) = f·min(r·A, clip(r)·A). So it is enough to scale the advantage.
+
+    Where the actor keeps the log-probabilities of an action's dimensions apart,
+    (..., n_agents, action_size), `aggregate_log_ratio` makes them one.
+
+    Args:
+        action_aggregation: "prod" or "mean", for such actors.
 
     Input, besides that of ClipPPOLoss:
         factor: [..., n_agents, 1], broadcastable to the advantage; key set by
@@ -29,6 +51,10 @@ class HAPPOLoss(ClipPPOLoss):
 
     default_keys = _AcceptedKeys
 
+    def __init__(self, *args: Any, action_aggregation: str = "prod", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.action_aggregation = action_aggregation
+
     def _maybe_normalize_advantage(
         self, advantage: Tensor, tensordict: TensorDictBase, *, update_norm: bool
     ) -> Tensor:
@@ -36,3 +62,15 @@ class HAPPOLoss(ClipPPOLoss):
             advantage, tensordict, update_norm=update_norm
         )
         return advantage * tensordict.get(self.tensor_keys.factor)
+
+    def _log_weight(self, tensordict: TensorDictBase, adv_shape: torch.Size) -> tuple:
+        log_weight, distribution, kl_approx, importance = super()._log_weight(tensordict, adv_shape)
+        if log_weight.dim() > len(adv_shape) + 1:
+            by_dimension = log_weight.squeeze(-1)
+            log_weight = aggregate_log_ratio(by_dimension, self.action_aggregation).unsqueeze(-1)
+            kl_approx = kl_approx.sum(-2)
+        return log_weight, distribution, kl_approx, importance
+
+    def _get_entropy(self, dist: Distribution, adv_shape: torch.Size) -> Tensor:
+        entropy = super()._get_entropy(dist, adv_shape)
+        return entropy.sum(-2) if entropy.dim() > len(adv_shape) + 1 else entropy

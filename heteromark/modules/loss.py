@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torchrl.modules import ProbabilisticActor
 from torchrl.objectives import ClipPPOLoss, LossModule
 from torchrl.objectives.multiagent import IPPOLoss, MAPPOLoss
 
 from heteromark.config.schema import LossConfig, RunConfig
+from heteromark.environment.groups import Group
 from heteromark.loss.happo import HAPPOLoss
 from heteromark.loss.value import ValueLoss
-from heteromark.modules.policy import Policies, is_centralised
+from heteromark.modules.policy import TEAM, Policies, override_of
 from heteromark.modules.registry import Registry
 
 ActorLossMaker = Callable[[LossConfig, ProbabilisticActor, str], LossModule]
@@ -30,13 +32,13 @@ class Losses:
 class LossFactory:
     """Creates the losses of a run."""
 
-    def create(self, config: RunConfig, policies: Policies) -> Losses:
-        """Losses that read the keys of their group and count active agents only."""
+    def create(self, config: RunConfig, policies: Policies, groups: Mapping[str, Group]) -> Losses:
+        """Losses that read the keys of their group and count only what an agent really did."""
         make_loss = ACTOR_LOSSES[config.loss_type]
         actors = {}
         for group, actor in policies.actors.items():
-            loss = make_loss(config.loss, actor, group)
-            loss.loss_mask_key = (group, "active")
+            loss = make_loss(_of_group(config.loss, groups[group]), actor, group)
+            loss.loss_mask_key = (group, "counts")
             actors[group] = loss
         critics = {}
         for name, critic in policies.critics.items():
@@ -47,22 +49,28 @@ class LossFactory:
                 huber_delta=config.loss.huber_delta,
                 clip_epsilon=config.loss.clip_epsilon if config.loss.clip_value else None,
             )
-            if is_centralised(config):
-                # the team has a value as long as anybody is there
-                loss.loss_mask_key = None
-            else:
-                loss.loss_mask_key = (name, "active")
+            loss.loss_mask_key = "value_counts" if name == TEAM else (name, "value_counts")
+            if name != TEAM:
+                entries = ("value_target", "value_before")
                 loss.set_keys(
-                    value=(name, "state_value"),
-                    value_target=(name, "value_target"),
-                    value_before=(name, "value_before"),
+                    value=(name, "state_value"), **{entry: (name, entry) for entry in entries}
                 )
             critics[name] = loss
         return Losses(actors, critics)
 
 
+def _of_group(loss: LossConfig, group: Group) -> LossConfig:
+    """The loss config with a group's overrides."""
+    override = override_of(loss.groups, group)
+    return loss.model_copy(update=override.model_dump(exclude_none=True)) if override else loss
+
+
 def _ppo_loss(
-    loss_class: type[ClipPPOLoss], config: LossConfig, actor: ProbabilisticActor, group: str
+    loss_class: type[ClipPPOLoss],
+    config: LossConfig,
+    actor: ProbabilisticActor,
+    group: str,
+    **options: Any,
 ) -> ClipPPOLoss:
     loss = loss_class(
         actor,
@@ -73,6 +81,7 @@ def _ppo_loss(
         normalize_advantage=False,
         # the parameters stay in the actor; swapping them in at each call costs as much as the loss
         functional=False,
+        **options,
     )
     loss.set_keys(
         advantage=(group, "advantage"),
@@ -84,7 +93,7 @@ def _ppo_loss(
 
 @ACTOR_LOSSES.register("happo")
 def _happo(config: LossConfig, actor: ProbabilisticActor, group: str) -> LossModule:
-    loss = _ppo_loss(HAPPOLoss, config, actor, group)
+    loss = _ppo_loss(HAPPOLoss, config, actor, group, action_aggregation=config.action_aggregation)
     loss.set_keys(factor=(group, "factor"))
     return loss
 

@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons over agents; plain modules that know no TensorDict."""
+"""Networks over agents; plain modules that know no TensorDict."""
 
 from __future__ import annotations
 
@@ -10,18 +10,7 @@ import torch
 from torch import Tensor, nn
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU}
-
-
-class AgentLinear(nn.Module):
-    """One linear layer per agent: [..., n_agents, in_features] → [..., n_agents, out_features]."""
-
-    def __init__(self, n_agents: int, in_features: int, out_features: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(n_agents, out_features, in_features))
-        self.bias = nn.Parameter(torch.zeros(n_agents, out_features))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return torch.einsum("...ai,aoi->...ao", inputs, self.weight) + self.bias
+_HIDDEN_GAIN = math.sqrt(2)
 
 
 def make_mlp(
@@ -31,7 +20,6 @@ def make_mlp(
     activation: str,
     *,
     head_gain: float,
-    n_agents: int | None = None,
 ) -> nn.Sequential:
     """A perceptron over the last dimension, orthogonally initialised, biases zero.
 
@@ -41,33 +29,76 @@ def make_mlp(
         head_gain: gain of the last layer; 0.01 starts a policy near uniform. Hidden layers have
             gain sqrt(2). (Andrychowicz et al., What Matters for On-Policy Deep Actor-Critic
             Methods?, ICLR 2021.)
-        n_agents: give each of n agents weights of its own; by default all share one set.
     """
-    widths = [in_features, *hidden_sizes, out_features]
-    layers: list[nn.Module] = []
-    for i, (width_in, width_out) in enumerate(itertools.pairwise(widths)):
-        last = i == len(hidden_sizes)
-        if n_agents is None:
-            layer: nn.Module = nn.Linear(width_in, width_out)
-            weights = [layer.weight]
+    layers = _hidden_layers([in_features, *hidden_sizes], activation)
+    return nn.Sequential(*layers, _linear(hidden_sizes[-1], out_features, head_gain))
+
+
+class RecurrentNetwork(nn.Module):
+    """A perceptron, then a gated recurrent unit, then a linear head.
+
+    Args:
+        in_features, out_features, hidden_sizes, activation, head_gain: see `make_mlp`.
+        hidden_size: numbers of the recurrent state.
+
+    Source: Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        hidden_sizes: Sequence[int],
+        activation: str,
+        *,
+        head_gain: float,
+        hidden_size: int,
+    ) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.body = nn.Sequential(*_hidden_layers([in_features, *hidden_sizes], activation))
+        self.cell = nn.GRUCell(hidden_sizes[-1], hidden_size)
+        for weight in (self.cell.weight_ih, self.cell.weight_hh):
+            nn.init.orthogonal_(weight)
+        for bias in (self.cell.bias_ih, self.cell.bias_hh):
+            nn.init.zeros_(bias)
+        self.head = _linear(hidden_size, out_features, head_gain)
+
+    def forward(self, inputs: Tensor, hidden: Tensor, step_count: Tensor) -> tuple[Tensor, Tensor]:
+        """One step, or a sequence of steps at once; memory is lost where an episode begins.
+
+        Args:
+            inputs: a step [B, *agents, in_features], or a sequence [B, T, *agents, in_features].
+            hidden: the state before: [B, *agents, hidden_size]; of a sequence
+                [B, T, *agents, hidden_size], of which only the first step's is used.
+            step_count: [B, 1] or [B, T, 1], steps of the episode so far; 0 where it begins.
+
+        Returns:
+            outputs [..., out_features], and the states after each step, shaped as `hidden`.
+        """
+        features = self.body(inputs)
+        if step_count.dim() == 2:
+            after = self._advance(features, hidden, step_count)
         else:
-            layer = AgentLinear(n_agents, width_in, width_out)
-            weights = list(layer.weight.detach())
-        for weight in weights:
-            nn.init.orthogonal_(weight, head_gain if last else math.sqrt(2))
-        nn.init.zeros_(layer.bias)
-        layers.append(layer)
-        if not last:
-            layers.append(_ACTIVATIONS[activation]())
-    return nn.Sequential(*layers)
+            state, states = hidden[:, 0], []
+            for t in range(features.shape[1]):
+                state = self._advance(features[:, t], state, step_count[:, t])
+                states.append(state)
+            after = torch.stack(states, dim=1)
+        return self.head(after), after
+
+    def _advance(self, features: Tensor, hidden: Tensor, step_count: Tensor) -> Tensor:
+        begins = (step_count == 0).reshape(-1, *[1] * (hidden.dim() - 1))
+        hidden = torch.where(begins, 0.0, hidden)
+        return self.cell(features.flatten(0, -2), hidden.flatten(0, -2)).view_as(hidden)
 
 
 class JointObservation(nn.Module):
-    """Concatenates what all agents of all groups see.
+    """All agents' observations side by side, for a centralised critic.
 
-    Takes the observations [..., n_g, size_g] of every group, then the flags [..., n_g] of every
-    group that say which agents are there. What absent agents "see" is replaced by zeros, so it
-    cannot reach a value. Returns [..., sum of n_g * size_g].
+    The inputs are the observations [..., n_g, size_g] of every group, then the flags [..., n_g] of
+    every group that say which agents are there. What absent agents "see" is replaced by zeros, so
+    it cannot reach a value. Returns [..., sum of n_g * size_g].
     """
 
     def forward(self, *observations_then_active: Tensor) -> Tensor:
@@ -79,3 +110,17 @@ class JointObservation(nn.Module):
             )
         ]
         return torch.cat(seen, dim=-1)
+
+
+def _hidden_layers(widths: Sequence[int], activation: str) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for width_in, width_out in itertools.pairwise(widths):
+        layers += [_linear(width_in, width_out, _HIDDEN_GAIN), _ACTIVATIONS[activation]()]
+    return layers
+
+
+def _linear(in_features: int, out_features: int, gain: float) -> nn.Linear:
+    layer = nn.Linear(in_features, out_features)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -4,24 +4,83 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
-from tensordict.nn import TensorDictModule, TensorDictSequential
-from torch import nn
+from tensordict import NestedKey
+from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
+from torchrl.data.tensor_specs import Composite, Unbounded
+from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.envs.transforms import TensorDictPrimer
 from torchrl.modules import MaskedCategorical, ProbabilisticActor, TanhNormal
 from torchrl.modules.distributions import NormalParamExtractor
 
-from heteromark.config.schema import PolicyConfig, PolicyOverride, RunConfig
+from heteromark.config.schema import PolicyOverride, RunConfig
 from heteromark.environment.groups import Group
-from heteromark.modules.networks import JointObservation, make_mlp
+from heteromark.modules.networks import JointObservation, RecurrentNetwork, make_mlp
 from heteromark.modules.registry import Registry
 
 _CENTRALISED_LOSSES = frozenset({"happo", "mappo"})
+EPISODE_BEGINS = "step_count"  # the entry of a batch that is 0 there
 
 TEAM = "team"  # name of the one centralised critic
 
-PolicyMaker = Callable[[PolicyConfig, Group], ProbabilisticActor]
-POLICIES: Registry[PolicyMaker] = Registry("policy_type")
+Override = TypeVar("Override")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What a network has to do, and how it is built.
+
+    Attributes:
+        in_key: entry of a batch that it reads, [..., in_features].
+        out_key: entry that it writes, [..., out_features].
+        memory_keys: for networks that remember: where the state before a step is read, and where
+            the state after it is written, [..., memory_size].
+        head_gain: gain of the last layer.
+        hidden_sizes: widths of the hidden layers.
+        activation: tanh, relu or elu, between them.
+        memory_size: numbers of a recurrent state.
+    """
+
+    in_key: NestedKey
+    out_key: NestedKey
+    memory_keys: tuple[NestedKey, NestedKey]
+    in_features: int
+    out_features: int
+    head_gain: float
+    hidden_sizes: list[int]
+    activation: str
+    memory_size: int
+
+
+POLICIES: Registry[Callable[[NetworkSpec], TensorDictModuleBase]] = Registry("policy_type")
+
+
+@POLICIES.register("mlp")
+def _mlp(spec: NetworkSpec) -> TensorDictModuleBase:
+    network = make_mlp(
+        spec.in_features,
+        spec.out_features,
+        spec.hidden_sizes,
+        spec.activation,
+        head_gain=spec.head_gain,
+    )
+    return TensorDictModule(network, [spec.in_key], [spec.out_key])
+
+
+@POLICIES.register("gru")
+def _gru(spec: NetworkSpec) -> TensorDictModuleBase:
+    network = RecurrentNetwork(
+        spec.in_features,
+        spec.out_features,
+        spec.hidden_sizes,
+        spec.activation,
+        head_gain=spec.head_gain,
+        hidden_size=spec.memory_size,
+    )
+    before, after = spec.memory_keys
+    return TensorDictModule(network, [spec.in_key, before, EPISODE_BEGINS], [spec.out_key, after])
 
 
 @dataclass(frozen=True)
@@ -30,89 +89,161 @@ class Policies:
 
     Attributes:
         actors: by group; reads (group, "observation"), writes (group, "action") [..., n] or
-            [..., n, action_size] and (group, "action_log_prob") [..., n].
-        critics: by group, writing (group, "state_value") [..., n, 1]; or one centralised critic
-            called "team", writing "state_value" [..., 1] at the root. Values are in normalised
-            units where the run normalises values.
+            [..., n, action_size] and (group, "action_log_prob") [..., n]; with
+            `loss.action_aggregation: mean` a continuous action's log-prob is [..., n, action_size].
+        critics: by group, writing (group, "state_value"), [..., n, 1] for the agents' own values or
+            [..., 1] for a centralised one; or one centralised critic called "team", writing
+            "state_value" [..., 1] at the root. Values are in normalised units where the run
+            normalises values.
     """
 
     actors: dict[str, ProbabilisticActor]
-    critics: dict[str, TensorDictModule]
+    critics: dict[str, TensorDictModuleBase]
 
 
 def is_centralised(config: RunConfig) -> bool:
-    """One critic sees all agents and values the team; else every agent has a value of its own."""
+    """The critic sees all agents and values the team; else every agent has a value of its own."""
     return config.loss_type in _CENTRALISED_LOSSES
+
+
+def is_recurrent(network: TensorDictModuleBase) -> bool:
+    """Whether a network remembers: it is then trained on sequences rather than single frames."""
+    return EPISODE_BEGINS in network.in_keys
 
 
 class PolicyFactory:
     """Creates the actors and critics of a run."""
 
-    def create(self, config: RunConfig, groups: Mapping[str, Group]) -> Policies:
+    def create(
+        self, config: RunConfig, groups: Mapping[str, Group], state_size: int | None = None
+    ) -> Policies:
         """Networks for every group of the environment, on the CPU.
 
+        Args:
+            config: the run.
+            groups: the environment's.
+            state_size: numbers in the environment's global state; None: it gives none.
+
         Raises:
-            ValueError: `policy.groups` names a group that the environment does not have.
+            ValueError: an override names a group that the environment does not have, or the critic
+                is to see a state that the environment does not give.
         """
-        policy = config.policy
-        if unknown := sorted(set(policy.groups) - set(groups)):
-            raise ValueError(
-                f"policy.groups names {', '.join(unknown)}, which environment "
-                f"{config.environment.name!r} does not have; its groups are {', '.join(groups)}"
-            )
-        make_actor = POLICIES[config.policy_type]
-        actors = {name: make_actor(policy, group) for name, group in groups.items()}
-        if is_centralised(config):
-            critics = {TEAM: _team_critic(policy, groups)}
+        require_groups(config, groups)
+        actors = {name: _actor(config, group) for name, group in groups.items()}
+        if not is_centralised(config):
+            critics = {name: _own_critic(config, group) for name, group in groups.items()}
+        elif config.policy.critic == "group":
+            critics = {
+                name: _centralised_critic(config, groups, state_size, group)
+                for name, group in groups.items()
+            }
         else:
-            critics = {name: _own_critic(policy, group) for name, group in groups.items()}
+            critics = {TEAM: _centralised_critic(config, groups, state_size, None)}
         return Policies(actors, critics)
 
 
-@POLICIES.register("mlp")
-def _mlp_actor(policy: PolicyConfig, group: Group) -> ProbabilisticActor:
-    hidden_sizes, activation = _architecture(policy, group)
-    name = group.name
-    network = make_mlp(
+def override_of(overrides: Mapping[str, Override], group: Group) -> Override | None:
+    """What a section of the config says of a group, or of the one that it was split from."""
+    return overrides.get(group.name, overrides.get(group.family))
+
+
+def require_groups(config: RunConfig, groups: Mapping[str, Group]) -> None:
+    """Refuse overrides for groups that do not exist.
+
+    Raises:
+        ValueError: it names the section, the unknown groups, and those that there are.
+    """
+    known = {group.family for group in groups.values()} | set(groups)
+    for section in ("policy", "loss", "optimizer"):
+        if unknown := sorted(set(getattr(config, section).groups) - known):
+            raise ValueError(
+                f"{section}.groups names {', '.join(unknown)}, which environment "
+                f"{config.environment.name!r} does not have; its groups are {', '.join(groups)}"
+            )
+
+
+def with_memory(
+    environment: EnvBase, actors: Mapping[str, TensorDictModuleBase], memory_size: int
+) -> EnvBase:
+    """An environment that carries what the actors remember from one step to the next.
+
+    Recurrent actors find (group, "hidden") [N, n, memory_size] there; without any, it is the
+    environment itself.
+    """
+    copies = environment.batch_size[0]
+    primers = Composite(shape=[copies])
+    for name, group in environment.groups.items():
+        if is_recurrent(actors[name]):
+            hidden = Unbounded((copies, len(group.agents), memory_size))
+            primers[name] = Composite(hidden=hidden, shape=[copies])
+    if primers.is_empty():
+        return environment
+    return TransformedEnv(environment, TensorDictPrimer(primers))
+
+
+def _network(
+    config: RunConfig,
+    group: Group | None,
+    in_key: NestedKey,
+    out_key: NestedKey,
+    memory_keys: tuple[NestedKey, NestedKey],
+    in_features: int,
+    out_features: int,
+    *,
+    head_gain: float,
+    is_critic: bool = False,
+) -> TensorDictModuleBase:
+    """A network as the config has it for a group; None: for the whole team."""
+    policy = config.policy
+    override = (group and override_of(policy.groups, group)) or PolicyOverride()
+    hidden_sizes = override.hidden_sizes or policy.hidden_sizes
+    if is_critic and policy.critic_hidden_sizes:
+        hidden_sizes = policy.critic_hidden_sizes
+    return POLICIES[override.policy_type or config.policy_type](
+        NetworkSpec(
+            in_key,
+            out_key,
+            memory_keys,
+            in_features,
+            out_features,
+            head_gain,
+            hidden_sizes,
+            override.activation or policy.activation,
+            policy.gru.hidden_size,
+        )
+    )
+
+
+def _actor(config: RunConfig, group: Group) -> ProbabilisticActor:
+    name, continuous = group.name, not group.is_discrete
+    parameters = (name, "parameters" if continuous else "logits")
+    network = _network(
+        config,
+        group,
+        (name, "observation"),
+        parameters,
+        ((name, "hidden"), ("next", name, "hidden")),
         group.observation_size,
-        group.action_size if group.is_discrete else 2 * group.action_size,
-        hidden_sizes,
-        activation,
+        2 * group.action_size if continuous else group.action_size,
         head_gain=0.01,
-        n_agents=None if policy.share_policy_params else len(group.agents),
     )
     common = {
         "out_keys": [(name, "action")],
         "return_log_prob": True,
         "log_prob_key": (name, "action_log_prob"),
     }
-    observation = [(name, "observation")]
-    if not group.is_discrete:
-        low, high = (
-            torch.as_tensor(bound, dtype=torch.float32)
-            for bound in (group.action_space.low, group.action_space.high)
-        )
-        parameters = [(name, "loc"), (name, "scale")]
-        return ProbabilisticActor(
-            TensorDictModule(
-                nn.Sequential(network, NormalParamExtractor()), observation, parameters
-            ),
-            in_keys={"loc": parameters[0], "scale": parameters[1]},
-            distribution_class=TanhNormal,
-            distribution_kwargs={"low": low, "high": high},
-            **common,
-        )
-    logits = TensorDictModule(network, observation, [(name, "logits")])
+    if continuous:
+        return _continuous_actor(config, group, network, parameters, common)
     if group.masked:
         return ProbabilisticActor(
-            logits,
-            in_keys={"logits": (name, "logits"), "mask": (name, "action_mask")},
+            network,
+            in_keys={"logits": parameters, "mask": (name, "action_mask")},
             distribution_class=MaskedCategorical,
             **common,
         )
     return ProbabilisticActor(
-        logits,
-        in_keys={"logits": (name, "logits")},
+        network,
+        in_keys={"logits": parameters},
         distribution_class=torch.distributions.Categorical,
         # the algorithm checks the weights once per iteration, which is far cheaper
         distribution_kwargs={"validate_args": False},
@@ -120,39 +251,67 @@ def _mlp_actor(policy: PolicyConfig, group: Group) -> ProbabilisticActor:
     )
 
 
-def _architecture(policy: PolicyConfig, group: Group) -> tuple[list[int], str]:
-    """A group's hidden layer sizes and activation."""
-    override = policy.groups.get(group.name, PolicyOverride())
-    return override.hidden_sizes or policy.hidden_sizes, override.activation or policy.activation
-
-
-def _critic_mlp(
-    policy: PolicyConfig, in_features: int, hidden: list[int], activation: str
-) -> nn.Module:
-    return make_mlp(in_features, 1, policy.critic_hidden_sizes or hidden, activation, head_gain=1.0)
-
-
-def _own_critic(policy: PolicyConfig, group: Group) -> TensorDictModule:
-    """Values each agent's own observation; the group's agents share it."""
-    return TensorDictModule(
-        _critic_mlp(policy, group.observation_size, *_architecture(policy, group)),
-        in_keys=[(group.name, "observation")],
-        out_keys=[(group.name, "state_value")],
+def _continuous_actor(
+    config: RunConfig,
+    group: Group,
+    network: TensorDictModuleBase,
+    parameters: NestedKey,
+    common: dict[str, Any],
+) -> ProbabilisticActor:
+    """A normal distribution, squashed by tanh into the bounds of the action space."""
+    loc, scale = (group.name, "loc"), (group.name, "scale")
+    low, high = (
+        torch.as_tensor(bound, dtype=torch.float32)
+        for bound in (group.action_space.low, group.action_space.high)
+    )
+    keeps_dimensions = config.loss_type == "happo" and config.loss.action_aggregation == "mean"
+    return ProbabilisticActor(
+        TensorDictSequential(
+            network, TensorDictModule(NormalParamExtractor(), [parameters], [loc, scale])
+        ),
+        in_keys={"loc": loc, "scale": scale},
+        distribution_class=TanhNormal,
+        distribution_kwargs={"low": low, "high": high, "event_dims": 0 if keeps_dimensions else 1},
+        **common,
     )
 
 
-def _team_critic(policy: PolicyConfig, groups: Mapping[str, Group]) -> TensorDictModule:
-    """Values the team's shared return from what all agents see together."""
-    joint_size = sum(len(group.agents) * group.observation_size for group in groups.values())
+def _own_critic(config: RunConfig, group: Group) -> TensorDictModuleBase:
+    """Values each agent's own observation; the group's agents share it."""
+    return _critic(config, group, (group.name, "observation"), group.observation_size)
+
+
+def _centralised_critic(
+    config: RunConfig, groups: Mapping[str, Group], state_size: int | None, group: Group | None
+) -> TensorDictModuleBase:
+    """Values the team's shared return from the state, or from what all agents see together."""
+    sees = config.policy.critic_input
+    if sees == "state" and state_size is None:
+        raise ValueError(
+            f"policy.critic_input is state, but environment {config.environment.name!r} gives "
+            "none; set environment.state=true, or policy.critic_input=observations"
+        )
+    if sees != "observations" and state_size is not None:
+        return _critic(config, group, "state", state_size)
+    joint_size = sum(len(each.agents) * each.observation_size for each in groups.values())
     return TensorDictSequential(
         TensorDictModule(
             JointObservation(),
-            in_keys=[(g, "observation") for g in groups] + [(g, "active") for g in groups],
+            in_keys=[(name, "observation") for name in groups]
+            + [(name, "active") for name in groups],
             out_keys=["joint_observation"],
         ),
-        TensorDictModule(
-            _critic_mlp(policy, joint_size, policy.hidden_sizes, policy.activation),
-            in_keys=["joint_observation"],
-            out_keys=["state_value"],
-        ),
+        _critic(config, group, "joint_observation", joint_size),
+    )
+
+
+def _critic(
+    config: RunConfig, group: Group | None, in_key: NestedKey, in_features: int
+) -> TensorDictModuleBase:
+    value, before, after = (
+        (group.name, entry) if group else entry
+        for entry in ("state_value", "critic_hidden", "critic_hidden_after")
+    )
+    return _network(
+        config, group, in_key, value, (before, after), in_features, 1, head_gain=1.0, is_critic=True
     )

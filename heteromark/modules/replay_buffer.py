@@ -2,33 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 
 import torch
-from torchrl.data import LazyTensorStorage, ReplayBuffer, SamplerWithoutReplacement
+from tensordict.nn import TensorDictModuleBase
+from torchrl.data import (
+    LazyMemmapStorage,
+    LazyTensorStorage,
+    ReplayBuffer,
+    SamplerWithoutReplacement,
+)
 
 from heteromark.config.schema import RunConfig
+from heteromark.modules.policy import is_recurrent
 from heteromark.modules.registry import Registry
 
-BUFFERS: Registry[Callable[[int, int, torch.device], ReplayBuffer]] = Registry("buffer_type")
+BufferMaker = Callable[[int, int, torch.device], ReplayBuffer]
+BUFFERS: Registry[BufferMaker] = Registry("buffer_type")
 
 
 class ReplayBufferFactory:
     """Creates one buffer per network, so that each holds only what its network is trained on."""
 
     def create(
-        self, config: RunConfig, names: Iterable[str], device: torch.device
+        self, config: RunConfig, networks: Mapping[str, TensorDictModuleBase], device: torch.device
     ) -> dict[str, ReplayBuffer]:
-        """Buffers for one batch of frames, which iterate over it once in shuffled minibatches."""
+        """Buffers for one batch, which iterate over it once in shuffled minibatches.
+
+        A minibatch is made of frames, or for a recurrent network of sequences with as many frames.
+        """
         make_buffer = BUFFERS[config.buffer_type]
-        capacity, size = config.collector.frames_per_batch, config.replay_buffer.minibatch_size
-        return {name: make_buffer(capacity, size, device) for name in names}
+        buffers = {}
+        for name, network in networks.items():
+            frames = config.policy.gru.chunk_length if is_recurrent(network) else 1
+            capacity = config.collector.frames_per_batch // frames
+            size = config.replay_buffer.minibatch_size // frames
+            buffers[name] = make_buffer(capacity, size, device)
+        return buffers
 
 
 @BUFFERS.register("tensor")
-def _tensor_buffer(capacity: int, minibatch_size: int, device: torch.device) -> ReplayBuffer:
+def _tensor(capacity: int, minibatch_size: int, device: torch.device) -> ReplayBuffer:
     return ReplayBuffer(
         storage=LazyTensorStorage(capacity, device=device),
         sampler=SamplerWithoutReplacement(),
         batch_size=minibatch_size,
+    )
+
+
+@BUFFERS.register("memmap")
+def _memmap(capacity: int, minibatch_size: int, device: torch.device) -> ReplayBuffer:
+    """On disk, in the temporary folder, for batches that do not fit into memory."""
+    return ReplayBuffer(
+        storage=LazyMemmapStorage(capacity),
+        sampler=SamplerWithoutReplacement(),
+        batch_size=minibatch_size,
+        transform=lambda minibatch: minibatch.to(device),
     )

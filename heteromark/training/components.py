@@ -17,7 +17,7 @@ from heteromark.modules.collector import CollectorFactory, SyncCollector
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory
-from heteromark.modules.policy import PolicyFactory
+from heteromark.modules.policy import PolicyFactory, with_memory
 from heteromark.modules.replay_buffer import ReplayBufferFactory
 from heteromark.training.random_state import seed_everything
 
@@ -63,21 +63,24 @@ class ComponentFactory:
         seed_everything(config.seed)
         torch.set_num_threads(config.training.num_threads)
         environment = EnvironmentFactory().create(config)
-        policies = PolicyFactory().create(config, environment.groups)
+        groups = environment.groups
+        policies = PolicyFactory().create(config, groups, environment.state_size)
         for network in (*policies.actors.values(), *policies.critics.values()):
             network.to(device)
         norms = policies.critics if config.loss.normalize_value else ()
         optimizers = OptimizerFactory()
         buffers = ReplayBufferFactory()
+        environment = with_memory(environment, policies.actors, config.policy.gru.hidden_size)
         learner = Learner(
-            groups=environment.groups,
+            groups=groups,
             policies=policies,
-            losses=LossFactory().create(config, policies),
-            actor_optimizers=optimizers.create(config, policies.actors),
-            critic_optimizers=optimizers.create(config, policies.critics),
+            losses=LossFactory().create(config, policies, groups),
+            actor_optimizers=optimizers.create_for_actors(config, policies.actors, groups),
+            critic_optimizers=optimizers.create_for_critics(config, policies.critics),
             actor_buffers=buffers.create(config, policies.actors, device),
             critic_buffers=buffers.create(config, policies.critics, device),
             value_norms={name: PopArtValueNorm(shape=1, device=device) for name in norms},
+            turn_based=environment.turn_based,
         )
         return Components(
             environment=environment,

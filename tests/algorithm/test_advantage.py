@@ -6,9 +6,12 @@ import math
 
 import pytest
 import torch
+from torchrl.objectives.value.functional import vec_generalized_advantage_estimate
 
 from heteromark.algorithm.advantage import (
+    AgentSignals,
     estimate_advantage,
+    estimate_agent_advantage,
     explained_variance,
     normalize_per_agent,
 )
@@ -28,9 +31,89 @@ def by_hand(value, next_value, reward, done, terminated):
     return advantages
 
 
-@pytest.mark.parametrize("shape", [(3, 17, 1), (3, 17, 2, 1)], ids=["team", "agents"])
-def test_it_equals_the_loop(shape):
+def by_transition(value, next_value, reward, active, still_there, done, wait):
+    """One agent, as lists; every own step with the transition that begins there, or None."""
+    steps, leaves = len(value), wait is None
+    wait = 1.0 if leaves else wait
+    advantages = [None] * steps
+    for t in reversed(range(steps)):
+        if not active[t]:
+            continue
+        gained, weight, follows, known, trace = 0.0, 1.0, 0.0, True, 0.0
+        for s in range(t, steps):
+            gained += weight * reward[s]
+            if done[s] or (leaves and not still_there[s]):
+                follows = next_value[s] if still_there[s] else 0.0
+                break
+            if s == steps - 1:
+                known = still_there[s]
+                follows = next_value[s]
+                break
+            if active[s + 1]:
+                follows, trace = value[s + 1], advantages[s + 1] or 0.0
+                break
+            weight *= wait
+        if known:
+            delta = gained + GAMMA * weight * follows - value[t]
+            advantages[t] = delta + GAMMA * LAMBDA * weight * trace
+    return advantages
+
+
+@pytest.mark.parametrize("wait", [None, 1.0, GAMMA], ids=["leaves", "by turns", "team"])
+@pytest.mark.parametrize("presence", [1.0, 0.5])
+def test_agents_equal_a_loop_over_transitions(wait, presence):
     torch.manual_seed(0)
+    shape = (4, 23, 3, 1)
+    value, next_value, reward = torch.randn(3, *shape)
+    done = (torch.rand(4, 23, 1, 1) < 0.15).expand(shape)
+    active = torch.rand(shape) < presence
+    # after a step that ends nothing, whoever acts next is there
+    still_there = torch.rand(shape) < presence
+    still_there[:, :-1] = torch.where(done[:, :-1], still_there[:, :-1], active[:, 1:])
+    if presence == 1:
+        still_there = still_there & ~(done & (torch.rand(shape) < 0.5))
+    # what is seen after a step that ends nothing is what is seen before the next
+    next_value[:, :-1] = torch.where(done[:, :-1], next_value[:, :-1], value[:, 1:])
+    signals = AgentSignals(reward, active, still_there, done)
+    advantage, target, counts = estimate_agent_advantage(
+        value, next_value, signals, gamma=GAMMA, gae_lambda=LAMBDA, waiting_discount=wait
+    )
+    everything = (value, next_value, reward, active, still_there, done)
+    for i in range(4):
+        for k in range(3):
+            expected = by_transition(*(x[i, :, k, 0].tolist() for x in everything), wait)
+            for t, by_loop in enumerate(expected):
+                assert counts[i, t, k, 0] == (by_loop is not None)
+                assert float(advantage[i, t, k, 0]) == pytest.approx(by_loop or 0.0, abs=1e-4)
+    torch.testing.assert_close(target, torch.where(counts, advantage + value, 0.0))
+    if presence == 1:
+        terminated = done & ~still_there
+        whole = [x.transpose(1, 2) for x in (value, next_value, reward, done, terminated)]
+        plain, _ = vec_generalized_advantage_estimate(GAMMA, LAMBDA, *whole)
+        torch.testing.assert_close(advantage, plain.transpose(1, 2), rtol=1e-4, atol=1e-5)
+
+
+def test_an_agents_absent_data_changes_nothing():
+    torch.manual_seed(0)
+    shape = (2, 9, 2, 1)
+    value, next_value = torch.randn(2, *shape)
+    active = torch.rand(shape) < 0.6
+    still_there = torch.cat([active[:, 1:], torch.rand(2, 1, 2, 1) < 0.6], dim=1)
+    done = torch.zeros(shape, dtype=torch.bool)
+    signals = AgentSignals(torch.randn(shape), active, still_there, done)
+    settings = {"gamma": GAMMA, "gae_lambda": LAMBDA, "waiting_discount": 1.0}
+    clean = estimate_agent_advantage(value, next_value, signals, **settings)
+    value = torch.where(active, value, torch.nan)
+    next_value = torch.where(still_there, next_value, torch.nan)
+    for before, after in zip(
+        clean, estimate_agent_advantage(value, next_value, signals, **settings), strict=True
+    ):
+        assert (before == after).all()
+
+
+def test_a_team_equals_the_loop():
+    torch.manual_seed(0)
+    shape = (3, 17, 1)
     value, next_value, reward = torch.randn(3, *shape)
     terminated = torch.rand(shape) < 0.15
     done = terminated | (torch.rand(shape) < 0.15)

@@ -127,3 +127,50 @@ def test_later_groups_are_trained_on_what_earlier_ones_changed(monkeypatch):
 def test_agents_with_rewards_of_their_own_are_no_team():
     with pytest.raises(ValueError, match="HAPPO optimises a return that all agents share"):
         collected(environment__reward="individual")
+
+
+@pytest.mark.parametrize("aggregation", ["prod", "mean"])
+def test_the_dimensions_of_a_continuous_action_make_one_ratio(aggregation):
+    algorithm, batch = collected(
+        environment__task="mpe2.simple_spread_v3:parallel_env",
+        environment__kwargs={"continuous_actions": True},
+        loss__action_aggregation=aggregation,
+        loss__entropy_coef=0.0,
+        loss__agent_order="fixed",
+    )
+    (group,) = algorithm.learner.groups
+    actor = algorithm.learner.policies.actors[group]
+    algorithm.reset_factor(batch)
+    remember_log_prob(algorithm, batch, group)
+    before = by_dimension(actor, batch, group)
+    nudge(actor)
+    by_dim = (by_dimension(actor, batch, group) - before).exp()
+    ratio = by_dim.prod(-1) if aggregation == "prod" else by_dim.mean(-1)
+    algorithm.update_factor(batch, group)
+    factor = algorithm.get_factor_for_agent(group)[..., 0, 0]
+    torch.testing.assert_close(factor, ratio.prod(-1))
+
+    batch.set((group, "advantage"), torch.randn(2, 32, 3, 1))
+    batch.set((group, "factor"), torch.rand(2, 32, 3, 1))
+    batch.set((group, "counts"), batch[group, "active"])
+    loss = algorithm.learner.losses.actors[group](batch.reshape(-1))
+    advantage = batch[group, "advantage"].squeeze(-1)
+    surrogate = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+    expected = -(batch[group, "factor"].squeeze(-1) * surrogate).mean()
+    torch.testing.assert_close(loss["loss_objective"], expected)
+
+
+def by_dimension(actor, batch, group):
+    """Log-probabilities of a squashed normal's dimensions, worked out from its parameters."""
+    with torch.no_grad():
+        parameters = actor.get_dist_params(batch.copy())
+    normal = torch.distributions.Normal(parameters[group, "loc"], parameters[group, "scale"])
+    squashed = torch.distributions.TransformedDistribution(
+        normal,
+        [
+            torch.distributions.TanhTransform(),
+            torch.distributions.AffineTransform(0.5, 0.5),  # into the box [0, 1]
+        ],
+    )
+    inside = batch[group, "action"].clamp(1e-6, 1 - 1e-6)
+    return squashed.log_prob(inside)

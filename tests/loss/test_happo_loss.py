@@ -21,8 +21,9 @@ def setting():
     """Losses, actor and a batch of archers on which new and old policy differ."""
     torch.manual_seed(0)
     config = make_config(environment__task="toy_environments:ToyBattle", algorithm="HAPPO")
-    policies = PolicyFactory().create(config, EnvironmentFactory().create(config).groups)
-    losses = LossFactory().create(config, policies)
+    groups = EnvironmentFactory().create(config).groups
+    policies = PolicyFactory().create(config, groups)
+    losses = LossFactory().create(config, policies, groups)
     shape = (ROWS, AGENTS)
     mask = torch.rand(*shape, 4) > 0.3
     mask[..., 0] = True
@@ -31,7 +32,9 @@ def setting():
             "archer": {
                 "observation": torch.randn(*shape, 4),
                 "action_mask": mask,
-                "active": torch.rand(shape) > 0.3,
+                "active": (counts := torch.rand(shape) > 0.3),
+                "counts": counts,
+                "value_counts": counts,
                 "advantage": torch.randn(*shape, 1),
                 "factor": torch.ones(*shape, 1),
             }
@@ -53,7 +56,7 @@ def clip_ppo(actor):
         action=("archer", "action"),
         sample_log_prob=("archer", "action_log_prob"),
     )
-    loss.loss_mask_key = ("archer", "active")
+    loss.loss_mask_key = ("archer", "counts")
     return loss
 
 
@@ -83,8 +86,9 @@ def test_an_inactive_agents_data_changes_nothing(setting, algorithm):
     _, _, batch = setting
     config = make_config(environment__task="toy_environments:ToyBattle", algorithm=algorithm)
     torch.manual_seed(0)
-    policies = PolicyFactory().create(config, EnvironmentFactory().create(config).groups)
-    loss = LossFactory().create(config, policies).actors["archer"]
+    groups = EnvironmentFactory().create(config).groups
+    policies = PolicyFactory().create(config, groups)
+    loss = LossFactory().create(config, policies, groups).actors["archer"]
 
     def measure(data):
         loss.zero_grad()
@@ -112,8 +116,9 @@ def test_the_critics_loss_counts_active_agents_only(setting):
         loss__huber_delta=0.7,
         loss__clip_epsilon=0.1,
     )
-    policies = PolicyFactory().create(config, EnvironmentFactory().create(config).groups)
-    loss = LossFactory().create(config, policies).critics["archer"]
+    groups = EnvironmentFactory().create(config).groups
+    policies = PolicyFactory().create(config, groups)
+    loss = LossFactory().create(config, policies, groups).critics["archer"]
     batch["archer", "value_target"] = torch.randn(ROWS, AGENTS, 1)
     value = policies.critics["archer"](batch.copy())["archer", "state_value"]
     batch["archer", "value_before"] = value + 0.3 * torch.randn_like(value)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from engine_config import make_config
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
 
 from heteromark.modules.environment import EnvironmentFactory, import_task
 from heteromark.modules.loss import LossFactory
-from heteromark.modules.optimizer import OptimizerFactory, learning_rate_at
+from heteromark.modules.optimizer import OptimizerFactory, learning_rate_share
 from heteromark.modules.policy import PolicyFactory
 from heteromark.modules.registry import Registry
 from heteromark.modules.replay_buffer import ReplayBufferFactory
@@ -48,8 +50,8 @@ def test_losses_and_optimizers_are_by_group():
     config = make_config()
     groups = EnvironmentFactory().create(config).groups
     policies = PolicyFactory().create(config, groups)
-    losses = LossFactory().create(config, policies)
-    optimizers = OptimizerFactory().create(config, policies.actors)
+    losses = LossFactory().create(config, policies, groups)
+    optimizers = OptimizerFactory().create_for_actors(config, policies.actors, groups)
     assert set(losses.actors) == set(optimizers) == {"speaker", "listener"}
     assert set(losses.critics) == {"team"}
     for group, optimizer in optimizers.items():
@@ -59,21 +61,78 @@ def test_losses_and_optimizers_are_by_group():
 
 
 def test_the_learning_rate_falls_to_zero_over_the_run():
-    constant = make_config(optimizer__learning_rate=0.1).optimizer
-    falling = make_config(optimizer__learning_rate=0.1, optimizer__decay="linear").optimizer
-    assert [learning_rate_at(constant, i, 4) for i in range(4)] == [0.1] * 4
-    rates = [learning_rate_at(falling, i, 4) for i in range(5)]
-    assert rates == pytest.approx([0.1, 0.075, 0.05, 0.025, 0.0])
+    constant = make_config().optimizer
+    falling = make_config(optimizer__decay="linear").optimizer
+    assert [learning_rate_share(constant, i, 4) for i in range(4)] == [1.0] * 4
+    shares = [learning_rate_share(falling, i, 4) for i in range(5)]
+    assert shares == [1.0, 0.75, 0.5, 0.25, 0.0]
 
 
-def test_a_pass_over_the_buffer_shows_every_frame_once():
-    config = make_config(replay_buffer__minibatch_size=16)
+OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_optimizers_take_their_settings_and_those_of_their_group(kind):
+    config = make_config(
+        optimizer_type=kind,
+        optimizer__learning_rate=0.1,
+        optimizer__critic_learning_rate=0.01,
+        optimizer__weight_decay=0.25,
+        optimizer__momentum=0.5,
+        optimizer__eps=0.125,
+        optimizer__groups={"listener": {"learning_rate": 0.2}},
+    )
+    groups = EnvironmentFactory().create(config).groups
+    policies = PolicyFactory().create(config, groups)
+    factory = OptimizerFactory()
+    optimizers = factory.create_for_actors(config, policies.actors, groups)
+    optimizers |= factory.create_for_critics(config, policies.critics)
+    rates = {name: o.param_groups[0]["initial_lr"] for name, o in optimizers.items()}
+    assert rates == {"speaker": 0.1, "listener": 0.2, "team": 0.01}
+    for optimizer in optimizers.values():
+        assert type(optimizer) is OPTIMIZERS[kind]
+        settings = optimizer.param_groups[0]
+        assert settings["weight_decay"] == 0.25
+        assert settings.get("eps", 0.125) == 0.125
+        assert settings.get("momentum", 0.5) == 0.5
+
+
+def test_losses_take_the_settings_of_their_group():
+    config = make_config(loss__groups={"listener": {"clip_epsilon": 0.05, "entropy_coef": 0.5}})
+    groups = EnvironmentFactory().create(config).groups
+    policies = PolicyFactory().create(config, groups)
+    actors = LossFactory().create(config, policies, groups).actors
+    clips = {name: float(loss.clip_epsilon) for name, loss in actors.items()}
+    assert clips == pytest.approx({"speaker": 0.2, "listener": 0.05})
+    entropies = {name: float(loss.entropy_coeff) for name, loss in actors.items()}
+    assert entropies == pytest.approx({"speaker": 0.01, "listener": 0.5})
+
+
+@pytest.mark.parametrize("section", ["policy", "loss", "optimizer"])
+def test_an_override_of_an_unknown_group_is_refused(section):
+    config = make_config(**{f"{section}__groups": {"talker": {}}})
+    groups = EnvironmentFactory().create(config).groups
+    message = rf"{section}\.groups names talker, .* its groups are speaker, listener"
+    with pytest.raises(ValueError, match=message):
+        PolicyFactory().create(config, groups)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "memmap"])
+def test_a_pass_over_the_buffer_shows_every_frame_once(kind):
+    config = make_config(replay_buffer__minibatch_size=16, buffer_type=kind)
     device = torch.device("cpu")
-    (buffer,) = ReplayBufferFactory().create(config, ["speaker"], device).values()
+    networks = {"speaker": TensorDictModule(torch.nn.Identity(), ["x"], ["y"])}
+    (buffer,) = ReplayBufferFactory().create(config, networks, device).values()
     for _ in range(2):
         buffer.empty()
-        buffer.extend(torch.arange(64))
+        buffer.extend(TensorDict({"x": torch.arange(64)}, [64]))
         for _ in range(2):
             minibatches = list(buffer)
             assert [len(m) for m in minibatches] == [16, 16, 16, 16]
-            assert sorted(torch.cat(minibatches).tolist()) == list(range(64))
+            seen = torch.cat([minibatch["x"] for minibatch in minibatches])
+            assert sorted(seen.tolist()) == list(range(64))

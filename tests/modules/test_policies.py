@@ -52,13 +52,14 @@ def test_continuous_actions_stay_in_their_box():
     assert acted["agent", "action_log_prob"].shape == (2, 3)
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_agents_share_weights_or_not(shared):
-    policies, seen = build(environment__task=SPREAD, policy__share_policy_params=shared)
-    same = seen.clone()
-    same["agent", "observation"] = seen["agent", "observation"][:, :1].expand(-1, 3, -1).clone()
-    logits = policies.actors["agent"].get_dist(same).logits
-    assert torch.allclose(logits[:, 0], logits[:, 1]) == shared
+def test_agents_of_a_group_share_weights():
+    policies, seen = build(environment__task=SPREAD)
+    logits = policies.actors["agent"].get_dist(seen.copy()).logits
+    order = [2, 0, 1]
+    permuted = seen.clone()
+    permuted["agent", "observation"] = seen["agent", "observation"][:, order]
+    after = policies.actors["agent"].get_dist(permuted).logits
+    torch.testing.assert_close(after, logits[:, order])
 
 
 def test_groups_may_differ_in_their_networks():
@@ -68,11 +69,6 @@ def test_groups_may_differ_in_their_networks():
         for group, actor in policies.actors.items()
     }
     assert widths == {"speaker": [8, 3], "listener": [5, 6, 5]}
-
-
-def test_an_override_of_an_unknown_group_is_refused():
-    with pytest.raises(ValueError, match=r"names talker, .* its groups are speaker, listener"):
-        build(policy__groups={"talker": {"activation": "relu"}})
 
 
 def test_the_team_critic_sees_everybody_who_is_there():
@@ -89,6 +85,34 @@ def test_the_team_critic_sees_everybody_who_is_there():
     without = critic(changed.clone())["state_value"]
     changed["archer", "observation"][:, 1] = torch.nan
     assert (critic(changed)["state_value"] == without).all()
+
+
+def test_a_centralised_critic_may_be_one_per_group():
+    policies, seen = build(environment__task=TOY, algorithm="MAPPO", policy__critic="group")
+    values = {}
+    for group, critic in policies.critics.items():
+        values[group] = critic(seen.clone())[group, "state_value"]
+        assert values[group].shape == (2, 1)
+        for other in ("archer", "healer"):
+            changed = seen.clone()
+            changed[other, "observation"] += 1
+            assert (critic(changed)[group, "state_value"] != values[group]).all()
+    assert (values["archer"] != values["healer"]).all()
+
+
+def test_a_critic_of_the_state_sees_nothing_else():
+    config = make_config(environment__task=TOY)
+    groups = EnvironmentFactory().create(config).groups
+    critic = PolicyFactory().create(config, groups, state_size=7).critics["team"]
+    assert critic.in_keys == ["state"]
+    state = TensorDict({"state": torch.randn(5, 7)}, [5])
+    assert critic(state)["state_value"].shape == (5, 1)
+    together = make_config(environment__task=TOY, policy__critic_input="observations")
+    critic = PolicyFactory().create(together, groups, state_size=7).critics["team"]
+    assert "state" not in critic.in_keys
+    wrong = make_config(environment__task=TOY, policy__critic_input="state")
+    with pytest.raises(ValueError, match=r"critic_input is state, but environment 'test' gives"):
+        PolicyFactory().create(wrong, groups)
 
 
 def test_an_own_critic_sees_its_agent_only():
@@ -110,14 +134,6 @@ def test_layers_are_orthogonal_and_the_policy_starts_near_uniform():
     hidden = network[0].weight
     torch.testing.assert_close(hidden.T @ hidden, 2 * torch.eye(6))
     assert network(torch.randn(100, 6)).abs().max() < 0.1
-    per_agent = make_mlp(6, 4, [8], "tanh", head_gain=0.01, n_agents=3)
-    for weight in per_agent[0].weight:
-        torch.testing.assert_close(weight.T @ weight, 2 * torch.eye(6))
-    inputs = torch.randn(2, 3, 6)
-    by_hand = torch.stack(
-        [inputs[:, k] @ per_agent[0].weight[k].T + per_agent[0].bias[k] for k in range(3)], 1
-    )
-    torch.testing.assert_close(per_agent[0](inputs), by_hand)
 
 
 def test_actors_write_what_the_losses_read():
