@@ -452,7 +452,21 @@ class RunConfig(Frozen):
                 self.environment.num_workers,
                 f"must be at most environment.num_parallel_envs, which is {envs}",
             )
-        if self.collector_type == "multi_sync" and envs % self.collector.num_collectors:
+        if self.collector_type != "multi_sync":
+            return self
+        if self.environment.num_workers:
+            raise cross_field_error(
+                "environment.num_workers",
+                self.environment.num_workers,
+                "must be 0 with collector_type multi_sync, whose collectors are processes already",
+            )
+        if self.environment.opponent.kind == "past_self":
+            raise cross_field_error(
+                "environment.opponent.kind",
+                "past_self",
+                "needs collector_type sync: the pool of past policies is in the training process",
+            )
+        if envs % self.collector.num_collectors:
             raise cross_field_error(
                 "collector.num_collectors",
                 self.collector.num_collectors,

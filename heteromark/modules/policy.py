@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -162,22 +162,23 @@ def require_groups(config: RunConfig, groups: Mapping[str, Group]) -> None:
             )
 
 
-def with_memory(
-    environment: EnvBase, actors: Mapping[str, TensorDictModuleBase], memory_size: int
-) -> EnvBase:
-    """An environment that carries what the actors remember from one step to the next.
+def with_memory(environment: EnvBase, remembering: Collection[str], memory_size: int) -> EnvBase:
+    """An environment that carries what recurrent actors remember from one step to the next.
 
-    Recurrent actors find (group, "hidden") [N, n, memory_size] there; without any, it is the
-    environment itself.
+    Args:
+        environment: without memory.
+        remembering: groups whose actors find (group, "hidden") [N, n, memory_size] there; with
+            none, the environment itself is returned.
+        memory_size: numbers that each agent remembers.
     """
+    if not remembering:
+        return environment
     copies = environment.batch_size[0]
     primers = Composite(shape=[copies])
-    for name, group in environment.groups.items():
-        if is_recurrent(actors[name]):
-            hidden = Unbounded((copies, len(group.agents), memory_size))
-            primers[name] = Composite(hidden=hidden, shape=[copies])
-    if primers.is_empty():
-        return environment
+    for name in remembering:
+        agents = len(environment.groups[name].agents)
+        hidden = Unbounded((copies, agents, memory_size))
+        primers[name] = Composite(hidden=hidden, shape=[copies])
     return TransformedEnv(environment, TensorDictPrimer(primers))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -13,11 +15,11 @@ from torchrl.modules.value_norm import PopArtValueNorm
 from heteromark.algorithm import happo, ppo  # noqa: F401
 from heteromark.algorithm.base import ALGORITHMS, Algorithm, Learner
 from heteromark.config.schema import LOSS_OF_ALGORITHM, RunConfig
-from heteromark.modules.collector import CollectorFactory, SyncCollector
+from heteromark.modules.collector import Collector, CollectorFactory
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory
-from heteromark.modules.policy import PolicyFactory, with_memory
+from heteromark.modules.policy import PolicyFactory, is_recurrent, with_memory
 from heteromark.modules.replay_buffer import ReplayBufferFactory
 from heteromark.training.random_state import seed_everything
 
@@ -31,7 +33,7 @@ class Components:
 
     environment: EnvBase
     learner: Learner
-    collector: SyncCollector
+    collector: Collector
     algorithm: Algorithm
     device: torch.device
 
@@ -62,7 +64,9 @@ class ComponentFactory:
         device = resolve_device(config.device)
         seed_everything(config.seed)
         torch.set_num_threads(config.training.num_threads)
-        environment = EnvironmentFactory().create(config)
+        # several collectors have environments of their own; one copy shows what they are like
+        copies = 1 if config.collector_type == "multi_sync" else None
+        environment = make_environment(config, copies)
         groups = environment.groups
         policies = PolicyFactory().create(config, groups, environment.state_size)
         for network in (*policies.actors.values(), *policies.critics.values()):
@@ -70,7 +74,15 @@ class ComponentFactory:
         norms = policies.critics if config.loss.normalize_value else ()
         optimizers = OptimizerFactory()
         buffers = ReplayBufferFactory()
-        environment = with_memory(environment, policies.actors, config.policy.gru.hidden_size)
+        remembering = tuple(name for name, net in policies.actors.items() if is_recurrent(net))
+        environment = with_memory(environment, remembering, config.policy.gru.hidden_size)
+        collector = CollectorFactory().create(
+            config,
+            environment,
+            functools.partial(make_environment, config, remembering=remembering),
+            policies.actors,
+            device,
+        )
         learner = Learner(
             groups=groups,
             policies=policies,
@@ -85,10 +97,23 @@ class ComponentFactory:
         return Components(
             environment=environment,
             learner=learner,
-            collector=CollectorFactory().create(config, environment, policies.actors, device),
+            collector=collector,
             algorithm=ALGORITHMS[config.agent.algorithm](config, learner),
             device=device,
         )
+
+
+def make_environment(
+    config: RunConfig, num_envs: int | None = None, *, remembering: Collection[str] = ()
+) -> EnvBase:
+    """The environment of a run, for training and for evaluation alike.
+
+    Args:
+        num_envs: number of copies; by default `environment.num_parallel_envs`.
+        remembering: groups with a recurrent actor, see `with_memory`.
+    """
+    environment = EnvironmentFactory().create(config, num_envs)
+    return with_memory(environment, remembering, config.policy.gru.hidden_size)
 
 
 def resolve_device(name: str) -> torch.device:

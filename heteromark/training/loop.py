@@ -68,6 +68,7 @@ def train(
     try:
         return _Training(config, folder, components).run(on_progress)
     finally:
+        components.collector.close()
         components.environment.close()
 
 

@@ -1,4 +1,4 @@
-"""SyncCollector: consecutive steps of every copy, restarted at will."""
+"""Collectors: consecutive steps of every copy, restarted at will."""
 
 from __future__ import annotations
 
@@ -9,40 +9,62 @@ from engine_config import make_config
 from heteromark.algorithm.statistics import log_prob
 from heteromark.training.components import ComponentFactory
 
+TOY = {"environment__task": "toy_environments:ToyBattle"}
+
 
 def collector(**overrides):
     return ComponentFactory(make_config(**overrides)).create().collector
 
 
-def test_a_batch_is_consecutive_steps_of_every_copy():
-    collect = collector(
-        environment__task="toy_environments:ToyBattle", environment__kwargs={"length": None}
+@pytest.fixture(scope="module", params=["sync", "multi_sync"])
+def components(request):
+    """Toy battles of random length; starting processes takes seconds, so they are shared."""
+    config = make_config(
+        **TOY,
+        environment__kwargs={"length": None},
+        collector_type=request.param,
+        policy__groups={"healer": {"policy_type": "gru"}},
     )
+    created = ComponentFactory(config).create()
+    yield created
+    created.collector.close()
+
+
+def test_a_batch_is_consecutive_steps_of_every_copy(components):
+    collect = components.collector
     collect.restart(0, "training", 0)
     first = collect.collect().clone()
     second = collect.collect()
     assert first.batch_size == (2, 32)
+    assert (first["archer", "observation"][0] != first["archer", "observation"][1]).any()
     data = torch.cat([first, second], 1)
     going_on = ~data["next", "done"][:, :-1, 0]
     for group in ("archer", "healer"):
         after = data["next", group, "observation"][:, :-1][going_on]
         assert (after == data[group, "observation"][:, 1:][going_on]).all()
     assert not going_on.all()
+    before, after = data["healer", "hidden"][:, 1:], data["next", "healer", "hidden"][:, :-1]
+    assert (after[going_on] == before[going_on]).all()
+    assert (before != 0).any()
 
 
-def test_a_restart_forgets_what_was_before():
-    collect = collector()
+def test_a_restart_forgets_what_was_before(components):
+    collect = components.collector
     torch.manual_seed(1)
     collect.restart(0, "training", 4)
     first = collect.collect().clone()
     collect.collect()
     torch.manual_seed(1)
     collect.restart(0, "training", 4)
-    assert (collect.collect() == first).all()
+    again = collect.collect().clone()
+    assert (again.exclude("collector") == first.exclude("collector")).all()
+    collect.restart(0, "training", 5)
+    other = collect.collect()
+    assert (other["archer", "observation"] != first["archer", "observation"]).any()
+    assert (other["archer", "action"] != first["archer", "action"]).any()
 
 
-def test_it_acts_with_the_weights_as_they_are_now():
-    components = ComponentFactory(make_config()).create()
+def test_it_acts_with_the_weights_as_they_are_now(components):
     components.collector.restart(0)
     components.collector.collect()
     for group, actor in components.learner.policies.actors.items():
@@ -67,3 +89,24 @@ def test_what_an_algorithm_adds_is_not_in_the_next_batch():
 def test_it_must_be_started():
     with pytest.raises(RuntimeError, match="call restart"):
         collector().collect()
+
+
+def test_a_process_that_fails_is_reported_with_its_traceback():
+    collect = collector(**TOY, environment__kwargs={"nan_at": 3}, collector_type="multi_sync")
+    collect.restart(0)
+    with pytest.raises(RuntimeError, match=r"process of the collector failed:\n(.|\n)*NaN"):
+        collect.collect()
+    collect.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"environment__num_workers": 1}, "must be 0 with collector_type multi_sync"),
+        ({"environment__opponent": {"kind": "past_self"}}, "needs collector_type sync"),
+        ({"collector__num_collectors": 3}, "must divide environment.num_parallel_envs"),
+    ],
+)
+def test_what_several_collectors_cannot_do_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_config(collector_type="multi_sync", **changes)
