@@ -141,7 +141,7 @@ def fault(name: str):
         ),
         "unknown algorithm": (
             edit(base, "algorithm: HAPPO", "algorithm: HAPOO"),
-            [base, "algorithm = 'HAPOO'", "'HAPPO', 'MAPPO', 'IPPO' or 'MaskablePPO'"],
+            [base, "algorithm = 'HAPOO'", "must be one of HAPPO, MAPPO, IPPO, MaskablePPO"],
         ),
         "unknown environment": (
             params(sweep={"environment": "speaker_listner"}),

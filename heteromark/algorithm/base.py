@@ -23,7 +23,7 @@ from heteromark.config.schema import RunConfig
 from heteromark.environment.groups import Group
 from heteromark.modules.loss import Losses
 from heteromark.modules.optimizer import learning_rate_share
-from heteromark.modules.policy import TEAM, Policies, is_centralised, is_recurrent
+from heteromark.modules.policy import TEAM, Policies, is_recurrent
 from heteromark.modules.registry import Registry
 
 
@@ -59,9 +59,6 @@ class Algorithm(ABC):
     Args:
         config: the run.
         learner: the components of the run.
-
-    Raises:
-        ValueError: the algorithm optimises a shared return but agents have their own rewards.
     """
 
     def __init__(self, config: RunConfig, learner: Learner) -> None:
@@ -77,13 +74,8 @@ class Algorithm(ABC):
             name: (critic, learner.value_norms.get(name), config)
             for name, critic in learner.policies.critics.items()
         }
-        if not is_centralised(config):
+        if config.critic == "own":
             return {g: OwnValue(*critic, g, learner.turn_based) for g, critic in critics.items()}
-        if config.environment.reward == "individual":
-            raise ValueError(
-                f"{config.agent.algorithm} optimises a return that all agents share, but "
-                "environment.reward is individual; use environment.reward=team, or IPPO"
-            )
         rewarded = next(iter(learner.groups))
         return {
             name: TeamValue(*critic, None if name == TEAM else name, rewarded)

@@ -140,9 +140,12 @@ def _register_resolvers() -> None:
     """What `${loss_of:…}` and the like mean in the component configs."""
     from omegaconf import OmegaConf
 
-    tables = {"loss_of": LOSS_OF_ALGORITHM, "policy_type_of": POLICY_TYPE_OF_NETWORK}
-    for name, table in tables.items():
-        OmegaConf.register_new_resolver(name, table.__getitem__, replace=True)
+    resolvers = {
+        "loss_of": lambda algorithm: LOSS_OF_ALGORITHM.get(algorithm, "ppo"),
+        "policy_type_of": lambda network: POLICY_TYPE_OF_NETWORK.get(network, network),
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,9 +7,11 @@ the YAML. Units: learning rates are per optimizer step; frames are environment s
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,16 +22,35 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-Algorithm = Literal["HAPPO", "MAPPO", "IPPO", "MaskablePPO"]
+_IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+
+
+def _selector(*names: str) -> Any:
+    """The type of a key that selects a component: by its name, or one's own by import path."""
+
+    def check(value: str) -> str:
+        if value in names or re.match(_IMPORT_PATH, value):
+            return value
+        raise ValueError(
+            f"must be one of {', '.join(names)}; or the import path of your own, `module:attribute`"
+        )
+
+    schema = {"anyOf": [{"enum": list(names)}, {"pattern": _IMPORT_PATH}]}
+    return Annotated[str, AfterValidator(check), Field(json_schema_extra=schema)]
+
+
+Algorithm = _selector("HAPPO", "MAPPO", "IPPO", "MaskablePPO")
+PolicyType = _selector("mlp", "gru")
+LossType = _selector("happo", "mappo", "ippo", "ppo")
+OptimizerType = _selector("adam", "adamw", "sgd", "rmsprop")
 Activation = Literal["tanh", "relu", "elu"]
 Mode = Literal["smoke", "full"]
 Device = Literal["auto", "cpu", "cuda"]
-PolicyType = Literal["mlp", "gru"]
 Opponent = Literal["self", "random", "heuristic", "past_self"]
 Seat = Literal["first", "second", "alternate"]
 LoggingBackend = Literal["tensorboard", "wandb", "mlflow"]
 
-# Which loss trains which algorithm.
+# Which loss trains which algorithm. One's own is trained with "ppo" unless told otherwise.
 LOSS_OF_ALGORITHM: dict[str, str] = {
     "HAPPO": "happo",
     "MAPPO": "mappo",
@@ -55,7 +76,7 @@ Count = Annotated[PositiveInt, Number]
 Coefficient = Annotated[NonNegativeFloat, Number]
 LayerSizes = Annotated[list[Count], Field(min_length=1, max_length=16)]
 Seed = Annotated[int, Field(ge=0, lt=2**32), Number]
-ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH)]
 
 
 def cross_field_error(key: str, value: Any, message: str) -> PydanticCustomError:
@@ -92,7 +113,7 @@ class Frozen(BaseModel):
 class NetworkConfig(Frozen):
     """The networks of every group, unless `policy.groups` says otherwise."""
 
-    policy: Literal["MlpPolicy", "GruPolicy"] = Field(
+    policy: _selector("MlpPolicy", "GruPolicy") = Field(
         "MlpPolicy", description="Kind of network: without memory, or with a recurrent layer."
     )
     net_arch: LayerSizes = Field([256, 256], description="Hidden layer sizes, actor and critic.")
@@ -254,8 +275,10 @@ class PolicyConfig(Frozen):
         description="Agents of one group share one actor; false: every agent is a group of its "
         "own.",
     )
-    critic: Literal["team", "group"] = Field(
-        "team", description="HAPPO, MAPPO: one centralised critic, or one per group."
+    critic: Literal["auto", "team", "group", "own"] = Field(
+        "auto",
+        description="team: one centralised critic; group: one per group; own: every agent is "
+        "valued by what it sees itself. auto: team for HAPPO and MAPPO, own for the others.",
     )
     critic_input: Literal["auto", "state", "observations"] = Field(
         "auto",
@@ -390,8 +413,8 @@ class RunConfig(Frozen):
     device: Device = "auto"
     env_type: Literal["pettingzoo", "smac", "custom"] = "pettingzoo"
     policy_type: PolicyType = "mlp"
-    loss_type: Literal["happo", "mappo", "ippo", "ppo"] = "happo"
-    optimizer_type: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
+    loss_type: LossType = "happo"
+    optimizer_type: OptimizerType = "adam"
     collector_type: Literal["sync", "multi_sync"] = "sync"
     buffer_type: Literal["tensor", "memmap"] = "tensor"
     environment: EnvironmentConfig
@@ -473,6 +496,46 @@ class RunConfig(Frozen):
                 f"must divide environment.num_parallel_envs, which is {envs}",
             )
         return self
+
+    @model_validator(mode="after")
+    def _a_team_shares_its_return(self) -> RunConfig:
+        algorithm = self.agent.algorithm
+        if algorithm == "HAPPO" and self.critic == "own":
+            raise cross_field_error(
+                "policy.critic",
+                "own",
+                "must be team or group with HAPPO, whose agents share one advantage",
+            )
+        if self.critic != "own" and self.environment.reward == "individual":
+            raise cross_field_error(
+                "environment.reward",
+                "individual",
+                f"must be team: {algorithm} with a centralised critic optimises a return that all "
+                "agents share; for rewards of their own use IPPO or MaskablePPO",
+            )
+        return self
+
+    @property
+    def critic(self) -> str:
+        """Whose critics there are: team, group or own."""
+        if self.policy.critic != "auto":
+            return self.policy.critic
+        return "team" if self.agent.algorithm in ("HAPPO", "MAPPO") else "own"
+
+    @property
+    def import_paths(self) -> dict[str, str]:
+        """Everything that is named by an import path, by the key that names it."""
+        chosen = {
+            "environment.task": self.environment.task,
+            "environment.opponent.heuristic": self.environment.opponent.heuristic,
+            "agent.algorithm": self.agent.algorithm,
+            "policy_type": self.policy_type,
+            "loss_type": self.loss_type,
+            "optimizer_type": self.optimizer_type,
+        }
+        for group, override in self.policy.groups.items():
+            chosen[f"policy.groups.{group}.policy_type"] = override.policy_type
+        return {key: path for key, path in chosen.items() if path and ":" in path}
 
     @property
     def is_recurrent(self) -> bool:

@@ -55,8 +55,8 @@ class ComponentFactory:
             ValueError, ModuleNotFoundError: the config does not fit the environment or machine.
         """
         config = self.config
-        expected = LOSS_OF_ALGORITHM[config.agent.algorithm]
-        if config.loss_type != expected:
+        expected = LOSS_OF_ALGORITHM.get(config.agent.algorithm, config.loss_type)
+        if config.loss_type != expected and ":" not in config.loss_type:
             raise ValueError(
                 f"loss_type is {config.loss_type!r}, but {config.agent.algorithm} is trained with "
                 f"{expected!r}"

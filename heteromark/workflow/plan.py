@@ -152,7 +152,7 @@ def plan_of(agents: Sequence[ResolvedAgent], params: ProjectParams, root: Path =
             faults.extend(error.faults)
     if not faults and grouped:
         _, run_config = next(iter(grouped.values()))[0]
-        faults.extend(_environment_faults(run_config, params))
+        faults.extend(_import_faults(run_config, params))
     if faults:
         raise config_error(faults)
     return Plan(
@@ -190,15 +190,19 @@ def _planned(
     return PlannedConfig(resolved.agent, candidates["smoke"], candidates["full"])
 
 
-def _environment_faults(config: RunConfig, params: ProjectParams) -> list[Fault]:
-    """An environment whose module is not installed would fail in every run; tell it now."""
-    task = config.environment.task
-    module = task.partition(":")[0]
-    if module_exists(module):
-        return []
-    message = f"there is no module {module}; install it, or put it into environments/"
-    file = f"config/environment/{params.sweep.environment}.yaml"
-    return [Fault(file, message, "environment.task", task)]
+def _import_faults(config: RunConfig, params: ProjectParams) -> list[Fault]:
+    """An import path whose module is not installed would fail in every run; tell it now."""
+    faults = []
+    for key, path in config.import_paths.items():
+        module = path.partition(":")[0]
+        if module_exists(module):
+            continue
+        file, folder = "config", "extensions/"
+        if key.startswith("environment."):
+            file, folder = f"config/environment/{params.sweep.environment}.yaml", "environments/"
+        message = f"there is no module {module}; install it, or put it into {folder}"
+        faults.append(Fault(file, message, key, path))
+    return faults
 
 
 def _described(candidate: Candidate) -> list[Any]:

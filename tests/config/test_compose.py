@@ -114,6 +114,11 @@ def test_json_schemas_have_not_drifted_from_the_models(name):
 
 def test_json_schema_tells_an_editor_what_is_allowed():
     schema = json.loads((ROOT / FOLDER / "agent.schema.json").read_text(encoding="utf-8"))
-    assert schema["properties"]["algorithm"]["enum"] == ["HAPPO", "MAPPO", "IPPO", "MaskablePPO"]
+    assert schema["properties"]["algorithm"]["anyOf"][0]["enum"] == [
+        "HAPPO",
+        "MAPPO",
+        "IPPO",
+        "MaskablePPO",
+    ]
     assert schema["properties"]["learning_rate"]["exclusiveMinimum"] == 0
     assert schema["additionalProperties"] is False
