@@ -8,7 +8,8 @@ from engine_config import make_config
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 
-from heteromark.modules.environment import EnvironmentFactory, import_task
+from heteromark.environment.task import import_task
+from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory, learning_rate_share
 from heteromark.modules.policy import PolicyFactory

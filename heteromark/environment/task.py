@@ -1,0 +1,59 @@
+"""An environment's own factory, named by an import path."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """Makes an environment; can be sent to another process, which a factory itself often cannot.
+
+    Attributes:
+        path: import path `module:callable` of the environment's factory.
+        kwargs: its keyword arguments.
+    """
+
+    path: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, **kwargs: Any) -> Any:
+        """A fresh environment; `kwargs` win over those of the task.
+
+        Raises:
+            ValueError, ModuleNotFoundError: see `import_task`.
+        """
+        return import_task(self.path)(**{**self.kwargs, **kwargs})
+
+
+def import_task(task: str) -> Callable[..., Any]:
+    """The environment's own factory, from its import path `module:callable`.
+
+    Raises:
+        ValueError: the path has no colon, or the module no such callable.
+        ModuleNotFoundError: the module, or one that it imports, is not installed.
+    """
+    module_name, colon, attribute = task.partition(":")
+    if not colon or not module_name or not attribute:
+        raise ValueError(
+            f"environment.task is {task!r}; it must be an import path `module:callable`, such as "
+            "mpe2.simple_spread_v3:parallel_env"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"environment.task is {task!r}, but there is no module {error.name!r}; install the "
+            "package that provides it, or correct environment.task",
+            name=error.name,
+        ) from error
+    make_env = getattr(module, attribute, None)
+    if not callable(make_env):
+        raise ValueError(
+            f"environment.task is {task!r}, but module {module_name!r} has no callable "
+            f"{attribute!r}"
+        )
+    return make_env
