@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
@@ -117,3 +120,59 @@ class UnlikeArchers(ToyBattle):
 def not_parallel():
     """No Parallel environment at all."""
     return object()
+
+
+class FaultyBattle(ToyBattle):
+    """A ToyBattle that does one thing wrong at its second step.
+
+    Args:
+        fault: what goes wrong, see the code.
+        kwargs: see `ToyBattle`.
+    """
+
+    made = 0  # in this process
+
+    def __init__(self, fault: str, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.fault = fault
+        self.number, FaultyBattle.made = FaultyBattle.made, FaultyBattle.made + 1
+
+    def action_space(self, agent):
+        grown = (self.fault == "spaces" and self.number) or (
+            self.fault == "reset_space" and self.total_steps
+        )
+        return spaces.Discrete(N_ACTIONS + 1) if grown else super().action_space(agent)
+
+    def state(self):
+        if self.fault == "no_state":
+            return super().state()
+        size = 6 if self.fault == "state_shape" and self.total_steps == 2 else 5
+        state = np.arange(size, dtype=np.float64) + self.total_steps
+        if self.fault == "state_nan" and self.total_steps == 2:
+            state[0] = np.nan
+        return state
+
+    def step(self, actions):
+        observations, rewards, terminations, truncations, infos = super().step(actions)
+        seen = observations["archer_0"]
+        if self.total_steps == 2:
+            if self.fault == "raise":
+                raise LookupError("the second step is missing")
+            if self.fault == "exit":
+                os._exit(3)
+            if self.fault == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.fault == "shape":
+                seen["observation"] = seen["observation"][:3]
+            if self.fault == "mask_size":
+                seen["action_mask"] = np.ones(N_ACTIONS + 1, np.int8)
+            if self.fault == "no_legal_action":
+                seen["action_mask"] = np.zeros(N_ACTIONS, np.int8)
+            if self.fault == "stranger":
+                self.agents.append("ghost_0")
+            if self.fault == "no_observation":
+                del observations["archer_0"]
+        if self.total_steps == 3 and self.fault == "return":
+            self.agents.append("archer_1")
+            observations["archer_1"] = seen
+        return observations, rewards, terminations, truncations, infos

@@ -30,6 +30,8 @@ class Group:
         observation_size: numbers in one agent's flattened observation.
         action_space: `Discrete` or a one-dimensional, bounded `Box`.
         masked: the environment says which discrete actions are legal.
+        family: the group that it was split from; its own name where nothing was split. What a
+            config says about a family holds for all its groups.
     """
 
     name: str
@@ -37,10 +39,10 @@ class Group:
     observation_size: int
     action_space: spaces.Discrete | spaces.Box
     masked: bool
+    family: str = ""
 
-    @property
-    def family(self) -> str:
-        return self.name
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "family", self.family or self.name)
 
     @property
     def is_discrete(self) -> bool:
@@ -56,6 +58,7 @@ def group_agents(
     agents: Sequence[str],
     group_by: str = "prefix",
     groups: Mapping[str, Sequence[str]] | None = None,
+    split: bool = False,
 ) -> dict[str, tuple[str, ...]]:
     """Assign every agent to exactly one group.
 
@@ -64,12 +67,15 @@ def group_agents(
         group_by: "prefix" (`marine_0` and `marine_1` → `marine`; a name without a number is a
             group of its own) or "agent" (one group per agent).
         groups: explicit map group → agents; overrides `group_by`.
+        split: cut every group into groups of one agent, named by the agent.
 
     Raises:
         ValueError: the map names an unknown agent, one agent twice, or leaves one out; or a group
             has the name of another entry of a batch.
     """
     grouped = _by_name(agents, group_by) if groups is None else _explicit(agents, groups)
+    if split:
+        grouped = {agent: (agent,) for members in grouped.values() for agent in members}
     if taken := sorted(_RESERVED & set(grouped)):
         raise ValueError(
             f"a group cannot be called {taken[0]!r}, which is the name of an entry of every batch; "
@@ -116,8 +122,13 @@ def make_group(
     observation_spaces: Mapping[str, spaces.Space],
     action_spaces: Mapping[str, spaces.Space],
     masked: bool,
+    family: str = "",
 ) -> Group:
     """Check that a group's agents share spaces that can be learnt on, and describe it.
+
+    Args:
+        name, agents, masked, family: see `Group`.
+        observation_spaces, action_spaces: by agent.
 
     Raises:
         ValueError: two agents differ in a space, or a space is of an unsupported kind.
@@ -137,12 +148,19 @@ def make_group(
         observation_size=_observation_size(name, observation_spaces[first]),
         action_space=_supported_action_space(name, action_spaces[first]),
         masked=masked,
+        family=family,
     )
 
 
-def _observation_size(group: str, space: spaces.Space) -> int:
+def observed_space(space: spaces.Space) -> spaces.Space:
+    """The space of what a policy sees: without the action mask that may come with it."""
     if isinstance(space, spaces.Dict) and "observation" in space.spaces:
-        space = space.spaces["observation"]
+        return space.spaces["observation"]
+    return space
+
+
+def _observation_size(group: str, space: spaces.Space) -> int:
+    space = observed_space(space)
     if not isinstance(space, spaces.Box):
         raise ValueError(
             f"group {group!r} observes {space}; supported are Box and "

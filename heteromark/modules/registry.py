@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
+
+from heteromark.environment.task import import_path
 
 Component = TypeVar("Component", bound=Callable)
 
@@ -48,35 +49,3 @@ class Registry(Generic[Component]):
                 "`module:attribute`"
             )
         return self._components[name]
-
-
-def import_path(path: str, key: str) -> Callable[..., Any]:
-    """The callable at an import path `module:callable`.
-
-    Args:
-        key: the config key that holds the path, named in errors.
-
-    Raises:
-        ValueError: the path has no colon, or the module no such callable.
-        ModuleNotFoundError: the module, or one that it imports, is not installed.
-    """
-    module_name, colon, attribute = path.partition(":")
-    if not colon or not module_name or not attribute:
-        raise ValueError(
-            f"{key} is {path!r}; it must be an import path `module:callable`, such as "
-            "mpe2.simple_spread_v3:parallel_env"
-        )
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"{key} is {path!r}, but there is no module {error.name!r}; install the package that "
-            f"provides it, or correct {key}",
-            name=error.name,
-        ) from error
-    component = getattr(module, attribute, None)
-    if not callable(component):
-        raise ValueError(
-            f"{key} is {path!r}, but module {module_name!r} has no callable {attribute!r}"
-        )
-    return component

@@ -29,6 +29,14 @@ def test_explicit_groups_keep_their_order():
     ]
 
 
+def test_split_groups_are_named_by_their_agents():
+    assert group_agents(AGENTS, split=True) == {
+        agent: (agent,) for agent in ("marine_0", "marine_1", "medivac_0", "scout")
+    }
+    with pytest.raises(ValueError, match="cannot be called 'state'"):
+        group_agents(["state"], groups={"all": ["state"]}, split=True)
+
+
 @pytest.mark.parametrize(
     ("groups", "message"),
     [

@@ -4,40 +4,29 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from mpe2 import simple_speaker_listener_v4, simple_spread_v3
+from rollouts import play
 from tensordict import assert_close
 from torchrl.envs.utils import check_env_specs
-from toy_environments import N_ACTIONS, ToyBattle, UnlikeArchers, not_parallel
+from toy_environments import N_ACTIONS, FaultyBattle, ToyBattle, UnlikeArchers, not_parallel
 
 from heteromark.environment.pettingzoo import PettingZooParallelEnv
 from heteromark.environment.seeds import stream_seed
 
 
-def toy(num_envs=1, *, team_reward=True, **kwargs):
-    make = functools.partial(ToyBattle, **kwargs)
-    return PettingZooParallelEnv(make, num_envs, team_reward=team_reward, name="toy")
-
-
-def play(env, steps, seed=0, stream=("test",)):
-    """A rollout [N, steps] of legal actions, with finished copies reset."""
-    env.reseed(seed, *stream)
-    now, taken = env.reset(), []
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(steps):
-        for name, group in env.groups.items():
-            if group.masked:
-                weights = now[name, "action_mask"].float().flatten(0, 1)
-                action = torch.multinomial(weights, 1, generator=generator)
-                now[name, "action"] = action.view(now[name, "active"].shape)
-            else:
-                now[name, "action"] = torch.randint(
-                    group.action_size, now[name, "active"].shape, generator=generator
-                )
-        stepped, now = env.step_and_maybe_reset(now)
-        taken.append(stepped)
-    return torch.stack(taken, 1)
+def toy(num_envs=1, *, team_reward=True, split=False, render=False, num_workers=0, **kwargs):
+    return PettingZooParallelEnv(
+        functools.partial(ToyBattle, **kwargs),
+        num_envs,
+        team_reward=team_reward,
+        split=split,
+        render=render,
+        num_workers=num_workers,
+        name="toy",
+    )
 
 
 @pytest.mark.parametrize(
@@ -156,6 +145,97 @@ def test_random_play_scores_what_is_known_of_speaker_listener():
 def test_an_observation_that_is_not_finite_is_named():
     with pytest.raises(ValueError, match=r"'toy' gave agent 'archer_0' of copy 0 .* NaN"):
         play(toy(1, nan_at=2), 3)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("shape", r"agent 'archer_0' of copy 0 an observation of shape \(3,\) \(group 'archer'\)"),
+        ("mask_size", r"agent 'archer_0' .* the action mask \[1 1 1 1 1\] .* has 4 actions"),
+        ("no_legal_action", r"agent 'archer_0' of copy 0 no legal action \(group 'archer'\)"),
+        ("no_observation", r"agent 'archer_0' of copy 0 no observation \(group 'archer'\)"),
+        ("stranger", r"'ghost_0' appeared unannounced in copy 0 .* archer_0, archer_1, healer_0"),
+        ("return", r"agent 'archer_1' of group 'archer' came back to copy 0"),
+        ("state_shape", r"a state of shape \(6,\); its first state had shape \(5,\)"),
+        ("state_nan", r"gave copy 0 a state that holds NaN"),
+        ("reset_space", r"action space of agent 'archer_0' is Discrete\(5\).* was Discrete\(4\)"),
+    ],
+)
+def test_an_environment_that_breaks_its_word_is_named(fault, message):
+    make = functools.partial(FaultyBattle, fault, length=4)
+    env = PettingZooParallelEnv(make, 1, with_state=True, name="faulty")
+    with pytest.raises(ValueError, match=message) as caught:
+        play(env, 5)
+    assert "'faulty'" in str(caught.value)
+
+
+def test_copies_that_differ_in_spaces_are_refused():
+    FaultyBattle.made = 0
+    with pytest.raises(ValueError, match=r"action space of agent 'archer_0' is .* in copy 1"):
+        PettingZooParallelEnv(functools.partial(FaultyBattle, "spaces"), 2)
+
+
+def test_a_state_is_read_where_it_is_asked_for():
+    env = PettingZooParallelEnv(
+        functools.partial(FaultyBattle, "none", length=3), 2, with_state=True
+    )
+    assert env.state_size == 5
+    assert env.observation_spec["state"].shape == (2, 5)
+    data = play(env, 3)
+    assert data["next", "state"].shape == (2, 3, 5)
+    assert (data["next", "state"][:, 0] + 1 == data["next", "state"][:, 1]).all()
+    assert "state" not in toy().reset()
+    with pytest.raises(ValueError, match=r"no state\(\); set environment\.state=false"):
+        PettingZooParallelEnv(functools.partial(FaultyBattle, "no_state"), 1, with_state=True)
+
+
+def test_split_groups_show_the_same_numbers_agent_by_agent():
+    together = play(toy(2), 5)
+    apart = toy(2, split=True)
+    assert list(apart.groups) == ["archer_0", "archer_1", "healer_0"]
+    assert [group.family for group in apart.groups.values()] == ["archer", "archer", "healer"]
+    data = play(apart, 5)
+    for row, name in enumerate(("archer_0", "archer_1")):
+        for key in ("observation", "active", "action_mask"):
+            assert data[name, key].shape[:3] == (2, 5, 1)
+        for column in (0, 1, 3):  # 2 is noise
+            seen = data[name, "observation"][..., 0, column]
+            assert (seen == together["archer", "observation"][..., row, column]).all()
+        assert (
+            data["next", name, "reward"][..., 0, 0]
+            == together["next", "archer", "reward"][..., row, 0]
+        ).all()
+
+
+def test_continuous_actions_reach_the_environment_unchanged():
+    make = functools.partial(simple_spread_v3.parallel_env, continuous_actions=True)
+    env = PettingZooParallelEnv(make, 2)
+    group = env.groups["agent"]
+    assert (group.is_discrete, group.action_size) == (False, 5)
+    data = play(env, 4)
+    assert data["agent", "action"].dtype == torch.float32
+    raw = make()
+    for i in range(2):
+        observations, _ = raw.reset(seed=stream_seed(0, "test", i))
+        for step in range(4):
+            now, action = data[i, step], data["agent", "action"][i, step].numpy()
+            for row, agent in enumerate(group.agents):
+                assert now["agent", "observation"][row].tolist() == observations[agent].tolist()
+            observations, rewards, *_ = raw.step(dict(zip(group.agents, action, strict=True)))
+            mean = sum(rewards.values()) / 3
+            assert now["next", "agent", "reward"][0, 0] == pytest.approx(mean, rel=1e-6)
+
+
+def test_copy_0_draws_where_it_is_asked_to():
+    env = PettingZooParallelEnv(simple_spread_v3.parallel_env, 2, render=True)
+    env.reset()
+    picture = env.render()
+    assert (picture.dtype, picture.ndim, picture.shape[2]) == (np.uint8, 3, 3)
+    assert picture.std() > 0
+    with pytest.raises(ValueError, match="'toy' cannot draw: create it with render=True"):
+        toy().render()
+    with pytest.raises(ValueError, match="'toy' cannot draw: its factory takes no render_mode"):
+        toy(render=True)
 
 
 def test_groups_that_differ_in_spaces_are_refused():

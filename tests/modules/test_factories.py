@@ -8,11 +8,12 @@ from engine_config import make_config
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 
+from heteromark.environment.task import import_path
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory, learning_rate_share
 from heteromark.modules.policy import PolicyFactory
-from heteromark.modules.registry import Registry, import_path
+from heteromark.modules.registry import Registry
 from heteromark.modules.replay_buffer import ReplayBufferFactory
 
 

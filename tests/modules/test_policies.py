@@ -62,6 +62,15 @@ def test_agents_of_a_group_share_weights():
     torch.testing.assert_close(after, logits[:, order])
 
 
+def test_agents_of_a_split_group_do_not():
+    policies, seen = build(environment__task=SPREAD, policy__share_policy_params=False)
+    assert set(policies.actors) == {"agent_0", "agent_1", "agent_2"}
+    same = seen.clone()
+    same["agent_1", "observation"] = seen["agent_0", "observation"]
+    first, second = (policies.actors[a].get_dist(same).logits for a in ("agent_0", "agent_1"))
+    assert not torch.allclose(first, second)
+
+
 def test_groups_may_differ_in_their_networks():
     policies, _ = build(policy__groups={"listener": {"hidden_sizes": [5, 6], "activation": "relu"}})
     widths = {

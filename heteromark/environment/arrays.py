@@ -1,0 +1,78 @@
+"""Arrays of N copies of an environment, side by side in one block of memory.
+
+One block can be shared between processes and copied in one go, however many arrays it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from heteromark.environment.groups import Group
+
+Key = str | tuple[str, str]
+Arrays = dict[Key, np.ndarray]
+
+_ALIGNMENT = 64  # bytes; a cache line
+
+
+class Layout:
+    """Where each array lies in a block of bytes.
+
+    Args:
+        fields: by key, the shape of one copy's part and its dtype.
+        num_copies: the first dimension N of every array.
+    """
+
+    def __init__(self, fields: Mapping[Key, tuple[tuple[int, ...], Any]], num_copies: int) -> None:
+        self._places: dict[Key, tuple[tuple[int, ...], np.dtype, int]] = {}
+        offset = 0
+        for key, (shape, kind) in fields.items():
+            full, dtype = (num_copies, *shape), np.dtype(kind)
+            self._places[key] = (full, dtype, offset)
+            size = int(np.prod(full, dtype=np.int64)) * dtype.itemsize
+            offset += -(-size // _ALIGNMENT) * _ALIGNMENT
+        self.size = offset
+
+    def views(self, block: Any, offset: int = 0) -> Arrays:
+        """The arrays, by key, in a block of at least `offset + size` bytes; nothing is copied."""
+        return {
+            key: np.ndarray(shape, dtype, block, start + offset)
+            for key, (shape, dtype, start) in self._places.items()
+        }
+
+
+def shown_layout(
+    groups: Mapping[str, Group], num_copies: int, state_size: int | None = None
+) -> Layout:
+    """What copies show: the keys of `make_specs`, and (group, "reward")."""
+    fields: dict[Key, tuple[tuple[int, ...], Any]] = {}
+    for name, group in groups.items():
+        n_agents = len(group.agents)
+        fields[name, "observation"] = ((n_agents, group.observation_size), np.float32)
+        fields[name, "active"] = ((n_agents,), bool)
+        if group.masked:
+            fields[name, "action_mask"] = ((n_agents, group.action_size), bool)
+        fields[name, "reward"] = ((n_agents, 1), np.float32)
+    if state_size is not None:
+        fields["state"] = ((state_size,), np.float32)
+    fields["episode_return"] = ((1,), np.float32)
+    fields["step_count"] = ((1,), np.int64)
+    fields["won"] = ((1,), np.int8)
+    for flag in ("done", "terminated", "truncated"):
+        fields[flag] = ((1,), bool)
+    return Layout(fields, num_copies)
+
+
+def action_layout(groups: Mapping[str, Group], num_copies: int) -> Layout:
+    """What copies are told: (group, "action"), int64 [N, n] or float32 [N, n, action_size]."""
+    fields: dict[Key, tuple[tuple[int, ...], Any]] = {}
+    for name, group in groups.items():
+        shape = (len(group.agents),)
+        if group.is_discrete:
+            fields[name, "action"] = (shape, np.int64)
+        else:
+            fields[name, "action"] = ((*shape, group.action_size), np.float32)
+    return Layout(fields, num_copies)

@@ -1,0 +1,127 @@
+"""N copies of an environment as one TorchRL environment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torchrl.envs import EnvBase
+
+from heteromark.environment.arrays import action_layout, shown_layout
+from heteromark.environment.copies import Copies, CopySettings
+from heteromark.environment.seeds import stream_seed
+from heteromark.environment.specs import make_specs
+from heteromark.environment.workers import WorkerPool
+
+
+class BatchedEnv(EnvBase):
+    """N copies stepped together; batch size [N], keys and shapes as `make_specs` says.
+
+    Copies show themselves in one block of memory, which is copied once per step; so what was
+    handed out never changes. Finished copies are reset one by one through TorchRL's "_reset" mask,
+    and `next` keeps the true final observation.
+
+    Args:
+        make_copies: the class that steps copies.
+        settings: what it has to know.
+        num_envs: number of copies N.
+        num_workers: processes that the copies are split over; 0: this one. It changes the speed,
+            not the result.
+        first_env: an environment that becomes copy 0; closed, where workers make their own.
+
+    Attributes:
+        groups: by name.
+        turn_based: agents act one after the other, and one frame is one turn.
+        state_size: numbers in the root key "state"; None: there is no such key.
+    """
+
+    def __init__(
+        self,
+        make_copies: Callable[..., Copies],
+        settings: CopySettings,
+        num_envs: int,
+        num_workers: int,
+        first_env: Any,
+    ) -> None:
+        super().__init__(device="cpu", batch_size=[num_envs])
+        self.groups = dict(settings.groups)
+        self.turn_based = settings.description.turn_based
+        self.state_size = settings.description.state_size
+        self._layout = shown_layout(self.groups, num_envs, self.state_size)
+        actions = action_layout(self.groups, num_envs)
+        self._copies: Copies | WorkerPool
+        if num_workers:
+            first_env.close()
+            self._copies = WorkerPool(
+                make_copies, settings, self._layout, actions, num_envs, num_workers
+            )
+            block = self._copies.block
+            self._actions = actions.views(block, self._layout.size)
+        else:
+            block = np.zeros(self._layout.size, np.uint8)
+            self._actions = actions.views(np.zeros(actions.size, np.uint8))
+            self._copies = make_copies(
+                settings, self._layout.views(block), self._actions, envs=[first_env]
+            )
+        self._shown = np.frombuffer(block, np.uint8, self._layout.size)
+        self._started = False
+        specs = make_specs(self.groups, num_envs, self.state_size)
+        self.observation_spec = specs.observation
+        self.action_spec = specs.action
+        self.reward_spec = specs.reward
+        self.done_spec = specs.done
+
+    def reseed(self, seed: int, *stream: int | str) -> None:
+        """Give every copy its own seed, used by its next reset; copy i's is stream_seed(…, i).
+
+        Episodes after that one go on with the environment's own generator, so everything between
+        two calls is determined by `seed`, `stream` and the actions.
+        """
+        self._copies.reseed([stream_seed(seed, *stream, i) for i in range(self.batch_size[0])])
+
+    def _set_seed(self, seed: int | None) -> None:
+        if seed is not None:
+            self.reseed(seed)
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        n_envs = self.batch_size[0]
+        if mask is None or not self._started:
+            rows = list(range(n_envs))
+        else:
+            rows = mask.reshape(n_envs, -1).any(-1).nonzero()[:, 0].tolist()
+        self._copies.reset(rows)
+        self._started = True
+        return self._hand_out(with_reward=False)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        for key, action in self._actions.items():
+            action[...] = tensordict.get(key).numpy()
+        self._copies.step()
+        return self._hand_out(with_reward=True)
+
+    def _hand_out(self, with_reward: bool) -> TensorDict:
+        """What the copies show now, in new memory."""
+        nested: dict[str, Any] = {name: {} for name in self.groups}
+        for key, array in self._layout.views(self._shown.copy()).items():
+            if isinstance(key, str):
+                nested[key] = torch.from_numpy(array)
+            elif with_reward or key[1] != "reward":
+                nested[key[0]][key[1]] = torch.from_numpy(array)
+        return TensorDict(nested, batch_size=self.batch_size, device=self.device)
+
+    def render(self) -> np.ndarray:
+        """What copy 0 looks like now, uint8 [height, width, 3].
+
+        Raises:
+            ValueError: the environment cannot draw, or was not created to.
+        """
+        return self._copies.render()
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Close every copy, and end the workers if there are any."""
+        self._copies.close()
+        super().close(raise_if_closed=raise_if_closed)

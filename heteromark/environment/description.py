@@ -1,0 +1,128 @@
+"""What a PettingZoo environment says about itself, and whether its copies agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from pettingzoo import AECEnv
+
+from heteromark.environment.groups import Group, group_agents, make_group
+
+
+@dataclass(frozen=True)
+class Description:
+    """What every copy of an environment must look like.
+
+    Attributes:
+        agents: all agents that may take part, in the environment's order.
+        observation_spaces, action_spaces: by agent.
+        masked: the agents whose legal actions the environment tells.
+        state_shape: of the global state; None where it is not read.
+        turn_based: agents act one after the other.
+    """
+
+    agents: tuple[str, ...]
+    observation_spaces: Mapping[str, spaces.Space]
+    action_spaces: Mapping[str, spaces.Space]
+    masked: frozenset[str]
+    state_shape: tuple[int, ...] | None
+    turn_based: bool
+
+    @property
+    def state_size(self) -> int | None:
+        """Numbers in the flattened state; None where it is not read."""
+        return None if self.state_shape is None else int(np.prod(self.state_shape, dtype=np.int64))
+
+    def check(self, env: Any, name: str, copy: int) -> None:
+        """Compare a copy's agents and spaces with these.
+
+        Raises:
+            ValueError: they differ.
+        """
+        if tuple(env.possible_agents) != self.agents:
+            raise ValueError(
+                f"copies of environment {name!r} must have the same agents, but those of copy "
+                f"{copy} are {', '.join(env.possible_agents)}, and were {', '.join(self.agents)} "
+                "in the first copy"
+            )
+        for agent in self.agents:
+            for kind, space, first in (
+                ("observation", env.observation_space(agent), self.observation_spaces[agent]),
+                ("action", env.action_space(agent), self.action_spaces[agent]),
+            ):
+                # mostly the very same object, which is much faster found out
+                if space is not first and space != first:
+                    raise ValueError(
+                        f"copies of environment {name!r} must keep to the same spaces, but the "
+                        f"{kind} space of agent {agent!r} is {space} in copy {copy}, and was "
+                        f"{first} in the first copy"
+                    )
+
+    def group(
+        self,
+        group_by: str = "prefix",
+        groups: Mapping[str, Sequence[str]] | None = None,
+        split: bool = False,
+    ) -> dict[str, Group]:
+        """The groups that the agents form; see `group_agents` and `make_group`."""
+        families = group_agents(self.agents, group_by, groups)
+        family_of = {agent: name for name, members in families.items() for agent in members}
+        return {
+            name: make_group(
+                name,
+                members,
+                self.observation_spaces,
+                self.action_spaces,
+                masked=not self.masked.isdisjoint(members),
+                family=family_of[members[0]],
+            )
+            for name, members in group_agents(self.agents, group_by, groups, split).items()
+        }
+
+
+def describe(env: Any, name: str, with_state: bool = False) -> Description:
+    """Describe a PettingZoo environment, Parallel or AEC. It is reset, with seed 0.
+
+    Args:
+        name: the environment's name in error messages.
+        with_state: whether its global state is going to be read.
+
+    Raises:
+        ValueError: its state is asked for and it has none.
+    """
+    agents = tuple(env.possible_agents)
+    observation_spaces = {agent: env.observation_space(agent) for agent in agents}
+    # Only a reset shows whether the infos carry masks.
+    if isinstance(env, AECEnv):
+        env.reset(seed=0)
+        infos = env.infos
+    else:
+        _, infos = env.reset(seed=0)
+    masked = frozenset(
+        agent
+        for agent in agents
+        if "action_mask" in getattr(observation_spaces[agent], "spaces", ())
+        or "action_mask" in infos.get(agent, {})
+    )
+    return Description(
+        agents=agents,
+        observation_spaces=observation_spaces,
+        action_spaces={agent: env.action_space(agent) for agent in agents},
+        masked=masked,
+        state_shape=_state_shape(env, name) if with_state else None,
+        turn_based=isinstance(env, AECEnv),
+    )
+
+
+def _state_shape(env: Any, name: str) -> tuple[int, ...]:
+    try:
+        return np.asarray(env.state()).shape
+    except (NotImplementedError, AttributeError) as error:
+        raise ValueError(
+            f"environment.state is true, but environment {name!r} has no state(); set "
+            "environment.state=false, and a centralised critic sees all observations together"
+        ) from error
