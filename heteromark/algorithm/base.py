@@ -139,10 +139,13 @@ class Algorithm(ABC):
                 data,
             )
             metrics |= policy_change(actor, data, group, self.config.loss)
-        else:
-            names = ("loss_objective", "grad_norm", "entropy", "kl_approx", "clip_fraction")
-            metrics = dict.fromkeys(names, math.nan)
-        return {f"{name}/{group}": value for name, value in metrics.items()}
+            return {f"{name}/{group}": value for name, value in metrics.items()}
+        return self.untrained(group)
+
+    def untrained(self, group: str) -> dict[str, float]:
+        """The metrics of `train_actor` for a group that was not trained: all NaN."""
+        names = ("loss_objective", "grad_norm", "entropy", "kl_approx", "clip_fraction")
+        return {f"{name}/{group}": math.nan for name in names}
 
     def require_finite(self, values: Tensor, quantity: str, owner: str) -> None:
         """Raise Diverged unless all values are finite."""
