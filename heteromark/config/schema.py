@@ -77,6 +77,7 @@ Coefficient = Annotated[NonNegativeFloat, Number]
 LayerSizes = Annotated[list[Count], Field(min_length=1, max_length=16)]
 Seed = Annotated[int, Field(ge=0, lt=2**32), Number]
 ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH)]
+UnitType = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
 
 
 def cross_field_error(key: str, value: Any, message: str) -> PydanticCustomError:
@@ -210,6 +211,26 @@ class OpponentConfig(Frozen):
     )
 
 
+class SMACConfig(Frozen):
+    """How an environment with the SMAC API becomes agents; without effect on others."""
+
+    unit_types: Literal["auto", "slots"] | Annotated[list[UnitType], Field(min_length=1)] = Field(
+        "auto",
+        description="Agents are named by unit type, which makes the groups. auto: the "
+        "environment's own types where its team is fixed, else slots; slots: ally_0, ally_1, …; "
+        "or a list with each agent's type.",
+    )
+    dead_agents: Literal["inactive", "active"] = Field(
+        "inactive",
+        description="inactive: a dead unit counts in nothing that is learnt; active: it stays, "
+        "with nothing but the no-op legal.",
+    )
+    episode_limit: Count | None = Field(
+        None,
+        description="Steps after which an episode is cut off; null: where the environment says.",
+    )
+
+
 class EnvironmentConfig(Frozen):
     """Which environment, how many copies of it, and how its agents form groups."""
 
@@ -243,6 +264,7 @@ class EnvironmentConfig(Frozen):
         False, description="Read the environment's global state, for a centralised critic."
     )
     opponent: OpponentConfig = OpponentConfig()
+    smac: SMACConfig = SMACConfig()
 
 
 class PolicyOverride(Frozen):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from heteromark.environment.starcraft import how_to_install
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,15 @@ class Task:
         """
         return import_path(self.path, "environment.task")(**{**self.kwargs, **kwargs})
 
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The parameters of the environment's factory, by name."""
+        factory = import_path(self.path, "environment.task")
+        # a class's own, because the metaclass of TorchRL's EnvBase hides them
+        return inspect.signature(
+            factory.__init__ if inspect.isclass(factory) else factory
+        ).parameters
+
 
 def import_path(path: str, key: str) -> Callable[..., Any]:
     """The callable at an import path `module:callable`.
@@ -49,8 +61,11 @@ def import_path(path: str, key: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{key} is {path!r}, but there is no module {error.name!r}; install the package that "
-            f"provides it, or correct {key}",
+            f"{key} is {path!r}, but there is no module {error.name!r}; "
+            + (
+                how_to_install(module_name)
+                or f"install the package that provides it, or correct {key}"
+            ),
             name=error.name,
         ) from error
     component = getattr(module, attribute, None)

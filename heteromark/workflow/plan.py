@@ -20,6 +20,7 @@ from heteromark.config.errors import ConfigError, Fault, config_error
 from heteromark.config.layers import ResolvedAgent, resolve_sweep
 from heteromark.config.params import ProjectParams
 from heteromark.config.schema import AgentConfig, Mode, RunConfig
+from heteromark.environment.starcraft import how_to_install
 from heteromark.runs.digest import code_fingerprint, config_digest, module_exists
 from heteromark.runs.record import run_folder
 
@@ -200,7 +201,8 @@ def _import_faults(config: RunConfig, params: ProjectParams) -> list[Fault]:
         file, folder = "config", "extensions/"
         if key.startswith("environment."):
             file, folder = f"config/environment/{params.sweep.environment}.yaml", "environments/"
-        message = f"there is no module {module}; install it, or put it into {folder}"
+        remedy = how_to_install(module) or f"install it, or put it into {folder}"
+        message = f"there is no module {module}; {remedy}"
         faults.append(Fault(file, message, key, path))
     return faults
 

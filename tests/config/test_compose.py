@@ -106,6 +106,11 @@ def test_environments_are_the_files_of_their_group():
     assert "speaker_listener" in environment_names(ROOT)
 
 
+@pytest.mark.parametrize("name", environment_names(ROOT))
+def test_every_environment_composes(name):
+    assert compose(params={"sweep": {"environment": name}}).environment.name == name
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_json_schemas_have_not_drifted_from_the_models(name):
     written = (ROOT / FOLDER / name).read_text(encoding="utf-8")
