@@ -1,7 +1,8 @@
-"""What SMAC and SMACv2 need to be installed, and how to tell that it is not. Imports nothing."""
+"""What SMAC and SMACv2 need to be installed, and how to tell that it is not."""
 
 from __future__ import annotations
 
+import importlib.util
 from types import TracebackType
 
 _PACKAGES = ("smac", "smacv2")
@@ -15,9 +16,9 @@ _STARTING = ("pysc2.run_configs", "pysc2.maps", "pysc2.lib.sc_process")
 
 
 def how_to_install(module: str) -> str | None:
-    """What a task in `module` needs, if it is one of SMAC's or SMACv2's, else None."""
+    """What a task in `module` needs, if that is SMAC or SMACv2 and not installed, else None."""
     package = module.partition(".")[0]
-    if package not in _PACKAGES:
+    if package not in _PACKAGES or importlib.util.find_spec(package):
         return None
     return (
         f'install the package with `pip install "git+https://github.com/oxwhirl/{package}.git"`, '

@@ -68,6 +68,8 @@ def ends(step):
     return [bool(step[key]) for key in ("done", "terminated", "truncated")]
 
 
+# the team's reward is the dead's, too
+@pytest.mark.filterwarnings("ignore:Agent was given reward but was dead:UserWarning")
 @pytest.mark.parametrize("dead_agents", ["inactive", "active"])
 def test_it_passes_pettingzoos_and_torchrls_own_checks(dead_agents):
     make = Task("smac_stand_in:Battle", {"strict": False})
