@@ -24,36 +24,39 @@ class Task:
         """A fresh environment; `kwargs` win over those of the task.
 
         Raises:
-            ValueError, ModuleNotFoundError: see `import_task`.
+            ValueError, ModuleNotFoundError: see `import_path`.
         """
-        return import_task(self.path)(**{**self.kwargs, **kwargs})
+        return import_path(self.path, "environment.task")(**{**self.kwargs, **kwargs})
 
 
-def import_task(task: str) -> Callable[..., Any]:
-    """The environment's own factory, from its import path `module:callable`.
+def import_path(path: str, key: str) -> Callable[..., Any]:
+    """What an import path `module:callable` names.
+
+    Args:
+        path: the import path.
+        key: where it comes from in the config.
 
     Raises:
         ValueError: the path has no colon, or the module no such callable.
         ModuleNotFoundError: the module, or one that it imports, is not installed.
     """
-    module_name, colon, attribute = task.partition(":")
+    module_name, colon, attribute = path.partition(":")
     if not colon or not module_name or not attribute:
         raise ValueError(
-            f"environment.task is {task!r}; it must be an import path `module:callable`, such as "
+            f"{key} is {path!r}; it must be an import path `module:callable`, such as "
             "mpe2.simple_spread_v3:parallel_env"
         )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"environment.task is {task!r}, but there is no module {error.name!r}; install the "
-            "package that provides it, or correct environment.task",
+            f"{key} is {path!r}, but there is no module {error.name!r}; install the package that "
+            f"provides it, or correct {key}",
             name=error.name,
         ) from error
-    make_env = getattr(module, attribute, None)
-    if not callable(make_env):
+    found = getattr(module, attribute, None)
+    if not callable(found):
         raise ValueError(
-            f"environment.task is {task!r}, but module {module_name!r} has no callable "
-            f"{attribute!r}"
+            f"{key} is {path!r}, but module {module_name!r} has no callable {attribute!r}"
         )
-    return make_env
+    return found

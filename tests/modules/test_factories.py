@@ -8,7 +8,7 @@ from engine_config import make_config
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 
-from heteromark.environment.task import import_task
+from heteromark.environment.task import import_path
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory, learning_rate_share
@@ -27,7 +27,7 @@ from heteromark.modules.replay_buffer import ReplayBufferFactory
 )
 def test_a_task_that_cannot_be_imported_is_explained(task, error, message):
     with pytest.raises(error, match=rf"environment.task is '{task}'.*{message}"):
-        import_task(task)
+        import_path(task, "environment.task")
 
 
 def test_a_registry_lists_what_there_is():
