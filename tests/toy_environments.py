@@ -7,7 +7,7 @@ import signal
 
 import numpy as np
 from gymnasium import spaces
-from pettingzoo import ParallelEnv
+from pettingzoo import AECEnv, ParallelEnv
 
 N_ACTIONS = 4
 
@@ -176,3 +176,111 @@ class FaultyBattle(ToyBattle):
             self.agents.append("archer_1")
             observations["archer_1"] = seen
         return observations, rewards, terminations, truncations, infos
+
+
+class ToyRelay(AECEnv):
+    """Two runners and a guard take turns; runner_1 dies in its second turn.
+
+    When agent k (counted from 0) acts, every other agent that lives gets k + 1. A runner sees
+    [k, turns so far], the guard [turns so far, 1, 1]. Agent k may never take action k. With all
+    three alive the turns are runner_0, runner_1, guard_0 and so on.
+
+    Args:
+        length: turns of an episode.
+        ends: how the survivors' episode ends: "terminated" or "truncated".
+        mask_in: where the action mask is: "observation" or "info".
+        fault: "stranger": an unknown agent gets a reward; "return": runner_1 acts after its death.
+    """
+
+    metadata = {"name": "relay"}  # noqa: RUF012 - PettingZoo's way
+    render_mode = None
+
+    def __init__(
+        self,
+        length: int = 8,
+        ends: str = "truncated",
+        mask_in: str = "info",
+        fault: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.possible_agents = ["runner_0", "runner_1", "guard_0"]
+        self.length, self.ends, self.mask_in, self.fault = length, ends, mask_in, fault
+        self._spaces = {}
+        for agent in self.possible_agents:
+            seen = spaces.Box(0, np.inf, (3 if agent == "guard_0" else 2,), np.float32)
+            if mask_in == "observation":
+                mask = spaces.Box(0, 1, (N_ACTIONS,), np.int8)
+                seen = spaces.Dict({"observation": seen, "action_mask": mask})
+            self._spaces[agent] = (seen, spaces.Discrete(N_ACTIONS))
+
+    def observation_space(self, agent):
+        return self._spaces[agent][0]
+
+    def action_space(self, agent):
+        return self._spaces[agent][1]
+
+    def reset(self, seed=None, options=None):
+        self.agents = list(self.possible_agents)
+        self.turns = 0
+        self.taken = []
+        self.rewards = dict.fromkeys(self.agents, 0.0)
+        self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)
+        self.terminations = dict.fromkeys(self.agents, False)
+        self.truncations = dict.fromkeys(self.agents, False)
+        self.infos = {agent: {} for agent in self.agents}
+        if self.mask_in == "info":
+            self.infos = {agent: {"action_mask": self._mask(agent)} for agent in self.agents}
+        self._skip_agent_selection = None
+        self.agent_selection = "runner_0"
+
+    def step(self, action):
+        agent = self.agent_selection
+        if self.terminations[agent] or self.truncations[agent]:
+            self._was_dead_step(action)
+            return
+        k = self.possible_agents.index(agent)
+        assert action != k, f"{agent} took its illegal action"
+        self.taken.append((agent, action))
+        self._cumulative_rewards[agent] = 0
+        self.rewards = {a: 0.0 if a == agent else k + 1.0 for a in self.agents}
+        self.turns += 1
+        if agent == "runner_1" and self.turns > 2:
+            self.terminations[agent] = True
+        if self.turns == self.length:
+            ends = self.terminations if self.ends == "terminated" else self.truncations
+            ends.update(dict.fromkeys((a for a in self.agents if not self.terminations[a]), True))
+        self._accumulate_rewards()
+        order = self.agents[self.agents.index(agent) + 1 :] + self.agents
+        self.agent_selection = order[0]
+        self._deads_step_first()
+        if self.fault == "stranger" and self.turns == 3:
+            self.rewards["ghost_0"] = 1.0
+        if self.fault == "return" and self.turns == 6:
+            self.agents.append("runner_1")
+            self.agent_selection = "runner_1"
+            for told in (self.terminations, self.truncations):
+                told["runner_1"] = False
+
+    def observe(self, agent):
+        k = self.possible_agents.index(agent)
+        if agent == "guard_0":
+            seen = np.array([self.turns, 1, 1], np.float32)
+        else:
+            seen = np.array([k, self.turns], np.float32)
+        if self.mask_in == "observation":
+            return {"observation": seen, "action_mask": self._mask(agent)}
+        return seen
+
+    def _mask(self, agent):
+        k = self.possible_agents.index(agent)
+        return (np.arange(N_ACTIONS) != k).astype(np.int8)
+
+
+def last_legal(observation, legal, generator):
+    """A player who takes the last legal action."""
+    return int(np.flatnonzero(legal)[-1])
+
+
+def never_legal(observation, legal, generator):
+    """A player who does not know the rules."""
+    return int(np.flatnonzero(~legal)[0])

@@ -5,7 +5,8 @@ One block can be shared between processes and copied in one go, however many arr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,18 +45,23 @@ class Layout:
         }
 
 
+def views_of(layouts: Sequence[Layout], block: Any) -> list[Arrays]:
+    """The arrays of layouts that lie one after the other in a block."""
+    starts = itertools.accumulate((layout.size for layout in layouts), initial=0)
+    return [layout.views(block, start) for layout, start in zip(layouts, starts, strict=False)]
+
+
+Fields = dict[Key, tuple[tuple[int, ...], Any]]
+
+
 def shown_layout(
     groups: Mapping[str, Group], num_copies: int, state_size: int | None = None
 ) -> Layout:
     """What copies show: the keys of `make_specs`, and (group, "reward")."""
-    fields: dict[Key, tuple[tuple[int, ...], Any]] = {}
+    fields: Fields = {}
     for name, group in groups.items():
-        n_agents = len(group.agents)
-        fields[name, "observation"] = ((n_agents, group.observation_size), np.float32)
-        fields[name, "active"] = ((n_agents,), bool)
-        if group.masked:
-            fields[name, "action_mask"] = ((n_agents, group.action_size), bool)
-        fields[name, "reward"] = ((n_agents, 1), np.float32)
+        fields |= _seen(name, group)
+        fields[name, "reward"] = ((len(group.agents), 1), np.float32)
     if state_size is not None:
         fields["state"] = ((state_size,), np.float32)
     fields["episode_return"] = ((1,), np.float32)
@@ -68,7 +74,7 @@ def shown_layout(
 
 def action_layout(groups: Mapping[str, Group], num_copies: int) -> Layout:
     """What copies are told: (group, "action"), int64 [N, n] or float32 [N, n, action_size]."""
-    fields: dict[Key, tuple[tuple[int, ...], Any]] = {}
+    fields: Fields = {}
     for name, group in groups.items():
         shape = (len(group.agents),)
         if group.is_discrete:
@@ -76,3 +82,29 @@ def action_layout(groups: Mapping[str, Group], num_copies: int) -> Layout:
         else:
             fields[name, "action"] = ((*shape, group.action_size), np.float32)
     return Layout(fields, num_copies)
+
+
+def asked_layout(groups: Mapping[str, Group], num_copies: int) -> Layout:
+    """What copies ask of past policies: what the agents whose turn it is see.
+
+    (group, "observation"), (group, "action_mask") and (group, "active") as in `make_specs`; besides
+    "draw", float64 [N, 1]: which of the policies plays this episode, as a fraction of their number;
+    and "turns", int64 [N, 1]: turns asked for so far in this episode.
+    """
+    fields: Fields = {}
+    for name, group in groups.items():
+        fields |= _seen(name, group)
+    fields["draw"] = ((1,), np.float64)
+    fields["turns"] = ((1,), np.int64)
+    return Layout(fields, num_copies)
+
+
+def _seen(name: str, group: Group) -> Fields:
+    n_agents = len(group.agents)
+    fields: Fields = {
+        (name, "observation"): ((n_agents, group.observation_size), np.float32),
+        (name, "active"): ((n_agents,), bool),
+    }
+    if group.masked:
+        fields[name, "action_mask"] = ((n_agents, group.action_size), bool)
+    return fields

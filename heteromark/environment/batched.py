@@ -10,8 +10,9 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 
-from heteromark.environment.arrays import action_layout, shown_layout
+from heteromark.environment.arrays import action_layout, asked_layout, shown_layout, views_of
 from heteromark.environment.copies import Copies, CopySettings
+from heteromark.environment.opponent_pool import OpponentPool
 from heteromark.environment.seeds import stream_seed
 from heteromark.environment.specs import make_specs
 from heteromark.environment.workers import WorkerPool
@@ -36,7 +37,10 @@ class BatchedEnv(EnvBase):
         groups: by name.
         turn_based: agents act one after the other, and one frame is one turn.
         state_size: numbers in the root key "state"; None: there is no such key.
+        opponent_pool: past policies that play against the learner; None: there are none.
     """
+
+    opponent_pool: OpponentPool | None = None
 
     def __init__(
         self,
@@ -51,22 +55,22 @@ class BatchedEnv(EnvBase):
         self.turn_based = settings.description.turn_based
         self.state_size = settings.description.state_size
         self._layout = shown_layout(self.groups, num_envs, self.state_size)
-        actions = action_layout(self.groups, num_envs)
+        layouts = [self._layout, action_layout(self.groups, num_envs)]
+        if settings.opponent.kind == "past_self":
+            layouts.append(asked_layout(self.groups, num_envs))
         self._copies: Copies | WorkerPool
         if num_workers:
             first_env.close()
-            self._copies = WorkerPool(
-                make_copies, settings, self._layout, actions, num_envs, num_workers
-            )
-            block = self._copies.block
-            self._actions = actions.views(block, self._layout.size)
+            self._copies = WorkerPool(make_copies, settings, layouts, num_envs, num_workers)
+            block: Any = self._copies.block
+            arrays = views_of(layouts, block)
         else:
-            block = np.zeros(self._layout.size, np.uint8)
-            self._actions = actions.views(np.zeros(actions.size, np.uint8))
-            self._copies = make_copies(
-                settings, self._layout.views(block), self._actions, envs=[first_env]
-            )
+            block = bytearray(sum(layout.size for layout in layouts))
+            arrays = views_of(layouts, block)
+            self._copies = make_copies(settings, *arrays, envs=[first_env])
         self._shown = np.frombuffer(block, np.uint8, self._layout.size)
+        self._actions = arrays[1]
+        self._asked = arrays[2] if len(arrays) > 2 else None
         self._started = False
         specs = make_specs(self.groups, num_envs, self.state_size)
         self.observation_spec = specs.observation
@@ -94,6 +98,7 @@ class BatchedEnv(EnvBase):
         else:
             rows = mask.reshape(n_envs, -1).any(-1).nonzero()[:, 0].tolist()
         self._copies.reset(rows)
+        self._settle()
         self._started = True
         return self._hand_out(with_reward=False)
 
@@ -101,7 +106,11 @@ class BatchedEnv(EnvBase):
         for key, action in self._actions.items():
             action[...] = tensordict.get(key).numpy()
         self._copies.step()
+        self._settle()
         return self._hand_out(with_reward=True)
+
+    def _settle(self) -> None:
+        """Do what copies ask for before they can show a frame."""
 
     def _hand_out(self, with_reward: bool) -> TensorDict:
         """What the copies show now, in new memory."""

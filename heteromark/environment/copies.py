@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from heteromark.config.schema import OpponentConfig
 from heteromark.environment.arrays import Arrays
 from heteromark.environment.description import Description
 from heteromark.environment.groups import Group, observed_space
@@ -27,6 +28,7 @@ class CopySettings:
         description: what every copy must look like.
         groups: by name.
         team_reward: train every agent on the mean of all agents' rewards.
+        opponent: who plays the seats that do not learn, where agents take turns.
         render: copy 0 can draw.
     """
 
@@ -35,6 +37,7 @@ class CopySettings:
     description: Description
     groups: Mapping[str, Group]
     team_reward: bool
+    opponent: OpponentConfig = field(default_factory=OpponentConfig)
     render: bool = False
 
 
@@ -88,7 +91,8 @@ class Copies(ABC):
 
     Args:
         settings: see there.
-        shown, actions: arrays of `shown_layout` and `action_layout`, these copies' rows only.
+        shown, actions, asked: arrays of `shown_layout`, `action_layout` and `asked_layout`, these
+            copies' rows only; `asked` only where past policies play.
         first: number of the first copy among all.
         envs: environments to take before new ones are made.
 
@@ -102,12 +106,15 @@ class Copies(ABC):
         settings: CopySettings,
         shown: Arrays,
         actions: Arrays,
+        asked: Arrays | None = None,
+        *,
         first: int = 0,
         envs: Sequence[Any] = (),
     ) -> None:
         self._settings = settings
         self._shown = shown
         self._actions = actions
+        self._asked = asked
         self._first = first
         n_copies = len(shown["done"])
         self._envs = list(envs)
@@ -118,12 +125,12 @@ class Copies(ABC):
         self._seeds: list[int | None] = [None] * n_copies
         # in double precision, so that long episodes add up
         self._returns = [0.0] * n_copies
-        self._places = [self._places_of(i) for i in range(n_copies)]
+        self._places = [self._places_in(shown, i) for i in range(n_copies)]
 
-    def _places_of(self, i: int) -> dict[str, Place]:
+    def _places_in(self, arrays: Arrays, i: int) -> dict[str, Place]:
         places = {}
         for name, group in self._settings.groups.items():
-            mask = self._shown.get((name, "action_mask"))
+            mask = arrays.get((name, "action_mask"))
             for row, agent in enumerate(group.agents):
                 space = self._settings.description.observation_spaces[agent]
                 places[agent] = Place(
@@ -131,9 +138,9 @@ class Copies(ABC):
                     group=name,
                     copy=self._first + i,
                     shape=observed_space(space).shape,
-                    observation=self._shown[name, "observation"][i, row],
+                    observation=arrays[name, "observation"][i, row],
                     mask=None if mask is None else mask[i, row],
-                    active=self._shown[name, "active"][i],
+                    active=arrays[name, "active"][i],
                     row=row,
                 )
         return places

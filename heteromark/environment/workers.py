@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from heteromark.environment.arrays import Arrays, Layout
+from heteromark.environment.arrays import Arrays, Layout, views_of
 from heteromark.environment.copies import Copies, CopySettings
 
 _PATIENCE = 5.0  # seconds that a worker is given to close its copies
@@ -72,12 +72,12 @@ class WorkerPool:
     Args:
         make_copies: the class of copies; see `Copies`.
         settings: see there.
-        shown, actions: layouts of the N copies' arrays.
+        layouts: of the N copies' arrays, in the order in which `Copies` takes them.
         num_workers: number of processes, at most N; each has N / num_workers copies, give or take
             one.
 
     Attributes:
-        block: the memory of all arrays: first those of `shown`, then those of `actions`.
+        block: the memory of all arrays, one layout after the other.
 
     Raises:
         ValueError: the settings cannot be sent to another process; or what `Copies` raises.
@@ -88,13 +88,12 @@ class WorkerPool:
         self,
         make_copies: Callable[..., Copies],
         settings: CopySettings,
-        shown: Layout,
-        actions: Layout,
+        layouts: Sequence[Layout],
         num_copies: int,
         num_workers: int,
     ) -> None:
         self._name = settings.name
-        size = shown.size + actions.size
+        size = sum(layout.size for layout in layouts)
         memory = _anonymous_memory(size)
         try:
             self.block = mmap.mmap(memory, size)
@@ -107,7 +106,7 @@ class WorkerPool:
         # also when the interpreter exits, or this object is forgotten
         self._finish = weakref.finalize(self, _shut_down, self._workers)
         try:
-            self._send_settings((make_copies, settings, shown, actions, size))
+            self._send_settings((make_copies, settings, layouts))
         except BaseException:
             self.close()
             raise
@@ -142,6 +141,10 @@ class WorkerPool:
     def step(self) -> None:
         """See `Copies.step`."""
         self._ask("step", [()] * len(self._workers))
+
+    def answer(self) -> None:
+        """See `TurnCopies.answer`."""
+        self._ask("answer", [()] * len(self._workers))
 
     def render(self) -> np.ndarray:
         """See `Copies.render`."""
@@ -272,16 +275,12 @@ def serve() -> None:
 
 
 def _make_copies(connection: Connection, memory: int) -> Copies:
-    make_copies, settings, shown, actions, size = pickle.loads(connection.recv_bytes())
+    make_copies, settings, layouts = pickle.loads(connection.recv_bytes())
     first, stop = pickle.loads(connection.recv_bytes())
-    block = mmap.mmap(memory, size)
+    block = mmap.mmap(memory, sum(layout.size for layout in layouts))
     os.close(memory)
-    return make_copies(
-        settings,
-        _rows(shown.views(block), first, stop),
-        _rows(actions.views(block, shown.size), first, stop),
-        first,
-    )
+    arrays = [_rows(views, first, stop) for views in views_of(layouts, block)]
+    return make_copies(settings, *arrays, first=first)
 
 
 def _rows(arrays: Arrays, first: int, stop: int) -> Arrays:

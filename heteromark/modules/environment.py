@@ -8,8 +8,10 @@ from pettingzoo import AECEnv, ParallelEnv
 from torchrl.envs import EnvBase
 
 from heteromark.config.schema import OpponentConfig, RunConfig
+from heteromark.environment.aec import PettingZooAECEnv
 from heteromark.environment.batched import BatchedEnv
 from heteromark.environment.contract import check_contract
+from heteromark.environment.copies import make_copy
 from heteromark.environment.pettingzoo import PettingZooParallelEnv
 from heteromark.environment.smac import missing_from_smac_api, smac_factory
 from heteromark.environment.task import Task
@@ -132,25 +134,39 @@ def _check_options(env: EnvBase, config: RunConfig, render: bool) -> None:
 
 
 def make_batched(
-    make_env: Callable[..., ParallelEnv], config: RunConfig, num_envs: int, render: bool
+    make_env: Callable[..., ParallelEnv | AECEnv], config: RunConfig, num_envs: int, render: bool
 ) -> BatchedEnv:
-    """N copies of a PettingZoo environment, with everything else as the config says.
+    """N copies of a PettingZoo environment, Parallel or AEC, with all else as the config says.
 
     Args:
         make_env: returns a fresh environment; it must be possible to send it to other processes.
         config, num_envs, render: see `EnvironmentFactory.create`.
+
+    Raises:
+        TypeError: `make_env` returns something else.
+        ValueError: see `PettingZooParallelEnv` and `PettingZooAECEnv`; or a Parallel environment is
+            to have opponents.
     """
     environment = config.environment
-    return PettingZooParallelEnv(
-        make_env,
-        num_envs,
+    first_env = make_copy(make_env, environment.name, drawing=render)
+    common = {
         # a single copy gains nothing from a process of its own
-        num_workers=min(environment.num_workers, num_envs) if num_envs > 1 else 0,
-        group_by=environment.group_by,
-        groups=environment.groups,
-        split=not config.policy.share_policy_params,
-        team_reward=environment.reward == "team",
-        with_state=environment.state,
-        name=environment.name,
-        render=render,
-    )
+        "num_workers": min(environment.num_workers, num_envs) if num_envs > 1 else 0,
+        "group_by": environment.group_by,
+        "groups": environment.groups,
+        "split": not config.policy.share_policy_params,
+        "team_reward": environment.reward == "team",
+        "with_state": environment.state,
+        "name": environment.name,
+        "render": render,
+        "first_env": first_env,
+    }
+    if isinstance(first_env, AECEnv):
+        return PettingZooAECEnv(make_env, num_envs, opponent=environment.opponent, **common)
+    if environment.opponent.kind != "self":
+        raise ValueError(
+            f"environment.opponent.kind is {environment.opponent.kind}, but in environment "
+            f"{environment.name!r} all agents act at once; opponents play in turn-based (AEC) "
+            "environments only"
+        )
+    return PettingZooParallelEnv(make_env, num_envs, **common)

@@ -28,7 +28,7 @@ from heteromark.environment.workers import WorkerPool
 description = describe(ToyBattle(), "toy")
 settings = CopySettings(ToyBattle, "toy", description, description.group(), team_reward=True)
 shown, actions = shown_layout(settings.groups, 2), action_layout(settings.groups, 2)
-pool = WorkerPool(ParallelCopies, settings, shown, actions, num_copies=2, num_workers=2)
+pool = WorkerPool(ParallelCopies, settings, [shown, actions], num_copies=2, num_workers=2)
 print(*(worker.process.pid for worker in pool._workers), flush=True)
 for action in actions.views(pool.block, shown.size).values():
     action[...] = 3

@@ -1,0 +1,74 @@
+"""Simple players of tic-tac-toe and connect four: win, else block, else take the best place."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def _lines(rows: int, columns: int, length: int) -> np.ndarray:
+    """All straight lines of cells on a board, [lines, length], cells counted row by row."""
+    lines = [
+        [(row + step * down) * columns + column + step * right for step in range(length)]
+        for down, right in ((0, 1), (1, 0), (1, 1), (1, -1))
+        for row in range(rows)
+        for column in range(columns)
+        if row + (length - 1) * down < rows and 0 <= column + (length - 1) * right < columns
+    ]
+    return np.array(lines)
+
+
+_TIC_TAC_TOE = _lines(3, 3, 3)
+_CONNECT_FOUR = _lines(6, 7, 4)
+_CENTRE, _CORNERS = 4, (0, 2, 6, 8)
+
+
+def tic_tac_toe(observation: np.ndarray, legal: np.ndarray, generator: np.random.Generator) -> int:
+    """Win, block, centre, a corner, an edge.
+
+    Args:
+        observation: [3, 3, 2], own marks and those of the opponent.
+        legal: bool [9].
+        generator: chooses between places that are equally good.
+    """
+    playable = set(np.flatnonzero(legal).tolist())
+    completing = _completing(observation, _TIC_TAC_TOE, playable)
+    if completing is not None:
+        return completing
+    if _CENTRE in playable:
+        return _CENTRE
+    corners = [cell for cell in _CORNERS if cell in playable]
+    return int(generator.choice(corners or sorted(playable)))
+
+
+def connect_four(observation: np.ndarray, legal: np.ndarray, generator: np.random.Generator) -> int:
+    """Win, block, the column nearest the centre.
+
+    Args:
+        observation: [6, 7, 2], own pieces and those of the opponent; the last row is the lowest.
+        legal: bool [7].
+        generator: chooses between columns that are equally good.
+    """
+    free = (~observation.any(-1)).sum(0)  # free cells of each column, all above the taken ones
+    columns = np.flatnonzero(legal)
+    landing = {int((free[column] - 1) * 7 + column) for column in columns}
+    completing = _completing(observation, _CONNECT_FOUR, landing)
+    if completing is not None:
+        return completing % 7
+    distance = np.abs(columns - 3)
+    return int(generator.choice(columns[distance == distance.min()]))
+
+
+def _completing(observation: np.ndarray, lines: np.ndarray, playable: set[int]) -> int | None:
+    """The playable cell that completes an own line, or else one of the opponent's."""
+    for player in (0, 1):
+        marks = observation[..., player].reshape(-1).astype(bool)
+        taken = marks[lines]
+        for line, there in zip(
+            lines[taken.sum(1) == lines.shape[1] - 1],
+            taken[taken.sum(1) == lines.shape[1] - 1],
+            strict=True,
+        ):
+            cell = int(line[~there][0])
+            if cell in playable:
+                return cell
+    return None

@@ -1,0 +1,232 @@
+"""Opponents: random, heuristic, past policies; the same for any number of workers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from engine_config import make_config
+from pettingzoo.classic.connect_four import connect_four
+from pettingzoo.classic.tictactoe import tictactoe
+from rollouts import play
+from tensordict.nn import TensorDictModule
+from torch import nn
+from toy_environments import ToyRelay
+
+from heteromark.config.schema import OpponentConfig
+from heteromark.environment.aec import PettingZooAECEnv
+from heteromark.environment.heuristics import connect_four as play_connect_four
+from heteromark.environment.heuristics import tic_tac_toe as play_tic_tac_toe
+from heteromark.modules.environment import EnvironmentFactory
+from heteromark.modules.policy import PolicyFactory
+
+TIC_TAC_TOE = "pettingzoo.classic.tictactoe.tictactoe:env"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Small networks are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def game(kind, num_envs=4, make=tictactoe.env, num_workers=0, seat="alternate", **kwargs):
+    opponent = OpponentConfig(kind=kind, seat=seat, **kwargs)
+    return PettingZooAECEnv(make, num_envs, opponent=opponent, num_workers=num_workers)
+
+
+def policies(seed=0, **overrides):
+    """Actors for tic-tac-toe, far from uniform."""
+    config = make_config(
+        algorithm="IPPO",
+        environment__task=TIC_TAC_TOE,
+        environment__reward="individual",
+        **overrides,
+    )
+    torch.manual_seed(seed)
+    groups = EnvironmentFactory().create(config, num_envs=1).groups
+    actors = PolicyFactory().create(config, groups).actors
+    with torch.no_grad():
+        for actor in actors.values():
+            for parameter in actor.parameters():
+                parameter += torch.randn_like(parameter)
+    return actors
+
+
+@pytest.mark.parametrize("kind", ["random", "heuristic", "past_self"])
+def test_opponents_are_the_same_for_any_number_of_workers(kind):
+    rollouts = []
+    for num_workers in (0, 2):
+        env = game(kind, num_workers=num_workers)
+        if kind == "past_self":
+            env.opponent_pool.add(policies(1))
+            env.opponent_pool.add(policies(2))
+        global_state = torch.get_rng_state()
+        rollouts.append(play(env, 20, seed=3))
+        assert (torch.get_rng_state() == global_state).all()
+        assert (play(env, 20, seed=4) != rollouts[0]).any()
+        assert (play(env, 20, seed=3) == rollouts[0]).all(), "a reseed starts over"
+        env.close()
+    assert (rollouts[0] == rollouts[1]).all()
+    assert rollouts[0]["player", "active"].sum(-1).eq(1).all()
+
+
+def test_a_random_opponent_takes_every_legal_action_alike():
+    first = play(game("random", 300, seat="second"), 1)["player", "observation"][:, 0, 1]
+    # the second plane of what the second player sees: the first player's one mark
+    counts = first.view(300, 9, 2)[..., 1].sum(0)
+    assert counts.sum() == 300
+    assert counts.min() > 15
+
+
+@pytest.mark.parametrize(
+    ("make", "least"), [(tictactoe.env, 0.75), (connect_four.env, 0.85)], ids=["3x3", "6x7"]
+)
+def test_the_heuristic_beats_random_play(make, least):
+    data = play(game("heuristic", 8, make), 60)
+    ended = data["next", "done"].squeeze(-1)
+    lost = data["next", "episode_return"].squeeze(-1)[ended] < 0
+    assert ended.sum() > 30
+    assert lost.float().mean() > least
+
+
+def board(text, own):
+    """[rows, columns, 2] of a drawn board, as player `own` sees it."""
+    cells = np.array([list(row) for row in text.split()])
+    other = "o" if own == "x" else "x"
+    return np.stack([cells == own, cells == other], -1).astype(np.int8)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("xx. oo. ...", {2}),  # win
+        ("oo. x.. ...", {2}),  # block
+        ("o.. .x. ..o", {2, 6}),  # a corner
+        ("o.. ... ...", {4}),  # the centre
+    ],
+)
+def test_the_heuristic_of_tic_tac_toe(text, expected):
+    seen = board(text, "x")
+    legal = ~seen.any(-1).reshape(-1)
+    generator = np.random.default_rng(0)
+    assert {play_tic_tac_toe(seen, legal, generator) for _ in range(20)} == expected
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (("x......", "x......", "xoo.o.."), {0}),  # win, before blocking
+        ((".......", "xx.....", "ooo.x.."), {3}),  # block
+        ((".......", ".......", ".o..x.."), {3}),  # the centre
+        # three in a row, but nothing to stand on: not yet a threat
+        ((".......", "ooo....", "xxo...."), {3}),
+    ],
+)
+def test_the_heuristic_of_connect_four(rows, expected):
+    seen = board(" ".join((".......",) * 3 + rows), "x")
+    legal = ~seen[0].any(-1)
+    generator = np.random.default_rng(0)
+    assert {play_connect_four(seen, legal, generator) for _ in range(5)} == expected
+
+
+def test_a_heuristic_of_ones_own():
+    name = "toy_environments:last_legal"
+    env = game("heuristic", 1, seat="second", heuristic=name)
+    assert play(env, 1)["player", "observation"][0, 0, 1].view(9, 2)[8].tolist() == [0, 1]
+    with pytest.raises(ValueError, match=r"took action \d for agent 'player_2', whose legal"):
+        play(game("heuristic", 1, seat="first", heuristic="toy_environments:never_legal"), 1)
+    with pytest.raises(ValueError, match=r"opponent\.heuristic is .* has no callable 'nobody'"):
+        game("heuristic", heuristic="toy_environments:nobody")
+    with pytest.raises(ValueError, match=r"no built-in one for 'relay'.*module:function"):
+        game("heuristic", make=ToyRelay)
+
+
+def first_legal_actor():
+    """Takes the first legal action, as an actor that takes the highest score."""
+    return TensorDictModule(
+        lambda mask: mask.int().argmax(-1), [("player", "action_mask")], [("player", "action")]
+    )
+
+
+def test_past_policies_play_and_before_them_chance():
+    env = game("past_self", 50, seat="second")
+    marks = play(env, 1)["player", "observation"][:, 0, 1].view(50, 9, 2)[..., 1]
+    assert (marks.sum(0) > 0).sum() > 5
+    env.opponent_pool.add({"player": first_legal_actor()})
+    marks = play(env, 1)["player", "observation"][:, 0, 1].view(50, 9, 2)[..., 1]
+    assert (marks.argmax(-1) == 0).all()
+
+
+def test_the_pool_keeps_the_newest_and_survives_saving():
+    env = game("past_self", 6, pool_size=2)
+    actors = policies()
+    for seed in range(3):
+        env.opponent_pool.add(policies(seed))
+    assert len(env.opponent_pool) == 2
+    expected = play(env, 15)
+    state = env.opponent_pool.state_dict()
+    with torch.no_grad():
+        before = [parameter.clone() for parameter in actors["player"].parameters()]
+    other = game("past_self", 6, pool_size=2)
+    other.opponent_pool.load_state_dict(state, actors)
+    assert (play(other, 15) == expected).all()
+    assert all(map(torch.equal, before, actors["player"].parameters()))
+    narrow = policies(policy__hidden_sizes=[4])
+    with pytest.raises(ValueError, match="a past policy does not fit group 'player'"):
+        other.opponent_pool.load_state_dict(state, narrow)
+    with pytest.raises(ValueError, match=r"has actors of player, but the groups are cross"):
+        other.opponent_pool.load_state_dict(state, {"cross": actors["player"]})
+    assert (play(other, 15) == expected).all(), "a pool that does not fit changes nothing"
+
+
+class Counter(nn.Module):
+    """Remembers how often it acted: takes action 3 in its first turn, then 2."""
+
+    hidden_size = 1
+
+    def forward(self, hidden):
+        return torch.where(hidden[..., 0] == 0, 3, 2), hidden + 1
+
+
+def test_past_policies_may_remember():
+    counter = TensorDictModule(
+        Counter(), [("runner", "hidden")], [("runner", "action"), ("next", "runner", "hidden")]
+    )
+    guard = TensorDictModule(
+        lambda seen: torch.zeros_like(seen[..., 0]).long(),
+        [("guard", "observation")],
+        [("guard", "action")],
+    )
+    envs = []
+
+    def make():
+        envs.append(ToyRelay())
+        return envs[-1]
+
+    env = game("past_self", 2, make, seat="first")
+    env.opponent_pool.add({"runner": counter, "guard": guard})
+    env.reseed(0)
+    now = env.reset()
+    for expected in ([3], [3, 2], [], [3], [3, 2]):
+        for group in env.groups:
+            now[group, "action"] = torch.full_like(now[group, "active"].long(), 3)
+        _, now = env.step_and_maybe_reset(now)
+        assert [action for agent, action in envs[0].taken if agent == "runner_1"] == expected
+
+
+def test_the_factory_may_be_told_another_opponent():
+    config = make_config(environment__task=TIC_TAC_TOE, algorithm="IPPO")
+    factory = EnvironmentFactory()
+    assert factory.create(config).opponent_pool is None
+    assert play(factory.create(config), 2)["player", "active"].any(1).all()
+    env = factory.create(config, 3, opponent=OpponentConfig(kind="past_self", pool_size=7))
+    assert (env.batch_size, env.opponent_pool.size) == ((3,), 7)
+
+
+def test_opponents_need_turns():
+    config = make_config(environment__opponent={"kind": "random"})
+    with pytest.raises(ValueError, match=r"opponent\.kind is random, .* all agents act at once"):
+        EnvironmentFactory().create(config)
