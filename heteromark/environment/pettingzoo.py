@@ -54,6 +54,9 @@ class PettingZooParallelEnv(EnvBase):
         ValueError: groups or spaces do not fit; later, an observation is not finite.
     """
 
+    turn_based = False
+    opponent_pool = None
+
     def __init__(
         self,
         make_env: Callable[[], ParallelEnv],

@@ -9,7 +9,7 @@ from typing import Any
 
 from torchrl.envs import EnvBase
 
-from heteromark.config.schema import EnvironmentConfig, RunConfig
+from heteromark.config.schema import EnvironmentConfig, OpponentConfig, RunConfig
 from heteromark.environment.pettingzoo import PettingZooParallelEnv
 from heteromark.modules.registry import Registry
 
@@ -19,17 +19,28 @@ ENVIRONMENTS: Registry[Callable[[EnvironmentConfig, int], EnvBase]] = Registry("
 class EnvironmentFactory:
     """Creates the batched environment that a run config asks for."""
 
-    def create(self, config: RunConfig, num_envs: int | None = None) -> EnvBase:
+    def create(
+        self,
+        config: RunConfig,
+        num_envs: int | None = None,
+        opponent: OpponentConfig | None = None,
+        render: bool = False,
+    ) -> EnvBase:
         """An unseeded environment of batch size [num_envs], on the CPU.
 
         Args:
             config: the run.
             num_envs: number of copies; by default `environment.num_parallel_envs`.
+            opponent: who plays the other seats of a turn-based game; by default
+                `environment.opponent`.
+            render: make copy 0 so that `render()` draws it.
 
         Raises:
-            ModuleNotFoundError, ValueError: the task cannot be imported, or its agents do not fit
-                the groups of the config.
+            ModuleNotFoundError, ValueError: the task cannot be imported, its agents do not fit the
+                groups of the config, or it cannot draw.
         """
+        if render:
+            raise ValueError(f"environment {config.environment.name!r} cannot draw itself")
         copies = config.environment.num_parallel_envs if num_envs is None else num_envs
         return ENVIRONMENTS[config.env_type](config.environment, copies)
 

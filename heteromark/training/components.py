@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torchrl.envs import EnvBase
@@ -62,7 +63,7 @@ class ComponentFactory:
         device = resolve_device(config.device)
         seed_everything(config.seed)
         torch.set_num_threads(config.training.num_threads)
-        environment = EnvironmentFactory().create(config)
+        environment = make_environment(config)
         policies = PolicyFactory().create(config, environment.groups)
         for network in (*policies.actors.values(), *policies.critics.values()):
             network.to(device)
@@ -86,6 +87,20 @@ class ComponentFactory:
             algorithm=ALGORITHMS[config.agent.algorithm](config, learner),
             device=device,
         )
+
+
+def make_environment(config: RunConfig, num_envs: int | None = None, **options: Any) -> EnvBase:
+    """The environment as the run's actors need it, in training and in evaluation.
+
+    Args:
+        config: the run.
+        num_envs: number of copies; by default `environment.num_parallel_envs`.
+        options: of `EnvironmentFactory.create`.
+
+    Raises:
+        ModuleNotFoundError, ValueError: see `EnvironmentFactory.create`.
+    """
+    return EnvironmentFactory().create(config, num_envs, **options)
 
 
 def resolve_device(name: str) -> torch.device:
