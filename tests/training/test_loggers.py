@@ -17,6 +17,7 @@ from heteromark.training import loggers
 from heteromark.training.launch import train_run
 from heteromark.training.loggers import Backend, MetricLoggers
 from heteromark.training.loop import train
+from heteromark.workflow.plan import make_plan
 
 SHORT = {"training__total_frames": 4 * 64, "training__num_epochs": 1}
 BACKENDS = ("tensorboard", "wandb", "mlflow")
@@ -153,6 +154,16 @@ def test_a_back_end_that_is_not_installed_is_told_before_anything_is_written(tmp
     for backend in BACKENDS:
         assert (f"pip install 'heteromark[{backend}]'" in str(error.value)) == (backend in MISSING)
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.skipif(not MISSING, reason="all back ends are installed")
+def test_a_plan_with_such_a_back_end_is_faulty(project, monkeypatch):
+    project.write("config/logger/default.yaml", f"backends: {MISSING}\n")
+    monkeypatch.chdir(project.folder)
+    with pytest.raises(ConfigError) as error:
+        make_plan()
+    assert {fault.key for fault in error.value.faults} == {"logger.backends"}
+    assert len(error.value.faults) == len(MISSING)
 
 
 @pytest.mark.skipif("wandb" in MISSING, reason="wandb is not installed")
