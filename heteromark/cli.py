@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from heteromark.config.errors import ConfigError
-from heteromark.config.schema import Device
+from heteromark.config.schema import Device, Opponent, Seat
 from heteromark.runs.store import StoreError
 
 app = typer.Typer(
@@ -194,15 +194,57 @@ def evaluate(
         ),
     ] = 1000,
     deterministic: Annotated[
-        bool, typer.Option(help="Most likely action, or a sample from the policy.")
+        bool,
+        typer.Option(
+            "--deterministic/--sampled",
+            " /--no-deterministic",
+            help="Most likely action, or a sample from the policy.",
+        ),
     ] = True,
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            metavar="[final|best|PATH]",
+            help="Weights after training, those that did best in an evaluation while training, or "
+            "a file.",
+        ),
+    ] = "final",
+    opponent: Annotated[
+        Opponent | None,
+        typer.Option(help="Turn-based games: who plays the other seats. Default: as in training."),
+    ] = None,
+    seat: Annotated[
+        Seat | None, typer.Option(help="The policy's seat against an opponent. Default: same.")
+    ] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Frames after which an episode is cut off. Default: as trained."),
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where the policy runs.")] = "auto",
     output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    gif: Annotated[
+        Path | None, typer.Option(help="Also write one episode as an animated GIF.")
+    ] = None,
+    fps: Annotated[int, typer.Option(min=1, max=50, help="Frames of the GIF per second.")] = 10,
 ) -> None:
     """Evaluate a trained run on fresh episodes."""
-    from heteromark.training.evaluate_run import evaluate_run
+    from heteromark.training.evaluate_run import EvaluationRequest, evaluate_run
 
-    for line in evaluate_run(run, episodes, seed, deterministic, device, output):
+    request = EvaluationRequest(
+        run=run,
+        episodes=episodes,
+        seed=seed,
+        deterministic=deterministic,
+        device=device,
+        checkpoint=checkpoint,
+        opponent=opponent,
+        seat=seat,
+        max_steps=max_steps,
+        output=output,
+        gif=gif,
+        fps=fps,
+    )
+    for line in evaluate_run(request):
         typer.echo(line)
 
 

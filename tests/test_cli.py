@@ -265,7 +265,8 @@ def test_faulty_options_of_train_are_told_with_exit_status_2(project, arguments,
 
 
 def test_evaluate_says_what_a_run_can_be(project: Project):
-    result = project.run("heteromark", "evaluate", "nothing", check=False)
+    options = ("--no-deterministic", "--checkpoint", "best", "--opponent", "random", "--fps", "5")
+    result = project.run("heteromark", "evaluate", "nothing", *options, check=False)
     assert result.returncode == 2
     assert "heteromark store ls" in result.stderr
 

@@ -559,6 +559,18 @@ class RunConfig(Frozen):
             chosen[f"policy.groups.{group}.policy_type"] = override.policy_type
         return {key: path for key, path in chosen.items() if path and ":" in path}
 
+    @model_validator(mode="after")
+    def _past_selves_exist(self) -> RunConfig:
+        trained_against = self.environment.opponent.kind
+        if self.evaluation.opponent == "past_self" and trained_against != "past_self":
+            raise cross_field_error(
+                "evaluation.opponent",
+                "past_self",
+                "needs environment.opponent.kind past_self: a run trained against "
+                f"{trained_against} keeps no past selves",
+            )
+        return self
+
     @property
     def is_recurrent(self) -> bool:
         """Whether any group's policy remembers."""

@@ -84,6 +84,8 @@ def _custom(config: RunConfig, num_envs: int, render: bool) -> EnvBase:
     if isinstance(made, EnvBase):
         check_contract(made, num_envs, environment.name)
         _check_options(made, config, render)
+        # whoever else plays in it is its own affair
+        made.opponent_pool = None
         return made
     if makes_all:
         raise TypeError(

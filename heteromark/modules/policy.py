@@ -105,6 +105,11 @@ def is_recurrent(network: TensorDictModuleBase) -> bool:
     return EPISODE_BEGINS in network.in_keys
 
 
+def recurrent_groups(actors: Mapping[str, TensorDictModuleBase]) -> tuple[str, ...]:
+    """The groups whose actors remember."""
+    return tuple(group for group, actor in actors.items() if is_recurrent(actor))
+
+
 class PolicyFactory:
     """Creates the actors and critics of a run."""
 

@@ -28,10 +28,12 @@ VERSIONED = ("torch", "torchrl", "tensordict")
 TRAINING_CODE = ("environment", "modules", "loss", "algorithm", "llm", "training")
 # In those packages, but around the training rather than in it.
 NOT_TRAINING_CODE = (
+    "training/evaluate_run.py",
+    "training/gif.py",
     "training/launch.py",
+    "training/loggers.py",
     "training/progress.py",
     "training/request.py",
-    "training/evaluate_run.py",
 )
 
 

@@ -6,6 +6,7 @@ import functools
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torchrl.envs import EnvBase
@@ -19,7 +20,7 @@ from heteromark.modules.collector import Collector, CollectorFactory
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory
-from heteromark.modules.policy import PolicyFactory, is_recurrent, with_memory
+from heteromark.modules.policy import PolicyFactory, recurrent_groups, with_memory
 from heteromark.modules.replay_buffer import ReplayBufferFactory
 from heteromark.training.random_state import seed_everything
 
@@ -74,7 +75,7 @@ class ComponentFactory:
         norms = policies.critics if config.loss.normalize_value else ()
         optimizers = OptimizerFactory()
         buffers = ReplayBufferFactory()
-        remembering = tuple(name for name, net in policies.actors.items() if is_recurrent(net))
+        remembering = recurrent_groups(policies.actors)
         environment = with_memory(environment, remembering, config.policy.gru.hidden_size)
         collector = CollectorFactory().create(
             config,
@@ -104,15 +105,24 @@ class ComponentFactory:
 
 
 def make_environment(
-    config: RunConfig, num_envs: int | None = None, *, remembering: Collection[str] = ()
+    config: RunConfig,
+    num_envs: int | None = None,
+    *,
+    remembering: Collection[str] = (),
+    **options: Any,
 ) -> EnvBase:
-    """The environment of a run, for training and for evaluation alike.
+    """The environment as the run's actors need it, in training and in evaluation.
 
     Args:
+        config: the run.
         num_envs: number of copies; by default `environment.num_parallel_envs`.
         remembering: groups with a recurrent actor, see `with_memory`.
+        options: of `EnvironmentFactory.create`.
+
+    Raises:
+        ModuleNotFoundError, ValueError: see `EnvironmentFactory.create`.
     """
-    environment = EnvironmentFactory().create(config, num_envs)
+    environment = EnvironmentFactory().create(config, num_envs, **options)
     return with_memory(environment, remembering, config.policy.gru.hidden_size)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import heteromark
+from heteromark.config.backends import backend_faults
 from heteromark.config.compose import compose_run, load_params
 from heteromark.config.errors import ConfigError, Fault, config_error
 from heteromark.config.layers import ResolvedAgent, resolve_sweep
@@ -154,6 +155,7 @@ def plan_of(agents: Sequence[ResolvedAgent], params: ProjectParams, root: Path =
     if not faults and grouped:
         _, run_config = next(iter(grouped.values()))[0]
         faults.extend(_import_faults(run_config, params))
+        faults.extend(backend_faults(run_config.logger))
     if faults:
         raise config_error(faults)
     return Plan(
