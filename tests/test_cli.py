@@ -84,7 +84,7 @@ def snapshot(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("config/policy/mlp.yaml", "hidden_sizes: [64"),
+        ("config/policy/default.yaml", "hidden_sizes: [64"),
         ("config/optimizer/adam.yaml", "- a\n"),
         ("config/environment/speaker_listener.yaml", "environment: {task: [}"),
     ],

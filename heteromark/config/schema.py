@@ -43,7 +43,6 @@ Algorithm = _selector("HAPPO", "MAPPO", "IPPO", "MaskablePPO")
 PolicyType = _selector("mlp", "gru")
 LossType = _selector("happo", "mappo", "ippo", "ppo")
 OptimizerType = _selector("adam", "adamw", "sgd", "rmsprop")
-Activation = Literal["tanh", "relu", "elu"]
 Mode = Literal["smoke", "full"]
 Device = Literal["auto", "cpu", "cuda"]
 Opponent = Literal["self", "random", "heuristic", "past_self"]
@@ -57,9 +56,16 @@ LOSS_OF_ALGORITHM: dict[str, str] = {
     "IPPO": "ippo",
     "MaskablePPO": "ppo",
 }
+ALGORITHM_OF_LOSS = {loss: algorithm for algorithm, loss in LOSS_OF_ALGORITHM.items()}
 
 # Which policy type builds a network.policy of an agent config.
 POLICY_TYPE_OF_NETWORK: dict[str, str] = {"MlpPolicy": "mlp", "GruPolicy": "gru"}
+NETWORK_OF_POLICY_TYPE = {kind: network for network, kind in POLICY_TYPE_OF_NETWORK.items()}
+
+
+def _lower(value: Any) -> Any:
+    """torch writes `ReLU`; there is nothing else that it could mean."""
+    return value.lower() if isinstance(value, str) else value
 
 
 def _no_bool(value: Any) -> Any:
@@ -69,6 +75,7 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+Activation = Annotated[Literal["tanh", "relu", "elu"], BeforeValidator(_lower)]
 Number = BeforeValidator(_no_bool)
 LearningRate = Annotated[float, Field(gt=0, le=1), Number]
 Discount = Annotated[float, Field(ge=0, le=1), Number]

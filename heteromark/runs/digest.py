@@ -28,10 +28,15 @@ VERSIONED = ("torch", "torchrl", "tensordict")
 TRAINING_CODE = ("environment", "modules", "loss", "algorithm", "llm", "training")
 # In those packages, but around the training rather than in it.
 NOT_TRAINING_CODE = (
+    "training/console.py",
+    "training/dry_run.py",
     "training/evaluate_run.py",
+    "training/factory_train.py",
     "training/gif.py",
+    "training/hydra_job.py",
     "training/launch.py",
     "training/loggers.py",
+    "training/multirun.py",
     "training/progress.py",
     "training/request.py",
 )
