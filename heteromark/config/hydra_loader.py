@@ -10,6 +10,7 @@ And faults are ConfigErrors that name what there is. Importing this imports Hydr
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -222,11 +223,15 @@ def open_hydra(config_folder: Path, additional: Path | None = None) -> Hydra:
 def told_as_config_errors() -> Iterator[None]:
     """Tell what Hydra, OmegaConf and the YAML parser object to as a ConfigError.
 
+    A defaults list without `_self_` is nothing to warn of: the file's own values win.
+
     Raises:
         ConfigError: with the file where that is known.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*Defaults list is missing `_self_`")
+            yield
     except ConfigError:
         raise
     except yaml.MarkedYAMLError as error:

@@ -50,10 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     prepare_process()
     mode = RunMode.MULTIRUN if options.multirun else RunMode.RUN
-    tree = hydra.compose_config(name, overrides, mode, with_log_configuration=True)
+    tree = hydra.compose_config(name, overrides, mode)
     if tree.hydra.mode is RunMode.MULTIRUN and mode is RunMode.RUN:  # a config file says so
         mode = RunMode.MULTIRUN
-        tree = hydra.compose_config(name, overrides, mode, with_log_configuration=True)
+        tree = hydra.compose_config(name, overrides, mode)
     with read_write(tree.hydra):
         tree.hydra.mode = mode
     if mode is RunMode.MULTIRUN:

@@ -71,7 +71,7 @@ def plan_jobs(master: DictConfig, loader: Loader) -> list[PlannedJob]:
                 faulty.setdefault(str(fault), (fault, []))[1].append(number)
         else:
             planned.append(PlannedJob(overrides, job.run_config))
-            unfelt.append({str(fault): fault for fault in unfelt_overrides(tree, loader, job)})
+            unfelt.append({fault.key: fault for fault in unfelt_overrides(tree, loader, job)})
     faults = [_of_jobs(fault, numbers, expanded) for fault, numbers in faulty.values()]
     if not faults:  # what one job does not feel may be meant for another
         faults = [fault for key, fault in unfelt[0].items() if all(key in own for own in unfelt)]
