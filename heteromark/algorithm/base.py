@@ -16,6 +16,7 @@ from torchrl.data import ReplayBuffer
 from torchrl.modules.value_norm import ValueNorm
 from torchrl.objectives import LossModule
 
+from heteromark.algorithm.absence import blank_absent
 from heteromark.algorithm.advantage import normalize_per_agent
 from heteromark.algorithm.statistics import policy_change
 from heteromark.algorithm.value import OwnValue, TeamValue, ValueFunction
@@ -108,7 +109,8 @@ class Algorithm(ABC):
         """One iteration: advantages, then actors, then critics.
 
         Args:
-            batch: [N, T], as collected; receives further keys.
+            batch: [N, T], as collected; receives further keys, and loses what it holds of absent
+                agents.
             iteration: counted from 0; sets the learning rate.
 
         Returns:
@@ -119,8 +121,9 @@ class Algorithm(ABC):
         """
         self.iteration = iteration
         learning_rate = self._set_learning_rate()
-        for group in self.learner.groups:
-            self.require_finite(batch["next", group, "reward"], "reward", group)
+        for name, group in self.learner.groups.items():
+            self.require_finite(batch["next", name, "reward"], "reward", name)
+            blank_absent(batch, group, turn_based=self.learner.turn_based)
         explained = self._estimate_advantages(batch)
         metrics = self.update_actors(batch)
         metrics |= self._update_critics(batch)
