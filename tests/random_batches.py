@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from tensordict import TensorDict
-from torchrl.modules.value_norm import PopArtValueNorm
 
 from heteromark.algorithm import happo, ppo  # noqa: F401 - for their registrations
 from heteromark.algorithm.base import ALGORITHMS, Algorithm, Learner
@@ -20,6 +19,7 @@ from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory
 from heteromark.modules.policy import PolicyFactory, is_recurrent
 from heteromark.modules.replay_buffer import ReplayBufferFactory
+from heteromark.modules.value_norm import PreciseValueNorm
 
 CPU = torch.device("cpu")
 
@@ -96,7 +96,7 @@ def make_algorithm(
         critic_optimizers=optimizers.create_for_critics(config, policies.critics),
         actor_buffers=buffers.create(config, policies.actors, CPU),
         critic_buffers=buffers.create(config, policies.critics, CPU),
-        value_norms={name: PopArtValueNorm(shape=1).to(dtype) for name in norms},
+        value_norms={name: PreciseValueNorm() for name in norms},
         turn_based=turn_based,
     )
     return ALGORITHMS[config.agent.algorithm](config, learner)
