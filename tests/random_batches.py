@@ -177,7 +177,9 @@ def _by_turns(groups: Mapping[str, Group], copies: int, steps: int) -> dict:
     """One agent acts in each step; whose turn it is, is random."""
     shown = _episodes(copies, steps)
     sizes = [len(group.agents) for group in groups.values()]
-    turn = torch.nn.functional.one_hot(torch.randint(sum(sizes), (copies, steps)), sum(sizes)).bool()
+    turn = torch.nn.functional.one_hot(
+        torch.randint(sum(sizes), (copies, steps)), sum(sizes)
+    ).bool()
     after = torch.cat([turn[:, 1:], torch.zeros_like(turn[:, :1])], dim=1)
     after = torch.where(shown["done"], shown["truncated"], after)
     for name, active, still_there in zip(
