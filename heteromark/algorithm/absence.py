@@ -36,7 +36,7 @@ def blank_absent(batch: TensorDict, group: Group, *, turn_based: bool) -> None:
         space, action = group.action_space, before["action"]
         middle = torch.as_tensor((space.low + space.high) / 2).to(action)
         before["action"] = torch.where(absent.unsqueeze(-1), middle, action)
-    if "hidden" in before.keys() and not turn_based:
+    if not turn_based and before.get("hidden", None) is not None:
         _fill(before, "hidden", absent, 0.0)
 
 

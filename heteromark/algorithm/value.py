@@ -17,7 +17,7 @@ from heteromark.algorithm.advantage import (
     explained_variance,
 )
 from heteromark.config.schema import RunConfig
-from heteromark.modules.policy import EPISODE_BEGINS, is_recurrent
+from heteromark.modules.policy import is_recurrent
 
 
 class ValueFunction(ABC):

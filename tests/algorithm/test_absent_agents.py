@@ -47,7 +47,7 @@ def spoil(batch, algorithm):
             fill(agents["action_mask"], absent, (False,))
         if learner.turn_based:
             continue  # who waits keeps a memory, and is rewarded for what happens meanwhile
-        if "hidden" in agents.keys():
+        if agents.get("hidden", None) is not None:
             fill(agents["hidden"], absent, numbers)
         if algorithm.config.environment.reward == "individual":
             fill(after["reward"], absent, (1e3,))
