@@ -199,7 +199,7 @@ class Algorithm(ABC):
                 self.learner.critic_buffers[name],
                 batch.select(*value.training_keys),
             )
-            metrics[value.column("loss_critic")] = fitted["loss_critic"]
+            metrics[value.column("loss_critic")] = fitted.get("loss_critic", math.nan)
         return metrics
 
     def _fit(
@@ -211,7 +211,10 @@ class Algorithm(ABC):
         buffer: ReplayBuffer,
         data: TensorDict,
     ) -> dict[str, float]:
-        """All epochs over `data` [N, T]; returns means of losses and gradient norms."""
+        """All epochs over `data` [N, T]; returns means of losses and gradient norms.
+
+        Minibatches in which nothing counts are passed over; if that is all, nothing is returned.
+        """
         parameters = list(network.parameters())
         buffer.empty()
         buffer.extend(self._samples(network, data))
@@ -219,6 +222,8 @@ class Algorithm(ABC):
         count = 0
         for _ in range(self.config.training.num_epochs):
             for minibatch in buffer:
+                if not minibatch[loss_module.loss_mask_key].any():
+                    continue  # a step without a gradient would still follow the momentum
                 losses = {k: v for k, v in loss_module(minibatch).items() if k.startswith("loss_")}
                 optimizer.zero_grad()
                 sum(losses.values()).backward()

@@ -23,9 +23,8 @@ def make(algorithm, policy_type, *, turn_based=False, **overrides):
         policy__gru={"hidden_size": 4, "chunk_length": 4},
         policy__hidden_sizes=[4],
         collector__frames_per_batch=16,
-        replay_buffer__minibatch_size=8,
         optimizer__learning_rate=0.01,
-        **overrides,
+        **{"replay_buffer__minibatch_size": 8, **overrides},
     )
     return make_algorithm(config, make_groups(SHAPES), turn_based=turn_based)
 
@@ -104,3 +103,30 @@ def test_garbage_changes_nothing(algorithm, options, policy_type):
             atol=0,
             msg=lambda text, name=name: f"{name}: {text}",
         )
+
+
+@pytest.mark.parametrize(("algorithm", "reward"), [("HAPPO", "team"), ("IPPO", "individual")])
+def test_minibatches_without_anybody_train_nothing(algorithm, reward):
+    """Who acts in one frame only learns from that frame alone what it learns from the batch."""
+    results = []
+    for minibatch_size in (1, 16):
+        made = make(
+            algorithm,
+            "mlp",
+            environment__reward=reward,
+            loss__normalize_advantage=False,  # else that of one step is zero
+            loss__entropy_coef=0.0,
+            training__num_epochs=1,
+            replay_buffer__minibatch_size=minibatch_size,
+        )
+        before = [p.detach().clone() for p in made.learner.policies.actors["group0"].parameters()]
+        batch = random_batch(made, seed=5)
+        for name in made.learner.groups:
+            batch[name, "active"][:] = False
+            batch[name, "active"][1, 3] = True
+            batch["next", name, "active"][:] = False
+        learnt(made, batch)
+        results.append(list(made.learner.policies.actors["group0"].parameters()))
+    for initial, alone, together in zip(before, *results, strict=True):
+        assert (initial != alone).any()
+        torch.testing.assert_close(alone, together)
