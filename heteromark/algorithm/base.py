@@ -16,6 +16,7 @@ from torchrl.data import ReplayBuffer
 from torchrl.modules.value_norm import ValueNorm
 from torchrl.objectives import LossModule
 
+from heteromark.algorithm.absence import blank_absent
 from heteromark.algorithm.advantage import normalize_per_agent
 from heteromark.algorithm.statistics import policy_change
 from heteromark.algorithm.value import OwnValue, TeamValue, ValueFunction
@@ -100,7 +101,8 @@ class Algorithm(ABC):
         """One iteration: advantages, then actors, then critics.
 
         Args:
-            batch: [N, T], as collected; receives further keys.
+            batch: [N, T], as collected; receives further keys, and loses what it holds of absent
+                agents.
             iteration: counted from 0; sets the learning rate.
 
         Returns:
@@ -111,8 +113,9 @@ class Algorithm(ABC):
         """
         self.iteration = iteration
         learning_rate = self._set_learning_rate()
-        for group in self.learner.groups:
-            self.require_finite(batch["next", group, "reward"], "reward", group)
+        for name, group in self.learner.groups.items():
+            self.require_finite(batch["next", name, "reward"], "reward", name)
+            blank_absent(batch, group, turn_based=self.learner.turn_based)
         explained = self._estimate_advantages(batch)
         metrics = self.update_actors(batch)
         metrics |= self._update_critics(batch)
@@ -191,7 +194,7 @@ class Algorithm(ABC):
                 self.learner.critic_buffers[name],
                 batch.select(*value.training_keys),
             )
-            metrics[value.column("loss_critic")] = fitted["loss_critic"]
+            metrics[value.column("loss_critic")] = fitted.get("loss_critic", math.nan)
         return metrics
 
     def _fit(
@@ -203,7 +206,10 @@ class Algorithm(ABC):
         buffer: ReplayBuffer,
         data: TensorDict,
     ) -> dict[str, float]:
-        """All epochs over `data` [N, T]; returns means of losses and gradient norms."""
+        """All epochs over `data` [N, T]; returns means of losses and gradient norms.
+
+        Minibatches in which nothing counts are passed over; if that is all, nothing is returned.
+        """
         parameters = list(network.parameters())
         buffer.empty()
         buffer.extend(self._samples(network, data))
@@ -211,6 +217,8 @@ class Algorithm(ABC):
         count = 0
         for _ in range(self.config.training.num_epochs):
             for minibatch in buffer:
+                if not minibatch[loss_module.loss_mask_key].any():
+                    continue  # a step without a gradient would still follow the momentum
                 losses = {k: v for k, v in loss_module(minibatch).items() if k.startswith("loss_")}
                 optimizer.zero_grad()
                 sum(losses.values()).backward()

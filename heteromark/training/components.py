@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torchrl.envs import EnvBase
-from torchrl.modules.value_norm import PopArtValueNorm
 
 # imported for their registrations
 from heteromark.algorithm import happo, ppo  # noqa: F401
@@ -22,6 +21,7 @@ from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory
 from heteromark.modules.policy import PolicyFactory, recurrent_groups, with_memory
 from heteromark.modules.replay_buffer import ReplayBufferFactory
+from heteromark.modules.value_norm import PreciseValueNorm
 from heteromark.training.random_state import seed_everything
 
 # TorchRL announces every storage that it allocates
@@ -92,7 +92,7 @@ class ComponentFactory:
             critic_optimizers=optimizers.create_for_critics(config, policies.critics),
             actor_buffers=buffers.create(config, policies.actors, device),
             critic_buffers=buffers.create(config, policies.critics, device),
-            value_norms={name: PopArtValueNorm(shape=1, device=device) for name in norms},
+            value_norms={name: PreciseValueNorm(device) for name in norms},
             turn_based=environment.turn_based,
         )
         return Components(
