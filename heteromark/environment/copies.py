@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,6 +117,8 @@ class Copies(ABC):
         self._asked = asked
         self._first = first
         n_copies = len(shown["done"])
+        # the space objects that have been compared already, which takes long
+        self._checked: list[list[Any] | None] = [None] * n_copies
         self._envs = list(envs)
         for i in range(len(envs), n_copies):
             drawing = settings.render and first + i == 0
@@ -322,7 +325,13 @@ class Copies(ABC):
     # --- checks --------------------------------------------------------------------------------
 
     def _check_spaces(self, i: int) -> None:
-        self._settings.description.check(self._envs[i], self._settings.name, self._first + i)
+        env, agents = self._envs[i], self._settings.description.agents
+        spaces = [env.observation_space(agent) for agent in agents]
+        spaces += [env.action_space(agent) for agent in agents]
+        checked = self._checked[i]
+        if checked is None or not all(map(operator.is_, spaces, checked)):
+            self._settings.description.check(env, self._settings.name, self._first + i)
+            self._checked[i] = spaces
 
     def _check_shown(self) -> None:
         """Raise ValueError for numbers that are not finite and agents that may do nothing."""
