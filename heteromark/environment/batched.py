@@ -71,7 +71,7 @@ class BatchedEnv(EnvBase):
         self._shown = np.frombuffer(block, np.uint8, self._layout.size)
         self._actions = arrays[1]
         self._asked = arrays[2] if len(arrays) > 2 else None
-        self._started = False
+        self._started, self._open = False, True
         specs = make_specs(self.groups, num_envs, self.state_size)
         self.observation_spec = specs.observation
         self.action_spec = specs.action
@@ -131,6 +131,8 @@ class BatchedEnv(EnvBase):
         return self._copies.render()
 
     def close(self, *, raise_if_closed: bool = True) -> None:
-        """Close every copy, and end the workers if there are any."""
-        self._copies.close()
+        """Close every copy, and end the workers if there are any; nothing happens if closed."""
+        if self._open:
+            self._open = False
+            self._copies.close()
         super().close(raise_if_closed=raise_if_closed)

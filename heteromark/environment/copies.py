@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,6 +117,8 @@ class Copies(ABC):
         self._asked = asked
         self._first = first
         n_copies = len(shown["done"])
+        # the space objects that have been compared already, which takes long
+        self._checked: list[list[Any] | None] = [None] * n_copies
         self._envs = list(envs)
         for i in range(len(envs), n_copies):
             drawing = settings.render and first + i == 0
@@ -156,21 +158,13 @@ class Copies(ABC):
 
     def reset(self, rows: Sequence[int]) -> None:
         """Start a new episode in the copies numbered `rows` among these; the others stay."""
-        for i in rows:
-            with self._told_where(i):
-                self._check_spaces(i)
-                self._hide_all(i)
-                self._clear(i)
-                self._reset_copy(i, self._seeds[i])
-                self._seeds[i] = None
+        self._in_each(rows, self._restart_copy)
         self._check_shown()
 
     def step(self) -> None:
         """Step every copy with the actions that are in the arrays."""
         actions = self._actions_by_agent()
-        for i in range(len(self._envs)):
-            with self._told_where(i):
-                self._step_copy(i, actions)
+        self._in_each(range(len(self._envs)), lambda i: self._step_copy(i, actions))
         self._check_shown()
 
     def render(self) -> np.ndarray:
@@ -206,14 +200,40 @@ class Copies(ABC):
     def _step_copy(self, i: int, actions: Mapping[str, Sequence[Any]]) -> None:
         """Step copy i with each agent's actions in all copies, and show what came of it."""
 
+    def _in_each(self, rows: Iterable[int], act: Callable[[int], None]) -> None:
+        """Act on copies one by one; an exception is told in which copy it happened."""
+        for i in rows:
+            try:
+                act(i)
+            except Exception as error:
+                error.add_note(f"in copy {self._first + i} of environment {self._settings.name!r}")
+                raise
+
+    def _restart_copy(self, i: int) -> None:
+        self._check_spaces(i)
+        self._hide_all(i)
+        self._clear(i)
+        seed, self._seeds[i] = self._seeds[i], None
+        self._reset_copy(i, seed)
+
     # --- reading actions, showing agents -------------------------------------------------------
 
     def _actions_by_agent(self) -> dict[str, Sequence[Any]]:
-        """Each agent's actions in all copies: a list of ints, or an array [copies, action_size]."""
+        """Each agent's actions in all copies: a list of ints, or an array [copies, action_size].
+
+        Raises:
+            ValueError: an action is out of range.
+        """
         by_agent: dict[str, Sequence[Any]] = {}
         for name, group in self._settings.groups.items():
             action = self._actions[name, "action"]
             if group.is_discrete:
+                if action.min() < 0 or action.max() >= group.action_size:
+                    raise ValueError(
+                        f"group {name!r} of environment {self._settings.name!r} was given actions "
+                        f"from {action.min()} to {action.max()}; they are counted from 0 to "
+                        f"{group.action_size - 1}"
+                    )
                 # plain ints: indexing numpy scalars one by one is several times slower
                 per_agent = (action.T + int(group.action_space.start)).tolist()
             else:
@@ -300,21 +320,18 @@ class Copies(ABC):
 
     def _add_to_return(self, i: int, reward: float) -> None:
         self._returns[i] += reward
-        self._shown["episode_return"][i] = self._returns[i]
+        self._shown["episode_return"][i, 0] = self._returns[i]
 
     # --- checks --------------------------------------------------------------------------------
 
-    @contextmanager
-    def _told_where(self, i: int) -> Iterator[None]:
-        """Add to an exception in which copy it happened."""
-        try:
-            yield
-        except Exception as error:
-            error.add_note(f"in copy {self._first + i} of environment {self._settings.name!r}")
-            raise
-
     def _check_spaces(self, i: int) -> None:
-        self._settings.description.check(self._envs[i], self._settings.name, self._first + i)
+        env, agents = self._envs[i], self._settings.description.agents
+        spaces = [env.observation_space(agent) for agent in agents]
+        spaces += [env.action_space(agent) for agent in agents]
+        checked = self._checked[i]
+        if checked is None or not all(map(operator.is_, spaces, checked)):
+            self._settings.description.check(env, self._settings.name, self._first + i)
+            self._checked[i] = spaces
 
     def _check_shown(self) -> None:
         """Raise ValueError for numbers that are not finite and agents that may do nothing."""

@@ -54,8 +54,7 @@ class Description:
                 ("observation", env.observation_space(agent), self.observation_spaces[agent]),
                 ("action", env.action_space(agent), self.action_spaces[agent]),
             ):
-                # mostly the very same object, which is much faster found out
-                if space is not first and space != first:
+                if space != first:
                     raise ValueError(
                         f"copies of environment {name!r} must keep to the same spaces, but the "
                         f"{kind} space of agent {agent!r} is {space} in copy {copy}, and was "

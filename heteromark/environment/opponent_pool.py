@@ -105,6 +105,9 @@ class OpponentPool:
         asking = np.concatenate([asked[name, "active"] for name in groups], axis=1).any(1)
         if not asking.any():
             return False
+        begins = torch.from_numpy(asking & (asked["turns"][:, 0] == 0))
+        for memory in self._memory.values():
+            memory[begins] = 0
         chosen = (asked["draw"][:, 0] * len(self._snapshots)).astype(np.int64)
         with (
             torch.random.fork_rng(devices=[]),
@@ -145,7 +148,6 @@ class OpponentPool:
         if (name, "hidden") not in actor.in_keys:
             return actor(seen)[name, "action"]
         memory = self._remembered(actor, name, asked)
-        memory[rows[asked["turns"][rows, 0] == 0]] = 0
         seen[name, "hidden"] = memory[rows]
         acted = actor(seen)
         # only whose turn it was has seen anything new

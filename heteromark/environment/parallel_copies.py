@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from heteromark.environment.copies import UNKNOWN, Copies, Place, mean
+from heteromark.environment.direct import direct_parallel
 
 _WIN_FLAGS = ("battle_won", "won")
 
@@ -20,20 +21,22 @@ class ParallelCopies(Copies):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._direct = [direct_parallel(env) for env in self._envs]
         # who takes part in each copy: names as the environment gave them, and places
         self._present: list[list[str]] = [[] for _ in self._envs]
         self._here: list[list[Place]] = [[] for _ in self._envs]
         self._left: list[set[str]] = [set() for _ in self._envs]
 
     def _reset_copy(self, i: int, seed: int | None) -> None:
-        observations, infos = self._envs[i].reset(seed=seed)
+        env = self._direct[i]
+        observations, infos = env.reset(seed=seed)
         self._present[i], self._left[i] = [], set()
-        self._update_present(i, self._envs[i].agents)
+        self._update_present(i, env.agents)
         self._show_agents(i, observations, infos)
         self._show_state(i)
 
     def _step_copy(self, i: int, actions: Mapping[str, Sequence[Any]]) -> None:
-        env = self._envs[i]
+        env = self._direct[i]
         observations, rewards, terminations, truncations, infos = env.step(
             {agent: actions[agent][i] for agent in self._present[i]}
         )
@@ -51,7 +54,7 @@ class ParallelCopies(Copies):
         own = {agent: float(rewards.get(agent, 0.0)) for agent in self._places[i]}
         self._show_rewards(i, own)
         self._add_to_return(i, mean(own.values()))
-        self._shown["step_count"][i] += 1
+        self._shown["step_count"][i, 0] += 1
 
     def _update_present(self, i: int, present: Sequence[str]) -> None:
         """Agents came or went in copy i."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from heteromark.environment.copies import Copies, Place, mean
+from heteromark.environment.direct import without_checks
 from heteromark.environment.groups import Group
 from heteromark.environment.opponents import make_player
 from heteromark.environment.seeds import stream_seed
@@ -30,6 +31,7 @@ class TurnCopies(Copies):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         settings, n_copies = self._settings, len(self._envs)
+        self._direct = [without_checks(env) for env in self._envs]
         self._group_of = {a: group for group in settings.groups.values() for a in group.agents}
         self._agents = settings.description.agents
         self._player = None
@@ -101,27 +103,27 @@ class TurnCopies(Copies):
             return
         self._turn[i] = None
         self._hide(place)
-        self._shown["step_count"][i] += 1
+        self._shown["step_count"][i, 0] += 1
         self._play(i, actions[place.agent][i])
         self._advance(i)
 
     def answer(self) -> None:
         """Go on in the copies that asked, with the actions that are now in the arrays."""
         actions = self._actions_by_agent()
-        for i, place in enumerate(self._asking):
-            if place is None:
-                continue
-            with self._told_where(i):
-                self._asking[i] = None
-                self._hide(place)
-                self._asked["turns"][i] += 1
-                self._play(i, actions[place.agent][i])
-                self._advance(i)
+        asking = [i for i, place in enumerate(self._asking) if place is not None]
+        self._in_each(asking, lambda i: self._answer_copy(i, actions))
         self._check_shown()
+
+    def _answer_copy(self, i: int, actions: Mapping[str, Sequence[Any]]) -> None:
+        place, self._asking[i] = self._asking[i], None
+        self._hide(place)
+        self._asked["turns"][i, 0] += 1
+        self._play(i, actions[place.agent][i])
+        self._advance(i)
 
     def _play(self, i: int, action: Any) -> None:
         """The agent whose turn it is acts."""
-        env, pending = self._envs[i], self._pending[i]
+        env, pending = self._direct[i], self._pending[i]
         env.step(action)
         for agent, reward in env.rewards.items():
             if agent not in pending:
@@ -133,7 +135,7 @@ class TurnCopies(Copies):
 
         Opponents that are played here act on the way; for one that is not, the copy asks.
         """
-        env = self._envs[i]
+        env = self._direct[i]
         while not all(env.terminations[a] or env.truncations[a] for a in env.agents):
             agent = env.agent_selection
             if env.terminations[agent] or env.truncations[agent]:
@@ -150,14 +152,14 @@ class TurnCopies(Copies):
                 self._asking[i] = self._show_acting(i, self._asking_places[i][agent])
                 return
             self._play(i, self._opponents_action(i, agent))
-        if self._shown["step_count"][i] == 0:
+        if self._shown["step_count"][i, 0] == 0:
             self._begin(i, None)  # no learner had a turn
         else:
             self._end(i)
 
     def _end(self, i: int) -> None:
         """Copy i's episode is over; truncated agents are still there."""
-        env = self._envs[i]
+        env = self._direct[i]
         present = [a for a in env.agents if env.truncations[a] and not env.terminations[a]]
         self._shown["done"][i] = True
         self._shown["terminated"][i] = not present
@@ -174,7 +176,7 @@ class TurnCopies(Copies):
     def _end_frame(self, i: int) -> None:
         """Show what is not of one agent. Before the first frame rewards are kept for it."""
         self._show_state(i)
-        if self._shown["step_count"][i] == 0:
+        if self._shown["step_count"][i, 0] == 0:
             return
         pending, sums = self._pending[i], self._sums[i]
         self._show_rewards(i, pending)
@@ -186,7 +188,7 @@ class TurnCopies(Copies):
     # --- agents --------------------------------------------------------------------------------
 
     def _show_acting(self, i: int, place: Place) -> Place:
-        env = self._envs[i]
+        env = self._direct[i]
         self._show(place, env.observe(place.agent), env.infos.get(place.agent, {}))
         place.active[place.row] = True
         return place
@@ -197,7 +199,7 @@ class TurnCopies(Copies):
         Raises:
             ValueError: it is not legal.
         """
-        env, group = self._envs[i], self._group_of[agent]
+        env, group = self._direct[i], self._group_of[agent]
         seen, generator = env.observe(agent), self._generators[i]
         if not group.is_discrete:
             space = group.action_space

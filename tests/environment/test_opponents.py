@@ -62,7 +62,7 @@ def test_opponents_are_the_same_for_any_number_of_workers(kind):
         env = game(kind, num_workers=num_workers)
         if kind == "past_self":
             env.opponent_pool.add(policies(1))
-            env.opponent_pool.add(policies(2))
+            env.opponent_pool.add(policies(2, policy_type="gru"))
         global_state = torch.get_rng_state()
         rollouts.append(play(env, 20, seed=3))
         assert (torch.get_rng_state() == global_state).all()
@@ -183,23 +183,22 @@ def test_the_pool_keeps_the_newest_and_survives_saving():
 
 
 class Counter(nn.Module):
-    """Remembers how often it acted: takes action 3 in its first turn, then 2."""
+    """Remembers how often it acted: takes action 3 in its first turn, then a legal other."""
 
     hidden_size = 1
 
     def forward(self, hidden):
-        return torch.where(hidden[..., 0] == 0, 3, 2), hidden + 1
+        later = 2 if hidden.shape[1] == 2 else 1  # two runners, one guard
+        return torch.where(hidden[..., 0] == 0, 3, later), hidden + 1
 
 
 def test_past_policies_may_remember():
-    counter = TensorDictModule(
-        Counter(), [("runner", "hidden")], [("runner", "action"), ("next", "runner", "hidden")]
-    )
-    guard = TensorDictModule(
-        lambda seen: torch.zeros_like(seen[..., 0]).long(),
-        [("guard", "observation")],
-        [("guard", "action")],
-    )
+    actors = {
+        group: TensorDictModule(
+            Counter(), [(group, "hidden")], [(group, "action"), ("next", group, "hidden")]
+        )
+        for group in ("runner", "guard")
+    }
     envs = []
 
     def make():
@@ -207,14 +206,18 @@ def test_past_policies_may_remember():
         return envs[-1]
 
     env = game("past_self", 2, make, seat="first")
-    env.opponent_pool.add({"runner": counter, "guard": guard})
+    env.opponent_pool.add(actors)
     env.reseed(0)
     now = env.reset()
-    for expected in ([3], [3, 2], [], [3], [3, 2]):
+    # runner_1 dies in its second turn; the third frame ends the episode
+    guards = ([3], [3, 1], [], [3], [3, 1])
+    runners = ([3], [3, 2], [], [3], [3, 2])
+    for expected_of in zip(runners, guards, strict=True):
         for group in env.groups:
             now[group, "action"] = torch.full_like(now[group, "active"].long(), 3)
         _, now = env.step_and_maybe_reset(now)
-        assert [action for agent, action in envs[0].taken if agent == "runner_1"] == expected
+        for agent, expected in zip(("runner_1", "guard_0"), expected_of, strict=True):
+            assert [action for who, action in envs[0].taken if who == agent] == expected
 
 
 def test_the_factory_may_be_told_another_opponent():

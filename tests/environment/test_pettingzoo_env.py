@@ -7,12 +7,13 @@ import functools
 import numpy as np
 import pytest
 import torch
-from mpe2 import simple_speaker_listener_v4, simple_spread_v3
+from mpe2 import simple_speaker_listener_v4, simple_spread_v3, simple_tag_v3
 from rollouts import play
 from tensordict import assert_close
 from torchrl.envs.utils import check_env_specs
 from toy_environments import N_ACTIONS, FaultyBattle, ToyBattle, UnlikeArchers, not_parallel
 
+from heteromark.environment.direct import direct_parallel
 from heteromark.environment.pettingzoo import PettingZooParallelEnv
 from heteromark.environment.seeds import stream_seed
 
@@ -224,6 +225,52 @@ def test_continuous_actions_reach_the_environment_unchanged():
             observations, rewards, *_ = raw.step(dict(zip(group.agents, action, strict=True)))
             mean = sum(rewards.values()) / 3
             assert now["next", "agent", "reward"][0, 0] == pytest.approx(mean, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        simple_speaker_listener_v4.parallel_env,
+        simple_tag_v3.parallel_env,
+        functools.partial(simple_spread_v3.parallel_env, continuous_actions=True, max_cycles=6),
+    ],
+    ids=["speaker_listener", "tag", "continuous"],
+)
+def test_it_steps_as_pettingzoo_does(make):
+    """The layers that are passed by change nothing, at the end of an episode either."""
+    raw, direct = make(), direct_parallel(make())
+    assert direct is not raw
+    generator = np.random.default_rng(0)
+    for episode in range(2):
+        assert_same(raw.reset(seed=episode), direct.reset(seed=episode))
+        while raw.agents:
+            actions = {}
+            for agent in raw.agents:
+                space = raw.action_space(agent)
+                if hasattr(space, "n"):
+                    actions[agent] = int(generator.integers(space.n))
+                else:
+                    actions[agent] = generator.uniform(space.low, space.high).astype(space.dtype)
+            assert_same(raw.step(actions), direct.step(actions))
+            assert raw.agents == direct.agents
+    plain = ToyBattle()
+    assert direct_parallel(plain) is plain
+
+
+def assert_same(one, other):
+    for first, second in zip(one, other, strict=True):
+        assert dict(first).keys() == second.keys()
+        for agent, value in first.items():
+            assert np.array_equal(value, second[agent]), agent
+
+
+def test_an_action_out_of_range_is_refused():
+    env = toy()
+    now = env.reset()
+    now["archer", "action"] = torch.tensor([[1, 4]])
+    now["healer", "action"] = torch.tensor([[1]])
+    with pytest.raises(ValueError, match=r"group 'archer' .* given actions from 1 to 4; .* 0 to 3"):
+        env.step(now)
 
 
 def test_copy_0_draws_where_it_is_asked_to():
