@@ -13,6 +13,7 @@ from typing import Annotated
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, ValidationError
 
+from heteromark.config.backends import backend_faults
 from heteromark.config.compose import selector_faults
 from heteromark.config.errors import ConfigError, Fault, faults_of
 from heteromark.config.hydra_loader import COMMAND_LINE, Loader, told_as_config_errors
@@ -51,7 +52,7 @@ def job_of(tree: DictConfig, loader: Loader) -> Job:
         raise ConfigError([Fault(loader.file_of(tree.hydra.job.config_name), message, "agent")])
     try:
         job = read_job(tree)
-        faults = selector_faults(job)
+        faults = [*selector_faults(job), *backend_faults(job.logger)]
     except ValidationError as error:
         faults = _without_echoes(tree, faults_of(error, Job, ""))
     if faults:

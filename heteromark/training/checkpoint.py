@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from tensordict.nn import TensorDictModuleBase
 
 from heteromark.algorithm.base import Learner
 from heteromark.config.nested import flatten
 from heteromark.config.schema import RunConfig
+from heteromark.environment.opponent_pool import OpponentPool
 from heteromark.runs.files import atomic_path
 from heteromark.runs.record import CHECKPOINT_FILE
 from heteromark.training.random_state import random_state, restore_random_state
@@ -33,11 +35,25 @@ logger = logging.getLogger("heteromark")
 
 
 class Stateful(Protocol):
-    """Networks, optimizers, normalisers, opponent pools: what a checkpoint saves and restores."""
+    """What a checkpoint saves and restores: networks, optimizers, normalisers, opponent pools."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class _PastPolicies:
+    """An opponent pool, whose policies are built like the actors."""
+
+    pool: OpponentPool
+    actors: Mapping[str, TensorDictModuleBase]
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.pool.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.pool.load_state_dict(state_dict, self.actors)
 
 
 @dataclass(frozen=True)
@@ -77,7 +93,7 @@ def save_checkpoint(
     config: RunConfig,
     learner: Learner,
     progress: Progress,
-    opponent_pool: Stateful | None = None,
+    opponent_pool: OpponentPool | None = None,
 ) -> Path:
     """Write everything a run needs to continue; drop all but `training.keep_checkpoints` files.
 
@@ -117,7 +133,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    folder: Path, config: RunConfig, learner: Learner, opponent_pool: Stateful | None = None
+    folder: Path, config: RunConfig, learner: Learner, opponent_pool: OpponentPool | None = None
 ) -> Progress | None:
     """Continue from the newest good checkpoint of a run's folder, whatever device wrote it.
 
@@ -157,7 +173,7 @@ def policy_content(
     learner: Learner,
     iteration: int,
     evaluation_return: float | None,
-    opponent_pool: Stateful | None = None,
+    opponent_pool: OpponentPool | None = None,
 ) -> bytes:
     """The content of checkpoint.pt and best.pt, for evaluation. Same policy, same bytes.
 
@@ -232,14 +248,18 @@ def shape_misfit(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str |
     return None
 
 
-def _stateful(learner: Learner, opponent_pool: Stateful | None) -> dict[str, dict[str, Stateful]]:
+def _stateful(
+    learner: Learner, opponent_pool: OpponentPool | None
+) -> dict[str, dict[str, Stateful]]:
+    actors = learner.policies.actors
+    pools = {} if opponent_pool is None else {_POOL: _PastPolicies(opponent_pool, actors)}
     return {
-        "actors": dict(learner.policies.actors),
+        "actors": dict(actors),
         "critics": dict(learner.policies.critics),
         "actor_optimizers": dict(learner.actor_optimizers),
         "critic_optimizers": dict(learner.critic_optimizers),
         "value_norms": dict(learner.value_norms),
-        "opponent_pools": {} if opponent_pool is None else {_POOL: opponent_pool},
+        "opponent_pools": pools,
     }
 
 

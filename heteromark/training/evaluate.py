@@ -135,10 +135,10 @@ class Evaluator:
         if self._environment is None:
             with preserved_random_state():
                 self._environment = make_evaluation_environment(
-                    self._config, settings, copies, remembering=recurrent_groups(self._actors)
+                    self._config, self._actors, settings, copies
                 )
         environment = self._environment
-        bring_past_selves(environment, opponent_pool)
+        bring_past_selves(environment, self._actors, opponent_pool)
         quota = [episodes // copies + (i < episodes % copies) for i in range(copies)]
         played: list[list[Episode]] = [[] for _ in range(copies)]
 
@@ -194,20 +194,23 @@ def opponent_of(config: RunConfig, settings: EvaluationConfig) -> OpponentConfig
 
 
 def make_evaluation_environment(
-    config: RunConfig, settings: EvaluationConfig, num_envs: int, **options: Any
+    config: RunConfig, actors: Actors, settings: EvaluationConfig, num_envs: int, **options: Any
 ) -> EnvBase:
-    """An environment to evaluate in, with the settings' opponent where it is turn-based.
+    """An environment for the actors to be evaluated in, against the settings' opponent.
 
     Args:
-        options: of `make_environment`.
+        options: of `EnvironmentFactory.create`.
 
     Raises:
         ValueError: the settings name an opponent or a seat, but all agents act at once.
     """
-    opponent = opponent_of(config, settings)
-    if opponent != config.environment.opponent:
-        options["opponent"] = opponent
-    environment = make_environment(config, num_envs, **options)
+    environment = make_environment(
+        config,
+        num_envs,
+        remembering=recurrent_groups(actors),
+        opponent=opponent_of(config, settings),
+        **options,
+    )
     if not environment.turn_based and (settings.opponent or settings.seat):
         environment.close()
         raise ValueError(
@@ -218,21 +221,27 @@ def make_evaluation_environment(
     return environment
 
 
-def bring_past_selves(environment: EnvBase, opponent_pool: Mapping[str, Any] | None) -> None:
+def bring_past_selves(
+    environment: EnvBase, actors: Actors, state: Mapping[str, Any] | None
+) -> None:
     """Put past selves into an environment that is played against them.
+
+    Args:
+        actors: by group; the past selves are built like them.
+        state: of an opponent pool; None: there is none.
 
     Raises:
         ValueError: the environment wants past selves, and there are none.
     """
     if environment.opponent_pool is None:
         return
-    if opponent_pool is None:
+    if state is None:
         raise ValueError(
             "there are no past selves to play against: the run was trained with another opponent; "
             "use --opponent random, heuristic or self, or train a run with "
             "environment.opponent.kind=past_self"
         )
-    environment.opponent_pool.load_state_dict(opponent_pool)
+    environment.opponent_pool.load_state_dict(state, actors)
 
 
 def play(

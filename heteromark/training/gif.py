@@ -48,12 +48,11 @@ def record_episode(policy: LoadedPolicy, settings: EvaluationConfig, seed: int) 
     """
     from PIL import Image
 
-    from heteromark.modules.policy import recurrent_groups
     from heteromark.training.evaluate import bring_past_selves, make_evaluation_environment, play
 
     _draw_without_display()
     environment = make_evaluation_environment(
-        policy.config, settings, 1, remembering=recurrent_groups(policy.actors), render=True
+        policy.config, policy.actors, settings, 1, render=True
     )
     pictures = []
 
@@ -64,7 +63,7 @@ def record_episode(policy: LoadedPolicy, settings: EvaluationConfig, seed: int) 
         return not after["done"].any()
 
     try:
-        bring_past_selves(environment, policy.opponent_pool)
+        bring_past_selves(environment, policy.actors, policy.opponent_pool)
         play(environment, policy.actors, settings, seed, see)
     finally:
         environment.close()

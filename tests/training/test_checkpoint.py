@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from engine_config import make_config
-from toy_games import ToyPool
 
+from heteromark.environment.opponent_pool import OpponentPool
 from heteromark.training import checkpoint
 from heteromark.training.checkpoint import (
     BestPolicy,
@@ -47,13 +47,14 @@ def weights(learner):
 
 def test_everything_comes_back(tmp_path, learner):
     progress = Progress(3, 1.5, BestPolicy(2, -7.5, b"a policy"), {"wandb": "x1"})
-    pool = ToyPool()
-    pool.strengths = [0.25, 0.5]
+    pool, fresh_pool = OpponentPool(size=2), OpponentPool(size=2)
+    pool.add(untrained(make_config(seed=7)).policies.actors)
+    pool.add(learner.policies.actors)
     path = save_checkpoint(tmp_path, CONFIG, learner, progress, pool)
     assert path.parent == tmp_path / "checkpoints"
     drawn = torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
     other_seed = make_config(seed=9)
-    fresh, fresh_pool = untrained(other_seed), ToyPool()
+    fresh = untrained(other_seed)
     assert (weights(learner) != weights(fresh)).any()
     assert load_checkpoint(tmp_path, other_seed, fresh, fresh_pool) == progress
     again = torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
@@ -61,7 +62,11 @@ def test_everything_comes_back(tmp_path, learner):
     assert (drawn[1] == again[1]).all()
     assert drawn[2] == again[2]
     assert (weights(learner) == weights(fresh)).all()
-    assert fresh_pool.strengths == [0.25, 0.5]
+    for ours, theirs in zip(
+        *(p.state_dict()["snapshots"] for p in (pool, fresh_pool)), strict=True
+    ):
+        for name, tensor in ours["speaker"].items():
+            assert (tensor == theirs["speaker"][name]).all()
     norm, other = learner.value_norms["team"], fresh.value_norms["team"]
     assert float(norm.debiasing_term) > 0
     assert (norm.running_mean == other.running_mean).all()
@@ -130,7 +135,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path, learner, ove
 def test_a_pool_of_past_selves_must_be_on_both_sides(tmp_path, learner):
     save_checkpoint(tmp_path, CONFIG, learner, Progress(1))
     with pytest.raises(ValueError, match="opponent_pools of nothing, but the run has environment"):
-        load_checkpoint(tmp_path, CONFIG, learner, ToyPool())
+        load_checkpoint(tmp_path, CONFIG, learner, OpponentPool(size=2))
 
 
 def test_what_a_gpu_wrote_is_read_without_one(tmp_path, monkeypatch, learner):

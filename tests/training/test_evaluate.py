@@ -6,14 +6,14 @@ import json
 
 import pytest
 import torch
-from engine_config import make_config
+from engine_config import TIC_TAC_TOE, make_config
 from pydantic import ValidationError
-from toy_games import create_toy_game
+from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from heteromark.config.errors import faults_of
 from heteromark.config.schema import EvaluationConfig, OpponentConfig, RunConfig
-from heteromark.modules.environment import EnvironmentFactory
-from heteromark.training.components import ComponentFactory
+from heteromark.environment.opponent_pool import OpponentPool
+from heteromark.training.components import ComponentFactory, make_environment
 from heteromark.training.evaluate import Episode, Evaluator, as_report, evaluate, load_policy
 from heteromark.training.loop import train
 
@@ -126,19 +126,14 @@ def test_of_episodes_some_may_be_cut_off():
     assert cut["win_rate"] == 1 - cut["cut_off"] / 20
 
 
-@pytest.fixture
-def game(monkeypatch):
-    """Configs of a toy game against an opponent."""
-    monkeypatch.setattr(EnvironmentFactory, "create", create_toy_game)
-
-    def config(**overrides):
-        return make_config(algorithm="IPPO", evaluation__episodes=40, **overrides)
-
-    return config
+def game(**overrides):
+    return make_config(**TIC_TAC_TOE, **{"evaluation__episodes": 40, **overrides})
 
 
-def test_games_are_told_by_outcome(game):
-    config = game(environment__opponent={"kind": "random", "seat": "second"})
+def test_games_are_told_by_outcome():
+    config = game(
+        environment__opponent={"kind": "random", "seat": "second"}, evaluation__deterministic=False
+    )
     report = evaluate(config, untrained_actors(config), seed=0)
     assert (report["opponent"], report["seat"]) == ("random", "second")
     outcomes = {"won": 1.0, "drawn": 0.0, "lost": -1.0}
@@ -150,40 +145,58 @@ def test_games_are_told_by_outcome(game):
     assert report["not_lost_rate"] == 1 - report["outcomes"]["lost"] / 40
 
 
-def test_the_opponent_of_an_evaluation_may_be_another(game):
+def test_the_opponent_of_an_evaluation_may_be_another():
     config = game(environment__opponent={"kind": "random"}, evaluation__opponent="heuristic")
-    report = evaluate(config, untrained_actors(config), seed=0)
+    actors = untrained_actors(config)
+    report = evaluate(config, actors, seed=0)
     assert (report["opponent"], report["seat"]) == ("heuristic", "alternate")
-    assert report["outcomes"] == {"won": 0, "drawn": 0, "lost": 40}
-    assert report["not_lost_rate"] == 0
+    assert report["not_lost_rate"] < 0.3, "it never misses a win or a threat"
+    weaker = config.evaluation.model_copy(update={"opponent": None, "seat": "first"})
+    report = evaluate(config, actors, 0, weaker)
+    assert (report["opponent"], report["seat"]) == ("random", "first")
+    assert report["not_lost_rate"] > 0.3
 
 
-def test_against_oneself_there_are_no_outcomes(game):
+def test_against_oneself_there_are_no_outcomes():
     config = game(evaluation__seat="first")
     report = evaluate(config, untrained_actors(config), seed=0)
     assert (report["opponent"], report["seat"], report["outcomes"]) == ("self", None, None)
 
 
-def test_a_game_that_never_ends_can_be_cut_off(game):
-    config = game(
-        environment__opponent={"kind": "random"},
-        environment__kwargs={"length": None},
-        evaluation__max_steps=4,
-    )
+def test_of_games_that_were_all_cut_off_nothing_is_known():
+    first = {"kind": "random", "seat": "first"}
+    config = game(environment__opponent=first, evaluation__max_steps=2)
     report = evaluate(config, untrained_actors(config), seed=0)
     assert (report["cut_off"], report["win_rate"], report["outcomes"]) == (40, None, None)
 
 
-def test_past_selves_must_be_there(game):
+def test_past_selves_must_be_there():
     config = game(environment__opponent={"kind": "past_self"})
     actors = untrained_actors(config)
     with pytest.raises(ValueError, match=r"no past selves to play against.*kind=past_self"):
         evaluate(config, actors, seed=0)
-    weak, strong = (
-        evaluate(config, actors, 0, None, {"strengths": [number]}) for number in (-9.0, 9.0)
-    )
-    assert weak["opponent"] == "past_self"
-    assert weak["returns"] != strong["returns"]
+    pool = OpponentPool(size=1)
+    pool.add(untrained_actors(game(seed=1)))
+    report = evaluate(config, actors, 0, opponent_pool=pool.state_dict())
+    assert report["opponent"] == "past_self"
+    assert sum(report["outcomes"].values()) == 40
+
+
+def test_recurrent_actors_remember_within_an_episode_only():
+    config = make_config(policy_type="gru", evaluation__episodes=6)
+    actors = untrained_actors(config)
+    report = evaluate(config, actors, seed=0)
+    environment = make_environment(config, 2, remembering=[*actors])
+    environment.reseed(0, "evaluation")
+    now, played = environment.reset(), [[], []]
+    with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
+        while min(map(len, played)) < 3:
+            for actor in actors.values():
+                now = actor(now)
+            stepped, now = environment.step_and_maybe_reset(now)
+            for i in stepped["next", "done"].squeeze(-1).nonzero()[:, 0].tolist():
+                played[i].append(float(stepped["next", "episode_return"][i]))
+    assert report["returns"] == [played[e % 2][e // 2] for e in range(6)]
 
 
 def test_opponents_are_for_turns():

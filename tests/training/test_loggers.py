@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 
 import pytest
 from engine_config import make_config
@@ -164,6 +165,19 @@ def test_a_plan_with_such_a_back_end_is_faulty(project, monkeypatch):
         make_plan()
     assert {fault.key for fault in error.value.faults} == {"logger.backends"}
     assert len(error.value.faults) == len(MISSING)
+
+
+@pytest.mark.skipif(not MISSING, reason="all back ends are installed")
+def test_a_job_with_such_a_back_end_stops_all_jobs(project, own_store):
+    jobs = f"logger=default,{MISSING[0]}"
+    result = project.run(
+        *(sys.executable, "-m", "heteromark.training.factory_train", "--multirun", jobs),
+        check=False,
+    )
+    assert result.returncode == 2
+    assert f"pip install 'heteromark[{MISSING[0]}]'" in result.stderr
+    assert f"logger.backends = ['{MISSING[0]}']" in result.stderr
+    assert not list(own_store.glob("runs/*"))
 
 
 @pytest.mark.skipif("wandb" in MISSING, reason="wandb is not installed")

@@ -11,10 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from engine_config import make_config
-from toy_games import create_toy_game
+from engine_config import TIC_TAC_TOE, make_config
 
-from heteromark.modules.environment import EnvironmentFactory
 from heteromark.runs.record import WALL_CLOCK_COLUMNS, Status
 from heteromark.training.evaluate import Evaluator, evaluate, load_policy
 from heteromark.training.loop import train
@@ -126,8 +124,12 @@ def test_the_same_run_twice_is_bit_identical(tmp_path):
     "kwargs",
     [
         {},
-        {"algorithm": "IPPO", "optimizer__decay": "linear"},
-        {"evaluation__interval": 1, "training__keep_checkpoints": 1},
+        {
+            "algorithm": "IPPO",
+            "optimizer__decay": "linear",
+            "evaluation__interval": 1,
+            "training__keep_checkpoints": 1,
+        },
     ],
 )
 def test_a_run_that_crashes_again_and_again_ends_the_same(tmp_path, kwargs):
@@ -205,10 +207,10 @@ def test_without_evaluations_there_is_no_best(unevaluated):
 
 
 def test_the_best_policy_is_the_one_of_its_iteration(tmp_path):
-    config = make_config(training__total_frames=4 * 64, evaluation__interval=1)
+    config = make_config(training__total_frames=3 * 64, evaluation__interval=1)
     train(config, tmp_path / "long")
     iteration, achieved, actors = policy(tmp_path / "long" / "best.pt")
-    assert iteration < 4, "an uninteresting case: choose another seed"
+    assert iteration < 3, "an uninteresting case: choose another seed"
     short = make_config(training__total_frames=iteration * 64, evaluation__interval=1)
     train(short, tmp_path / "short")
     assert policy(tmp_path / "short" / "checkpoint.pt")[:2] == (iteration, achieved)
@@ -235,32 +237,34 @@ def test_the_best_is_never_from_after_the_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["past_self", "random"])
-def test_past_selves_survive_a_crash(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(EnvironmentFactory, "create", create_toy_game)
+def test_games_against_an_opponent_survive_crashes(tmp_path, kind):
     config = make_config(
-        algorithm="IPPO",
-        environment__opponent={"kind": kind},
-        training__total_frames=7 * 64,
-        evaluation__interval=2,
-        evaluation__episodes=30,
+        **TIC_TAC_TOE,
+        environment__opponent={"kind": kind, "pool_size": 2},
+        training__total_frames=6 * 64,
+        training__num_epochs=1,
+        evaluation__interval=3,
+        evaluation__episodes=10,
     )
     outcome = train(config, tmp_path / "whole")
     folder = tmp_path / "parts"
-    for iteration in (3, 5, 7):
+    for iteration in (3, 5):
         with pytest.raises(Crash):
             train(config, folder, on_progress=crash_at(iteration))
     train(config, folder)
     assert results(folder) == results(tmp_path / "whole")
-    saved = torch.load(folder / "checkpoint.pt", weights_only=True)["opponent_pool"]
-    if kind == "past_self":
-        assert len(set(saved["strengths"])) == 3, "one at each of the checkpoints 2, 4 and 6"
-    else:
-        assert saved is None
     report = json.loads((folder / "evaluation.json").read_text())
     assert report["opponent"] == kind
-    loaded = load_policy(folder / "checkpoint.pt")
-    assert report == evaluate(config, loaded.actors, 0, None, loaded.opponent_pool)
     assert outcome.summary.evaluation_win_rate == report["win_rate"] is not None
+    loaded = load_policy(folder / "checkpoint.pt")
+    assert report == evaluate(config, loaded.actors, 0, opponent_pool=loaded.opponent_pool)
+    if kind == "random":
+        assert loaded.opponent_pool is None
+        return
+    second, fourth = loaded.opponent_pool["snapshots"]  # one at each checkpoint
+    others = load_policy(next((folder / "checkpoints").glob("iteration_000004-*.pt")))
+    assert_same_weights(fourth, {g: actor.state_dict() for g, actor in others.actors.items()})
+    assert any((fourth["player"][name] != x).any() for name, x in second["player"].items())
 
 
 @pytest.mark.parametrize("damaged", [1, 2], ids=["the newest", "all"])
