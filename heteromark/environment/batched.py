@@ -97,8 +97,7 @@ class BatchedEnv(EnvBase):
             rows = list(range(n_envs))
         else:
             rows = mask.reshape(n_envs, -1).any(-1).nonzero()[:, 0].tolist()
-        self._copies.reset(rows)
-        self._settle()
+        self._restart(rows)
         self._started = True
         return self._hand_out(with_reward=False)
 
@@ -108,6 +107,31 @@ class BatchedEnv(EnvBase):
         self._copies.step()
         self._settle()
         return self._hand_out(with_reward=True)
+
+    def step_and_maybe_reset(
+        self, tensordict: TensorDictBase
+    ) -> tuple[TensorDictBase, TensorDictBase]:
+        """Step, and reset the copies that are done; see `EnvBase.step_and_maybe_reset`.
+
+        The same as TorchRL's in a fraction of the time: this environment knows its keys. What is
+        not the environment's own is not carried on into the second result.
+        """
+        if "next" in tensordict or "_step" in tensordict:
+            return super().step_and_maybe_reset(tensordict)
+        stepped = self._step(tensordict)
+        tensordict.set("next", stepped)
+        done = stepped.get("done").flatten()
+        if done.any():
+            self._restart(done.nonzero()[:, 0].tolist())
+            return tensordict, self._hand_out(with_reward=False)
+        after = stepped.copy()
+        for name in self.groups:
+            after.get(name).pop("reward")
+        return tensordict, after
+
+    def _restart(self, rows: list[int]) -> None:
+        self._copies.reset(rows)
+        self._settle()
 
     def _settle(self) -> None:
         """Do what copies ask for before they can show a frame."""

@@ -10,6 +10,7 @@ import torch
 from mpe2 import simple_speaker_listener_v4, simple_spread_v3, simple_tag_v3
 from rollouts import play
 from tensordict import assert_close
+from torchrl.envs import EnvBase
 from torchrl.envs.utils import check_env_specs
 from toy_environments import N_ACTIONS, FaultyBattle, ToyBattle, UnlikeArchers, not_parallel
 
@@ -121,6 +122,21 @@ def test_what_was_handed_out_does_not_change():
     env.step_and_maybe_reset(after)
     assert_close(first, kept)
     assert_close(first.exclude("next"), before)
+
+
+def test_stepping_and_resetting_at_once_is_what_torchrl_does():
+    quick, slow = toy(3, length=None), toy(3, length=None)
+    for env in (quick, slow):
+        env.reseed(0)
+    after, expected_after = quick.reset(), slow.reset()
+    for _ in range(12):
+        for name in quick.groups:
+            action = after[name, "action_mask"].int().argmax(-1)
+            after[name, "action"] = expected_after[name, "action"] = action
+        stepped, after = quick.step_and_maybe_reset(after)
+        expected, expected_after = EnvBase.step_and_maybe_reset(slow, expected_after)
+        assert_close(stepped, expected)
+        assert_close(after, expected_after.exclude(*quick.action_keys))
 
 
 def test_seeds_determine_everything_and_streams_are_apart():
