@@ -230,7 +230,7 @@ def test_updates_in_minibatches_go_on_as_the_references(normalize_value, iterati
         loss__normalize_value=normalize_value,
         optimizer__learning_rate=0.03,
         training__num_epochs=3,
-        replay_buffer__minibatch_size=6,
+        replay_buffer__minibatch_size=4,
     )
     comparison = Comparison(algorithm)
     for seed in range(iterations):

@@ -212,6 +212,8 @@ class HAPPO:
         policy, advantage = self.policies[group], report.advantage[group]
         losses, norms = [], []
         for frames in minibatches(*factor.shape, self.settings):
+            if not any(agents.active[i, t].any() for i, t in frames):
+                continue  # nothing to learn from
             noise = None
             if policy.is_continuous:
                 noise = standard_normal(len(frames), *agents.action.shape[2:])

@@ -305,16 +305,16 @@ def test_rows_that_a_checkpoint_counts_on_must_be_there(tmp_path):
     [
         ({**TOY, "environment__kwargs": {"inf_reward_at": 80}}, "reward of archer", 2),
         (
-            {
+            {  # every step multiplies the weights by -999
+                "optimizer_type": "sgd",
                 "optimizer__learning_rate": 1.0,
-                "policy__hidden_sizes": [256],
-                "training__num_epochs": 10,
+                "optimizer__weight_decay": 1000.0,
             },
             "is (not finite|inf|nan) in",
             None,
         ),
     ],
-    ids=["infinite reward", "huge learning rate"],
+    ids=["infinite reward", "exploding weights"],
 )
 def test_a_run_that_diverges_is_a_result(tmp_path, overrides, reason, iterations):
     config = make_config(training__total_frames=40 * 64, **overrides)
