@@ -6,10 +6,11 @@ INSTALLED := $(VENV)/.installed
 # dvc.yaml and the rules call `snakemake` and `python`: let them find this environment's.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help setup run test test-fast lint format generated benchmark clean
+.PHONY: help setup run train train-quick train-show-config train-sweep test test-fast lint format \
+  generated benchmark clean
 
 help:  ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 setup: $(INSTALLED)  ## Create .venv with the exact versions of requirements.lock
 
@@ -26,6 +27,21 @@ run: setup  ## Run the workflow: smoke, tables, selection, long run, model, repo
 	@echo "tables:  results/tables/summary.csv"
 	@echo "model:   results/model/"
 	@echo "report:  results/report.html"
+
+TRAIN = python -m heteromark.training.factory_train
+SWEEP = optimizer.learning_rate=1e-4,3e-4,1e-3
+
+train: setup  ## Train what config/ composes, e.g. ARGS="--config-name=happo_config seed=1"
+	$(TRAIN) $(ARGS)
+
+train-quick: setup  ## The same, a few iterations
+	$(TRAIN) +experiment=quick_test $(ARGS)
+
+train-show-config: setup  ## Print the composed config
+	$(TRAIN) --cfg job --resolve $(ARGS)
+
+train-sweep: setup  ## Train every combination, e.g. ARGS="loss_type=happo,mappo seed=0,1"
+	$(TRAIN) --multirun $(if $(ARGS),$(ARGS),$(SWEEP))
 
 test: setup  ## Run all tests, in a run store of their own
 	python -m pytest -n 2 --dist worksteal
@@ -50,5 +66,5 @@ generated: setup  ## Write config/schema/ from the models and docs/dag.svg from 
 benchmark: setup  ## Measure the workflow's own speed
 	python benchmarks/workflow.py
 
-clean:  ## Remove results and logs; the run store and DVC's cache keep what was trained
-	rm -rf results logs
+clean:  ## Remove results, outputs and logs; the run store and DVC's cache keep what was trained
+	rm -rf results logs outputs

@@ -11,23 +11,18 @@ five, after one that is not counted.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from common import ROOT, write_report
+
 sys.path.insert(0, str(ROOT / "tests"))
 
-from projects import TINY, Project, copy_project  # noqa: E402
+from projects import TINY, Project, copy_project
 
-RESULTS = ROOT / "benchmarks" / "results" / "workflow.json"
 VERSIONED = ("torch", "torchrl", "tensordict", "snakemake", "dvc", "hydra-core", "pydantic")
 REPETITIONS = 5
 MANY_VARIANTS, SEEDS = 333, 3  # with the base config: 1,002 runs
@@ -45,20 +40,11 @@ def main() -> None:
             figures |= measure_default(Path(folder))
     for name, (seconds, target) in figures.items():
         print(f"{name:<44} {seconds:8.2f} s   target {target:g} s")
-    report = {
-        "command": " ".join(["python", "benchmarks/workflow.py", *sys.argv[1:]]),
-        "machine": {
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-        },
-        "versions": {name: metadata.version(name) for name in VERSIONED},
+    measured = {
         "seconds": {name: round(seconds, 3) for name, (seconds, _) in figures.items()},
         "targets": {name: target for name, (_, target) in figures.items()},
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_report("workflow", "benchmarks/workflow.py", VERSIONED, measured)
 
 
 def measure_small(folder: Path) -> dict[str, tuple[float, float]]:
@@ -116,16 +102,6 @@ def seconds(project: Project, *command: str) -> float:
     started = time.perf_counter()
     project.run(*command)
     return time.perf_counter() - started
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        text = subprocess.run(["lscpu"], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if "Model name" in line]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from heteromark.config.errors import ConfigError
-from heteromark.config.schema import Device
-from heteromark.runs.store import StoreError
+from heteromark.config.schema import Device, Opponent, Seat
 
 app = typer.Typer(
     help="Train heterogeneous multi-agent reinforcement learning systems, reproducibly. "
@@ -94,6 +91,7 @@ def train(
     Layers, later wins: schema default < base config < params.yaml < variant < command line.
     Killed at any moment, the same command resumes from the last checkpoint.
     """
+    from heteromark.training.console import outcome_lines
     from heteromark.training.launch import train_run
     from heteromark.training.request import TrainRequest, check_output, resolve_request
 
@@ -133,18 +131,8 @@ def train(
             resume=resume,
             on_progress=on_progress,
         )
-    summary = record.summary
-    shown = {
-        "frames": summary.frames,
-        "final return": _number(summary.final_return),
-        "evaluation return": _number(summary.evaluation_return),
-    }
-    figures = ", ".join(f"{name} {value}" for name, value in shown.items())
-    origin = "found in the run store" if from_store else "trained"
-    typer.echo(f"{record.status}: {record.digest} ({origin}); {figures}")
-    if record.reason:
-        typer.echo(f"reason: {record.reason}")
-    typer.echo(f"files: {output or folder}")
+    for line in outcome_lines(record, from_store, output or folder):
+        typer.echo(line)
 
 
 @app.command()
@@ -194,15 +182,57 @@ def evaluate(
         ),
     ] = 1000,
     deterministic: Annotated[
-        bool, typer.Option(help="Most likely action, or a sample from the policy.")
+        bool,
+        typer.Option(
+            "--deterministic/--sampled",
+            " /--no-deterministic",
+            help="Most likely action, or a sample from the policy.",
+        ),
     ] = True,
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            metavar="[final|best|PATH]",
+            help="Weights after training, those that did best in an evaluation while training, or "
+            "a file.",
+        ),
+    ] = "final",
+    opponent: Annotated[
+        Opponent | None,
+        typer.Option(help="Turn-based games: who plays the other seats. Default: as in training."),
+    ] = None,
+    seat: Annotated[
+        Seat | None, typer.Option(help="The policy's seat against an opponent. Default: same.")
+    ] = None,
+    max_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Frames after which an episode is cut off. Default: as trained."),
+    ] = None,
     device: Annotated[Device, typer.Option(help="Where the policy runs.")] = "auto",
     output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    gif: Annotated[
+        Path | None, typer.Option(help="Also write one episode as an animated GIF.")
+    ] = None,
+    fps: Annotated[int, typer.Option(min=1, max=50, help="Frames of the GIF per second.")] = 10,
 ) -> None:
     """Evaluate a trained run on fresh episodes."""
-    from heteromark.training.evaluate_run import evaluate_run
+    from heteromark.training.evaluate_run import EvaluationRequest, evaluate_run
 
-    for line in evaluate_run(run, episodes, seed, deterministic, device, output):
+    request = EvaluationRequest(
+        run=run,
+        episodes=episodes,
+        seed=seed,
+        deterministic=deterministic,
+        device=device,
+        checkpoint=checkpoint,
+        opponent=opponent,
+        seat=seat,
+        max_steps=max_steps,
+        output=output,
+        gif=gif,
+        fps=fps,
+    )
+    for line in evaluate_run(request):
         typer.echo(line)
 
 
@@ -243,10 +273,6 @@ def show_config(
     typer.echo(to_yaml(config.model_dump(mode="json")), nl=False)
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
-
-
 def _progress(config: Any) -> Any:
     from heteromark.training.progress import progress_of
 
@@ -262,31 +288,15 @@ def _add_groups() -> None:
 
 
 def main() -> None:
-    """Entry point: expected errors become one message and an exit status, not a traceback.
-
-    Exit status: 2 for a faulty configuration, 1 for a failed command, 128 + n for signal n.
-    """
+    """Entry point: expected errors become one message and an exit status, not a traceback."""
+    from heteromark.training.console import expected_errors_told, prepare_process
     from heteromark.training.evaluate_run import EvaluationError
-    from heteromark.training.launch import RunFailed, Terminated
     from heteromark.workflow.errors import WorkflowError
 
-    console = logging.StreamHandler(sys.stderr)
-    console.setLevel(logging.INFO)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console])
-    if str(Path.cwd()) not in sys.path:  # as with `python -m`: a user's environments are found
-        sys.path.insert(0, str(Path.cwd()))
+    prepare_process()
     _add_groups()
-    try:
+    with expected_errors_told(WorkflowError, EvaluationError):
         app()
-    except ConfigError as error:
-        typer.secho(f"error: {error}", err=True)
-        sys.exit(2)
-    except (StoreError, WorkflowError, RunFailed, EvaluationError) as error:
-        typer.secho(f"error: {error}", err=True)
-        sys.exit(1)
-    except Terminated as stop:
-        typer.echo(f"{stop}: stopped; the same command resumes from the last checkpoint", err=True)
-        sys.exit(128 + stop.signal_number)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,13 @@ from heteromark.config.schema import LOSS_OF_ALGORITHM, RunConfig
 
 SPEAKER_LISTENER = "mpe2.simple_speaker_listener_v4:parallel_env"
 
+# Overrides for a turn-based game, which may have opponents.
+TIC_TAC_TOE = {
+    "algorithm": "IPPO",
+    "environment__task": "pettingzoo.classic.tictactoe.tictactoe:env",
+    "environment__reward": "individual",
+}
+
 
 def make_config(**overrides: Any) -> RunConfig:
     """A small run on speaker-listener.

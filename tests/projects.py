@@ -28,6 +28,7 @@ PROJECT_FILES = (
     ".dvc/plots",
     "config",
     "environments",
+    "extensions",
     "heteromark",
     "profiles",
     "workflow",

@@ -84,7 +84,7 @@ def snapshot(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("config/policy/mlp.yaml", "hidden_sizes: [64"),
+        ("config/policy/default.yaml", "hidden_sizes: [64"),
         ("config/optimizer/adam.yaml", "- a\n"),
         ("config/environment/speaker_listener.yaml", "environment: {task: [}"),
     ],
@@ -141,7 +141,7 @@ def fault(name: str):
         ),
         "unknown algorithm": (
             edit(base, "algorithm: HAPPO", "algorithm: HAPOO"),
-            [base, "algorithm = 'HAPOO'", "'HAPPO', 'MAPPO', 'IPPO' or 'MaskablePPO'"],
+            [base, "algorithm = 'HAPOO'", "must be one of HAPPO, MAPPO, IPPO, MaskablePPO"],
         ),
         "unknown environment": (
             params(sweep={"environment": "speaker_listner"}),
@@ -265,7 +265,8 @@ def test_faulty_options_of_train_are_told_with_exit_status_2(project, arguments,
 
 
 def test_evaluate_says_what_a_run_can_be(project: Project):
-    result = project.run("heteromark", "evaluate", "nothing", check=False)
+    options = ("--no-deterministic", "--checkpoint", "best", "--opponent", "random", "--fps", "5")
+    result = project.run("heteromark", "evaluate", "nothing", *options, check=False)
     assert result.returncode == 2
     assert "heteromark store ls" in result.stderr
 

@@ -16,6 +16,7 @@ from torchrl.data import ReplayBuffer
 from torchrl.modules.value_norm import ValueNorm
 from torchrl.objectives import LossModule
 
+from heteromark.algorithm.absence import blank_absent
 from heteromark.algorithm.advantage import normalize_per_agent
 from heteromark.algorithm.statistics import policy_change
 from heteromark.algorithm.value import OwnValue, TeamValue, ValueFunction
@@ -23,7 +24,7 @@ from heteromark.config.schema import RunConfig
 from heteromark.environment.groups import Group
 from heteromark.modules.loss import Losses
 from heteromark.modules.optimizer import learning_rate_share
-from heteromark.modules.policy import TEAM, Policies, is_centralised, is_recurrent
+from heteromark.modules.policy import TEAM, Policies, is_recurrent
 from heteromark.modules.registry import Registry
 
 
@@ -59,9 +60,6 @@ class Algorithm(ABC):
     Args:
         config: the run.
         learner: the components of the run.
-
-    Raises:
-        ValueError: the algorithm optimises a shared return but agents have their own rewards.
     """
 
     def __init__(self, config: RunConfig, learner: Learner) -> None:
@@ -77,13 +75,8 @@ class Algorithm(ABC):
             name: (critic, learner.value_norms.get(name), config)
             for name, critic in learner.policies.critics.items()
         }
-        if not is_centralised(config):
+        if config.critic == "own":
             return {g: OwnValue(*critic, g, learner.turn_based) for g, critic in critics.items()}
-        if config.environment.reward == "individual":
-            raise ValueError(
-                f"{config.agent.algorithm} optimises a return that all agents share, but "
-                "environment.reward is individual; use environment.reward=team, or IPPO"
-            )
         rewarded = next(iter(learner.groups))
         return {
             name: TeamValue(*critic, None if name == TEAM else name, rewarded)
@@ -108,7 +101,8 @@ class Algorithm(ABC):
         """One iteration: advantages, then actors, then critics.
 
         Args:
-            batch: [N, T], as collected; receives further keys.
+            batch: [N, T], as collected; receives further keys, and loses what it holds of absent
+                agents.
             iteration: counted from 0; sets the learning rate.
 
         Returns:
@@ -119,8 +113,9 @@ class Algorithm(ABC):
         """
         self.iteration = iteration
         learning_rate = self._set_learning_rate()
-        for group in self.learner.groups:
-            self.require_finite(batch["next", group, "reward"], "reward", group)
+        for name, group in self.learner.groups.items():
+            self.require_finite(batch["next", name, "reward"], "reward", name)
+            blank_absent(batch, group, turn_based=self.learner.turn_based)
         explained = self._estimate_advantages(batch)
         metrics = self.update_actors(batch)
         metrics |= self._update_critics(batch)
@@ -147,10 +142,13 @@ class Algorithm(ABC):
                 data,
             )
             metrics |= policy_change(actor, data, group, self.config.loss)
-        else:
-            names = ("loss_objective", "grad_norm", "entropy", "kl_approx", "clip_fraction")
-            metrics = dict.fromkeys(names, math.nan)
-        return {f"{name}/{group}": value for name, value in metrics.items()}
+            return {f"{name}/{group}": value for name, value in metrics.items()}
+        return self.untrained(group)
+
+    def untrained(self, group: str) -> dict[str, float]:
+        """The metrics of `train_actor` for a group that was not trained: all NaN."""
+        names = ("loss_objective", "grad_norm", "entropy", "kl_approx", "clip_fraction")
+        return {f"{name}/{group}": math.nan for name in names}
 
     def require_finite(self, values: Tensor, quantity: str, owner: str) -> None:
         """Raise Diverged unless all values are finite."""
@@ -196,7 +194,7 @@ class Algorithm(ABC):
                 self.learner.critic_buffers[name],
                 batch.select(*value.training_keys),
             )
-            metrics[value.column("loss_critic")] = fitted["loss_critic"]
+            metrics[value.column("loss_critic")] = fitted.get("loss_critic", math.nan)
         return metrics
 
     def _fit(
@@ -208,7 +206,10 @@ class Algorithm(ABC):
         buffer: ReplayBuffer,
         data: TensorDict,
     ) -> dict[str, float]:
-        """All epochs over `data` [N, T]; returns means of losses and gradient norms."""
+        """All epochs over `data` [N, T]; returns means of losses and gradient norms.
+
+        Minibatches in which nothing counts are passed over; if that is all, nothing is returned.
+        """
         parameters = list(network.parameters())
         buffer.empty()
         buffer.extend(self._samples(network, data))
@@ -216,6 +217,8 @@ class Algorithm(ABC):
         count = 0
         for _ in range(self.config.training.num_epochs):
             for minibatch in buffer:
+                if not minibatch[loss_module.loss_mask_key].any():
+                    continue  # a step without a gradient would still follow the momentum
                 losses = {k: v for k, v in loss_module(minibatch).items() if k.startswith("loss_")}
                 optimizer.zero_grad()
                 sum(losses.values()).backward()

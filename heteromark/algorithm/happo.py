@@ -44,7 +44,8 @@ class HAPPO(Algorithm):
 
     def reset_factor(self, batch: TensorDict) -> None:
         """Nothing has changed yet: a factor of 1 for every frame of the batch [N, T]."""
-        self._factor = torch.ones(batch.batch_size, device=batch["next", "done"].device)
+        reward = batch["next", next(iter(self.learner.groups)), "reward"]
+        self._factor = reward.new_ones(batch.batch_size)
 
     def get_agent_order(self) -> list[str]:
         """The groups in the order of their updates: fresh and random, or the environment's."""

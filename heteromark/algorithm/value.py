@@ -17,7 +17,7 @@ from heteromark.algorithm.advantage import (
     explained_variance,
 )
 from heteromark.config.schema import RunConfig
-from heteromark.modules.policy import EPISODE_BEGINS, is_recurrent
+from heteromark.modules.policy import is_recurrent
 
 
 class ValueFunction(ABC):
@@ -110,11 +110,8 @@ class ValueFunction(ABC):
 
     def _remembered(self, batch: TensorDict) -> Tensor:
         """Room for the states before every step, of which the first is known."""
-        states = torch.zeros(
-            *self._shape(batch),
-            self.config.policy.gru.hidden_size,
-            device=batch[EPISODE_BEGINS].device,
-        )
+        weight = next(self.network.parameters())
+        states = weight.new_zeros(*self._shape(batch), self.config.policy.gru.hidden_size)
         if self._memory is not None:
             states[:, 0] = self._memory
         return states

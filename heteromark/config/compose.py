@@ -14,16 +14,17 @@ from heteromark.config.files import parse_value, read_mapping
 from heteromark.config.nested import merge, unflatten
 from heteromark.config.params import ProjectParams
 from heteromark.config.schema import (
-    LOSS_OF_ALGORITHM,
-    POLICY_TYPE_OF_NETWORK,
+    ALGORITHM_OF_LOSS,
+    NETWORK_OF_POLICY_TYPE,
     AgentConfig,
     Mode,
     RunConfig,
 )
 
 CONFIG_FOLDER = "config"
-NOT_COMPONENTS = ("agents", "schema")
 PARAMS_FILE = "params.yaml"
+ROOT = "config"  # config/config.yaml, from which everything is composed
+LABELS = ("project", "experiment_name", "tags")  # in the root, but not part of a run
 
 
 def load_params(
@@ -113,16 +114,42 @@ def compose_run(
         merged = OmegaConf.merge(tree, values, overrides or {})
         data = OmegaConf.to_container(merged, resolve=True)
         data["agent"] = agent.model_dump()
+        for label in LABELS:
+            del data[label]
     except OmegaConfBaseException as error:
         message = " ".join(str(error).split())
         raise ConfigError([Fault(str(Path(root, CONFIG_FOLDER)), message)]) from error
     try:
-        return RunConfig.model_validate(data)
+        config = RunConfig.model_validate(data)
+        faults = selector_faults(config, str(Path(root, CONFIG_FOLDER)))
     except ValidationError as error:
         faults = faults_of(error, RunConfig, str(Path(root, CONFIG_FOLDER)))
-        raise ConfigError(
-            [_in_its_file(fault, params, agent_file, Path(root)) for fault in faults]
-        ) from error
+    if faults:
+        raise ConfigError([_in_its_file(fault, params, agent_file, Path(root)) for fault in faults])
+    return config
+
+
+def selector_faults(config: RunConfig, file: str = "") -> list[Fault]:
+    """Selectors that say something else than the agent config's algorithm or network."""
+    agent = config.agent
+    pairs = (
+        ("loss_type", config.loss_type, "agent.algorithm", agent.algorithm, ALGORITHM_OF_LOSS),
+        (
+            *("policy_type", config.policy_type, "agent.network.policy", agent.network.policy),
+            NETWORK_OF_POLICY_TYPE,
+        ),
+    )
+    return [
+        Fault(
+            file,
+            f"means {table[value]}, but {other_key} is {other}; give one of the two, or make them "
+            "agree",
+            key,
+            value,
+        )
+        for key, value, other_key, other, table in pairs
+        if value in table and other in table.values() and table[value] != other
+    ]
 
 
 def _in_its_file(fault: Fault, params: ProjectParams, agent_file: str, root: Path) -> Fault:
@@ -136,22 +163,13 @@ def _in_its_file(fault: Fault, params: ProjectParams, agent_file: str, root: Pat
     return replace(fault, file=file)
 
 
-def _register_resolvers() -> None:
-    """What `${loss_of:…}` and the like mean in the component configs."""
-    from omegaconf import OmegaConf
-
-    tables = {"loss_of": LOSS_OF_ALGORITHM, "policy_type_of": POLICY_TYPE_OF_NETWORK}
-    for name, table in tables.items():
-        OmegaConf.register_new_resolver(name, table.__getitem__, replace=True)
-
-
 @functools.lru_cache(maxsize=64)
 def _component_tree(config_folder: str, environment: str) -> Any:
     """Everything below config/ composed for one environment, interpolations still open."""
-    from hydra import compose, initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
+
+    from heteromark.config.hydra_loader import open_hydra
 
     known = environment_names(Path(config_folder).parent)
     if environment not in known:
@@ -160,18 +178,8 @@ def _component_tree(config_folder: str, environment: str) -> Any:
             f"a new one is a file {CONFIG_FOLDER}/environment/NAME.yaml"
         )
         raise ConfigError([Fault(PARAMS_FILE, message, "sweep.environment", environment)])
-    # Checked here because Hydra's own message for broken YAML names no line of the user's file.
-    for path in sorted(Path(config_folder).glob("*/*.yaml")):
-        if path.parent.name not in NOT_COMPONENTS and (
-            path.parent.name != "environment" or path.stem == environment
-        ):
-            read_mapping(path)
-    _register_resolvers()
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(config_folder, version_base="1.3"):
-            tree = compose("config", overrides=[f"environment={environment}"])
-    except HydraException as error:
-        raise ConfigError([Fault(config_folder, " ".join(str(error).split()))]) from error
+    loader = open_hydra(Path(config_folder)).config_loader
+    tree = loader.load_configuration(ROOT, [f"environment={environment}"], RunMode.RUN)
     OmegaConf.set_struct(tree, False)
+    del tree["hydra"]
     return tree

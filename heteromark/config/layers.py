@@ -78,9 +78,9 @@ def resolve_agent(
         ConfigError: any other fault; all of them at once.
     """
     agent = _resolve(Path(path), params, command_line or {}, base)
-    ignored = [key for key in flatten(command_line or {}) if _ignored_by(agent.agent, key)]
+    ignored = [key for key in flatten(command_line or {}) if ignored_by(agent.agent, key)]
     if ignored:
-        message = f"has no effect: {agent.agent.short_name} {_ignored_by(agent.agent, ignored[0])}"
+        message = f"has no effect: {agent.agent.short_name} {ignored_by(agent.agent, ignored[0])}"
         raise ConfigError([Fault("command line", message, ignored[0])])
     return agent
 
@@ -278,7 +278,7 @@ def _unfelt(
     return faults
 
 
-def _ignored_by(agent: AgentConfig, key: str) -> str:
+def ignored_by(agent: AgentConfig, key: str) -> str:
     """Why a hyperparameter does nothing in this config; empty when it does something."""
     only_for = _ONLY_FOR.get(key.partition(".")[0])
     return (
@@ -288,7 +288,7 @@ def _ignored_by(agent: AgentConfig, key: str) -> str:
 
 def _shut_out(agent: ResolvedAgent, key: str) -> str:
     """Why an override of `key` does not reach this config; empty when it does."""
-    if ignored := _ignored_by(agent.agent, key):
+    if ignored := ignored_by(agent.agent, key):
         return ignored
     if agent.resolved:
         return "is resolved and takes its values from its file alone"

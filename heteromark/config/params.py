@@ -35,7 +35,10 @@ def _all_optional(model: type[BaseModel], name: str) -> type[Frozen]:
             fields[key] = (section, section())
         else:
             bounded = Annotated[kind, *field.metadata] if field.metadata else kind
-            fields[key] = (bounded | None, Field(None, description=field.description))
+            optional = Field(
+                None, description=field.description, json_schema_extra=field.json_schema_extra
+            )
+            fields[key] = (bounded | None, optional)
     doc = f"{model.__name__} for the whole sweep; null: what the base config says."
     return create_model(name, __base__=Frozen, __doc__=doc, **fields)
 

@@ -7,9 +7,11 @@ the YAML. Units: learning rates are per optimizer step; frames are environment s
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -20,25 +22,50 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-Algorithm = Literal["HAPPO", "MAPPO", "IPPO", "MaskablePPO"]
-Activation = Literal["tanh", "relu", "elu"]
+_IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+
+
+def _selector(*names: str) -> Any:
+    """The type of a key that selects a component: by its name, or one's own by import path."""
+
+    def check(value: str) -> str:
+        if value in names or re.match(_IMPORT_PATH, value):
+            return value
+        raise ValueError(
+            f"must be one of {', '.join(names)}; or the import path of your own, `module:attribute`"
+        )
+
+    schema = {"anyOf": [{"enum": list(names)}, {"pattern": _IMPORT_PATH}]}
+    return Annotated[str, AfterValidator(check), Field(json_schema_extra=schema)]
+
+
+Algorithm = _selector("HAPPO", "MAPPO", "IPPO", "MaskablePPO")
+PolicyType = _selector("mlp", "gru")
+LossType = _selector("happo", "mappo", "ippo", "ppo")
+OptimizerType = _selector("adam", "adamw", "sgd", "rmsprop")
 Mode = Literal["smoke", "full"]
 Device = Literal["auto", "cpu", "cuda"]
-PolicyType = Literal["mlp", "gru"]
 Opponent = Literal["self", "random", "heuristic", "past_self"]
 Seat = Literal["first", "second", "alternate"]
 LoggingBackend = Literal["tensorboard", "wandb", "mlflow"]
 
-# Which loss trains which algorithm.
+# Which loss trains which algorithm. One's own is trained with "ppo" unless told otherwise.
 LOSS_OF_ALGORITHM: dict[str, str] = {
     "HAPPO": "happo",
     "MAPPO": "mappo",
     "IPPO": "ippo",
     "MaskablePPO": "ppo",
 }
+ALGORITHM_OF_LOSS = {loss: algorithm for algorithm, loss in LOSS_OF_ALGORITHM.items()}
 
 # Which policy type builds a network.policy of an agent config.
 POLICY_TYPE_OF_NETWORK: dict[str, str] = {"MlpPolicy": "mlp", "GruPolicy": "gru"}
+NETWORK_OF_POLICY_TYPE = {kind: network for network, kind in POLICY_TYPE_OF_NETWORK.items()}
+
+
+def _lower(value: Any) -> Any:
+    """torch writes `ReLU`; there is nothing else that it could mean."""
+    return value.lower() if isinstance(value, str) else value
 
 
 def _no_bool(value: Any) -> Any:
@@ -48,6 +75,7 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+Activation = Annotated[Literal["tanh", "relu", "elu"], BeforeValidator(_lower)]
 Number = BeforeValidator(_no_bool)
 LearningRate = Annotated[float, Field(gt=0, le=1), Number]
 Discount = Annotated[float, Field(ge=0, le=1), Number]
@@ -55,7 +83,8 @@ Count = Annotated[PositiveInt, Number]
 Coefficient = Annotated[NonNegativeFloat, Number]
 LayerSizes = Annotated[list[Count], Field(min_length=1, max_length=16)]
 Seed = Annotated[int, Field(ge=0, lt=2**32), Number]
-ImportPath = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")]
+ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH)]
+UnitType = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
 
 
 def cross_field_error(key: str, value: Any, message: str) -> PydanticCustomError:
@@ -92,7 +121,7 @@ class Frozen(BaseModel):
 class NetworkConfig(Frozen):
     """The networks of every group, unless `policy.groups` says otherwise."""
 
-    policy: Literal["MlpPolicy", "GruPolicy"] = Field(
+    policy: _selector("MlpPolicy", "GruPolicy") = Field(
         "MlpPolicy", description="Kind of network: without memory, or with a recurrent layer."
     )
     net_arch: LayerSizes = Field([256, 256], description="Hidden layer sizes, actor and critic.")
@@ -189,6 +218,26 @@ class OpponentConfig(Frozen):
     )
 
 
+class SMACConfig(Frozen):
+    """How an environment with the SMAC API becomes agents; without effect on others."""
+
+    unit_types: Literal["auto", "slots"] | Annotated[list[UnitType], Field(min_length=1)] = Field(
+        "auto",
+        description="Agents are named by unit type, which makes the groups. auto: the "
+        "environment's own types where its team is fixed, else slots; slots: ally_0, ally_1, …; "
+        "or a list with each agent's type.",
+    )
+    dead_agents: Literal["inactive", "active"] = Field(
+        "inactive",
+        description="inactive: a dead unit counts in nothing that is learnt; active: it stays, "
+        "with nothing but the no-op legal.",
+    )
+    episode_limit: Count | None = Field(
+        None,
+        description="Steps after which an episode is cut off; null: where the environment says.",
+    )
+
+
 class EnvironmentConfig(Frozen):
     """Which environment, how many copies of it, and how its agents form groups."""
 
@@ -222,6 +271,7 @@ class EnvironmentConfig(Frozen):
         False, description="Read the environment's global state, for a centralised critic."
     )
     opponent: OpponentConfig = OpponentConfig()
+    smac: SMACConfig = SMACConfig()
 
 
 class PolicyOverride(Frozen):
@@ -254,8 +304,10 @@ class PolicyConfig(Frozen):
         description="Agents of one group share one actor; false: every agent is a group of its "
         "own.",
     )
-    critic: Literal["team", "group"] = Field(
-        "team", description="HAPPO, MAPPO: one centralised critic, or one per group."
+    critic: Literal["auto", "team", "group", "own"] = Field(
+        "auto",
+        description="team: one centralised critic; group: one per group; own: every agent is "
+        "valued by what it sees itself. auto: team for HAPPO and MAPPO, own for the others.",
     )
     critic_input: Literal["auto", "state", "observations"] = Field(
         "auto",
@@ -390,8 +442,8 @@ class RunConfig(Frozen):
     device: Device = "auto"
     env_type: Literal["pettingzoo", "smac", "custom"] = "pettingzoo"
     policy_type: PolicyType = "mlp"
-    loss_type: Literal["happo", "mappo", "ippo", "ppo"] = "happo"
-    optimizer_type: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
+    loss_type: LossType = "happo"
+    optimizer_type: OptimizerType = "adam"
     collector_type: Literal["sync", "multi_sync"] = "sync"
     buffer_type: Literal["tensor", "memmap"] = "tensor"
     environment: EnvironmentConfig
@@ -471,6 +523,58 @@ class RunConfig(Frozen):
                 "collector.num_collectors",
                 self.collector.num_collectors,
                 f"must divide environment.num_parallel_envs, which is {envs}",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_team_shares_its_return(self) -> RunConfig:
+        algorithm = self.agent.algorithm
+        if algorithm == "HAPPO" and self.critic == "own":
+            raise cross_field_error(
+                "policy.critic",
+                "own",
+                "must be team or group with HAPPO, whose agents share one advantage",
+            )
+        if self.critic != "own" and self.environment.reward == "individual":
+            raise cross_field_error(
+                "environment.reward",
+                "individual",
+                f"must be team: {algorithm} with a centralised critic optimises a return that all "
+                "agents share; for rewards of their own use IPPO or MaskablePPO",
+            )
+        return self
+
+    @property
+    def critic(self) -> str:
+        """Whose critics there are: team, group or own."""
+        if self.policy.critic != "auto":
+            return self.policy.critic
+        return "team" if self.agent.algorithm in ("HAPPO", "MAPPO") else "own"
+
+    @property
+    def import_paths(self) -> dict[str, str]:
+        """Everything that is named by an import path, by the key that names it."""
+        chosen = {
+            "environment.task": self.environment.task,
+            "environment.opponent.heuristic": self.environment.opponent.heuristic,
+            "agent.algorithm": self.agent.algorithm,
+            "policy_type": self.policy_type,
+            "loss_type": self.loss_type,
+            "optimizer_type": self.optimizer_type,
+        }
+        for group, override in self.policy.groups.items():
+            chosen[f"policy.groups.{group}.policy_type"] = override.policy_type
+        return {key: path for key, path in chosen.items() if path and ":" in path}
+
+    @model_validator(mode="after")
+    def _past_selves_exist(self) -> RunConfig:
+        trained_against = self.environment.opponent.kind
+        if self.evaluation.opponent == "past_self" and trained_against != "past_self":
+            raise cross_field_error(
+                "evaluation.opponent",
+                "past_self",
+                "needs environment.opponent.kind past_self: a run trained against "
+                f"{trained_against} keeps no past selves",
             )
         return self
 

@@ -1,11 +1,14 @@
-"""An environment's own factory, named by an import path."""
+"""Things named by an import path, an environment's own factory among them."""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from heteromark.environment.starcraft import how_to_install
 
 
 @dataclass(frozen=True)
@@ -28,13 +31,21 @@ class Task:
         """
         return import_path(self.path, "environment.task")(**{**self.kwargs, **kwargs})
 
+    @property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The parameters of the environment's factory, by name."""
+        factory = import_path(self.path, "environment.task")
+        # a class's own, because the metaclass of TorchRL's EnvBase hides them
+        return inspect.signature(
+            factory.__init__ if inspect.isclass(factory) else factory
+        ).parameters
+
 
 def import_path(path: str, key: str) -> Callable[..., Any]:
-    """What an import path `module:callable` names.
+    """The callable at an import path `module:callable`.
 
     Args:
-        path: the import path.
-        key: where it comes from in the config.
+        key: the config key that holds the path, named in errors.
 
     Raises:
         ValueError: the path has no colon, or the module no such callable.
@@ -50,13 +61,16 @@ def import_path(path: str, key: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{key} is {path!r}, but there is no module {error.name!r}; install the package that "
-            f"provides it, or correct {key}",
+            f"{key} is {path!r}, but there is no module {error.name!r}; "
+            + (
+                how_to_install(module_name)
+                or f"install the package that provides it, or correct {key}"
+            ),
             name=error.name,
         ) from error
-    found = getattr(module, attribute, None)
-    if not callable(found):
+    component = getattr(module, attribute, None)
+    if not callable(component):
         raise ValueError(
             f"{key} is {path!r}, but module {module_name!r} has no callable {attribute!r}"
         )
-    return found
+    return component

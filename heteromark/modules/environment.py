@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pettingzoo import AECEnv, ParallelEnv
+from torchrl.envs import EnvBase
 
 from heteromark.config.schema import OpponentConfig, RunConfig
 from heteromark.environment.aec import PettingZooAECEnv
 from heteromark.environment.batched import BatchedEnv
+from heteromark.environment.contract import check_contract
 from heteromark.environment.copies import make_copy
 from heteromark.environment.pettingzoo import PettingZooParallelEnv
+from heteromark.environment.smac import missing_from_smac_api, smac_factory
 from heteromark.environment.task import Task
 from heteromark.modules.registry import Registry
 
-EnvironmentMaker = Callable[[RunConfig, int, bool], BatchedEnv]
+EnvironmentMaker = Callable[[RunConfig, int, bool], EnvBase]
 ENVIRONMENTS: Registry[EnvironmentMaker] = Registry("env_type")
 
 
@@ -27,8 +30,10 @@ class EnvironmentFactory:
         num_envs: int | None = None,
         opponent: OpponentConfig | None = None,
         render: bool = False,
-    ) -> BatchedEnv:
+    ) -> EnvBase:
         """An unseeded environment of batch size [num_envs], on the CPU.
+
+        Its keys and its attributes besides EnvBase's: `heteromark.environment.contract`.
 
         Args:
             config: the run.
@@ -40,6 +45,8 @@ class EnvironmentFactory:
         Raises:
             ModuleNotFoundError, ValueError: the task cannot be imported, its agents do not fit the
                 groups of the config, or it cannot draw.
+            TypeError: the task makes something else than its env_type says.
+            RuntimeError: StarCraft II cannot be started.
         """
         copies = config.environment.num_parallel_envs if num_envs is None else num_envs
         if opponent is not None:
@@ -52,6 +59,80 @@ class EnvironmentFactory:
 def _pettingzoo(config: RunConfig, num_envs: int, render: bool) -> BatchedEnv:
     task = Task(config.environment.task, config.environment.kwargs)
     return make_batched(task, config, num_envs, render)
+
+
+@ENVIRONMENTS.register("smac")
+def _smac(config: RunConfig, num_envs: int, render: bool) -> BatchedEnv:
+    environment = config.environment
+    if "seed" in environment.kwargs:
+        raise ValueError(
+            f"environment.kwargs.seed is {environment.kwargs['seed']}, but every copy's seed "
+            "follows from the run's seed; remove it"
+        )
+    task = Task(environment.task, environment.kwargs)
+    make_env = smac_factory(task, environment.smac, environment.name)
+    return make_batched(make_env, config, num_envs, render)
+
+
+@ENVIRONMENTS.register("custom")
+def _custom(config: RunConfig, num_envs: int, render: bool) -> EnvBase:
+    """What the task makes, as `heteromark.environment.contract` says."""
+    environment = config.environment
+    task = Task(environment.task, environment.kwargs)
+    makes_all = "num_envs" in task.parameters
+    made = task(num_envs=num_envs) if makes_all else task()
+    if isinstance(made, EnvBase):
+        check_contract(made, num_envs, environment.name)
+        _check_options(made, config, render)
+        # whoever else plays in it is its own affair
+        made.opponent_pool = None
+        return made
+    if makes_all:
+        raise TypeError(
+            f"the factory of environment {environment.name!r} has a parameter num_envs, so it must "
+            f"return a torchrl.envs.EnvBase; it returned {type(made).__name__}"
+        )
+    # only to see what it is: the copies are made where they are stepped
+    if hasattr(made, "close"):
+        made.close()
+    if isinstance(made, ParallelEnv | AECEnv):
+        return ENVIRONMENTS["pettingzoo"](config, num_envs, render)
+    if missing := missing_from_smac_api(getattr(made, "unwrapped", made)):
+        raise TypeError(
+            f"the factory of environment {environment.name!r} returned {type(made).__name__}, "
+            "which is neither a torchrl.envs.EnvBase nor a pettingzoo ParallelEnv or AECEnv, and "
+            f"lacks {', '.join(missing)} of the SMAC API"
+        )
+    return ENVIRONMENTS["smac"](config, num_envs, render)
+
+
+def _check_options(env: EnvBase, config: RunConfig, render: bool) -> None:
+    """Compare what the config asks for with what a custom EnvBase does by itself.
+
+    Raises:
+        ValueError: the config asks for something else.
+    """
+    environment = config.environment
+    shared = [name for name, group in env.groups.items() if len(group.agents) > 1]
+    for refused, message in (
+        (environment.groups is not None, "environment.groups is set, but it groups its agents"),
+        (environment.num_workers > 0, "environment.num_workers is set, but it steps its copies"),
+        (
+            shared and not config.policy.share_policy_params,
+            "policy.share_policy_params is false, but it puts several agents into the groups "
+            f"{', '.join(shared)}",
+        ),
+        (
+            environment.state and env.state_size is None,
+            "environment.state is true, but it has no state",
+        ),
+        (render and not callable(getattr(env, "render", None)), "it cannot draw: no render()"),
+    ):
+        if refused:
+            raise ValueError(
+                f"environment {environment.name!r} is a {type(env).__name__} that makes all copies "
+                f"itself: {message}"
+            )
 
 
 def make_batched(

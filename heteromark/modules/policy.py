@@ -20,7 +20,6 @@ from heteromark.environment.groups import Group
 from heteromark.modules.networks import JointObservation, RecurrentNetwork, make_mlp
 from heteromark.modules.registry import Registry
 
-_CENTRALISED_LOSSES = frozenset({"happo", "mappo"})
 EPISODE_BEGINS = "step_count"  # the entry of a batch that is 0 there
 
 TEAM = "team"  # name of the one centralised critic
@@ -101,14 +100,14 @@ class Policies:
     critics: dict[str, TensorDictModuleBase]
 
 
-def is_centralised(config: RunConfig) -> bool:
-    """The critic sees all agents and values the team; else every agent has a value of its own."""
-    return config.loss_type in _CENTRALISED_LOSSES
-
-
 def is_recurrent(network: TensorDictModuleBase) -> bool:
     """Whether a network remembers: it is then trained on sequences rather than single frames."""
     return EPISODE_BEGINS in network.in_keys
+
+
+def recurrent_groups(actors: Mapping[str, TensorDictModuleBase]) -> tuple[str, ...]:
+    """The groups whose actors remember."""
+    return tuple(group for group, actor in actors.items() if is_recurrent(actor))
 
 
 class PolicyFactory:
@@ -130,9 +129,9 @@ class PolicyFactory:
         """
         require_groups(config, groups)
         actors = {name: _actor(config, group) for name, group in groups.items()}
-        if not is_centralised(config):
+        if config.critic == "own":
             critics = {name: _own_critic(config, group) for name, group in groups.items()}
-        elif config.policy.critic == "group":
+        elif config.critic == "group":
             critics = {
                 name: _centralised_critic(config, groups, state_size, group)
                 for name, group in groups.items()

@@ -1,9 +1,11 @@
-"""Names for interchangeable components."""
+"""Names for interchangeable components, and import paths of a user's own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from heteromark.environment.task import import_path
 
 Component = TypeVar("Component", bound=Callable)
 
@@ -11,7 +13,7 @@ Component = TypeVar("Component", bound=Callable)
 class Registry(Generic[Component]):
     """Maps the value of a config key to what it selects.
 
-    A new component is one file that says `@registry.register("name")` and one import of it.
+    A component of one's own is selected by its import path `module:attribute`.
 
     Args:
         key: the config key that selects, named in errors.
@@ -33,12 +35,17 @@ class Registry(Generic[Component]):
         return add
 
     def __getitem__(self, name: str) -> Component:
-        """The component called `name`.
+        """The component called `name`, or found at the import path `name`.
 
         Raises:
-            ValueError: there is none; the message lists what there is.
+            ValueError, ModuleNotFoundError: there is none; the message lists what there is.
         """
+        if ":" in name:
+            return import_path(name, self.key)
         if name not in self._components:
             choices = ", ".join(sorted(self._components))
-            raise ValueError(f"{self.key} is {name!r}; there is {choices}")
+            raise ValueError(
+                f"{self.key} is {name!r}; there is {choices}, or an import path of your own, "
+                "`module:attribute`"
+            )
         return self._components[name]

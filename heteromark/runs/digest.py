@@ -28,10 +28,17 @@ VERSIONED = ("torch", "torchrl", "tensordict")
 TRAINING_CODE = ("environment", "modules", "loss", "algorithm", "llm", "training")
 # In those packages, but around the training rather than in it.
 NOT_TRAINING_CODE = (
+    "training/console.py",
+    "training/dry_run.py",
+    "training/evaluate_run.py",
+    "training/factory_train.py",
+    "training/gif.py",
+    "training/hydra_job.py",
     "training/launch.py",
+    "training/loggers.py",
+    "training/multirun.py",
     "training/progress.py",
     "training/request.py",
-    "training/evaluate_run.py",
 )
 
 
@@ -69,7 +76,7 @@ def _identity(config: RunConfig) -> dict[str, Any]:
         **data,
         "iterations": config.num_iterations,
         "code": training_code_fingerprint(),
-        "environment_code": environment_fingerprint(config.environment.task),
+        "own_code": {key: source_fingerprint(path) for key, path in config.import_paths.items()},
         "versions": versions(),
     }
 
@@ -92,18 +99,18 @@ def training_code_fingerprint() -> str:
 
 
 @functools.cache
-def environment_fingerprint(task: str) -> str:
-    """What a task's factory consists of: source that is developed here, versions of the rest.
+def source_fingerprint(path: str) -> str:
+    """What an import path consists of: source that is developed here, versions of the rest.
 
-    Source counts with its syntax trees: the task's module, or its whole package, and whatever that
+    Source counts with its syntax trees: the path's module, or its whole package, and whatever that
     imports from outside site-packages, editable installations included. What it imports from
     installed distributions counts with their versions.
 
     Args:
-        task: import path `module:callable`. Nothing is imported; a module that does not exist has
-            the fingerprint `missing` (building the environment tells).
+        path: import path `module:callable`. Nothing is imported; a module that does not exist has
+            the fingerprint `missing` (building the component tells).
     """
-    module = task.partition(":")[0]
+    module = path.partition(":")[0]
     if not _files_of(module):
         return "missing"
     sources: set[Path] = set()

@@ -19,10 +19,18 @@ CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 EVALUATION_FILE = "evaluation.json"
 CHECKPOINT_FILE = "checkpoint.pt"
+BEST_FILE = "best.pt"  # only of runs that are evaluated while they train
 LOG_FILE = "train.log"
 
 # Of a finished run, besides its record.
-RUN_FILES = (CONFIG_FILE, METRICS_FILE, EVALUATION_FILE, CHECKPOINT_FILE, LOG_FILE)
+RUN_FILES = (
+    CONFIG_FILE,
+    METRICS_FILE,
+    EVALUATION_FILE,
+    CHECKPOINT_FILE,
+    BEST_FILE,
+    LOG_FILE,
+)
 
 RESULTS = Path("results")
 FOLDER_OF_MODE = {"smoke": "smoke", "full": "train"}
@@ -68,6 +76,8 @@ class RunSummary(BaseModel):
     evaluation_return: float | None = None
     evaluation_win_rate: float | None = None
     evaluation_episodes: int = 0
+    best_evaluation_return: float | None = None
+    best_iteration: int | None = None
     frames: int = 0
     iterations: int = 0
     frames_per_second: float | None = None

@@ -1,4 +1,4 @@
-"""Checkpoints: to continue a run exactly, and to keep the trained policy."""
+"""Checkpoints: to continue a run exactly, and to keep trained policies."""
 
 from __future__ import annotations
 
@@ -7,41 +7,103 @@ import io
 import logging
 import pickle
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from tensordict.nn import TensorDictModuleBase
 
 from heteromark.algorithm.base import Learner
+from heteromark.config.nested import flatten
 from heteromark.config.schema import RunConfig
+from heteromark.environment.opponent_pool import OpponentPool
 from heteromark.runs.files import atomic_path
 from heteromark.runs.record import CHECKPOINT_FILE
 from heteromark.training.random_state import random_state, restore_random_state
 
-VERSION = 1
+VERSION = 2
 FOLDER = "checkpoints"
-KEPT = 2
 
 _NAME = re.compile(r"^iteration_(?P<iteration>\d+)-(?P<hash>[0-9a-f]{16})\.pt$")
+# What decides how a state is to be read, beyond the shapes of its tensors.
+_DECISIVE = ("agent.algorithm", "policy_type", "optimizer_type")
+_POOL = "environment"  # the one entry of a checkpoint's opponent pools
+_REMEDY = "resume with the config that it was written with, or delete it to train anew"
 logger = logging.getLogger("heteromark")
+
+
+class Stateful(Protocol):
+    """What a checkpoint saves and restores: networks, optimizers, normalisers, opponent pools."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any: ...
+
+
+@dataclass(frozen=True)
+class _PastPolicies:
+    """An opponent pool, whose policies are built like the actors."""
+
+    pool: OpponentPool
+    actors: Mapping[str, TensorDictModuleBase]
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.pool.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.pool.load_state_dict(state_dict, self.actors)
+
+
+@dataclass(frozen=True)
+class BestPolicy:
+    """The policy that did best of those evaluated while training; the earliest of equals.
+
+    Attributes:
+        iteration: after which it was evaluated.
+        evaluation_return: mean over the evaluation's episodes.
+        content: its file, see `policy_content`.
+    """
+
+    iteration: int
+    evaluation_return: float
+    content: bytes
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come: whole iterations, and seconds of training over all attempts."""
+    """How far a run has come.
+
+    Attributes:
+        iteration: whole iterations.
+        elapsed: seconds of training over all attempts.
+        best: None: nothing was evaluated yet.
+        logger_runs: what the run is called by back ends that metrics are sent to.
+    """
 
     iteration: int = 0
     elapsed: float = 0.0
+    best: BestPolicy | None = None
+    logger_runs: Mapping[str, str] = field(default_factory=dict)
 
 
-def save_checkpoint(folder: Path, learner: Learner, progress: Progress) -> Path:
-    """Write everything a run needs to continue, and drop all but the newest two.
+def save_checkpoint(
+    folder: Path,
+    config: RunConfig,
+    learner: Learner,
+    progress: Progress,
+    opponent_pool: OpponentPool | None = None,
+) -> Path:
+    """Write everything a run needs to continue; drop all but `training.keep_checkpoints` files.
 
-    The file's name carries the hash of its content, so damage is noticed before it is used.
+    The best policy is part of it, so that what a resumed run knows as its best never comes from
+    iterations after the checkpoint. The file's name carries the hash of its content, so damage is
+    noticed before it is used.
 
     Args:
         folder: the run's folder.
+        opponent_pool: the past policies that the environment plays against, if it does.
 
     Returns:
         the file, `checkpoints/iteration_{iteration}-{hash}.pt`.
@@ -49,11 +111,14 @@ def save_checkpoint(folder: Path, learner: Learner, progress: Progress) -> Path:
     content = _to_bytes(
         {
             "version": VERSION,
+            "config": config.model_dump(mode="json"),
             "iteration": progress.iteration,
             "elapsed": progress.elapsed,
+            "best": None if progress.best is None else vars(progress.best),
+            "logger_runs": dict(progress.logger_runs),
             "state": {
                 name: {key: part.state_dict() for key, part in parts.items()}
-                for name, parts in _stateful(learner).items()
+                for name, parts in _stateful(learner, opponent_pool).items()
             },
             "random": random_state(),
         }
@@ -62,13 +127,15 @@ def save_checkpoint(folder: Path, learner: Learner, progress: Progress) -> Path:
     path = folder / FOLDER / f"iteration_{progress.iteration:06d}-{digest}.pt"
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
-    for outdated in _checkpoints(folder)[KEPT:]:
+    for outdated in _checkpoints(folder)[config.training.keep_checkpoints :]:
         outdated.unlink()
     return path
 
 
-def load_checkpoint(folder: Path, learner: Learner) -> Progress | None:
-    """Continue from the newest good checkpoint of a run's folder.
+def load_checkpoint(
+    folder: Path, config: RunConfig, learner: Learner, opponent_pool: OpponentPool | None = None
+) -> Progress | None:
+    """Continue from the newest good checkpoint of a run's folder, whatever device wrote it.
 
     A damaged file is reported, set aside as `*.corrupt`, and the one before it is tried.
 
@@ -76,7 +143,8 @@ def load_checkpoint(folder: Path, learner: Learner) -> Progress | None:
         how far the run had come; None if there is no good checkpoint, and nothing was changed.
 
     Raises:
-        ValueError: the checkpoint is of another version, or of other networks.
+        ValueError: the checkpoint is of another version, algorithm, or of other networks; the
+            message names what differs, both values, and what to do.
     """
     candidates = _checkpoints(folder)
     for i, path in enumerate(candidates):
@@ -88,31 +156,61 @@ def load_checkpoint(folder: Path, learner: Learner) -> Progress | None:
             continue
         saved = _from_bytes(content, path)
         _check_version(saved, path)
-        _restore(learner, saved["state"], path)
+        _check_config(saved["config"], config, path)
+        _restore(_stateful(learner, opponent_pool), saved["state"], path)
         restore_random_state(saved["random"])
-        return Progress(saved["iteration"], saved["elapsed"])
+        return Progress(
+            saved["iteration"],
+            saved["elapsed"],
+            None if saved["best"] is None else BestPolicy(**saved["best"]),
+            saved["logger_runs"],
+        )
     return None
 
 
-def save_policy(folder: Path, config: RunConfig, learner: Learner) -> Path:
-    """Write checkpoint.pt: the config and the weights, for evaluation. Same weights, same bytes."""
-    content = _to_bytes(
+def policy_content(
+    config: RunConfig,
+    learner: Learner,
+    iteration: int,
+    evaluation_return: float | None,
+    opponent_pool: OpponentPool | None = None,
+) -> bytes:
+    """The content of checkpoint.pt and best.pt, for evaluation. Same policy, same bytes.
+
+    Args:
+        iteration: after which the policy was taken.
+        evaluation_return: what it achieved in its evaluation, if it was evaluated.
+        opponent_pool: its past selves, where it was trained against them.
+    """
+    return _to_bytes(
         {
             "version": VERSION,
             "config": config.model_dump(mode="json"),
+            "iteration": iteration,
+            "evaluation_return": evaluation_return,
             "actors": {name: net.state_dict() for name, net in learner.policies.actors.items()},
             "critics": {name: net.state_dict() for name, net in learner.policies.critics.items()},
             "value_norms": {name: norm.state_dict() for name, norm in learner.value_norms.items()},
+            "opponent_pool": None if opponent_pool is None else opponent_pool.state_dict(),
         }
     )
-    path = folder / CHECKPOINT_FILE
+
+
+def write_policy(path: Path, content: bytes) -> None:
+    """Write the result of `policy_content` atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
-    return path
 
 
 def read_policy(path: Path, device: torch.device) -> dict[str, Any]:
-    """The content of a checkpoint.pt, unpickling nothing but tensors and plain containers.
+    """What a policy's file says, or the policy in a run's checkpoint of its progress.
+
+    Nothing is unpickled but tensors and plain containers, and all tensors come to `device`,
+    whatever device they were saved from.
+
+    Returns:
+        "config", "iteration", "evaluation_return" (None: not evaluated), "actors" by group, and
+        "opponent_pool" (None: there is none).
 
     Raises:
         ValueError: the file is missing, damaged, of another version or no policy; the message
@@ -126,37 +224,71 @@ def read_policy(path: Path, device: torch.device) -> dict[str, Any]:
     if not isinstance(saved, dict) or "version" not in saved:
         raise ValueError(f"{path} was not written by heteromark; give a run's {CHECKPOINT_FILE}")
     _check_version(saved, path)
-    if "config" not in saved:
-        raise ValueError(
-            f"{path} holds a run's progress, no policy; give a run's {CHECKPOINT_FILE}"
-        )
+    if "state" in saved:
+        state = saved["state"]
+        pool = state["opponent_pools"].get(_POOL)
+        saved |= {"actors": state["actors"], "evaluation_return": None, "opponent_pool": pool}
     return saved
 
 
-def _stateful(learner: Learner) -> dict[str, dict[str, Any]]:
+def shape_misfit(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
+    """The first entry in which a saved state cannot be loaded where another is expected, in words.
+
+    Args:
+        expected, found: flat state dictionaries; entries without a shape are not compared.
+    """
+    for key in [*expected, *(key for key in found if key not in expected)]:
+        if key not in found:
+            return f"it lacks {key}"
+        if key not in expected:
+            return f"it has {key}, for which there is no place"
+        here, there = (getattr(state[key], "shape", None) for state in (expected, found))
+        if here != there:
+            return f"its {key} has shape {list(there)}, but {list(here)} is expected"
+    return None
+
+
+def _stateful(
+    learner: Learner, opponent_pool: OpponentPool | None
+) -> dict[str, dict[str, Stateful]]:
+    actors = learner.policies.actors
+    pools = {} if opponent_pool is None else {_POOL: _PastPolicies(opponent_pool, actors)}
     return {
-        "actors": dict(learner.policies.actors),
+        "actors": dict(actors),
         "critics": dict(learner.policies.critics),
         "actor_optimizers": dict(learner.actor_optimizers),
         "critic_optimizers": dict(learner.critic_optimizers),
         "value_norms": dict(learner.value_norms),
+        "opponent_pools": pools,
     }
 
 
-def _restore(learner: Learner, state: dict[str, dict[str, Any]], path: Path) -> None:
-    for name, parts in _stateful(learner).items():
+def _restore(
+    stateful: dict[str, dict[str, Stateful]], state: dict[str, dict[str, Any]], path: Path
+) -> None:
+    """Load all states, or none: everything is compared before anything is changed."""
+    for name, parts in stateful.items():
         if set(parts) != set(state[name]):
             raise ValueError(
                 f"checkpoint {path} holds {name} of {', '.join(state[name]) or 'nothing'}, but the "
-                f"run has {', '.join(parts) or 'none'}; delete the checkpoint to train anew"
+                f"run has {', '.join(parts) or 'none'}; {_REMEDY}"
             )
+        for key, part in parts.items():
+            if isinstance(part, torch.nn.Module) and (
+                misfit := shape_misfit(part.state_dict(), state[name][key])
+            ):
+                raise ValueError(
+                    f"checkpoint {path} does not fit the run's {name} of {key!r}: {misfit}; "
+                    f"{_REMEDY}"
+                )
+    for name, parts in stateful.items():
         for key, part in parts.items():
             try:
                 part.load_state_dict(state[name][key])
-            except (RuntimeError, ValueError) as error:
+            except (RuntimeError, ValueError, KeyError) as error:
                 raise ValueError(
-                    f"checkpoint {path} does not fit the run's {name} of {key}: {error}; delete "
-                    "the checkpoint to train anew"
+                    f"checkpoint {path} does not fit the run's {name} of {key!r}: {error}; "
+                    f"{_REMEDY}"
                 ) from error
 
 
@@ -172,6 +304,16 @@ def _check_version(saved: dict[str, Any], path: Path) -> None:
             f"checkpoint {path} has version {saved['version']}, but this heteromark reads version "
             f"{VERSION}; use the heteromark that wrote it, or delete it to train anew"
         )
+
+
+def _check_config(saved: dict[str, Any], config: RunConfig, path: Path) -> None:
+    theirs, ours = flatten(saved), flatten(config.model_dump(mode="json"))
+    for key in _DECISIVE:
+        if theirs.get(key) != ours[key]:
+            raise ValueError(
+                f"checkpoint {path} was written with {key} = {theirs.get(key)!r}, but this run has "
+                f"{ours[key]!r}; {_REMEDY}"
+            )
 
 
 def _to_bytes(content: dict[str, Any]) -> bytes:

@@ -6,10 +6,10 @@ import functools
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torchrl.envs import EnvBase
-from torchrl.modules.value_norm import PopArtValueNorm
 
 # imported for their registrations
 from heteromark.algorithm import happo, ppo  # noqa: F401
@@ -19,8 +19,9 @@ from heteromark.modules.collector import Collector, CollectorFactory
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory
-from heteromark.modules.policy import PolicyFactory, is_recurrent, with_memory
+from heteromark.modules.policy import PolicyFactory, recurrent_groups, with_memory
 from heteromark.modules.replay_buffer import ReplayBufferFactory
+from heteromark.modules.value_norm import PreciseValueNorm
 from heteromark.training.random_state import seed_everything
 
 # TorchRL announces every storage that it allocates
@@ -55,8 +56,8 @@ class ComponentFactory:
             ValueError, ModuleNotFoundError: the config does not fit the environment or machine.
         """
         config = self.config
-        expected = LOSS_OF_ALGORITHM[config.agent.algorithm]
-        if config.loss_type != expected:
+        expected = LOSS_OF_ALGORITHM.get(config.agent.algorithm, config.loss_type)
+        if config.loss_type != expected and ":" not in config.loss_type:
             raise ValueError(
                 f"loss_type is {config.loss_type!r}, but {config.agent.algorithm} is trained with "
                 f"{expected!r}"
@@ -74,7 +75,7 @@ class ComponentFactory:
         norms = policies.critics if config.loss.normalize_value else ()
         optimizers = OptimizerFactory()
         buffers = ReplayBufferFactory()
-        remembering = tuple(name for name, net in policies.actors.items() if is_recurrent(net))
+        remembering = recurrent_groups(policies.actors)
         environment = with_memory(environment, remembering, config.policy.gru.hidden_size)
         collector = CollectorFactory().create(
             config,
@@ -91,7 +92,7 @@ class ComponentFactory:
             critic_optimizers=optimizers.create_for_critics(config, policies.critics),
             actor_buffers=buffers.create(config, policies.actors, device),
             critic_buffers=buffers.create(config, policies.critics, device),
-            value_norms={name: PopArtValueNorm(shape=1, device=device) for name in norms},
+            value_norms={name: PreciseValueNorm(device) for name in norms},
             turn_based=environment.turn_based,
         )
         return Components(
@@ -104,15 +105,24 @@ class ComponentFactory:
 
 
 def make_environment(
-    config: RunConfig, num_envs: int | None = None, *, remembering: Collection[str] = ()
+    config: RunConfig,
+    num_envs: int | None = None,
+    *,
+    remembering: Collection[str] = (),
+    **options: Any,
 ) -> EnvBase:
-    """The environment of a run, for training and for evaluation alike.
+    """The environment as the run's actors need it, in training and in evaluation.
 
     Args:
+        config: the run.
         num_envs: number of copies; by default `environment.num_parallel_envs`.
         remembering: groups with a recurrent actor, see `with_memory`.
+        options: of `EnvironmentFactory.create`.
+
+    Raises:
+        ModuleNotFoundError, ValueError: see `EnvironmentFactory.create`.
     """
-    environment = EnvironmentFactory().create(config, num_envs)
+    environment = EnvironmentFactory().create(config, num_envs, **options)
     return with_memory(environment, remembering, config.policy.gru.hidden_size)
 
 

@@ -3,29 +3,48 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from pydantic import ValidationError
+from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import ProbabilisticActor
 
-from heteromark.config.schema import RunConfig
+from heteromark.config.schema import EvaluationConfig, OpponentConfig, RunConfig
 from heteromark.environment.seeds import stream_seed
-from heteromark.modules.environment import EnvironmentFactory
-from heteromark.modules.policy import PolicyFactory
-from heteromark.training.checkpoint import read_policy
-from heteromark.training.random_state import seeded
+from heteromark.modules.policy import PolicyFactory, recurrent_groups
+from heteromark.training.checkpoint import read_policy, shape_misfit
+from heteromark.training.components import make_environment
+from heteromark.training.random_state import preserved_random_state, seeded
+
+Actors = Mapping[str, TensorDictModuleBase]
 
 
-def load_policy(
-    path: Path, device: torch.device | str = "cpu"
-) -> tuple[RunConfig, dict[str, ProbabilisticActor]]:
-    """The config and the trained actors, by group, of a run's checkpoint.pt.
+class LoadedPolicy(NamedTuple):
+    """A trained policy, from a file.
+
+    Attributes:
+        config: of the run that trained it.
+        actors: by group.
+        opponent_pool: state of the past selves that it was trained against; None: it was not.
+        iteration: after which it was taken.
+    """
+
+    config: RunConfig
+    actors: dict[str, ProbabilisticActor]
+    opponent_pool: dict[str, Any] | None
+    iteration: int
+
+
+def load_policy(path: Path, device: torch.device | str = "cpu") -> LoadedPolicy:
+    """The trained policy of a run's checkpoint.pt or best.pt, on any device.
 
     Raises:
         ValueError: the file is missing, damaged, or does not fit this heteromark or environment.
@@ -36,9 +55,10 @@ def load_policy(
         config = RunConfig.model_validate(saved["config"])
     except ValidationError as error:
         raise ValueError(f"{path} holds a config that this heteromark rejects: {error}") from error
-    environment = EnvironmentFactory().create(config, num_envs=1)
+    environment = make_environment(config, num_envs=1)
     try:
-        actors = PolicyFactory().create(config, environment.groups).actors
+        policies = PolicyFactory().create(config, environment.groups, environment.state_size)
+        actors = policies.actors
     finally:
         environment.close()
     if set(actors) != set(saved["actors"]):
@@ -48,88 +68,278 @@ def load_policy(
         )
     for group, actor in actors.items():
         actor.to(device)
-        try:
-            actor.load_state_dict(saved["actors"][group])
-        except RuntimeError as error:
+        if misfit := shape_misfit(actor.state_dict(), saved["actors"][group]):
             raise ValueError(
                 f"the actor of {group!r} in {path} does not fit environment "
-                f"{config.environment.name!r}: {error}; train the run again"
-            ) from error
-    return config, actors
+                f"{config.environment.name!r}: {misfit}; train the run again"
+            )
+        actor.load_state_dict(saved["actors"][group])
+    return LoadedPolicy(config, actors, saved["opponent_pool"], saved["iteration"])
+
+
+class Episode(NamedTuple):
+    """What came of one episode.
+
+    Attributes:
+        episode_return: undiscounted, mean over the agents that learn.
+        length: in frames.
+        won: 1 or 0; -1 where the environment does not say.
+        cut_off: it was ended by `evaluation.max_steps`.
+    """
+
+    episode_return: float
+    length: int
+    won: int
+    cut_off: bool = False
+
+
+class Evaluator:
+    """Plays episodes in an environment of its own, made when first needed and then kept.
+
+    The training's random streams are left alone.
+
+    Args:
+        config: the run.
+        actors: by group, all on one device.
+        settings: how to evaluate; by default as the run's config says.
+    """
+
+    def __init__(
+        self, config: RunConfig, actors: Actors, settings: EvaluationConfig | None = None
+    ) -> None:
+        self._config = config
+        self._actors = actors
+        self._settings = settings or config.evaluation
+        self._environment: EnvBase | None = None
+
+    def evaluate(self, seed: int, opponent_pool: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Play `settings.episodes` episodes.
+
+        Copy i of N plays episodes i, i + N, … to their ends, however long they are. So short
+        episodes are not over-represented, as they would be in the first ones to finish.
+
+        Args:
+            seed: seeds the environments and, unless deterministic, the actions; the same seed
+                gives the same episodes.
+            opponent_pool: state of the pool of past selves to play against.
+
+        Returns:
+            `as_report` of the episodes.
+
+        Raises:
+            ValueError: the settings do not fit the environment.
+        """
+        settings = self._settings
+        episodes = settings.episodes
+        copies = min(episodes, self._config.environment.num_parallel_envs)
+        if self._environment is None:
+            with preserved_random_state():
+                self._environment = make_evaluation_environment(
+                    self._config, self._actors, settings, copies
+                )
+        environment = self._environment
+        bring_past_selves(environment, self._actors, opponent_pool)
+        quota = [episodes // copies + (i < episodes % copies) for i in range(copies)]
+        played: list[list[Episode]] = [[] for _ in range(copies)]
+
+        def see(after: TensorDictBase, cut_off: Tensor) -> bool:
+            for i in after["done"].squeeze(-1).nonzero()[:, 0].tolist():
+                if len(played[i]) < quota[i]:
+                    played[i].append(
+                        Episode(
+                            float(after["episode_return"][i]),
+                            int(after["step_count"][i]),
+                            int(after["won"][i]),
+                            bool(cut_off[i]),
+                        )
+                    )
+            return any(len(done) < due for done, due in zip(played, quota, strict=True))
+
+        play(environment, self._actors, settings, seed, see)
+        return as_report(
+            [played[e % copies][e // copies] for e in range(episodes)],
+            settings,
+            seed,
+            opponent_of(self._config, settings) if environment.turn_based else None,
+        )
+
+    def close(self) -> None:
+        """Close the environment, if there is one."""
+        if self._environment is not None:
+            self._environment.close()
+            self._environment = None
 
 
 def evaluate(
     config: RunConfig,
-    actors: Mapping[str, TensorDictModuleBase],
-    episodes: int,
+    actors: Actors,
     seed: int,
-    deterministic: bool,
+    settings: EvaluationConfig | None = None,
+    opponent_pool: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Play episodes in environments of their own; the training's random streams are left alone.
+    """One evaluation by an `Evaluator`."""
+    evaluator = Evaluator(config, actors, settings)
+    try:
+        return evaluator.evaluate(seed, opponent_pool)
+    finally:
+        evaluator.close()
 
-    Copy i of N plays episodes i, i + N, … to their ends, however long they are. So short episodes
-    are not over-represented, as they would be in the first `episodes` to finish.
+
+def opponent_of(config: RunConfig, settings: EvaluationConfig) -> OpponentConfig:
+    """Whom the policy plays in an evaluation: as in training, but for what the settings say."""
+    differing = {"kind": settings.opponent, "seat": settings.seat}
+    return config.environment.opponent.model_copy(
+        update={key: value for key, value in differing.items() if value is not None}
+    )
+
+
+def make_evaluation_environment(
+    config: RunConfig, actors: Actors, settings: EvaluationConfig, num_envs: int, **options: Any
+) -> EnvBase:
+    """An environment for the actors to be evaluated in, against the settings' opponent.
 
     Args:
-        actors: by group, all on one device.
-        seed: seeds the environments and, unless `deterministic`, the actions.
-        deterministic: take the most likely action instead of a sample.
+        options: of `EnvironmentFactory.create`.
 
-    Returns:
-        `as_report` of the episodes: returns (see `episode_returns`), lengths in frames, wins.
+    Raises:
+        ValueError: the settings name an opponent or a seat, but all agents act at once.
     """
-    copies = min(episodes, config.environment.num_parallel_envs)
-    device = next(next(iter(actors.values())).parameters()).device
-    environment = EnvironmentFactory().create(config, num_envs=copies)
-    quota = [episodes // copies + (i < episodes % copies) for i in range(copies)]
-    played: list[list[tuple[float, int, int]]] = [[] for _ in range(copies)]
-    exploration = ExplorationType.DETERMINISTIC if deterministic else ExplorationType.RANDOM
-    try:
-        with (
-            seeded(stream_seed(seed, "evaluation actions")),
-            set_exploration_type(exploration),
-            torch.no_grad(),
-        ):
-            environment.reseed(seed, "evaluation")
-            now = environment.reset()
-            while any(len(done) < due for done, due in zip(played, quota, strict=True)):
-                seen = now.to(device)
-                for actor in actors.values():
-                    seen = actor(seen)
-                stepped, now = environment.step_and_maybe_reset(seen.to(environment.device))
-                after = stepped["next"]
-                if not after["done"].any():
-                    continue
-                for i in after["done"].squeeze(-1).nonzero()[:, 0].tolist():
-                    if len(played[i]) < quota[i]:
-                        length, won = int(after["step_count"][i]), int(after["won"][i])
-                        played[i].append((float(after["episode_return"][i]), length, won))
-    finally:
+    environment = make_environment(
+        config,
+        num_envs,
+        remembering=recurrent_groups(actors),
+        opponent=opponent_of(config, settings),
+        **options,
+    )
+    if not environment.turn_based and (settings.opponent or settings.seat):
         environment.close()
-    in_order = [played[e % copies][e // copies] for e in range(episodes)]
-    return as_report(in_order, deterministic, seed)
+        raise ValueError(
+            f"opponents and seats are for turn-based games, but in environment "
+            f"{config.environment.name!r} all agents act at once; leave out --opponent and --seat "
+            "(evaluation.opponent and evaluation.seat)"
+        )
+    return environment
+
+
+def bring_past_selves(
+    environment: EnvBase, actors: Actors, state: Mapping[str, Any] | None
+) -> None:
+    """Put past selves into an environment that is played against them.
+
+    Args:
+        actors: by group; the past selves are built like them.
+        state: of an opponent pool; None: there is none.
+
+    Raises:
+        ValueError: the environment wants past selves, and there are none.
+    """
+    if environment.opponent_pool is None:
+        return
+    if state is None:
+        raise ValueError(
+            "there are no past selves to play against: the run was trained with another opponent; "
+            "use --opponent random, heuristic or self, or train a run with "
+            "environment.opponent.kind=past_self"
+        )
+    environment.opponent_pool.load_state_dict(state, actors)
+
+
+def play(
+    environment: EnvBase,
+    actors: Actors,
+    settings: EvaluationConfig,
+    seed: int,
+    see: Callable[[TensorDictBase, Tensor], bool],
+) -> None:
+    """Let the actors play, for as long as somebody wants to see it.
+
+    Args:
+        environment: batch size [N]; its copies start anew from `seed`.
+        settings: `deterministic` and `max_steps` are used.
+        see: called after the reset and after each step, before finished copies are reset, with
+            what the agents then see, and with bool [N]: the episode was cut off just now. Returns
+            whether to go on.
+    """
+    device = next(next(iter(actors.values())).parameters()).device
+    kind = ExplorationType.DETERMINISTIC if settings.deterministic else ExplorationType.RANDOM
+    with (
+        seeded(stream_seed(seed, "evaluation actions")),
+        set_exploration_type(kind),
+        torch.no_grad(),
+    ):
+        environment.reseed(seed, "evaluation")
+        now = environment.reset()
+        cut_off = torch.zeros(environment.batch_size, dtype=torch.bool)
+        while see(now, cut_off):
+            now = environment.maybe_reset(now)
+            seen = now.to(device)
+            for actor in actors.values():
+                seen = actor(seen)
+            stepped = environment.step(seen.to(environment.device))
+            if settings.max_steps is not None:
+                cut_off = _cut_off(stepped["next"], settings.max_steps)
+            now = environment.step_mdp(stepped)
+
+
+def _cut_off(after: TensorDictBase, max_steps: int) -> Tensor:
+    """End the episodes that go on after `max_steps`; returns which, bool [N]."""
+    over = ~after["done"] & (after["step_count"] >= max_steps)
+    for key in ("done", "truncated"):  # not in place: the memory may be the environment's
+        after.set(key, after[key] | over)
+    return over.squeeze(-1)
 
 
 def as_report(
-    episodes: list[tuple[float, int, int]], deterministic: bool, seed: int
+    episodes: Sequence[Episode],
+    settings: EvaluationConfig,
+    seed: int,
+    opponent: OpponentConfig | None = None,
 ) -> dict[str, Any]:
-    """What evaluation.json says about episodes of (return, length, won or -1 for unknown).
+    """What evaluation.json says about episodes.
 
-    `wins` is None unless all episodes say who won; so are all means over nothing, and numbers that
-    JSON has no word for.
+    Whatever was not measured is None: means over nothing, numbers that JSON has no word for, wins
+    where the environment does not say who won.
+
+    Args:
+        opponent: who played the other seats; None in environments without turns.
+
+    Returns:
+        returns, lengths and wins by episode, their means and how they came about; with an opponent
+        also games by outcome, and `not_lost_rate`, the share won or drawn. An episode that was cut
+        off counts with its return so far, and as neither won, drawn nor lost.
     """
-    returns, lengths, won = ([episode[i] for episode in episodes] for i in range(3))
+    returns = [episode.episode_return for episode in episodes]
+    lengths = [episode.length for episode in episodes]
     finite = bool(returns) and all(math.isfinite(value) for value in returns)
-    known = bool(won) and min(won) >= 0
+    ended = [episode for episode in episodes if not episode.cut_off]
+    known = bool(ended) and min(episode.won for episode in ended) >= 0
+    wins = [episode.won == 1 and not episode.cut_off for episode in episodes] if known else None
+    against = opponent is not None and opponent.kind != "self"
+    outcomes = _outcomes(ended) if known and against else None
     return {
         "episodes": len(episodes),
-        "deterministic": deterministic,
+        "deterministic": settings.deterministic,
         "seed": seed,
+        "max_steps": settings.max_steps,
+        "opponent": opponent and opponent.kind,
+        "seat": opponent.seat if against else None,
         "returns": [value if math.isfinite(value) else None for value in returns],
         "lengths": lengths,
-        "wins": [bool(flag) for flag in won] if known else None,
+        "wins": wins,
+        "cut_off": len(episodes) - len(ended),
         "return_mean": float(np.mean(returns)) if finite else None,
         "return_std": float(np.std(returns)) if finite else None,
         "length_mean": float(np.mean(lengths)) if lengths else None,
-        "win_rate": float(np.mean(won)) if known else None,
+        "win_rate": float(np.mean(wins)) if known else None,
+        "outcomes": outcomes,
+        "not_lost_rate": (
+            (outcomes["won"] + outcomes["drawn"]) / len(episodes) if outcomes else None
+        ),
     }
+
+
+def _outcomes(ended: Sequence[Episode]) -> dict[str, int]:
+    """Games by outcome; in a game that was not won, only the loser's return is negative."""
+    won = sum(episode.won == 1 for episode in ended)
+    lost = sum(episode.won == 0 and episode.episode_return < 0 for episode in ended)
+    return {"won": won, "drawn": len(ended) - won - lost, "lost": lost}

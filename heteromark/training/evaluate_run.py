@@ -3,37 +3,109 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from heteromark.config.errors import ConfigError
+from heteromark.config.schema import EvaluationConfig, Opponent, RunConfig, Seat
 from heteromark.runs.files import write_text_atomic
-from heteromark.runs.record import CHECKPOINT_FILE
+from heteromark.runs.record import BEST_FILE, CHECKPOINT_FILE
 from heteromark.runs.store import RunStore
+from heteromark.training.gif import check_gif_path
+
+FINAL, BEST = "final", "best"
+_FILE_OF = {FINAL: CHECKPOINT_FILE, BEST: BEST_FILE}
 
 
 class EvaluationError(Exception):
     """The run cannot be evaluated; the message says why."""
 
 
-def find_checkpoint(run: str, store: RunStore | None = None) -> Path:
-    """The checkpoint that a run folder, a checkpoint file, or (the start of) a digest names.
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """Options of the command line.
+
+    Attributes:
+        run: run folder, checkpoint file, or (the start of) a digest.
+        checkpoint: "final", "best", or a file, as such or in the run's folder.
+        opponent, seat, max_steps: None: as in the run's own evaluation.
+        output: receives the figures as JSON.
+        gif: receives a picture of one episode, `fps` frames a second.
+    """
+
+    run: str
+    episodes: int = 100
+    seed: int = 1000
+    deterministic: bool = True
+    device: str = "auto"
+    checkpoint: str = FINAL
+    opponent: Opponent | None = None
+    seat: Seat | None = None
+    max_steps: int | None = None
+    output: Path | None = None
+    gif: Path | None = None
+    fps: int = 10
+
+    def settings(self, config: RunConfig) -> EvaluationConfig:
+        """How to evaluate: as the run's config says, but for what was asked for."""
+        given = {"opponent": self.opponent, "seat": self.seat, "max_steps": self.max_steps}
+        return config.evaluation.model_copy(
+            update={
+                "episodes": self.episodes,
+                "deterministic": self.deterministic,
+                **{key: value for key, value in given.items() if value is not None},
+            }
+        )
+
+
+def find_checkpoint(run: str, checkpoint: str = FINAL, store: RunStore | None = None) -> Path:
+    """The policy's file that an `EvaluationRequest` names.
 
     Raises:
         ConfigError: nothing of that name, or several runs.
     """
     path = Path(run)
     if path.is_file():
+        if checkpoint != FINAL:
+            raise ConfigError.single(
+                "--checkpoint", f"chooses among a run's files, but {run} is one file", checkpoint
+            )
         return path
-    if path.is_dir():
-        if (path / CHECKPOINT_FILE).is_file():
-            return path / CHECKPOINT_FILE
+    folder = path if path.is_dir() else _stored(run, store or RunStore())
+    candidates = [folder / _FILE_OF.get(checkpoint, checkpoint)]
+    if checkpoint not in _FILE_OF:
+        candidates.insert(0, Path(checkpoint))
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    if checkpoint == FINAL:
         raise ConfigError.single(
-            "RUN", f"this folder has no {CHECKPOINT_FILE}; its run has not finished", run
+            "RUN",
+            f"this folder has no {CHECKPOINT_FILE}; its run has not finished",
+            str(folder),
         )
-    store = store or RunStore()
+    if checkpoint == BEST:
+        raise ConfigError.single(
+            "--checkpoint",
+            f"{folder} has no {BEST_FILE}: only runs that are evaluated while they train have one "
+            "(evaluation.interval above 0)",
+            checkpoint,
+        )
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.pt"))
+    raise ConfigError.single(
+        "--checkpoint",
+        f"there is no such file, neither as it stands nor in {folder}, which has "
+        f"{', '.join(found) or 'no checkpoint'}; or say {FINAL} or {BEST}",
+        checkpoint,
+    )
+
+
+def _stored(run: str, store: RunStore) -> Path:
     matches = [stored for stored in store.runs() if stored.digest.startswith(run)]
-    if len(matches) == 1 and (matches[0].folder / CHECKPOINT_FILE).is_file():
-        return matches[0].folder / CHECKPOINT_FILE
+    if len(matches) == 1:
+        return matches[0].folder
     found = f"{len(matches)} runs of that digest" if matches else "no such folder, file or digest"
     raise ConfigError.single(
         "RUN",
@@ -43,40 +115,59 @@ def find_checkpoint(run: str, store: RunStore | None = None) -> Path:
     )
 
 
-def evaluate_run(
-    run: str,
-    episodes: int,
-    seed: int,
-    deterministic: bool,
-    device: str,
-    output: Path | None = None,
-) -> list[str]:
-    """Evaluate and return lines that tell the figures; `output` receives all of them as JSON.
+def evaluate_run(request: EvaluationRequest) -> list[str]:
+    """Evaluate, write what was asked for, and return lines that tell the figures.
 
     Raises:
-        ConfigError: no such run.
+        ConfigError: no such run, or a file that must not be written.
         EvaluationError: the checkpoint is corrupt, of another version, or does not fit its
-            environment; the device is not there; or the policy's returns are not finite.
+            environment; the device is not there; the options do not fit the environment, or it
+            cannot draw itself; or the policy's returns are not finite.
     """
-    path = find_checkpoint(run)
+    path = find_checkpoint(request.run, request.checkpoint)
+    if request.gif is not None:
+        check_gif_path(request.gif)
     from heteromark.training.components import resolve_device
     from heteromark.training.evaluate import evaluate, load_policy
+    from heteromark.training.gif import record_episode, write_gif
 
     try:
-        config, actors = load_policy(path, resolve_device(device))
-        report = evaluate(config, actors, episodes, seed, deterministic)
+        policy = load_policy(path, resolve_device(request.device))
+        settings = request.settings(policy.config)
+        pictures = []
+        if request.gif is not None:  # first, because it tells soon whether it can be done
+            pictures = record_episode(policy, settings, request.seed)
+        report = evaluate(
+            policy.config, policy.actors, request.seed, settings, policy.opponent_pool
+        )
     except (ValueError, ModuleNotFoundError) as error:
         raise EvaluationError(f"{path} cannot be evaluated: {error}") from error
     if report["return_mean"] is None:
         raise EvaluationError(f"{path} cannot be evaluated: its returns are not finite")
-    if output is not None:
-        write_text_atomic(output, json.dumps(report, indent=2, allow_nan=False) + "\n")
-    lines = [
-        f"{config.agent.short_name}, seed {config.seed}, on {config.environment.name}: "
-        f"{report['episodes']} episodes, {'most likely' if deterministic else 'sampled'} actions",
-        f"return per agent: {report['return_mean']:.2f} ± {report['return_std']:.2f} (std)",
-        f"episode length:   {report['length_mean']:.1f} frames",
-    ]
-    if report["win_rate"] is not None:
-        lines.append(f"win rate:         {report['win_rate']:.1%}")
+    report = {"iteration": policy.iteration, **report}
+    if request.output is not None:
+        write_text_atomic(request.output, json.dumps(report, indent=2, allow_nan=False) + "\n")
+    lines = list(_described(policy.config, report))
+    if request.gif is not None:
+        write_gif(pictures, request.gif, request.fps)
+        lines.append(f"{request.gif}: one episode, {len(pictures)} pictures")
     return lines
+
+
+def _described(config: RunConfig, report: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"{config.agent.short_name}, seed {config.seed}, on {config.environment.name}, after "
+        f"iteration {report['iteration']}: {report['episodes']} episodes, "
+        f"{'most likely' if report['deterministic'] else 'sampled'} actions"
+    )
+    yield f"return per agent: {report['return_mean']:.2f} ± {report['return_std']:.2f} (std)"
+    yield f"episode length:   {report['length_mean']:.1f} frames"
+    if report["cut_off"]:
+        yield f"cut off:          {report['cut_off']} episodes, after {report['max_steps']} frames"
+    if report["win_rate"] is not None:
+        yield f"win rate:         {report['win_rate']:.1%}"
+    if outcomes := report["outcomes"]:
+        yield (
+            f"against {report['opponent']}: won {outcomes['won']}, drawn {outcomes['drawn']}, lost "
+            f"{outcomes['lost']} (seat: {report['seat']}); not lost {report['not_lost_rate']:.1%}"
+        )

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from heteromark.config.backends import backend_faults
+from heteromark.config.errors import ConfigError
 from heteromark.config.files import to_yaml
 from heteromark.config.schema import RunConfig
 from heteromark.runs.digest import config_digest, run_digest, versions
@@ -78,6 +80,7 @@ def train_run(
         The run's record, and whether it came from the store.
 
     Raises:
+        ConfigError: a logging back end is not installed.
         StoreError: the store cannot be written.
         Terminated: the last checkpoint stands; the same call resumes.
         RunFailed: the run failed; its record says so.
@@ -87,6 +90,8 @@ def train_run(
     record = store.lookup(digest)
     from_store = record is not None
     if record is None:
+        if faults := backend_faults(config.logger):
+            raise ConfigError(faults)
         with store.writing(digest) as folder:
             record = store.lookup(digest)  # another process may have finished it meanwhile
             from_store = record is not None

@@ -7,22 +7,33 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from heteromark.algorithm.base import Diverged
 from heteromark.config.schema import RunConfig
 from heteromark.runs.files import write_text_atomic
-from heteromark.runs.record import EVALUATION_FILE, METRICS_FILE, RunSummary, Status
+from heteromark.runs.record import (
+    BEST_FILE,
+    CHECKPOINT_FILE,
+    EVALUATION_FILE,
+    METRICS_FILE,
+    RunSummary,
+    Status,
+)
 from heteromark.training.checkpoint import (
+    BestPolicy,
     Progress,
     load_checkpoint,
+    policy_content,
     save_checkpoint,
-    save_policy,
+    write_policy,
 )
 from heteromark.training.components import ComponentFactory, Components
-from heteromark.training.evaluate import as_report, evaluate
+from heteromark.training.evaluate import Evaluator, as_report
+from heteromark.training.loggers import MetricLoggers
 from heteromark.training.metrics import MetricsFile, episode_metrics
 
 OnProgress = Callable[[int, int, dict[str, float]], None]
@@ -53,8 +64,8 @@ def train(
 
     Args:
         config: the run.
-        folder: receives metrics.csv, checkpoints/, and at the end evaluation.json and
-            checkpoint.pt.
+        folder: receives metrics.csv, checkpoints/, best.pt if the run is evaluated while it trains,
+            and at the end evaluation.json and checkpoint.pt.
         on_progress: called after each iteration with frames so far, frames in all, and the
             iteration's metrics.
 
@@ -65,22 +76,36 @@ def train(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     components = ComponentFactory(config).create()
-    try:
-        return _Training(config, folder, components).run(on_progress)
-    finally:
-        components.collector.close()
-        components.environment.close()
+    with ExitStack() as resources:
+        resources.callback(components.environment.close)
+        resources.callback(components.collector.close)
+        return _Training(config, folder, components, resources).run(on_progress)
 
 
 class _Training:
-    """One attempt at a run."""
+    """One attempt at a run.
 
-    def __init__(self, config: RunConfig, folder: Path, components: Components) -> None:
+    Args:
+        resources: closes what the training opens.
+    """
+
+    def __init__(
+        self, config: RunConfig, folder: Path, components: Components, resources: ExitStack
+    ) -> None:
         self.config = config
         self.folder = folder
         self.components = components
-        self.progress, self.metrics = self._start_or_resume()
+        self.actors = components.learner.policies.actors
+        self.opponent_pool = components.environment.opponent_pool
+        self.evaluator = Evaluator(config, self.actors)
+        resources.callback(self.evaluator.close)
+        self.progress = self._start_or_resume()
+        self.metrics = MetricsFile(folder / METRICS_FILE, keep=self.progress.iteration)
+        self.loggers = resources.enter_context(
+            MetricLoggers(config, folder, self.frames, self.progress.logger_runs)
+        )
         self._started = time.perf_counter() - self.progress.elapsed
+        self._last_report: dict[str, Any] | None = None
 
     @property
     def frames(self) -> int:
@@ -92,6 +117,8 @@ class _Training:
         try:
             while self.progress.iteration < self.config.num_iterations:
                 row = self._iterate()
+                self.metrics.append(row)
+                self.loggers.log(row)
                 if on_progress is not None:
                     on_progress(self.frames, total, row)
                 self._checkpoint_if_due()
@@ -100,40 +127,78 @@ class _Training:
             return self._finish(Status.DIVERGED, diverged.reason)
         return self._finish(Status.COMPLETED, None)
 
-    def _start_or_resume(self) -> tuple[Progress, MetricsFile]:
-        path = self.folder / METRICS_FILE
-        progress = load_checkpoint(self.folder, self.components.learner)
-        if progress is not None:
-            metrics = MetricsFile(path, keep=progress.iteration)
+    def _start_or_resume(self) -> Progress:
+        learner, pool = self.components.learner, self.opponent_pool
+        progress = load_checkpoint(self.folder, self.config, learner, pool)
+        if progress is None:
+            progress = Progress()
+        else:
             logger.info(
                 "continuing after iteration %d of %d",
                 progress.iteration,
                 self.config.num_iterations,
             )
-            return progress, metrics
-        return Progress(), MetricsFile(path)
+        _write_best(self.folder, progress)  # an earlier attempt may have come further
+        return progress
 
     def _restart_environments(self) -> None:
         self.components.collector.restart(self.config.seed, "training", self.progress.iteration)
 
     def _iterate(self) -> dict[str, Any]:
-        """Collect and update once, and record it."""
+        """Collect and update once, and evaluate if it is time to; returns the row of metrics."""
         began = time.perf_counter()
         batch = self.components.collector.collect()
         measured = episode_metrics(batch)
         learnt = self.components.algorithm.update(batch, self.progress.iteration)
         now = time.perf_counter()
-        self.progress = Progress(self.progress.iteration + 1, now - self._started)
-        row = {
+        self.progress = replace(
+            self.progress, iteration=self.progress.iteration + 1, elapsed=now - self._started
+        )
+        evaluated = self._evaluate_if_due()
+        self._started += time.perf_counter() - now  # to evaluate is not to train
+        return {
             "iteration": self.progress.iteration,
             "frames": self.frames,
             **measured,
             **learnt,
+            **evaluated,
             "time_elapsed": self.progress.elapsed,
             "frames_per_second": self.config.collector.frames_per_batch / (now - began),
         }
-        self.metrics.append(row)
-        return row
+
+    def _evaluate_if_due(self) -> dict[str, float]:
+        """The evaluation's columns: none if it never takes place, empty if not now."""
+        interval, iteration = self.config.evaluation.interval, self.progress.iteration
+        if not interval:
+            return {}
+        if iteration % interval and iteration != self.config.num_iterations:
+            return {"evaluation_return": math.nan, "evaluation_win_rate": math.nan}
+        report = self._last_report = self._evaluate()
+        achieved, win_rate = report["return_mean"], report["win_rate"]
+        best = self.progress.best
+        if achieved is not None and (best is None or achieved > best.evaluation_return):
+            best = BestPolicy(iteration, achieved, self._policy_content(achieved))
+            self.progress = replace(self.progress, best=best)
+        return {
+            "evaluation_return": math.nan if achieved is None else achieved,
+            "evaluation_win_rate": math.nan if win_rate is None else win_rate,
+        }
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Play the same episodes at every call, so that differences come from the policy."""
+        pool = self.opponent_pool
+        return self.evaluator.evaluate(
+            self.config.seed, None if pool is None else pool.state_dict()
+        )
+
+    def _policy_content(self, evaluation_return: float | None) -> bytes:
+        return policy_content(
+            self.config,
+            self.components.learner,
+            self.progress.iteration,
+            evaluation_return,
+            self.opponent_pool,
+        )
 
     def _checkpoint_if_due(self) -> None:
         iteration = self.progress.iteration
@@ -141,28 +206,34 @@ class _Training:
         if last or iteration % self.config.training.checkpoint_interval:
             return
         self.metrics.sync()
-        save_checkpoint(self.folder, self.components.learner, self.progress)
+        if self.opponent_pool is not None:
+            self.opponent_pool.add(self.actors)
+        self.progress = replace(self.progress, logger_runs=self.loggers.runs)
+        save_checkpoint(
+            self.folder, self.config, self.components.learner, self.progress, self.opponent_pool
+        )
+        _write_best(self.folder, self.progress)
         self._restart_environments()
 
     def _finish(self, status: Status, reason: str | None) -> Outcome:
         """Evaluate unless diverged, and write the results."""
-        config, learner = self.config, self.components.learner
-        settings = config.evaluation
-        save_policy(self.folder, config, learner)
-        if status is Status.COMPLETED:
-            actors = learner.policies.actors
-            report = evaluate(
-                config, actors, settings.episodes, config.seed, settings.deterministic
-            )
+        config = self.config
+        if status is Status.DIVERGED:
+            report = as_report([], config.evaluation, config.seed)
         else:
-            report = as_report([], settings.deterministic, config.seed)
+            report = self._last_report or self._evaluate()
         text = json.dumps(report, indent=2, allow_nan=False) + "\n"
         write_text_atomic(self.folder / EVALUATION_FILE, text)
+        write_policy(self.folder / CHECKPOINT_FILE, self._policy_content(report["return_mean"]))
+        _write_best(self.folder, self.progress)
+        best = self.progress.best
         summary = RunSummary(
             final_return=self._final_return(),
             evaluation_return=report["return_mean"],
             evaluation_win_rate=report["win_rate"],
             evaluation_episodes=report["episodes"],
+            best_evaluation_return=best and best.evaluation_return,
+            best_iteration=best and best.iteration,
             frames=self.frames,
             iterations=self.progress.iteration,
             frames_per_second=(
@@ -179,3 +250,11 @@ class _Training:
         last_tenth = returns[-math.ceil(len(returns) / 10) :]
         known = [value for value in last_tenth if math.isfinite(value)]
         return sum(known) / len(known) if known else None
+
+
+def _write_best(folder: Path, progress: Progress) -> None:
+    """Make best.pt what the progress says it is."""
+    if progress.best is None:
+        (folder / BEST_FILE).unlink(missing_ok=True)
+    else:
+        write_policy(folder / BEST_FILE, progress.best.content)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from heteromark.config.schema import RunConfig
@@ -36,44 +37,63 @@ def _bar(name: str, total_frames: int) -> Iterator[Callable[[int, int, dict], No
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f} frames"),
-        TextColumn("return {task.fields[episode_return]}"),
+        TextColumn("{task.fields[returns]}"),
         TextColumn("{task.fields[speed]} frames/s"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(name, total=total_frames, episode_return="-", speed="-")
+        figures = _Figures()
+        task = progress.add_task(
+            name, total=total_frames, returns=figures.returns, speed=figures.speed
+        )
 
         def show(frames: int, _total_frames: int, metrics: dict) -> None:
-            progress.update(task, completed=frames, **_figures(metrics))
+            figures.update(metrics)
+            progress.update(task, completed=frames, returns=figures.returns, speed=figures.speed)
 
         yield show
 
 
 def _lines(name: str) -> Callable[[int, int, dict], None]:
     last = time.monotonic()
+    figures = _Figures()
 
     def show(frames: int, total_frames: int, metrics: dict) -> None:
         nonlocal last
+        figures.update(metrics)
         if frames < total_frames and time.monotonic() - last < SECONDS_BETWEEN_LINES:
             return
         last = time.monotonic()
-        figures = _figures(metrics)
         log.info(
-            "%s: %d/%d frames (%.0f %%), return %s, %s frames/s",
+            "%s: %d/%d frames (%.0f %%), %s, %s frames/s",
             name,
             frames,
             total_frames,
             100 * frames / total_frames,
-            figures["episode_return"],
-            figures["speed"],
+            figures.returns,
+            figures.speed,
         )
 
     return show
 
 
-def _figures(metrics: dict) -> dict[str, str]:
-    episode_return, speed = metrics.get("episode_return"), metrics.get("frames_per_second")
-    return {
-        "episode_return": "-" if episode_return is None else f"{episode_return:.2f}",
-        "speed": "-" if speed is None else f"{speed:,.0f}",
-    }
+class _Figures:
+    """The latest figures in words; iterations in which nothing was measured leave them be."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, float] = {}
+
+    def update(self, metrics: Mapping[str, float]) -> None:
+        self._latest |= {name: x for name, x in metrics.items() if not math.isnan(x)}
+
+    @property
+    def returns(self) -> str:
+        evaluated = self._latest.get("evaluation_return")
+        told = "" if evaluated is None else f", in evaluation {evaluated:.2f}"
+        trained = self._latest.get("episode_return")
+        return f"return {'-' if trained is None else f'{trained:.2f}'}{told}"
+
+    @property
+    def speed(self) -> str:
+        speed = self._latest.get("frames_per_second")
+        return "-" if speed is None else f"{speed:,.0f}"

@@ -43,10 +43,14 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put all generators into a state that `random_state` returned."""
+    """Put all generators into a state that `random_state` returned.
+
+    The machine that saved it may have had more GPUs or fewer: those of both are restored.
+    """
     torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([device_state.cpu() for device_state in state["cuda"]])
+    if torch.cuda.is_available():
+        for i, device_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(device_state.cpu(), i)
     numpy_state = state["numpy"]
     np.random.set_state(
         (
@@ -64,11 +68,18 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed all generators, and put them back afterwards."""
+def preserved_random_state() -> Iterator[None]:
+    """Whatever is drawn within, all generators are put back afterwards."""
     before = random_state()
-    seed_everything(seed)
     try:
         yield
     finally:
         restore_random_state(before)
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed all generators, and put them back afterwards."""
+    with preserved_random_state():
+        seed_everything(seed)
+        yield

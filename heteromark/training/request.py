@@ -93,15 +93,19 @@ def frames_of(episodes: int, environment: EnvironmentConfig) -> int:
     return episodes * environment.episode_length
 
 
-def check_output(folder: Path) -> None:
+def check_output(folder: Path, option: str = "--output") -> None:
     """Find out before the training whether its files can go there.
+
+    Args:
+        folder: where they are to go.
+        option: what named the folder.
 
     Raises:
         ConfigError: a file is in the way.
     """
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
-            raise ConfigError.single("--output", f"{place} is a file, not a folder", str(folder))
+            raise ConfigError.single(option, f"{place} is a file, not a folder", str(folder))
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import heteromark
+from heteromark.config.backends import backend_faults
 from heteromark.config.compose import compose_run, load_params
 from heteromark.config.errors import ConfigError, Fault, config_error
 from heteromark.config.layers import ResolvedAgent, resolve_sweep
 from heteromark.config.params import ProjectParams
 from heteromark.config.schema import AgentConfig, Mode, RunConfig
+from heteromark.environment.starcraft import how_to_install
 from heteromark.runs.digest import code_fingerprint, config_digest, module_exists
 from heteromark.runs.record import run_folder
 
@@ -152,7 +154,8 @@ def plan_of(agents: Sequence[ResolvedAgent], params: ProjectParams, root: Path =
             faults.extend(error.faults)
     if not faults and grouped:
         _, run_config = next(iter(grouped.values()))[0]
-        faults.extend(_environment_faults(run_config, params))
+        faults.extend(_import_faults(run_config, params))
+        faults.extend(backend_faults(run_config.logger))
     if faults:
         raise config_error(faults)
     return Plan(
@@ -190,15 +193,20 @@ def _planned(
     return PlannedConfig(resolved.agent, candidates["smoke"], candidates["full"])
 
 
-def _environment_faults(config: RunConfig, params: ProjectParams) -> list[Fault]:
-    """An environment whose module is not installed would fail in every run; tell it now."""
-    task = config.environment.task
-    module = task.partition(":")[0]
-    if module_exists(module):
-        return []
-    message = f"there is no module {module}; install it, or put it into environments/"
-    file = f"config/environment/{params.sweep.environment}.yaml"
-    return [Fault(file, message, "environment.task", task)]
+def _import_faults(config: RunConfig, params: ProjectParams) -> list[Fault]:
+    """An import path whose module is not installed would fail in every run; tell it now."""
+    faults = []
+    for key, path in config.import_paths.items():
+        module = path.partition(":")[0]
+        if module_exists(module):
+            continue
+        file, folder = "config", "extensions/"
+        if key.startswith("environment."):
+            file, folder = f"config/environment/{params.sweep.environment}.yaml", "environments/"
+        remedy = how_to_install(module) or f"install it, or put it into {folder}"
+        message = f"there is no module {module}; {remedy}"
+        faults.append(Fault(file, message, key, path))
+    return faults
 
 
 def _described(candidate: Candidate) -> list[Any]:

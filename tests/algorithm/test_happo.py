@@ -125,7 +125,9 @@ def test_later_groups_are_trained_on_what_earlier_ones_changed(monkeypatch):
 
 
 def test_agents_with_rewards_of_their_own_are_no_team():
-    with pytest.raises(ValueError, match="HAPPO optimises a return that all agents share"):
+    with pytest.raises(
+        ValueError, match="HAPPO with a centralised critic optimises a return that all agents share"
+    ):
         collected(environment__reward="individual")
 
 

@@ -106,6 +106,12 @@ def test_environments_are_the_files_of_their_group():
     assert "speaker_listener" in environment_names(ROOT)
 
 
+@pytest.mark.parametrize("name", environment_names(ROOT))
+def test_every_environment_composes(name):
+    composed = compose({"algorithm": "MaskablePPO"}, {"sweep": {"environment": name}})
+    assert composed.environment.name == name
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_json_schemas_have_not_drifted_from_the_models(name):
     written = (ROOT / FOLDER / name).read_text(encoding="utf-8")
@@ -114,6 +120,11 @@ def test_json_schemas_have_not_drifted_from_the_models(name):
 
 def test_json_schema_tells_an_editor_what_is_allowed():
     schema = json.loads((ROOT / FOLDER / "agent.schema.json").read_text(encoding="utf-8"))
-    assert schema["properties"]["algorithm"]["enum"] == ["HAPPO", "MAPPO", "IPPO", "MaskablePPO"]
+    assert schema["properties"]["algorithm"]["anyOf"][0]["enum"] == [
+        "HAPPO",
+        "MAPPO",
+        "IPPO",
+        "MaskablePPO",
+    ]
     assert schema["properties"]["learning_rate"]["exclusiveMinimum"] == 0
     assert schema["additionalProperties"] is False

@@ -168,7 +168,7 @@ def faults_of(call) -> str:
         ("gamma: 1.5", "gamma = 1.5: must be less than or equal to 1"),
         ("gamma: .nan", "gamma = nan"),
         ("batch_size: 4096", "batch_size = 4096: must be at most n_steps"),
-        ("algorithm: HAPO", "'HAPPO', 'MAPPO', 'IPPO' or 'MaskablePPO'"),
+        ("algorithm: HAPO", "must be one of HAPPO, MAPPO, IPPO, MaskablePPO"),
         ("learnig_rate: 1e-3", "learnig_rate = 0.001: unknown key. Did you mean learning_rate?"),
         ("ppo.clip_range: 0.3", "must be written nested: ppo: {clip_range: …}"),
         ("clip_range: 0.3", "unknown key. Did you mean ppo.clip_range?"),

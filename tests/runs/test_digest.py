@@ -14,8 +14,8 @@ from heteromark.runs.digest import (
     _files_of,
     code_fingerprint,
     config_digest,
-    environment_fingerprint,
     run_digest,
+    source_fingerprint,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -108,7 +108,7 @@ def test_comments_and_docstrings_are_not_code(tmp_path):
 
 
 def test_installed_environments_count_with_their_version():
-    fingerprint = environment_fingerprint("mpe2.simple_speaker_listener_v4:parallel_env")
+    fingerprint = source_fingerprint("mpe2.simple_speaker_listener_v4:parallel_env")
     assert fingerprint.startswith("mpe2 1.")
 
 
@@ -122,10 +122,10 @@ def fingerprint_after(tmp_path, monkeypatch):
             path = tmp_path / (name.replace("_in_", "/") + ".py")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        environment_fingerprint.cache_clear()
+        source_fingerprint.cache_clear()
         _files_of.cache_clear()
         importlib.invalidate_caches()
-        return environment_fingerprint(task)
+        return source_fingerprint(task)
 
     return take
 

@@ -9,45 +9,64 @@ import pytest
 import torch
 from engine_config import make_config
 
+from heteromark.environment.opponent_pool import OpponentPool
 from heteromark.training import checkpoint
 from heteromark.training.checkpoint import (
+    BestPolicy,
     Progress,
     load_checkpoint,
+    policy_content,
     read_policy,
     save_checkpoint,
-    save_policy,
+    write_policy,
 )
 from heteromark.training.components import ComponentFactory
 from heteromark.training.random_state import random_state, restore_random_state, seeded
 
 CPU = torch.device("cpu")
+CONFIG = make_config()
 
 
-def trained(**overrides):
+def untrained(config=CONFIG):
+    return ComponentFactory(config).create().learner
+
+
+@pytest.fixture(scope="module")
+def learner():
     """A learner after one iteration, so that every optimizer has a state."""
-    config = make_config(**overrides)
-    components = ComponentFactory(config).create()
+    components = ComponentFactory(CONFIG).create()
     components.collector.restart(0)
     components.algorithm.update(components.collector.collect(), 0)
     return components.learner
 
 
-def test_everything_comes_back(tmp_path):
-    learner = trained()
-    path = save_checkpoint(tmp_path, learner, Progress(3, 1.5))
+def weights(learner):
+    networks = (*learner.policies.actors.values(), *learner.policies.critics.values())
+    return torch.cat([torch.nn.utils.parameters_to_vector(net.parameters()) for net in networks])
+
+
+def test_everything_comes_back(tmp_path, learner):
+    progress = Progress(3, 1.5, BestPolicy(2, -7.5, b"a policy"), {"wandb": "x1"})
+    pool, fresh_pool = OpponentPool(size=2), OpponentPool(size=2)
+    pool.add(untrained(make_config(seed=7)).policies.actors)
+    pool.add(learner.policies.actors)
+    path = save_checkpoint(tmp_path, CONFIG, learner, progress, pool)
     assert path.parent == tmp_path / "checkpoints"
     drawn = torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
-    fresh = ComponentFactory(make_config(seed=9)).create().learner
-    assert load_checkpoint(tmp_path, fresh) == Progress(3, 1.5)
+    other_seed = make_config(seed=9)
+    fresh = untrained(other_seed)
+    assert (weights(learner) != weights(fresh)).any()
+    assert load_checkpoint(tmp_path, other_seed, fresh, fresh_pool) == progress
     again = torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
     assert (drawn[0] == again[0]).all()
     assert (drawn[1] == again[1]).all()
     assert drawn[2] == again[2]
-    for kind in ("actors", "critics"):
-        for name, network in getattr(learner.policies, kind).items():
-            other = getattr(fresh.policies, kind)[name]
-            for ours, theirs in zip(network.parameters(), other.parameters(), strict=True):
-                assert (ours == theirs).all()
+    assert (weights(learner) == weights(fresh)).all()
+    for ours, theirs in zip(
+        *(p.state_dict()["snapshots"] for p in (pool, fresh_pool)), strict=True
+    ):
+        for name, tensor in ours["speaker"].items():
+            assert (tensor == theirs["speaker"][name]).all()
     norm, other = learner.value_norms["team"], fresh.value_norms["team"]
     assert float(norm.debiasing_term) > 0
     assert (norm.running_mean == other.running_mean).all()
@@ -58,43 +77,101 @@ def test_everything_comes_back(tmp_path):
             assert (ours["exp_avg_sq"] == state[index]["exp_avg_sq"]).all()
 
 
-def test_the_newest_two_are_kept(tmp_path):
-    learner = trained()
+@pytest.mark.parametrize(("keep", "kept"), [(1, [10]), (2, [6, 10]), (9, [2, 4, 6, 10])])
+def test_the_newest_are_kept(tmp_path, learner, keep, kept):
+    config = make_config(training__keep_checkpoints=keep)
     for iteration in (2, 4, 6, 10):
-        save_checkpoint(tmp_path, learner, Progress(iteration, 0.0))
+        save_checkpoint(tmp_path, config, learner, Progress(iteration))
     names = sorted(path.name[:16] for path in (tmp_path / "checkpoints").iterdir())
-    assert names == ["iteration_000006", "iteration_000010"]
+    assert names == [f"iteration_{iteration:06d}" for iteration in kept]
 
 
-def test_without_a_checkpoint_nothing_is_changed(tmp_path):
-    learner = trained()
+def test_without_a_checkpoint_nothing_is_changed(tmp_path, learner):
     before = torch.get_rng_state()
-    assert load_checkpoint(tmp_path, learner) is None
+    assert load_checkpoint(tmp_path, CONFIG, learner) is None
     assert (torch.get_rng_state() == before).all()
 
 
-def test_another_version_is_refused(tmp_path, monkeypatch):
-    learner = trained()
+def test_another_version_is_refused(tmp_path, monkeypatch, learner):
     monkeypatch.setattr(checkpoint, "VERSION", 99)
-    path = save_checkpoint(tmp_path, learner, Progress(1, 0.0))
+    path = save_checkpoint(tmp_path, CONFIG, learner, Progress(1))
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=rf"{path.name} has version 99, .* reads version 1"):
-        load_checkpoint(tmp_path, learner)
+    with pytest.raises(ValueError, match=rf"{path.name} has version 99, .* reads version 2"):
+        load_checkpoint(tmp_path, CONFIG, learner)
 
 
-def test_another_networks_checkpoint_is_refused(tmp_path):
-    save_checkpoint(tmp_path, trained(), Progress(1, 0.0))
-    with pytest.raises(ValueError, match=r"does not fit the run's actors of speaker"):
-        load_checkpoint(tmp_path, trained(policy__hidden_sizes=[9]))
-    with pytest.raises(ValueError, match=r"holds critics of team, but the run has speaker"):
-        load_checkpoint(tmp_path, trained(algorithm="IPPO"))
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            {"policy__hidden_sizes": [9]},
+            r"the run's actors of 'speaker': its .*weight has shape \[8, 3\], but \[9, 3\] is exp",
+        ),
+        (
+            {"policy__critic_hidden_sizes": [8, 8]},
+            r"the run's critics of 'team': its .*weight has shape \[1, 8\], but \[8, 8\] is exp",
+        ),
+        ({"algorithm": "IPPO"}, "written with agent.algorithm = 'HAPPO', but this run has 'IPPO'"),
+        ({"optimizer_type": "sgd"}, "optimizer_type = 'adam', but this run has 'sgd'"),
+        ({"loss__normalize_value": False}, "holds value_norms of team, but the run has none"),
+        (
+            {"environment__groups": {"all": ["speaker_0"], "listener": ["listener_0"]}},
+            "holds actors of speaker, listener, but the run has all, listener",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path, learner, overrides, message):
+    path = save_checkpoint(tmp_path, CONFIG, learner, Progress(1))
+    config = make_config(seed=5, **overrides)
+    other = untrained(config if config.optimizer_type == "adam" else CONFIG)
+    before = weights(other)
+    with pytest.raises(ValueError, match=message) as error:
+        load_checkpoint(tmp_path, config, other)
+    assert str(path) in str(error.value)
+    assert "or delete it to train anew" in str(error.value)
+    assert (weights(other) == before).all()
 
 
-def test_the_same_policy_has_the_same_bytes(tmp_path):
-    config, learner = make_config(), trained()
-    (tmp_path / "elsewhere").mkdir()
-    first = save_policy(tmp_path, config, learner).read_bytes()
-    assert save_policy(tmp_path / "elsewhere", config, learner).read_bytes() == first
+def test_a_pool_of_past_selves_must_be_on_both_sides(tmp_path, learner):
+    save_checkpoint(tmp_path, CONFIG, learner, Progress(1))
+    with pytest.raises(ValueError, match="opponent_pools of nothing, but the run has environment"):
+        load_checkpoint(tmp_path, CONFIG, learner, OpponentPool(size=2))
+
+
+def test_what_a_gpu_wrote_is_read_without_one(tmp_path, monkeypatch, learner):
+    """Tensors say on which device they were saved; a file may name one that is not here."""
+    state = random_state()
+    state["cuda"] = [torch.get_rng_state()] * 3  # three GPUs, and none here, or one, or eight
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+        elsewhere.setattr(checkpoint, "random_state", lambda: state)
+        content = policy_content(CONFIG, learner, 4, -1.5)
+        path = save_checkpoint(tmp_path, CONFIG, learner, Progress(4))
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="CUDA"):
+            torch.load(path, weights_only=True)
+    fresh = untrained(make_config(seed=9))
+    assert load_checkpoint(tmp_path, CONFIG, fresh) == Progress(4)
+    assert (weights(learner) == weights(fresh)).all()
+    write_policy(tmp_path / "best.pt", content)
+    saved = read_policy(tmp_path / "best.pt", CPU)
+    assert all(tensor.device == CPU for tensor in saved["actors"]["speaker"].values())
+
+
+def test_the_same_policy_has_the_same_bytes(learner):
+    assert policy_content(CONFIG, learner, 4, -1.5) == policy_content(CONFIG, learner, 4, -1.5)
+
+
+def test_a_checkpoint_of_a_runs_progress_holds_its_policy_too(tmp_path, learner):
+    write_policy(tmp_path / "final.pt", policy_content(CONFIG, learner, 4, -1.5))
+    path = save_checkpoint(tmp_path, CONFIG, learner, Progress(3))
+    final, early = (read_policy(p, CPU) for p in (tmp_path / "final.pt", path))
+    assert (final["iteration"], early["iteration"]) == (4, 3)
+    assert (final["evaluation_return"], early["evaluation_return"]) == (-1.5, None)
+    assert final["config"] == early["config"] == CONFIG.model_dump(mode="json")
+    assert final["opponent_pool"] is early["opponent_pool"] is None
+    for name, tensor in final["actors"]["listener"].items():
+        assert (tensor == early["actors"]["listener"][name]).all()
 
 
 class _Attack:
@@ -112,9 +189,8 @@ class _Attack:
         ({"model": torch.zeros(1)}, "was not written by heteromark"),
         ([1, 2], "was not written by heteromark"),
         ({"version": 0}, "has version 0"),
-        ({"version": 1, "iteration": 3}, "holds a run's progress"),
     ],
-    ids=["missing", "empty", "text", "code", "foreign", "list", "old", "progress"],
+    ids=["missing", "empty", "text", "code", "foreign", "list", "old"],
 )
 def test_what_is_no_policy_is_refused(tmp_path, monkeypatch, content, message):
     monkeypatch.chdir(tmp_path)

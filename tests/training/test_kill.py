@@ -41,19 +41,22 @@ def watched(self, target):
     return replace(self, target)
 
 Path.replace = watched
-train(make_config(training__total_frames=7 * 64), Path(sys.argv[1]), on_progress=on_progress)
+config = make_config(training__total_frames=7 * 64, evaluation__interval=1)
+train(config, Path(sys.argv[1]), on_progress=on_progress)
 """
 
 
 @pytest.mark.slow
 def test_a_killed_run_ends_the_same(tmp_path):
-    config = make_config(training__total_frames=7 * 64)
+    config = make_config(training__total_frames=7 * 64, evaluation__interval=1)
     train(config, tmp_path / "whole")
     folder = tmp_path / "parts"
     helpers = str(Path(__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": helpers}
-    # writes: 1 is metrics.csv at the start of each attempt, 2 the attempt's first checkpoint
-    for moment in ("iteration:1", "iteration:3", "write:2", "write:3", "iteration:6", "write:3"):
+    # An attempt writes best.pt if there is one and metrics.csv, then by turns a checkpoint and
+    # best.pt: so these are before the first checkpoint, between it and best.pt, in training,
+    # before the second checkpoint, between it and best.pt, and after it.
+    for moment in ("write:2", "write:3", "iteration:3", "write:3", "write:4", "iteration:5"):
         killed = subprocess.run(
             [sys.executable, "-c", RUN, str(folder), moment], env=environment, check=False
         )

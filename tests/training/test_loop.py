@@ -6,12 +6,15 @@ import csv
 import json
 import math
 import re
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
-from engine_config import make_config
+from engine_config import TIC_TAC_TOE, make_config
 
 from heteromark.runs.record import WALL_CLOCK_COLUMNS, Status
+from heteromark.training.evaluate import Evaluator, evaluate, load_policy
 from heteromark.training.loop import train
 
 TOY = {"environment__task": "toy_environments:ToyBattle"}
@@ -32,11 +35,26 @@ def rows(folder, wall_clock=False):
 
 def results(folder):
     """All that must not depend on how often a run was interrupted."""
+    best = folder / "best.pt"
     return (
         rows(folder),
         (folder / "checkpoint.pt").read_bytes(),
         (folder / "evaluation.json").read_text(),
+        best.read_bytes() if best.exists() else None,
     )
+
+
+def policy(path):
+    """Iteration, evaluation return and actors of a policy's file."""
+    saved = torch.load(path, weights_only=True)
+    return saved["iteration"], saved["evaluation_return"], saved["actors"]
+
+
+def assert_same_weights(actors, others):
+    assert actors.keys() == others.keys()
+    for group, state in actors.items():
+        for name, tensor in state.items():
+            assert (tensor == others[group][name]).all(), (group, name)
 
 
 def crash_at(iteration):
@@ -102,7 +120,18 @@ def test_the_same_run_twice_is_bit_identical(tmp_path):
     assert rows(tmp_path / "c") != rows(tmp_path / "a")
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"algorithm": "IPPO", "optimizer__decay": "linear"}])
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {
+            "algorithm": "IPPO",
+            "optimizer__decay": "linear",
+            "evaluation__interval": 1,
+            "training__keep_checkpoints": 1,
+        },
+    ],
+)
 def test_a_run_that_crashes_again_and_again_ends_the_same(tmp_path, kwargs):
     config = make_config(training__total_frames=7 * 64, **TOY, **kwargs)
     train(config, tmp_path / "whole")
@@ -114,6 +143,128 @@ def test_a_run_that_crashes_again_and_again_ends_the_same(tmp_path, kwargs):
     assert results(folder) == results(tmp_path / "whole")
     elapsed = [float(row["time_elapsed"]) for row in rows(folder, wall_clock=True)]
     assert elapsed == sorted(elapsed), "time goes on from the checkpoint's"
+
+
+@pytest.fixture(scope="module")
+def unevaluated(tmp_path_factory):
+    """A run of five iterations that is evaluated only at its end."""
+    folder = tmp_path_factory.mktemp("unevaluated")
+    train(make_config(training__total_frames=5 * 64), folder)
+    return folder
+
+
+@pytest.mark.parametrize(("interval", "deterministic"), [(1, True), (2, False), (9, True)])
+def test_evaluations_leave_the_training_alone(tmp_path, unevaluated, interval, deterministic):
+    config = make_config(
+        training__total_frames=5 * 64,
+        evaluation__interval=interval,
+        evaluation__deterministic=deterministic,
+    )
+    summary = train(config, tmp_path).summary
+    assert_same_weights(
+        policy(tmp_path / "checkpoint.pt")[2], policy(unevaluated / "checkpoint.pt")[2]
+    )
+    evaluated = {}
+    for row, unevaluated_row in zip(rows(tmp_path), rows(unevaluated), strict=True):
+        achieved, win_rate = row.pop("evaluation_return"), row.pop("evaluation_win_rate")
+        assert row == unevaluated_row
+        assert win_rate == ""
+        if achieved:
+            evaluated[int(row["iteration"])] = float(achieved)
+    assert sorted(evaluated) == sorted({*range(interval, 6, interval), 5})
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert evaluated[5] == report["return_mean"] == summary.evaluation_return
+    best = max(evaluated, key=evaluated.get)
+    assert policy(tmp_path / "best.pt")[:2] == (best, evaluated[best])
+    assert (summary.best_iteration, summary.best_evaluation_return) == (best, evaluated[best])
+
+
+def test_time_to_evaluate_is_no_time_to_train(tmp_path, monkeypatch):
+    slept = 0.0
+
+    def slow_evaluation(self, *arguments):
+        nonlocal slept
+        slept += 1000.0
+        return unpatched(self, *arguments)
+
+    unpatched = Evaluator.evaluate
+    monkeypatch.setattr(Evaluator, "evaluate", slow_evaluation)
+    clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + slept)
+    monkeypatch.setattr("heteromark.training.loop.time", clock)
+    config = make_config(training__total_frames=128, evaluation__interval=1)
+    summary = train(config, tmp_path).summary
+    assert slept == 2000
+    assert float(rows(tmp_path, wall_clock=True)[-1]["time_elapsed"]) < 1000
+    assert summary.frames_per_second > 128 / 1000
+
+
+def test_without_evaluations_there_is_no_best(unevaluated):
+    assert not (unevaluated / "best.pt").exists()
+    assert "evaluation_return" not in rows(unevaluated)[0]
+    iteration, achieved, _ = policy(unevaluated / "checkpoint.pt")
+    report = json.loads((unevaluated / "evaluation.json").read_text())
+    assert (iteration, achieved) == (5, report["return_mean"])
+
+
+def test_the_best_policy_is_the_one_of_its_iteration(tmp_path):
+    config = make_config(training__total_frames=3 * 64, evaluation__interval=1)
+    train(config, tmp_path / "long")
+    iteration, achieved, actors = policy(tmp_path / "long" / "best.pt")
+    assert iteration < 3, "an uninteresting case: choose another seed"
+    short = make_config(training__total_frames=iteration * 64, evaluation__interval=1)
+    train(short, tmp_path / "short")
+    assert policy(tmp_path / "short" / "checkpoint.pt")[:2] == (iteration, achieved)
+    assert_same_weights(actors, policy(tmp_path / "short" / "checkpoint.pt")[2])
+
+
+def test_the_best_is_never_from_after_the_checkpoint(tmp_path):
+    """On a GPU, what comes after a checkpoint may come out otherwise the next time."""
+    config = make_config(training__total_frames=6 * 64, evaluation__interval=1)
+    with pytest.raises(Crash):
+        train(config, tmp_path, on_progress=crash_at(5))
+    known = policy(tmp_path / "best.pt")[:2]
+    assert known[0] <= 4
+    best_known = max(rows(tmp_path)[:4], key=lambda row: float(row["evaluation_return"]))
+    assert known == (int(best_known["iteration"]), float(best_known["evaluation_return"]))
+    (tmp_path / "best.pt").write_bytes(b"from an iteration that is not known any more")
+
+    def look(frames, total, metrics):
+        assert policy(tmp_path / "best.pt")[:2] == known
+        raise Crash
+
+    with pytest.raises(Crash):
+        train(config, tmp_path, on_progress=look)
+
+
+@pytest.mark.parametrize("kind", ["past_self", "random"])
+def test_games_against_an_opponent_survive_crashes(tmp_path, kind):
+    config = make_config(
+        **TIC_TAC_TOE,
+        environment__opponent={"kind": kind, "pool_size": 2},
+        training__total_frames=6 * 64,
+        training__num_epochs=1,
+        evaluation__interval=3,
+        evaluation__episodes=10,
+    )
+    outcome = train(config, tmp_path / "whole")
+    folder = tmp_path / "parts"
+    for iteration in (3, 5):
+        with pytest.raises(Crash):
+            train(config, folder, on_progress=crash_at(iteration))
+    train(config, folder)
+    assert results(folder) == results(tmp_path / "whole")
+    report = json.loads((folder / "evaluation.json").read_text())
+    assert report["opponent"] == kind
+    assert outcome.summary.evaluation_win_rate == report["win_rate"] is not None
+    loaded = load_policy(folder / "checkpoint.pt")
+    assert report == evaluate(config, loaded.actors, 0, opponent_pool=loaded.opponent_pool)
+    if kind == "random":
+        assert loaded.opponent_pool is None
+        return
+    second, fourth = loaded.opponent_pool["snapshots"]  # one at each checkpoint
+    others = load_policy(next((folder / "checkpoints").glob("iteration_000004-*.pt")))
+    assert_same_weights(fourth, {g: actor.state_dict() for g, actor in others.actors.items()})
+    assert any((fourth["player"][name] != x).any() for name, x in second["player"].items())
 
 
 @pytest.mark.parametrize("damaged", [1, 2], ids=["the newest", "all"])
@@ -154,16 +305,16 @@ def test_rows_that_a_checkpoint_counts_on_must_be_there(tmp_path):
     [
         ({**TOY, "environment__kwargs": {"inf_reward_at": 80}}, "reward of archer", 2),
         (
-            {
+            {  # every step multiplies the weights by -999
+                "optimizer_type": "sgd",
                 "optimizer__learning_rate": 1.0,
-                "policy__hidden_sizes": [256],
-                "training__num_epochs": 10,
+                "optimizer__weight_decay": 1000.0,
             },
             "is (not finite|inf|nan) in",
             None,
         ),
     ],
-    ids=["infinite reward", "huge learning rate"],
+    ids=["infinite reward", "exploding weights"],
 )
 def test_a_run_that_diverges_is_a_result(tmp_path, overrides, reason, iterations):
     config = make_config(training__total_frames=40 * 64, **overrides)
@@ -177,7 +328,14 @@ def test_a_run_that_diverges_is_a_result(tmp_path, overrides, reason, iterations
     assert len(rows(tmp_path)) == outcome.summary.iterations < 40
     if iterations is not None:
         assert outcome.summary.iterations == iterations
-    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["actors"]
+    assert policy(tmp_path / "checkpoint.pt")[:2] == (outcome.summary.iterations, None)
+
+
+def test_a_run_that_diverges_keeps_its_best(tmp_path):
+    config = make_config(**TOY, environment__kwargs={"inf_reward_at": 80}, evaluation__interval=1)
+    outcome = train(config, tmp_path)
+    assert outcome.status is Status.DIVERGED
+    assert policy(tmp_path / "best.pt")[:2] == (1, outcome.summary.best_evaluation_return)
 
 
 def test_no_episode_may_end_within_an_iteration(tmp_path):

@@ -1,0 +1,68 @@
+"""What every benchmark records about where and with what it was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def write_report(
+    name: str, script: str, versioned: Iterable[str], measured: dict[str, Any]
+) -> None:
+    """Write benchmarks/results/{name}.json: how and where it was measured, and what.
+
+    Args:
+        name: of the file.
+        script: path of the benchmark within the project.
+        versioned: packages whose versions matter.
+        measured: the figures.
+    """
+    report = {
+        "command": " ".join(["python", script, *sys.argv[1:]]),
+        "machine": machine(),
+        "versions": {package: metadata.version(package) for package in versioned},
+        **measured,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, operating system and Python."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        text = subprocess.run(["lscpu"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if "Model name" in line]
+    return names[0] if names else platform.processor()
+
+
+def commit() -> str | None:
+    """The commit that is checked out, with "-dirty" if files differ from it; None without git."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,112 @@
+"""A composed config as what it stands for: one run, its labels, and everything wrong with it.
+
+Importing this imports Hydra.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Annotated
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import Field, ValidationError
+
+from heteromark.config.backends import backend_faults
+from heteromark.config.compose import selector_faults
+from heteromark.config.errors import ConfigError, Fault, faults_of
+from heteromark.config.hydra_loader import COMMAND_LINE, Loader, told_as_config_errors
+from heteromark.config.layers import ignored_by
+from heteromark.config.origin import origin_of, overlap, raw_value
+from heteromark.config.schema import Hyperparameters, RunConfig
+
+# Keys of an agent config that select rather than being referred to.
+_SELECTORS = ("agent.algorithm", "agent.network.policy")
+
+
+class Job(RunConfig):
+    """A run config, and what people call the run."""
+
+    project: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)] = Field(
+        "heteromark", description="Folder below outputs/."
+    )
+    experiment_name: str | None = Field(None, description="Name of an experiment, for people.")
+    tags: list[str] = Field([], description="Words to find it by.")
+
+    @property
+    def run_config(self) -> RunConfig:
+        """What determines the run."""
+        return RunConfig.model_validate(self.model_dump(include=set(RunConfig.model_fields)))
+
+
+def job_of(tree: DictConfig, loader: Loader) -> Job:
+    """The job that a tree, as the loader composed it, describes.
+
+    Raises:
+        ConfigError: all faults, each with where its value stands.
+    """
+    if OmegaConf.is_missing(tree, "agent"):
+        known = ", ".join(loader.groups()["agent"])
+        message = f"is not chosen; add +agent=NAME. There are: {known}"
+        raise ConfigError([Fault(loader.file_of(tree.hydra.job.config_name), message, "agent")])
+    try:
+        job = read_job(tree)
+        faults = [*selector_faults(job), *backend_faults(job.logger)]
+    except ValidationError as error:
+        faults = _without_echoes(tree, faults_of(error, Job, ""))
+    if faults:
+        located = (replace(fault, file=origin_of(tree, fault.key, loader)) for fault in faults)
+        raise ConfigError(located)
+    return job
+
+
+def read_job(tree: DictConfig) -> Job:
+    """The job of a tree, which may be without its hydra node.
+
+    Raises:
+        ConfigError: a reference to nothing.
+        pydantic.ValidationError: any other fault; `job_of` tells them.
+    """
+    with told_as_config_errors():
+        data = OmegaConf.to_container(_without_hydra(tree), resolve=True)
+    return Job.model_validate(data)
+
+
+def unfelt_overrides(tree: DictConfig, loader: Loader, job: Job) -> Iterator[Fault]:
+    """Hyperparameters given on the command line that change nothing in this job."""
+    references = json.dumps(OmegaConf.to_container(_without_hydra(tree), resolve=False))
+    for override in loader.parse(list(tree.hydra.overrides.task)):
+        key = override.key_or_group
+        section, _, hyperparameter = key.partition(".")
+        if (
+            section != "agent"
+            or hyperparameter.partition(".")[0] not in Hyperparameters.model_fields
+            or key in _SELECTORS
+            or override.is_delete()
+        ):
+            continue
+        reason = ignored_by(job.agent, hyperparameter)
+        if reason:
+            reason = f"{job.agent.short_name} {reason}"
+        elif key not in references:
+            reason = "the components that refer to it by default have values of their own here"
+        if reason:
+            yield Fault(COMMAND_LINE, f"has no effect: {reason}", key, override.value())
+
+
+def _without_hydra(tree: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(tree, [key for key in tree if key != "hydra"])
+
+
+def _without_echoes(tree: DictConfig, faults: Iterable[Fault]) -> list[Fault]:
+    """Leave out faults of values that only refer to another faulty value."""
+    faults = list(faults)
+
+    def is_echo(fault: Fault) -> bool:
+        raw = str(raw_value(tree, fault.key))
+        return "${" in raw and any(
+            other.key in raw for other in faults if not overlap(other.key, fault.key)
+        )
+
+    return [fault for fault in faults if not is_echo(fault)]

@@ -1,0 +1,71 @@
+"""What a run would be, told without training: groups, networks, frames, updates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from heteromark.config.schema import RunConfig
+from heteromark.runs.digest import run_digest
+from heteromark.runs.record import RunRecord
+from heteromark.runs.store import RunStore
+from heteromark.training.launch import RunFailed
+
+
+def plan_lines(config: RunConfig) -> Iterator[str]:
+    """Build what the run would build, but for worker processes, and describe it.
+
+    Raises:
+        RunFailed: the run would fail at its start.
+    """
+    digest = run_digest(config)
+    yield f"run {digest}: {_in_store(RunStore(), digest)}"
+    yield from _component_lines(config)
+    frames, iterations = config.collector.frames_per_batch, config.num_iterations
+    yield f"frames: {iterations * frames:,} in {iterations:,} iterations of {frames:,}"
+    epochs = config.training.num_epochs
+    minibatches = frames // config.replay_buffer.minibatch_size
+    updates = iterations * epochs * minibatches
+    yield (
+        f"updates of each network: {updates:,}, from {iterations:,} iterations of {epochs} epochs "
+        f"of {minibatches} minibatches"
+    )
+
+
+def _component_lines(config: RunConfig) -> Iterator[str]:
+    from heteromark.training.components import ComponentFactory
+
+    environment = config.environment.model_copy(update={"num_workers": 0})
+    config = config.model_copy(update={"environment": environment})
+    try:
+        components = ComponentFactory(config).create()
+    except (ValueError, ModuleNotFoundError) as error:
+        raise RunFailed(f"the run would fail: {type(error).__name__}: {error}") from error
+    try:
+        learner = components.learner
+        yield f"device: {components.device}"
+        for group in learner.groups.values():
+            actions = "discrete" if group.is_discrete else "continuous"
+            yield (
+                f"group {group.name}: agents {', '.join(group.agents)}; "
+                f"{group.observation_size} observations, {group.action_size} {actions} actions"
+            )
+        networks = {"actor": learner.policies.actors, "critic": learner.policies.critics}
+        for kind, by_name in networks.items():
+            for name, network in by_name.items():
+                size = sum(parameter.numel() for parameter in network.parameters())
+                yield f"{kind} {name}: {size:,} parameters"
+    finally:
+        components.collector.close()
+        components.environment.close()
+
+
+def _in_store(store: RunStore, digest: str) -> str:
+    if record := store.lookup(digest):
+        return f"{record.status}, found in the run store"
+    try:
+        record = RunRecord.read(store.folder(digest))
+    except (OSError, ValueError):
+        return "not in the run store, would be trained"
+    if any((store.folder(digest) / "checkpoints").glob("*.pt")):
+        return f"{record.status}, would go on from its last checkpoint"
+    return f"{record.status} without a checkpoint, would be trained anew"

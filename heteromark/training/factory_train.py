@@ -1,0 +1,178 @@
+"""`python -m heteromark.training.factory_train`: train what Hydra composes from config/.
+
+The same code path as `heteromark train` from the run config on: one validation, one run store, one
+record. Each run also gets a folder below outputs/, with the run's files and what was composed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import run_job
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, read_write
+
+from heteromark.config.compose import CONFIG_FOLDER
+from heteromark.config.errors import ConfigError
+from heteromark.config.files import to_yaml
+from heteromark.config.hydra_loader import open_hydra, told_as_config_errors
+from heteromark.config.job import job_of, unfelt_overrides
+from heteromark.training.console import expected_errors_told, outcome_lines, prepare_process
+from heteromark.training.hydra_job import JobResult, own_folder, train_job
+from heteromark.training.launch import RunFailed
+from heteromark.training.multirun import PlannedJob, plan_jobs, run_jobs, table_lines
+
+DEFAULT_CONFIG = "dummy_config"
+INFORMATION = (
+    *("all", "config", "config-groups", "defaults", "defaults-tree", "plugins", "searchpath"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; returns the exit status.
+
+    Raises:
+        ConfigError: all faults in the command line and the configs, before anything is run.
+        RunFailed, StoreError, Terminated: see `launch.train_run`.
+    """
+    options = _parser().parse_intermixed_args(arguments)
+    hydra = open_hydra(options.config_path, options.config_dir)
+    name, overrides = options.config_name, options.overrides
+    if options.help or options.hydra_help or options.cfg or options.info:
+        with told_as_config_errors():
+            _show(hydra, options)
+        return 0
+    prepare_process()
+    mode = RunMode.MULTIRUN if options.multirun else RunMode.RUN
+    tree = hydra.compose_config(name, overrides, mode)
+    if tree.hydra.mode is RunMode.MULTIRUN and mode is RunMode.RUN:  # a config file says so
+        mode = RunMode.MULTIRUN
+        tree = hydra.compose_config(name, overrides, mode)
+    with read_write(tree.hydra):
+        tree.hydra.mode = mode
+    if mode is RunMode.MULTIRUN:
+        return _run_many(hydra, tree, options.dry_run)
+    return _run_one(hydra, tree, options.dry_run)
+
+
+def _run_one(hydra: Hydra, tree: DictConfig, dry_run: bool) -> int:
+    loader = hydra.config_loader
+    HydraConfig.instance().set_config(tree)
+    job = job_of(tree, loader)
+    if unfelt := list(unfelt_overrides(tree, loader, job)):
+        raise ConfigError(unfelt)
+    if dry_run:
+        from heteromark.training.dry_run import plan_lines
+
+        print(to_yaml(job.model_dump(mode="json")), end="")
+        for line in plan_lines(job.run_config):
+            print(f"# {line}")
+        return 0
+    own_folder(tree, "run")
+    callbacks = Callbacks(tree)
+    callbacks.on_run_start(config=tree, config_name=tree.hydra.job.config_name)
+    returned = run_job(
+        hydra_context=HydraContext(config_loader=loader, callbacks=callbacks),
+        task_function=train_job,
+        config=tree,
+        job_dir_key="hydra.run.dir",
+        job_subdir_key=None,
+    )
+    callbacks.on_run_end(config=tree, config_name=tree.hydra.job.config_name, job_return=returned)
+    result: JobResult = returned.return_value
+    if result.error:
+        raise result.error
+    print("\n".join(outcome_lines(result.record, result.from_store, result.folder)))
+    return 0
+
+
+def _run_many(hydra: Hydra, master: DictConfig, dry_run: bool) -> int:
+    jobs = plan_jobs(master, hydra.config_loader)
+    if dry_run:
+        return _plan_many(jobs)
+    rows = run_jobs(hydra, master, jobs)
+    print("\n".join(table_lines(rows)))
+    return 1 if any(row["status"] == "failed" for row in rows) else 0
+
+
+def _plan_many(jobs: Sequence[PlannedJob]) -> int:
+    from heteromark.training.dry_run import plan_lines
+
+    failed = False
+    for number, job in enumerate(jobs):
+        print(f"job #{number}: {' '.join(job.overrides)}")
+        try:
+            for line in plan_lines(job.config):
+                print(f"  {line}")
+        except RunFailed as error:
+            print(f"  {error}")
+            failed = True
+    return 1 if failed else 0
+
+
+def _show(hydra: Hydra, options: argparse.Namespace) -> None:
+    """Print help, config or information; Hydra does it all but for the list of groups."""
+    name, overrides = options.config_name, options.overrides
+    if options.help:
+        hydra.app_help(config_name=name, args_parser=_parser(), args=options)
+    elif options.hydra_help:
+        hydra.hydra_help(config_name=name, args_parser=_parser(), args=options)
+    elif options.cfg:
+        hydra.show_cfg(name, overrides, options.cfg, options.package, options.resolve)
+        tree = hydra.compose_config(name, overrides, RunMode.RUN)
+        job_of(tree, hydra.config_loader)  # shown as it is, but not passed over
+    elif options.info == "config-groups":
+        for group, choices in hydra.config_loader.groups().items():
+            print(f"{group}: {', '.join(choices)}")
+    else:
+        hydra.show_info(options.info, config_name=name, overrides=overrides)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Hydra's options, those that make sense here, and --dry-run."""
+    parser = argparse.ArgumentParser(add_help=False, prog="factory_train")
+    parser.add_argument("overrides", nargs="*", help="key=value and group=option, any number")
+    flags = {
+        ("--help", "-h"): "this help",
+        ("--dry-run", "-n"): "judge the config, print it and what would run; train nothing",
+        ("--multirun", "-m"): "run every combination of lists and ranges, e.g. seed=0,1,2",
+        ("--resolve",): "with --cfg: with references followed",
+        ("--hydra-help",): "Hydra's own settings",
+    }
+    for names, text in flags.items():
+        parser.add_argument(*names, action="store_true", help=text)
+    parser.add_argument(
+        *("--config-name", "-cn"),
+        default=DEFAULT_CONFIG,
+        help=f"a file of config/, by default {DEFAULT_CONFIG}",
+    )
+    parser.add_argument(
+        *("--config-path", "-cp"),
+        type=Path,
+        default=Path(CONFIG_FOLDER),
+        help=f"another folder than {CONFIG_FOLDER}/",
+    )
+    parser.add_argument(
+        *("--config-dir", "-cd"), type=Path, help="a further folder of configs and options"
+    )
+    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"), help="print the config")
+    parser.add_argument("--package", "-p", help="with --cfg: only this part of it")
+    parser.add_argument(
+        *("--info", "-i"),
+        nargs="?",
+        const="all",
+        choices=INFORMATION,
+        help=f"how the config comes about: {', '.join(INFORMATION)}",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    with expected_errors_told():
+        sys.exit(main())

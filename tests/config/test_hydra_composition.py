@@ -1,0 +1,444 @@
+"""What Hydra composes from config/: agent configs as a group, selectors, variants, faults."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from hydra.types import RunMode
+from projects import ROOT
+
+from heteromark.config.errors import ConfigError
+from heteromark.config.hydra_loader import open_hydra
+from heteromark.config.job import Job, job_of, unfelt_overrides
+from heteromark.runs.digest import run_digest
+from heteromark.training.request import TrainRequest, resolve_request
+
+CONFIGS = Path("config")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository's config/ and params.yaml, to be written to."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "config", folder / "config")
+    shutil.copy(ROOT / "params.yaml", folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _in_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+
+
+def job(*arguments: str) -> Job:
+    """The job of a command line; `--config-name=…` may come first."""
+    name = "dummy_config"
+    if arguments and arguments[0].startswith("--config-name="):
+        name = arguments[0].partition("=")[2]
+        arguments = arguments[1:]
+    loader = open_hydra(CONFIGS).config_loader
+    tree = loader.load_configuration(name, list(arguments), RunMode.RUN)
+    found = job_of(tree, loader)
+    if unfelt := list(unfelt_overrides(tree, loader, found)):
+        raise ConfigError(unfelt)
+    return found
+
+
+def faults_of(*arguments: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        job(*arguments)
+    return str(caught.value)
+
+
+# --- the named configs and the groups' variants ----------------------------------------------
+
+
+def test_named_configs_differ_where_their_names_say():
+    dummy = job()
+    assert (dummy.agent.algorithm, dummy.loss_type) == ("MaskablePPO", "ppo")
+    happo = job("--config-name=happo_config")
+    assert (happo.agent.algorithm, happo.loss_type, happo.critic) == ("HAPPO", "happo", "team")
+    large = job("--config-name=high_performance_config")
+    assert large.environment.num_parallel_envs > dummy.environment.num_parallel_envs
+    assert large.environment.num_workers > 1
+    assert large.training.num_threads > 1
+    assert large.collector.frames_per_batch > dummy.collector.frames_per_batch
+    assert large.replay_buffer.minibatch_size > dummy.replay_buffer.minibatch_size
+    assert sum(large.policy.hidden_sizes) > sum(dummy.policy.hidden_sizes)
+    assert large.device == "auto"
+    debug = job("--config-name=fast_debug_config")
+    assert debug.training.total_frames < dummy.training.total_frames
+    assert sum(debug.policy.hidden_sizes) < sum(dummy.policy.hidden_sizes)
+
+
+@pytest.mark.parametrize("name", ["dummy", "happo", "high_performance", "fast_debug"])
+def test_small_batches_and_few_copies_fit_every_named_config(name):
+    """The minibatch and the number of copies divide what the documented commands ask for."""
+    made = job(
+        f"--config-name={name}_config",
+        "collector.frames_per_batch=256",
+        "environment.num_parallel_envs=8",
+    )
+    assert made.collector.frames_per_batch == 256
+
+
+def test_every_option_of_every_group_makes_a_valid_config():
+    """The first options of all groups together, then the second ones, and so on."""
+    groups = open_hydra(CONFIGS).config_loader.groups()
+    assert {"environment", "policy", "loss", "optimizer", "collector"} < set(groups)
+    assert {"replay_buffer", "training", "evaluation", "logger"} < set(groups)
+    assert "happo_agent_sweep_lr_low" in groups.pop("agent")
+    for number in range(max(map(len, groups.values()))):
+        choices = [
+            f"{'+' if group == 'experiment' else ''}{group}={options[number % len(options)]}"
+            for group, options in groups.items()
+        ]
+        assert job(*choices, "environment.num_parallel_envs=16", "environment.num_workers=0")
+
+
+@pytest.mark.parametrize(
+    ("choices", "selected"),
+    [
+        (
+            "policy=gru loss=happo optimizer=adamw collector=multi_sync replay_buffer=memmap",
+            "policy_type=gru loss_type=happo optimizer_type=adamw collector_type=multi_sync "
+            "buffer_type=memmap",
+        ),
+        (
+            "policy=mlp loss=mappo optimizer=sgd collector=sync replay_buffer=tensor",
+            "policy_type=mlp loss_type=mappo optimizer_type=sgd collector_type=sync "
+            "buffer_type=tensor",
+        ),
+        ("loss=ippo optimizer=rmsprop", "loss_type=ippo optimizer_type=rmsprop"),
+        ("loss=ppo optimizer=adam", "loss_type=ppo optimizer_type=adam"),
+    ],
+)
+def test_a_variant_sets_the_selector_that_it_implies(choices, selected):
+    by_variant, by_selector = job(*choices.split()), job(*selected.split())
+    for pair in selected.split():
+        key, _, value = pair.partition("=")
+        assert getattr(by_variant, key) == getattr(by_selector, key) == value
+
+
+def test_variants_differ_from_their_group_in_what_they_say_only():
+    plain, large = job().model_dump(), job("policy=large").model_dump()
+    assert large["policy"].pop("hidden_sizes") == [256, 256, 128, 64]
+    del plain["policy"]["hidden_sizes"]
+    assert plain == large
+
+
+# --- selectors, algorithm and network agree --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("loss", "algorithm"),
+    [("happo", "HAPPO"), ("mappo", "MAPPO"), ("ippo", "IPPO"), ("ppo", "MaskablePPO")],
+)
+def test_loss_and_algorithm_select_each_other(loss, algorithm):
+    assert job("agent=happo_agent_v1", f"loss_type={loss}").agent.algorithm == algorithm
+    assert job(f"agent.algorithm={algorithm}").loss_type == loss
+
+
+def test_policy_type_and_network_select_each_other():
+    assert job("policy_type=gru").agent.network.policy == "GruPolicy"
+    assert job("policy_type=gru", "agent.network.policy=GruPolicy").policy_type == "gru"
+    assert job("agent.network.policy=GruPolicy").policy_type == "gru"
+
+
+def test_selectors_that_contradict_the_agent_are_refused():
+    message = faults_of(
+        *("loss_type=happo", "agent.algorithm=MAPPO"),
+        *("policy_type=gru", "agent.network.policy=MlpPolicy"),
+    )
+    assert message.startswith("2 faults")
+    assert "loss_type = 'happo': means HAPPO, but agent.algorithm is MAPPO" in message
+    assert "policy_type = 'gru': means GruPolicy, but agent.network.policy is Mlp" in message
+
+
+def test_an_algorithm_of_ones_own_keeps_any_loss(project: Path):
+    agent = "agent_id: own\nalgorithm: extensions.mine:Mine\n"
+    (project / "config/agents/own_v1.yaml").write_text(agent)
+    assert job("agent=own_v1").loss_type == "ppo"
+    mixed = job("agent=own_v1", "loss_type=mappo")
+    assert (mixed.agent.algorithm, mixed.loss_type) == ("extensions.mine:Mine", "mappo")
+
+
+def test_heteromark_train_refuses_the_contradiction_too():
+    with pytest.raises(ConfigError, match=r"means MAPPO, but agent\.algorithm is HAPPO"):
+        resolve_request(
+            TrainRequest(CONFIGS / "agents/happo_agent_v1.yaml", assignments=("loss_type=mappo",))
+        )
+
+
+# --- agent configs ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("happo_agent_v1.yaml", None),
+        ("ppo_agent_sweep_lr_high.yaml", None),
+        ("ppo_agent_sweep_without_defaults.yaml", "agent_id: ppo_agent\ngamma: 0.9\n"),
+        ("ppo_agent_sweep_json.json", '{"defaults": ["ppo_agent_v1"], "n_epochs": 3}'),
+        ("ppo_agent_sweep_text.yaml", "defaults: [ppo_agent_v1]\ndescription: costs ${nothing}\n"),
+    ],
+)
+def test_an_agent_config_means_the_same_as_to_heteromark_train(project: Path, file, text):
+    path = project / "config/agents" / file
+    if text is not None:
+        path.write_text(text)
+    trained, _ = resolve_request(
+        TrainRequest(path, seed=3, total_frames=4096, assignments=("smoke.eval_episodes=7",))
+    )
+    composed = job(
+        *(f"agent={path.stem}", "seed=3", "training.total_frames=4096", "evaluation.episodes=7")
+    ).run_config
+    assert composed == trained
+    assert run_digest(composed) == run_digest(trained)
+
+
+def test_a_hyperparameter_is_felt_through_the_agent_or_the_component():
+    agent = job("agent.learning_rate=1e-3")
+    assert (agent.agent.learning_rate, agent.optimizer.learning_rate) == (1e-3, 1e-3)
+    component = job("optimizer.learning_rate=1e-3")
+    assert component.optimizer.learning_rate == 1e-3
+    assert run_digest(agent.run_config) == run_digest(component.run_config)
+
+
+def test_labels_are_for_people_only():
+    labelled = job("project=mine", "experiment_name=first", "tags=[a,b]")
+    assert (labelled.project, labelled.experiment_name, labelled.tags) == (
+        "mine",
+        "first",
+        ["a", "b"],
+    )
+    assert labelled.logger.project == "mine"
+    assert run_digest(labelled.run_config) == run_digest(job().run_config)
+
+
+# --- configs of one's own --------------------------------------------------------------------
+
+
+MY_EXPERIMENT = """\
+defaults:
+  - dummy_config
+
+# Override specific settings
+loss_type: happo
+device: cuda
+
+training:
+  total_frames: 500000
+  num_epochs: 8
+
+policy:
+  hidden_sizes: [256, 256, 128]
+  activation: ReLU
+"""
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("own_place", ["", "  - _self_\n"])
+def test_a_config_of_ones_own_builds_on_a_named_one(project: Path, own_place):
+    text = MY_EXPERIMENT.replace("- dummy_config\n", f"- dummy_config\n{own_place}")
+    (project / "config/my_experiment.yaml").write_text(text)
+    made = job("--config-name=my_experiment")
+    assert (made.loss_type, made.agent.algorithm, made.device) == ("happo", "HAPPO", "cuda")
+    assert (made.training.total_frames, made.training.num_epochs) == (500_000, 8)
+    assert (made.policy.hidden_sizes, made.policy.activation) == ([256, 256, 128], "relu")
+
+
+def test_an_experiment_overrides_groups_and_values(project: Path):
+    (project / "config/experiment/mine.yaml").write_text(
+        "# @package _global_\n"
+        "defaults:\n  - override /policy: gru\n  - override /optimizer: adamw\n  - _self_\n"
+        "optimizer:\n  learning_rate: 1e-5\n"
+        "experiment_name: mine\ntags: [custom, testing]\n"
+    )
+    made = job("--config-name=happo_config", "+experiment=mine", "training.num_epochs=2")
+    assert (made.policy_type, made.optimizer_type) == ("gru", "adamw")
+    assert (made.optimizer.learning_rate, made.optimizer.weight_decay) == (1e-5, 0.01)
+    assert (made.loss_type, made.training.num_epochs) == ("happo", 2)
+    assert made.tags == ["custom", "testing"]
+
+
+def test_a_variant_of_ones_own(project: Path):
+    (project / "config/policy/tiny.yaml").write_text("defaults: [default]\nhidden_sizes: [4]\n")
+    made = job("policy=tiny")
+    assert (made.policy.hidden_sizes, made.policy.activation) == ([4], "tanh")
+
+
+# --- the override grammar --------------------------------------------------------------------
+
+
+def test_override_grammar():
+    made = job(
+        "policy.hidden_sizes=[128,128,64]",
+        "policy.groups.listener.hidden_sizes=[8]",
+        "loss.groups={listener:{entropy_coef:0.02}}",
+        "+environment.kwargs.local_ratio=0.5",
+        "++environment.kwargs.max_cycles=10",
+        "~environment.episode_length",
+        "optimizer.critic_learning_rate=${optimizer.learning_rate}",
+        "optimizer.learning_rate=1e-3",
+    )
+    assert made.policy.hidden_sizes == [128, 128, 64]
+    assert made.policy.groups["listener"].hidden_sizes == [8]
+    assert made.loss.groups["listener"].entropy_coef == 0.02
+    assert made.environment.kwargs == {"local_ratio": 0.5, "max_cycles": 10}
+    assert made.environment.episode_length is None
+    assert made.optimizer.critic_learning_rate == 1e-3
+
+
+def test_an_environment_variable_can_be_a_value(monkeypatch):
+    monkeypatch.setenv("MY_SEED", "5")
+    assert job("seed=${oc.env:MY_SEED}").seed == 5
+
+
+# --- faults ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        # what the values mean
+        (
+            [
+                *("polcy.hidden_sizes=[1]", "+optimizer.schedule_type=linear", "loss_type=hapo"),
+                *("optimizer.learning_rate=fast", "agent.algorithm=HAPO", "project=../elsewhere"),
+            ],
+            [
+                "command line: polcy = {'hidden_sizes': [1]}: unknown key. Did you mean policy?",
+                "command line: optimizer.schedule_type = 'linear': unknown key",
+                "loss_type = 'hapo': must be one of happo, mappo, ippo, ppo",
+                "optimizer.learning_rate = 'fast': must be a valid number",
+                "agent.algorithm = 'HAPO': must be one of HAPPO, MAPPO, IPPO, MaskablePPO",
+                "command line: project = '../elsewhere'",
+            ],
+        ),
+        (
+            ["collector.frames_per_batch=128", "seed=3"],
+            ["ppo_agent_v1.yaml: replay_buffer.minibatch_size = 256: must be at most"],
+        ),
+        # what there is to choose
+        (
+            ["policy=lage", "agent=ppo_agent", "agents=ppo_agent_v1", "+experiment=quick"],
+            [
+                "policy = 'lage': there is no such option. Did you mean large? There are: default,",
+                "agent = 'ppo_agent': there is no such option. Did you mean ppo_agent_v1?",
+                "agents = 'ppo_agent_v1': is no group to choose from; write agent=NAME",
+                "experiment = 'quick': there is no such option. Did you mean quick_test?",
+            ],
+        ),
+        (
+            ["--config-name=hapo_config"],
+            ["--config-name: 'hapo_config': there is no such config. Did you mean happo_config?"],
+        ),
+        (
+            ["--config-name=config"],
+            ["config/config.yaml: agent: is not chosen; add +agent=NAME. There are: happo_agent"],
+        ),
+        # how it is written
+        (["seed", "a[=1"], ["command line: 'seed': does not parse", "'a[=1': does not parse"]),
+        (["seed=0,1"], ["seed = '0,1': names several values; add --multirun"]),
+        (["+seed=1"], ["An item is already at 'seed'"]),
+        (["experiment=quick_test"], ["use +experiment=quick_test"]),
+        (["policy.gru=${nowhere}"], ["Interpolation key 'nowhere' not found"]),
+        # what would change nothing
+        (
+            ["policy=large", "agent.network.net_arch=[8]", "agent.happo.agent_order=fixed"],
+            [
+                "agent.network.net_arch = [8]: has no effect",
+                "agent.happo.agent_order = 'fixed': has no effect: ppo_agent_v1 is MaskablePPO",
+            ],
+        ),
+    ],
+)
+def test_faults_name_place_key_value_and_remedy_all_at_once(arguments, expected):
+    message = faults_of(*arguments)
+    for text in expected:
+        assert text in message
+    count = len(expected)
+    assert message.startswith(f"{count} fault{'s' if count > 1 else ''} in the configuration")
+
+
+def test_a_value_that_refers_to_a_faulty_one_is_no_fault_of_its_own():
+    message = faults_of("agent.learning_rate=-1")
+    assert message.startswith("1 fault")
+    assert "command line: agent.learning_rate = -1: must be greater than 0" in message
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "arguments", "expected"),
+    [
+        (
+            "policy/broken.yaml",
+            "hidden_sizes: [64\n",
+            ["policy=broken"],
+            r"does not parse.*config/policy/broken\.yaml",
+        ),
+        (
+            "policy/twice.yaml",
+            "gru: {}\ngru: {}\n",
+            ["policy=twice"],
+            r"policy/twice\.yaml.*duplicate key gru",
+        ),
+        (
+            "policy/list.yaml",
+            "- 1\n",
+            ["policy=list"],
+            r"dictionary/object: config/policy/list\.yaml",
+        ),
+        (
+            "policy/typo.yaml",
+            "hiden_sizes: [4]\n",
+            ["policy=typo"],
+            r"config/policy/typo\.yaml: policy\.hiden_sizes = \[4\]: unknown key",
+        ),
+        (
+            "policy/wrong.yaml",
+            "defaults: [default]\nactivation: gelu\n",
+            ["policy=wrong"],
+            r"config/policy/wrong\.yaml: policy\.activation = 'gelu'",
+        ),
+        (
+            "policy/lost.yaml",
+            "defaults: [nothing]\n",
+            ["policy=lost"],
+            r"Could not load 'policy/nothing'",
+        ),
+        (
+            "root_typo.yaml",
+            "defaults: [dummy_config]\ntrainin: {num_epochs: 1}\n",
+            ["--config-name=root_typo"],
+            r"config/root_typo\.yaml: trainin = .*Did you mean training\?",
+        ),
+        (
+            "root_value.yaml",
+            "defaults: [dummy_config]\ntraining: {num_epochs: 0}\n",
+            ["--config-name=root_value"],
+            r"config/root_value\.yaml: training\.num_epochs = 0",
+        ),
+        (
+            "agents/bad_v1.yaml",
+            "agent_id: bad\ngamma: 2\n",
+            ["agent=bad_v1"],
+            r"config/agents/bad_v1\.yaml: gamma = 2",
+        ),
+    ],
+)
+def test_a_faulty_file_is_told_by_its_name(project: Path, path, text, arguments, expected):
+    file = project / "config" / path
+    file.write_text(text)
+    try:
+        assert re.search(expected, faults_of(*arguments))
+    finally:
+        file.unlink()
+
+
+def test_a_folder_without_configs_says_where_to_run(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert "Config folder not found: config; run this in the project's folder" in faults_of()

@@ -1,0 +1,172 @@
+"""Environments of one's own by import path: what is recognised, and the contract of an EnvBase."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from custom_environments import Foraging
+from engine_config import make_config
+from torchrl.data import Categorical, Unbounded
+
+from heteromark.environment.contract import check_contract
+from heteromark.environment.pettingzoo import PettingZooParallelEnv
+from heteromark.modules.environment import EnvironmentFactory
+
+MINE = "custom_environments"
+
+
+def create(factory, num_envs=3):
+    config = make_config(env_type="custom", environment__task=f"{MINE}:{factory}")
+    return EnvironmentFactory().create(config, num_envs)
+
+
+def test_an_envbase_makes_all_copies_itself():
+    env = create("Foraging")
+    assert isinstance(env, Foraging)
+    assert env.batch_size == (3,)
+
+
+@pytest.mark.parametrize(
+    ("factory", "groups"),
+    [("parallel", {"archer", "healer"}), ("smac", {"marine", "medivac"})],
+)
+def test_what_one_copy_is_decides_how_copies_are_made(factory, groups):
+    env = create(factory)
+    assert isinstance(env, PettingZooParallelEnv)
+    assert env.batch_size == (3,)
+    assert set(env.groups) == groups
+
+
+@pytest.mark.parametrize(
+    ("factory", "error", "message"),
+    [
+        ("nothing", TypeError, r"object, which is neither .*EnvBase .*ParallelEnv.* lacks reset"),
+        ("nothing_for_all", TypeError, "has a parameter num_envs, so it must return a torchrl"),
+        ("too_few", ValueError, r"batch_size is \[1\], and must be \[3\]; the factory is told"),
+    ],
+)
+def test_what_is_nothing_of_that_is_refused(factory, error, message):
+    with pytest.raises(error, match=message):
+        create(factory)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "render", "message"),
+    [
+        ({"environment__groups": {"all": ["scout"]}}, False, "environment.groups is set"),
+        ({"environment__num_workers": 1}, False, "environment.num_workers is set"),
+        ({"policy__share_policy_params": False}, False, "several agents into the groups carrier"),
+        ({"environment__state": True, "environment__task": f"{MINE}:Stateless"}, False, "no state"),
+        ({}, True, r"it cannot draw: no render\(\)"),
+    ],
+)
+def test_what_an_envbase_cannot_be_told_is_refused(overrides, render, message):
+    config = make_config(
+        **{"env_type": "custom", "environment__task": f"{MINE}:Foraging", **overrides}
+    )
+    with pytest.raises(ValueError, match=f"'test' is a .* makes all copies itself: .*{message}"):
+        EnvironmentFactory().create(config, render=render)
+
+
+def refused(change):
+    """The error about a Foraging of two copies that `change` was done to."""
+    env = Foraging(2)
+    change(env)
+    with pytest.raises(ValueError, match=r"'mine' \(\w+\) does not keep the contract") as caught:
+        check_contract(env, 2, "mine")
+    return str(caught.value)
+
+
+def test_all_that_is_missing_is_listed_at_once():
+    def strip(env):
+        env.turn_based, env.state_size, env.groups = None, 0, {"scout": env.groups["carrier"]}
+        env.reseed = None
+
+    message = refused(strip)
+    for line in (
+        "groups['scout'] must be a Group of that name, is Group(name='carrier'",
+        "turn_based must be True or False",
+        "state_size must be a positive integer, or None",
+        "reseed(seed, *stream) is missing",
+    ):
+        assert f"- {line}" in message
+
+
+def test_specs_are_compared_with_what_the_groups_ask_for():
+    def spoil(env):
+        observation = env.observation_spec.clone()
+        del observation["scout", "active"]
+        observation["carrier", "observation"] = Unbounded((2, 2, 7))
+        observation["step_count"] = Unbounded((2, 1), dtype=torch.int32)
+        env.observation_spec = observation
+        action = env.full_action_spec.clone()
+        action["carrier", "action"] = Categorical(4, shape=(2, 2), dtype=torch.int64)
+        env.action_spec = action
+
+    assert set(refused(spoil).splitlines()[1:]) == {
+        "- observation_spec: ('carrier', 'observation') is float32 [2, 2, 7], must be float32 [2, 2, 2]",
+        "- observation_spec lacks ('scout', 'active'): bool [2, 1]",
+        "- observation_spec: 'step_count' is int32 [2, 1], must be int64 [2, 1]",
+        "- action_spec: ('carrier', 'action') has 4 actions, and Group has 3",
+    }
+
+
+def changed(method, change):
+    """Do something to what a method returns."""
+
+    def spoil(env):
+        original = getattr(env, method)
+
+        def wrapped(tensordict=None, **kwargs):
+            shown = original(tensordict, **kwargs)
+            change(env, shown)
+            return shown
+
+        setattr(env, method, wrapped)
+
+    return spoil
+
+
+def forget_mask(env):
+    original = env._reset
+    env._reset = lambda tensordict=None, **_: original(None)
+
+
+def unseeded(env):
+    env.reseed = lambda seed, *stream: None
+
+
+def set_to(key, value):
+    return lambda env, shown: shown.set(key, torch.full_like(shown[key], value))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            changed("_step", lambda env, shown: shown.set("step_count", env._steps + 4)),
+            "'step_count' is [5, 5] after the first step",
+        ),
+        (
+            changed("_step", lambda env, shown: shown.set("won", shown["won"][:, 0])),
+            "step(): 'won' is int8 [2], must be int8 [2, 1]",
+        ),
+        (
+            changed("_reset", lambda env, shown: shown["scout"].pop("observation")),
+            "reset() lacks ('scout', 'observation'): float32 [2, 1, 1]",
+        ),
+        (
+            changed("_reset", set_to(("carrier", "action_mask"), False)),
+            "('carrier', 'action_mask') leaves an agent without a legal action",
+        ),
+        (
+            changed("_step", set_to(("scout", "active"), False)),
+            "('scout', 'observation') must be zeros where the agent is not active",
+        ),
+        (changed("_step", set_to("won", 1)), "'won' must be -1 until the episode ends"),
+        (unseeded, "differs after the same reseed(0, 'contract')"),
+        (forget_mask, "after one step, a reset of copy 0 alone through '_reset'"),
+    ],
+)
+def test_what_is_shown_must_mean_what_the_contract_says(spoil, message):
+    assert message in refused(spoil)

@@ -1,0 +1,158 @@
+"""The distributions that actors act from: masked categorical, and normal squashed into a box."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from engine_config import make_config
+from random_batches import GroupShape, make_groups
+from tensordict import TensorDict
+
+from heteromark.modules.policy import PolicyFactory
+
+ACTIONS = 5
+
+
+def make_actor(kind, action_size, **overrides):
+    torch.manual_seed(0)
+    groups = make_groups([GroupShape(kind, agents=1, observation_size=2, action_size=action_size)])
+    actor = PolicyFactory().create(make_config(**overrides), groups).actors["group0"].double()
+    with torch.no_grad():
+        for parameter in actor.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    return actor, groups["group0"].action_space
+
+
+def masked_distribution(rows):
+    """Of agents that see different things, with masks from one legal action to all."""
+    actor, _ = make_actor("masked", ACTIONS)
+    mask = torch.arange(ACTIONS) <= torch.arange(rows)[:, None] % ACTIONS
+    mask = mask.gather(-1, torch.rand(rows, ACTIONS).argsort(-1))
+    seen = TensorDict(
+        {
+            "group0": {
+                "observation": 5 * torch.randn(rows, 1, 2, dtype=torch.float64),
+                "action_mask": mask.unsqueeze(1),
+            }
+        },
+        [rows],
+    )
+    logits = actor.get_dist_params(seen.copy())["group0", "logits"].squeeze(1)
+    return actor.get_dist(seen), mask, logits
+
+
+def test_illegal_actions_have_probability_zero_and_are_never_drawn():
+    distribution, mask, logits = masked_distribution(50)
+    probabilities = distribution.probs.squeeze(1)
+    assert (probabilities[~mask] == 0).all()
+    for row, legal in enumerate(mask):
+        expected = logits[row, legal].softmax(-1)
+        torch.testing.assert_close(probabilities[row, legal], expected, rtol=1e-12, atol=0)
+    illegal = torch.arange(ACTIONS).expand(50, ACTIONS)[~mask]
+    rows = torch.arange(50).unsqueeze(1).expand(50, ACTIONS)[~mask]
+    for action in range(ACTIONS):
+        log_prob = distribution.log_prob(torch.full((50, 1), action)).squeeze(1)
+        assert (log_prob[rows[illegal == action]] == -math.inf).all()
+    drawn = distribution.sample((2000,)).squeeze(-1)  # 100,000 in all
+    assert mask.expand(2000, 50, ACTIONS).gather(-1, drawn.unsqueeze(-1)).all()
+
+
+def test_an_overwhelming_illegal_logit_is_never_drawn():
+    actor, _ = make_actor("masked", 3)
+    bias = [m for m in actor.modules() if isinstance(m, torch.nn.Linear)][-1].bias
+    with torch.no_grad():
+        bias.copy_(torch.tensor([500.0, -500.0, 0.0]))
+    seen = TensorDict(
+        {
+            "group0": {
+                "observation": torch.zeros(1, 1, 2, dtype=torch.float64),
+                "action_mask": torch.tensor([[[False, True, False]]]),
+            }
+        },
+        [1],
+    )
+    distribution = actor.get_dist(seen)
+    assert (distribution.probs == torch.tensor([0.0, 1.0, 0.0])).all()
+    assert (distribution.sample((1000,)) == 1).all()
+    assert (distribution.log_prob(torch.tensor([[1]])) == 0).all()
+    assert (distribution.entropy() == 0).all()
+
+
+def test_the_entropy_is_that_of_the_legal_actions():
+    distribution, mask, logits = masked_distribution(50)
+    entropy = distribution.entropy().squeeze(1)
+    for row, legal in enumerate(mask):
+        expected = torch.distributions.Categorical(logits=logits[row, legal]).entropy()
+        torch.testing.assert_close(entropy[row], expected, rtol=1e-12, atol=1e-15)
+        if legal.sum() == 1:
+            assert entropy[row] == 0
+    assert {1, ACTIONS} <= set(mask.sum(-1).tolist())
+
+
+@torch.no_grad()
+def box_distribution(rows, action_size, **overrides):
+    actor, space = make_actor("continuous", action_size, **overrides)
+    observation = torch.randn(rows, 1, 2, dtype=torch.float64)
+    distribution = actor.get_dist(TensorDict({"group0": {"observation": observation}}, [rows]))
+    low, high = (torch.from_numpy(bound).double() for bound in (space.low, space.high))
+    return distribution, low, high
+
+
+def inside(low, high, points):
+    """Points of a box in which tanh is spread evenly, and the volume that each stands for."""
+    before_tanh = torch.linspace(-16, 16, points, dtype=torch.float64)
+    step = float(before_tanh[1] - before_tanh[0])
+    unit = before_tanh.tanh()
+    action = low + (high - low) * (unit + 1) / 2
+    return action, step * (1 - unit**2) * (high - low) / 2
+
+
+def test_the_density_of_an_action_integrates_to_one():
+    distribution, low, high = box_distribution(4, 1)
+    action, volume = inside(low, high, 4001)
+    density = distribution.log_prob(action.reshape(-1, 1, 1, 1)).exp().squeeze(-1)
+    total = (density * volume.unsqueeze(-1)).sum(0)
+    torch.testing.assert_close(total, torch.ones(4, dtype=torch.float64), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("aggregation", ["prod", "mean"])
+def test_the_density_of_two_dimensions_integrates_to_one(aggregation):
+    """Kept apart, the dimensions' log-densities add up to the joint one."""
+    distribution, low, high = box_distribution(1, 2, loss__action_aggregation=aggregation)
+    first, first_volume = inside(low[0], high[0], 301)
+    second, second_volume = inside(low[1], high[1], 301)
+    log_prob = distribution.log_prob(torch.cartesian_prod(first, second).reshape(-1, 1, 1, 2))
+    if aggregation == "mean":
+        log_prob = log_prob.sum(-1)
+    volume = torch.outer(first_volume, second_volume).flatten()
+    assert float(log_prob.exp().flatten() @ volume) == pytest.approx(1, rel=1e-6)
+
+
+def test_log_densities_are_finite_at_the_bounds_and_have_finite_gradients():
+    actor, space = make_actor("continuous", 3)
+    actor.float()
+    seen = TensorDict({"group0": {"observation": torch.randn(6, 1, 2)}}, [6])
+    distribution = actor.get_dist(seen)
+    for bound in (space.low, space.high):
+        log_prob = distribution.log_prob(torch.from_numpy(bound).expand(6, 1, 3))
+        assert log_prob.isfinite().all()
+        actor.zero_grad()
+        log_prob.sum().backward(retain_graph=True)
+        assert all(parameter.grad.isfinite().all() for parameter in actor.parameters())
+
+
+def test_a_saturated_action_keeps_the_log_density_that_it_was_recorded_with():
+    """Else the ratio of a policy that did not change would not be 1."""
+    actor, space = make_actor("continuous", 2)
+    actor.float()
+    head = [m for m in actor.modules() if isinstance(m, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        head.bias.copy_(torch.tensor([12.0, -12.0, 0.0, 0.0]))
+    seen = TensorDict({"group0": {"observation": torch.randn(200, 1, 2)}}, [200])
+    acted = actor(seen.copy())
+    action, recorded = acted["group0", "action"], acted["group0", "action_log_prob"]
+    assert (action >= torch.from_numpy(space.low)).all()
+    assert (action <= torch.from_numpy(space.high)).all()
+    torch.testing.assert_close(actor.get_dist(seen).log_prob(action), recorded, rtol=0, atol=0)
