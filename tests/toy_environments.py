@@ -108,6 +108,14 @@ class ToyBattle(ParallelEnv):
         return {a: {"observation": s, "action_mask": self._mask(a)} for a, s in seen.items()}
 
 
+class GlobalDice(ToyBattle):
+    """A ToyBattle whose noise comes from the process's global generator."""
+
+    def _observations(self):
+        self.rng = np.random
+        return super()._observations()
+
+
 class UnlikeArchers(ToyBattle):
     """Archers whose observation spaces differ, so that they cannot be one group."""
 

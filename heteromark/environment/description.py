@@ -91,9 +91,14 @@ def describe(env: Any, name: str, with_state: bool = False) -> Description:
         with_state: whether its global state is going to be read.
 
     Raises:
-        ValueError: its state is asked for and it has none.
+        ValueError: it names no agents; or its state is asked for and it has none.
     """
-    agents = tuple(env.possible_agents)
+    agents = tuple(getattr(env, "possible_agents", ()))
+    if not agents:
+        raise ValueError(
+            f"environment {name!r} does not say who its agents are; it must have possible_agents, "
+            "a list of their names"
+        )
     observation_spaces = {agent: env.observation_space(agent) for agent in agents}
     # Only a reset shows whether the infos carry masks.
     if isinstance(env, AECEnv):

@@ -36,6 +36,7 @@ class TurnCopies(Copies):
         self._agents = settings.description.agents
         self._player = None
         if settings.opponent.kind in ("random", "heuristic"):
+            self._require_discrete()
             game = getattr(self._envs[0], "metadata", {}).get("name", settings.name)
             self._player = make_player(settings.opponent, game)
         self._asking_places = [
@@ -201,9 +202,6 @@ class TurnCopies(Copies):
         """
         env, group = self._direct[i], self._group_of[agent]
         seen, generator = env.observe(agent), self._generators[i]
-        if not group.is_discrete:
-            space = group.action_space
-            return generator.uniform(space.low, space.high).astype(space.dtype)
         legal = _legal_actions(group, seen, env.infos.get(agent, {}))
         if isinstance(seen, dict):
             seen = seen["observation"]
@@ -214,6 +212,16 @@ class TurnCopies(Copies):
                 f"agent {agent!r}, whose legal actions are {np.flatnonzero(legal).tolist()}"
             )
         return action + int(group.action_space.start)
+
+    def _require_discrete(self) -> None:
+        for name, group in self._settings.groups.items():
+            if not group.is_discrete:
+                raise ValueError(
+                    f"environment.opponent.kind is {self._settings.opponent.kind}, which plays "
+                    f"discrete actions only, but group {name!r} of environment "
+                    f"{self._settings.name!r} acts in {group.action_space}; set "
+                    "environment.opponent.kind to self or past_self"
+                )
 
     def _raise_unannounced(self, i: int, agent: str) -> None:
         where = f"copy {self._first + i} of environment {self._settings.name!r}"

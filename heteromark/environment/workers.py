@@ -14,6 +14,7 @@ import itertools
 import mmap
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -59,6 +60,9 @@ class _Worker:
     connection: Connection
     first: int
     stop: int
+
+    def holds(self, copy: int) -> bool:
+        return self.first <= copy < self.stop
 
     @property
     def copies(self) -> str:
@@ -128,27 +132,29 @@ class WorkerPool:
     # --- what `Copies` does --------------------------------------------------------------------
 
     def reseed(self, seeds: Sequence[int]) -> None:
-        """See `Copies.reseed`."""
-        self._ask("reseed", [(seeds[worker.first : worker.stop],) for worker in self._workers])
+        """See `Copies.reseed`.
+
+        A worker's global generators start anew, too, for environments that draw from them; what
+        those draw depends on the number of workers.
+        """
+        self._ask("reseed", [(w, (seeds[w.first : w.stop],)) for w in self._workers])
 
     def reset(self, rows: Sequence[int]) -> None:
         """See `Copies.reset`; `rows` count through all copies."""
-        self._ask(
-            "reset",
-            [([row - w.first for row in rows if w.first <= row < w.stop],) for w in self._workers],
-        )
+        theirs = [(w, [row - w.first for row in rows if w.holds(row)]) for w in self._workers]
+        self._ask("reset", [(worker, (own,)) for worker, own in theirs if own])
 
     def step(self) -> None:
         """See `Copies.step`."""
-        self._ask("step", [()] * len(self._workers))
+        self._ask("step", [(worker, ()) for worker in self._workers])
 
     def answer(self) -> None:
         """See `TurnCopies.answer`."""
-        self._ask("answer", [()] * len(self._workers))
+        self._ask("answer", [(worker, ()) for worker in self._workers])
 
     def render(self) -> np.ndarray:
         """See `Copies.render`."""
-        return self._ask("render", [()])[0]
+        return self._ask("render", [(self._workers[0], ())])[0]
 
     def close(self) -> None:
         """Close every copy and end the workers; a worker that does not end is killed."""
@@ -156,14 +162,13 @@ class WorkerPool:
 
     # --- talking to workers --------------------------------------------------------------------
 
-    def _ask(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Call a method in the first workers, each with its arguments, and wait for all results."""
+    def _ask(self, method: str, asked: Sequence[tuple[_Worker, tuple[Any, ...]]]) -> list[Any]:
+        """Call a method in some workers, each with its arguments, and wait for all results."""
         if not self._finish.alive:
             raise RuntimeError(f"the workers of environment {self._name!r} have been closed")
-        asked = list(zip(self._workers, arguments, strict=False))
         try:
-            for worker, values in asked:
-                self._send(worker, pickle.dumps((method, values)))
+            for worker, arguments in asked:
+                self._send(worker, pickle.dumps((method, arguments)))
             replies = [self._receive(worker) for worker, _ in asked]
         except BaseException:
             # Commands and replies no longer match, be it by a death or by ctrl-C.
@@ -266,6 +271,8 @@ def serve() -> None:
         _reply(connection, lambda: held.append(_make_copies(connection, memory)))
         while True:
             method, arguments = pickle.loads(connection.recv_bytes())
+            if method == "reseed":
+                _seed_globals(arguments[0][0])
             _reply(connection, getattr(held[0], method), *arguments)
     except (EOFError, OSError):  # the parent closed the connection, or is gone
         pass
@@ -281,6 +288,11 @@ def _make_copies(connection: Connection, memory: int) -> Copies:
     os.close(memory)
     arrays = [_rows(views, first, stop) for views in views_of(layouts, block)]
     return make_copies(settings, *arrays, first=first)
+
+
+def _seed_globals(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - environments may draw from numpy's global generator
 
 
 def _rows(arrays: Arrays, first: int, stop: int) -> Arrays:

@@ -7,6 +7,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from pettingzoo import AECEnv
 from pettingzoo.classic.connect_four import connect_four
 from pettingzoo.classic.tictactoe import tictactoe
 from rollouts import play
@@ -170,17 +171,23 @@ def test_an_agent_that_appears_unannounced_is_named(fault, message):
         play(relay(fault=fault), 8)
 
 
+def test_an_environment_without_agents_is_refused():
+    with pytest.raises(ValueError, match="'nobody' does not say who its agents are"):
+        PettingZooAECEnv(AECEnv, 1, name="nobody")
+
+
 def test_a_factory_of_something_else_is_refused():
     with pytest.raises(TypeError, match=r"returned ToyBattle, not a pettingzoo\.AECEnv"):
         PettingZooAECEnv(ToyBattle, 1)
 
 
 def test_copy_0_draws_the_board():
-    env = PettingZooAECEnv(tictactoe.env, 2, render=True, num_workers=2)
+    make = functools.partial(tictactoe.env, screen_height=90)
+    env = PettingZooAECEnv(make, 2, render=True, num_workers=1)
     env.reset()
     empty = env.render()
     env.step(env.rand_action(env.reset()))
     assert empty.dtype == np.uint8
-    assert empty.shape == env.render().shape == (1000, 1000, 3)
+    assert empty.shape == env.render().shape == (90, 90, 3)
     assert (env.render() != empty).any()
     env.close()

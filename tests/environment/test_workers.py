@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from rollouts import play
-from toy_environments import FaultyBattle, ToyBattle
+from toy_environments import FaultyBattle, GlobalDice, ToyBattle
 
 from heteromark.environment.pettingzoo import PettingZooParallelEnv
 from heteromark.environment.workers import WorkerDied
@@ -76,6 +76,14 @@ def test_the_number_of_workers_changes_nothing(num_workers):
     assert not any(map(is_running, processes))
     with pytest.raises(RuntimeError, match="have been closed"):
         there.reset()
+
+
+def test_global_generators_are_seeded_too():
+    env = PettingZooParallelEnv(GlobalDice, 2, num_workers=1)
+    first = play(env, 5)
+    assert (play(env, 5) == first).all()
+    assert (play(env, 5, seed=1)["healer", "observation"] != first["healer", "observation"]).any()
+    env.close()
 
 
 def faulty(fault):
