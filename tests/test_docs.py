@@ -7,9 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from projects import ROOT, TINY, Project, copy_project
+from projects import ROOT, TINY, Project, copy_project, shorten_configs
 
-DOCUMENTS = ("README.md", "config/agents/README.md", "docs/workflow.md", "docs/extending.md")
+DOCUMENTS = (
+    "README.md",
+    "config/agents/README.md",
+    "docs/workflow.md",
+    "docs/extending.md",
+    "docs/configuration.md",
+)
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"^# file: (\S+)\n")
 
@@ -46,6 +52,7 @@ def documented(tmp_path: Path) -> Project:
     for path in (project.folder / "config" / "agents").glob("*_sweep_*.yaml"):
         if path.stem not in SWEPT:
             path.unlink()
+    shorten_configs(project)
     (project.folder / "Makefile").write_text((ROOT / "Makefile").read_text())
     (project.folder / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     (project.folder / ".venv").symlink_to(Path(sys.prefix))

@@ -1,0 +1,248 @@
+"""What the engine learns: every task with three seeds, its learning curves and what came of it.
+
+    python benchmarks/learning.py                  all tasks, about 50 minutes on two cores
+    python benchmarks/learning.py --tasks tic_tac_toe connect_four
+    python benchmarks/learning.py --list
+
+Runs are trained by `heteromark train` and live in the run store, so a second call, or one after an
+interruption, trains only what is missing. Prints every figure beside its target; writes
+benchmarks/results/learning.json and the curves in benchmarks/results/learning.svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, ROOT, commit, write_report
+
+VERSIONED = ("torch", "torchrl", "tensordict", "pettingzoo", "mpe2")
+EPISODES = 200
+POINTS = 50  # of a curve in the report
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to learn.
+
+    Attributes:
+        agent: agent config.
+        environment: file in config/environment/.
+        frames: of a run.
+        options: `--set` of the training.
+        checks: names of figures with the least that is asked for.
+        games: a turn-based game, judged against a random player from both seats.
+    """
+
+    agent: str
+    environment: str
+    frames: int
+    options: tuple[str, ...] = ()
+    checks: dict[str, float] = field(default_factory=dict)
+    games: bool = False
+
+
+GAMES = ("learning_rate=1e-3", "network.net_arch=[128,128]", "environment.opponent.kind=random")
+TASKS = {
+    "speaker_listener_happo": Task(
+        "happo_agent_v1", "speaker_listener", 1_000_000, checks={"return": -15.0}
+    ),
+    "speaker_listener_mappo": Task(
+        "happo_agent_v1",
+        "speaker_listener",
+        1_000_000,
+        ("algorithm=MAPPO",),
+        checks={"return": -15.0},
+    ),
+    "simple_spread_happo": Task(
+        "happo_agent_v1", "simple_spread", 400_000, checks={"return": -27.3, "rise": 0.0}
+    ),
+    "simple_spread_mappo": Task(
+        "happo_agent_v1",
+        "simple_spread",
+        400_000,
+        ("algorithm=MAPPO",),
+        checks={"return": -27.3, "rise": 0.0},
+    ),
+    "simple_spread_continuous_happo": Task(
+        "happo_agent_v1",
+        "simple_spread_continuous",
+        400_000,
+        checks={"return": -27.3, "rise": 0.0},
+    ),
+    "tic_tac_toe": Task(
+        "ppo_agent_v1",
+        "tic_tac_toe",
+        300_000,
+        GAMES,
+        checks={"first: won": 0.85, "second: not lost": 0.90},
+        games=True,
+    ),
+    "connect_four": Task(
+        "ppo_agent_v1",
+        "connect_four",
+        400_000,
+        GAMES,
+        checks={"first: won": 0.85, "second: won": 0.85},
+        games=True,
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
+    parser.add_argument("--list", action="store_true", help="only list the tasks")
+    arguments = parser.parse_args()
+    if arguments.list:
+        for name, task in TASKS.items():
+            print(f"{name:<32} {task.frames:>10,} frames   {task.checks}")
+        return
+    wanted = [(name, seed) for name in arguments.tasks for seed in arguments.seeds]
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.jobs) as pool:
+        done = list(pool.map(lambda each: measure(*each, Path(folder)), wanted))
+    results: dict[str, Any] = {}
+    for name in arguments.tasks:
+        runs = [run for (task, _), run in zip(wanted, done, strict=True) if task == name]
+        results[name] = judged(TASKS[name], runs)
+        for check, verdict in results[name]["checks"].items():
+            values = ", ".join(f"{value:.3g}" for value in verdict["values"])
+            print(
+                f"{name:<32} {check:<18} {values:<28} target {verdict['target']:g}: "
+                f"{'met' if verdict['met'] else 'MISSED'}"
+            )
+    measured = {"commit": commit(), "tasks": results}
+    write_report("learning", "benchmarks/learning.py", VERSIONED, measured)
+    draw(results, RESULTS / "learning.svg")
+
+
+def measure(name: str, seed: int, scratch: Path) -> dict[str, Any]:
+    """Train one run, or find it, and say what came of it."""
+    task = TASKS[name]
+    folder = scratch / f"{name}-{seed}"
+    settings = [f"evaluation.episodes={EPISODES}", *task.options]
+    heteromark(
+        "train",
+        "--agent-config",
+        f"config/agents/{task.agent}.yaml",
+        "--environment",
+        task.environment,
+        "--total-timesteps",
+        str(task.frames),
+        "--seed",
+        str(seed),
+        "--output",
+        str(folder),
+        *(argument for setting in settings for argument in ("--set", setting)),
+    )
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    run: dict[str, Any] = {
+        "seed": seed,
+        "digest": record["digest"],
+        "frames_per_second": record["summary"]["frames_per_second"],
+        "curve": curve(folder / "metrics.csv"),
+        "figures": {"return": record["summary"]["evaluation_return"]},
+    }
+    returns = [value for _, value in run["curve"]]
+    tenth = max(1, len(returns) // 10)
+    run["figures"]["rise"] = sum(returns[-tenth:]) / tenth - sum(returns[:tenth]) / tenth
+    if task.games:
+        for seat in ("first", "second"):
+            report = scratch / f"{name}-{seed}-{seat}.json"
+            heteromark(
+                *("evaluate", str(folder), "--opponent", "random", "--seat", seat),
+                *("--episodes", "500", "--output", str(report)),
+            )
+            outcome = json.loads(report.read_text(encoding="utf-8"))
+            run["figures"][f"{seat}: won"] = outcome["win_rate"]
+            run["figures"][f"{seat}: not lost"] = outcome["not_lost_rate"]
+    print(f"{name} seed {seed}: {run['figures']}", file=sys.stderr, flush=True)
+    return run
+
+
+def heteromark(*arguments: str) -> None:
+    """Run a command of this project; its output is shown if it fails."""
+    command = [sys.executable, "-m", "heteromark", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+
+
+def curve(metrics: Path) -> list[tuple[int, float]]:
+    """(frames, mean return per agent) of `POINTS` equal parts of a run."""
+    with metrics.open(encoding="utf-8", newline="") as file:
+        rows = [
+            (int(row["frames"]), float(row["episode_return"]))
+            for row in csv.DictReader(file)
+            if row["episode_return"]
+        ]
+    size = math.ceil(len(rows) / POINTS)
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return [(part[-1][0], round(sum(r for _, r in part) / len(part), 4)) for part in parts]
+
+
+def judged(task: Task, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The runs of a task with a verdict on each of its targets: every seed has to meet it."""
+    checks = {}
+    for name, target in task.checks.items():
+        values = [round(run["figures"][name], 4) for run in runs]
+        checks[name] = {
+            "target": target,
+            "values": values,
+            "met": all(value >= target for value in values),
+        }
+    return {
+        "agent": task.agent,
+        "environment": task.environment,
+        "frames": task.frames,
+        "options": list(task.options),
+        "checks": checks,
+        "runs": runs,
+    }
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """All curves, a panel for each task and a line for each seed."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    # the same curves give the same file
+    matplotlib.rcParams["svg.hashsalt"] = "heteromark"
+    from matplotlib import pyplot
+
+    columns = min(3, len(results))
+    rows = math.ceil(len(results) / columns)
+    figure, axes = pyplot.subplots(
+        rows, columns, figsize=(4.2 * columns, 2.8 * rows), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat[len(results) :]:
+        axis.remove()
+    for axis, (name, result) in zip(axes.flat, results.items(), strict=False):
+        for run in result["runs"]:
+            thousands = [frames / 1e3 for frames, _ in run["curve"]]
+            returns = [value for _, value in run["curve"]]
+            axis.plot(thousands, returns, label=f"seed {run['seed']}", linewidth=1.2)
+        axis.set_title(name.replace("_", " "), fontsize=9)
+        axis.set_xlabel("thousand frames", fontsize=8)
+        axis.set_ylabel("return per agent", fontsize=8)
+        axis.tick_params(labelsize=7)
+        axis.grid(alpha=0.3)
+    axes.flat[0].legend(fontsize=7)
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
