@@ -219,6 +219,11 @@ def open_hydra(config_folder: Path, additional: Path | None = None) -> Hydra:
     return hydra
 
 
+def typed_overrides(tree: DictConfig) -> list[str]:
+    """What was typed for a composed config, but for Hydra's own settings; references as written."""
+    return OmegaConf.to_container(tree.hydra.overrides.task, resolve=False)
+
+
 @contextmanager
 def told_as_config_errors() -> Iterator[None]:
     """Tell what Hydra, OmegaConf and the YAML parser object to as a ConfigError.

@@ -16,7 +16,12 @@ from pydantic import Field, ValidationError
 from heteromark.config.backends import backend_faults
 from heteromark.config.compose import selector_faults
 from heteromark.config.errors import ConfigError, Fault, faults_of
-from heteromark.config.hydra_loader import COMMAND_LINE, Loader, told_as_config_errors
+from heteromark.config.hydra_loader import (
+    COMMAND_LINE,
+    Loader,
+    told_as_config_errors,
+    typed_overrides,
+)
 from heteromark.config.layers import ignored_by
 from heteromark.config.origin import origin_of, overlap, raw_value
 from heteromark.config.schema import Hyperparameters, RunConfig
@@ -76,7 +81,7 @@ def read_job(tree: DictConfig) -> Job:
 def unfelt_overrides(tree: DictConfig, loader: Loader, job: Job) -> Iterator[Fault]:
     """Hyperparameters given on the command line that change nothing in this job."""
     references = json.dumps(OmegaConf.to_container(_without_hydra(tree), resolve=False))
-    for override in loader.parse(list(tree.hydra.overrides.task)):
+    for override in loader.parse(typed_overrides(tree)):
         key = override.key_or_group
         section, _, hyperparameter = key.partition(".")
         if (

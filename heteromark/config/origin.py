@@ -11,7 +11,7 @@ from typing import Any
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from heteromark.config.hydra_loader import COMMAND_LINE, Loader
+from heteromark.config.hydra_loader import COMMAND_LINE, Loader, typed_overrides
 
 _REFERENCE = re.compile(r"^\$\{([\w.]+)\}$")
 
@@ -21,7 +21,7 @@ def origin_of(tree: DictConfig, key: str, loader: Loader) -> str:
 
     A value that only refers to another key, as in `${agent.gamma}`, stands where that one does.
     """
-    overrides = list(tree.hydra.overrides.task)
+    overrides = typed_overrides(tree)
     given = [o.key_or_group for o in loader.parse(overrides) if not loader.is_choice(o)]
     if any(overlap(written, key) for written in given):
         return COMMAND_LINE

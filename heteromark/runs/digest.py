@@ -39,6 +39,7 @@ NOT_TRAINING_CODE = (
     "training/multirun.py",
     "training/progress.py",
     "training/request.py",
+    "training/requirements.py",
 )
 
 

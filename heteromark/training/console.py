@@ -47,7 +47,7 @@ def expected_errors_told(*others: type[Exception]) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
-        _end("SIGINT: stopped before anything was trained", 128 + signal.SIGINT)
+        _end("SIGINT: stopped; what has been trained is kept", 128 + signal.SIGINT)
 
 
 def outcome_lines(record: RunRecord, from_store: bool, folder: Path) -> list[str]:

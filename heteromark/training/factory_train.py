@@ -13,7 +13,6 @@ from pathlib import Path
 
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, read_write
@@ -24,7 +23,7 @@ from heteromark.config.files import to_yaml
 from heteromark.config.hydra_loader import open_hydra, told_as_config_errors
 from heteromark.config.job import job_of, unfelt_overrides
 from heteromark.training.console import expected_errors_told, outcome_lines, prepare_process
-from heteromark.training.hydra_job import JobResult, own_folder, train_job
+from heteromark.training.hydra_job import JobResult, judged_job, own_folder, train_job
 from heteromark.training.launch import RunFailed
 from heteromark.training.multirun import PlannedJob, plan_jobs, run_jobs, table_lines
 
@@ -63,8 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_one(hydra: Hydra, tree: DictConfig, dry_run: bool) -> int:
     loader = hydra.config_loader
-    HydraConfig.instance().set_config(tree)
-    job = job_of(tree, loader)
+    job = judged_job(tree, loader)
     if unfelt := list(unfelt_overrides(tree, loader, job)):
         raise ConfigError(unfelt)
     if dry_run:

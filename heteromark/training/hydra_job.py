@@ -6,7 +6,7 @@ import itertools
 import os
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
@@ -15,7 +15,9 @@ from omegaconf import DictConfig, OmegaConf, read_write
 
 from heteromark.config.errors import ConfigError
 from heteromark.config.files import to_yaml
-from heteromark.config.job import read_job
+from heteromark.config.hydra_loader import Loader
+from heteromark.config.job import Job, job_of, read_job
+from heteromark.config.origin import origin_of
 from heteromark.runs.digest import run_digest
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import RunRecord
@@ -23,6 +25,7 @@ from heteromark.runs.store import StoreError
 from heteromark.training.launch import RunFailed, train_run
 from heteromark.training.progress import progress_of
 from heteromark.training.request import check_output
+from heteromark.training.requirements import requirement_faults
 
 LAUNCHER_FILE = "launcher.yaml"
 
@@ -36,6 +39,21 @@ class JobResult:
     record: RunRecord | None = None
     from_store: bool = False
     error: Exception | None = None
+
+
+def judged_job(tree: DictConfig, loader: Loader) -> Job:
+    """The job of a composed config, if its values are right and this machine has what it needs.
+
+    Raises:
+        ConfigError: all faults, each with where its value stands.
+    """
+    HydraConfig.instance().set_config(tree)  # for values such as ${hydra:runtime.cwd}
+    job = job_of(tree, loader)
+    if faults := requirement_faults(job):
+        raise ConfigError(
+            replace(fault, file=origin_of(tree, fault.key, loader)) for fault in faults
+        )
+    return job
 
 
 def train_job(tree: DictConfig) -> JobResult:

@@ -19,12 +19,12 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from heteromark.config.errors import ConfigError, Fault
-from heteromark.config.hydra_loader import COMMAND_LINE, Loader
-from heteromark.config.job import job_of, unfelt_overrides
+from heteromark.config.hydra_loader import COMMAND_LINE, Loader, typed_overrides
+from heteromark.config.job import unfelt_overrides
 from heteromark.config.schema import RunConfig
 from heteromark.runs.files import write_text_atomic
 from heteromark.training.console import figure
-from heteromark.training.hydra_job import JobResult, own_folder, train_job
+from heteromark.training.hydra_job import JobResult, judged_job, own_folder, train_job
 
 log = logging.getLogger("heteromark")
 
@@ -65,7 +65,7 @@ def plan_jobs(master: DictConfig, loader: Loader) -> list[PlannedJob]:
     for number, overrides in enumerate(expanded):
         try:
             tree = loader.load_sweep_config(master, list(overrides))
-            job = job_of(tree, loader)
+            job = judged_job(tree, loader)
         except ConfigError as error:
             for fault in error.faults:
                 faulty.setdefault(str(fault), (fault, []))[1].append(number)
@@ -125,12 +125,12 @@ def table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _expand(master: DictConfig, loader: Loader) -> list[tuple[str, ...]]:
     """The overrides of each job: `hydra.sweeper.params` and the command line, multiplied out."""
-    sweeper = OmegaConf.to_container(master.hydra.sweeper, resolve=True)
+    sweeper = OmegaConf.to_container(master.hydra.sweeper, resolve=False)
     if not str(sweeper.get("_target_")).endswith(f".{BasicSweeper.__name__}"):
         message = "chooses its jobs while they run; only basic names all of them beforehand"
         raise ConfigError.single(COMMAND_LINE, message, sweeper.get("_target_"), "hydra/sweeper")
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    parsed = loader.parse([*params, *master.hydra.overrides.task])
+    parsed = loader.parse([*params, *typed_overrides(master)])
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return [tuple(job) for job in jobs]
 

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import heteromark
-from heteromark.config.backends import backend_faults
 from heteromark.config.compose import compose_run, load_params
 from heteromark.config.errors import ConfigError, Fault, config_error
 from heteromark.config.layers import ResolvedAgent, resolve_sweep
 from heteromark.config.params import ProjectParams
 from heteromark.config.schema import AgentConfig, Mode, RunConfig
-from heteromark.environment.starcraft import how_to_install
-from heteromark.runs.digest import code_fingerprint, config_digest, module_exists
+from heteromark.runs.digest import code_fingerprint, config_digest
 from heteromark.runs.record import run_folder
+from heteromark.training.requirements import requirement_faults
 
 
 @dataclass(frozen=True)
@@ -154,8 +153,7 @@ def plan_of(agents: Sequence[ResolvedAgent], params: ProjectParams, root: Path =
             faults.extend(error.faults)
     if not faults and grouped:
         _, run_config = next(iter(grouped.values()))[0]
-        faults.extend(_import_faults(run_config, params))
-        faults.extend(backend_faults(run_config.logger))
+        faults.extend(requirement_faults(run_config))
     if faults:
         raise config_error(faults)
     return Plan(
@@ -191,22 +189,6 @@ def _planned(
         for mode, digest in digests.items()
     }
     return PlannedConfig(resolved.agent, candidates["smoke"], candidates["full"])
-
-
-def _import_faults(config: RunConfig, params: ProjectParams) -> list[Fault]:
-    """An import path whose module is not installed would fail in every run; tell it now."""
-    faults = []
-    for key, path in config.import_paths.items():
-        module = path.partition(":")[0]
-        if module_exists(module):
-            continue
-        file, folder = "config", "extensions/"
-        if key.startswith("environment."):
-            file, folder = f"config/environment/{params.sweep.environment}.yaml", "environments/"
-        remedy = how_to_install(module) or f"install it, or put it into {folder}"
-        message = f"there is no module {module}; {remedy}"
-        faults.append(Fault(file, message, key, path))
-    return faults
 
 
 def _described(candidate: Candidate) -> list[Any]:

@@ -381,8 +381,13 @@ def planned(*overrides: str) -> list[PlannedJob]:
 
 
 def test_a_range_is_a_job_each():
-    jobs = planned("training.total_frames=range(100,1000,100)")
-    assert [job.config.training.total_frames for job in jobs] == list(range(100, 1000, 100))
+    jobs = planned(
+        "training.total_frames=range(100,1000,100)",
+        "evaluation.episodes=${training.total_frames}",  # of its own job
+    )
+    frames = list(range(100, 1000, 100))
+    assert [job.config.training.total_frames for job in jobs] == frames
+    assert [job.config.evaluation.episodes for job in jobs] == frames
 
 
 def test_a_sweep_can_stand_in_a_file_and_be_tried_dry(project: Project, own_store, capsys):
@@ -410,6 +415,14 @@ def test_all_jobs_are_judged_before_the_first_starts(own_store):
     assert "[job #4, #5 of 6]" in message
     assert not list(own_store.glob("runs/*"))
     assert not Path("outputs/never").exists()
+
+
+def test_a_module_that_is_not_there_is_a_fault_of_its_job():
+    with pytest.raises(ConfigError) as caught:
+        planned("environment.task=mpe2.simple_spread_v3:parallel_env,mpe3.spread:parallel_env")
+    message = str(caught.value)
+    assert "command line: environment.task = 'mpe3.spread:parallel_env': there is no mod" in message
+    assert "[job #1 of 2]" in message
 
 
 def test_what_one_job_does_not_feel_may_be_meant_for_another():

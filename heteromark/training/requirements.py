@@ -1,0 +1,24 @@
+"""What a run needs to be installed, found out without importing any of it."""
+
+from __future__ import annotations
+
+from heteromark.config.backends import backend_faults
+from heteromark.config.errors import Fault
+from heteromark.config.schema import RunConfig
+from heteromark.environment.starcraft import how_to_install
+from heteromark.runs.digest import module_exists
+
+
+def requirement_faults(config: RunConfig) -> list[Fault]:
+    """Modules named by an import path, and logging back ends, that are not there."""
+    faults = []
+    for key, path in config.import_paths.items():
+        module = path.partition(":")[0]
+        if module_exists(module):
+            continue
+        file, folder = "config", "extensions/"
+        if key.startswith("environment."):
+            file, folder = f"config/environment/{config.environment.name}.yaml", "environments/"
+        remedy = how_to_install(module) or f"install it, or put it into {folder}"
+        faults.append(Fault(file, f"there is no module {module}; {remedy}", key, path))
+    return [*faults, *backend_faults(config.logger)]
