@@ -301,8 +301,8 @@ def isolated(function: Callable[..., Timing], *values: Any) -> Timing:
 
 def make_config(threads: int, overrides: Overrides, iterations: int = 1) -> Any:
     """The run config of what is measured."""
+    from heteromark.config.agent import AgentConfig
     from heteromark.config.compose import compose_run, load_params
-    from heteromark.config.schema import AgentConfig
 
     agent = AgentConfig(
         agent_id="throughput",

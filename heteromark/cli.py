@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from heteromark.config.errors import ConfigError
-from heteromark.config.schema import Device, Opponent, Seat
+from heteromark.config.fields import Device, Opponent, Seat
 
 app = typer.Typer(
     help="Train heterogeneous multi-agent reinforcement learning systems, reproducibly. "

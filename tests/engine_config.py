@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from heteromark.config.schema import LOSS_OF_ALGORITHM, RunConfig
+from heteromark.config.fields import LOSS_OF_ALGORITHM
+from heteromark.config.schema import RunConfig
 
 SPEAKER_LISTENER = "mpe2.simple_speaker_listener_v4:parallel_env"
 

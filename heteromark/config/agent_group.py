@@ -12,14 +12,14 @@ from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
-from heteromark.config.files import SUFFIXES
-from heteromark.config.layers import resolve_agent
-from heteromark.config.schema import (
+from heteromark.config.fields import (
     ALGORITHM_OF_LOSS,
     LOSS_OF_ALGORITHM,
     NETWORK_OF_POLICY_TYPE,
     POLICY_TYPE_OF_NETWORK,
 )
+from heteromark.config.files import SUFFIXES
+from heteromark.config.layers import resolve_agent
 
 AGENT_GROUP = "agent"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 
+from heteromark.config.components import LoggerConfig
 from heteromark.config.errors import Fault
-from heteromark.config.schema import LoggerConfig
 
 
 def backend_faults(config: LoggerConfig) -> list[Fault]:

@@ -9,17 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from heteromark.config.agent import AgentConfig
 from heteromark.config.errors import ConfigError, Fault, config_error, faults_of, nearest
+from heteromark.config.fields import ALGORITHM_OF_LOSS, NETWORK_OF_POLICY_TYPE, Mode
 from heteromark.config.files import parse_value, read_mapping
 from heteromark.config.nested import merge, unflatten
 from heteromark.config.params import ProjectParams
-from heteromark.config.schema import (
-    ALGORITHM_OF_LOSS,
-    NETWORK_OF_POLICY_TYPE,
-    AgentConfig,
-    Mode,
-    RunConfig,
-)
+from heteromark.config.schema import RunConfig
 
 CONFIG_FOLDER = "config"
 PARAMS_FILE = "params.yaml"

@@ -13,6 +13,7 @@ from typing import Annotated
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, ValidationError
 
+from heteromark.config.agent import Hyperparameters
 from heteromark.config.backends import backend_faults
 from heteromark.config.compose import selector_faults
 from heteromark.config.errors import ConfigError, Fault, faults_of
@@ -24,7 +25,7 @@ from heteromark.config.hydra_loader import (
 )
 from heteromark.config.layers import ignored_by
 from heteromark.config.origin import origin_of, overlap, raw_value
-from heteromark.config.schema import Hyperparameters, RunConfig
+from heteromark.config.schema import RunConfig
 
 # Keys of an agent config that select rather than being referred to.
 _SELECTORS = ("agent.algorithm", "agent.network.policy")

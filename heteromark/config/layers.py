@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from heteromark.config.agent import AgentConfig, Hyperparameters
 from heteromark.config.errors import ConfigError, Fault, config_error, faults_of, nearest
 from heteromark.config.files import SUFFIXES, read_mapping
 from heteromark.config.nested import flatten, merge, unflatten
 from heteromark.config.params import ProjectParams
-from heteromark.config.schema import AgentConfig, Hyperparameters
 
 WHAT = "Agent config"
 _VARIANT_FILE = re.compile(r"^(?P<agent_id>.+)_sweep_(?P<variant>.+)$")

@@ -10,15 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, create_model, model_validator
 
-from heteromark.config.schema import (
-    Count,
-    Device,
-    Frozen,
-    Hyperparameters,
-    Mode,
-    Seed,
-    cross_field_error,
-)
+from heteromark.config.agent import Hyperparameters
+from heteromark.config.fields import Count, Device, Frozen, Mode, Seed, cross_field_error
 
 Statistic = Literal["iqm", "mean", "median", "min"]
 SelectionMetric = Literal["evaluation_return", "final_return", "win_rate"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from pettingzoo import AECEnv
 
-from heteromark.config.schema import OpponentConfig
+from heteromark.config.components import OpponentConfig
 from heteromark.environment.batched import BatchedEnv
 from heteromark.environment.copies import CopySettings, make_copy
 from heteromark.environment.description import describe

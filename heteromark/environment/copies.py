@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from heteromark.config.schema import OpponentConfig
+from heteromark.config.components import OpponentConfig
 from heteromark.environment.arrays import Arrays
 from heteromark.environment.description import Description
 from heteromark.environment.groups import Group, observed_space

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from heteromark.config.schema import OpponentConfig
+from heteromark.config.components import OpponentConfig
 from heteromark.environment.heuristics import connect_four, tic_tac_toe
 from heteromark.environment.task import import_path
 

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from heteromark.config.schema import SMACConfig
+from heteromark.config.components import SMACConfig
 from heteromark.environment.smac_seeding import SeededBattle
 from heteromark.environment.starcraft import why_it_did_not_start
 from heteromark.environment.task import Task

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pettingzoo import AECEnv, ParallelEnv
 from torchrl.envs import EnvBase
 
-from heteromark.config.schema import OpponentConfig, RunConfig
+from heteromark.config.components import OpponentConfig
+from heteromark.config.schema import RunConfig
 from heteromark.environment.aec import PettingZooAECEnv
 from heteromark.environment.batched import BatchedEnv
 from heteromark.environment.contract import check_contract

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from heteromark.config.schema import OptimizerConfig, RunConfig
+from heteromark.config.components import OptimizerConfig
+from heteromark.config.schema import RunConfig
 from heteromark.environment.groups import Group
 from heteromark.modules.policy import override_of
 from heteromark.modules.registry import Registry

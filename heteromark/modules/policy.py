@@ -15,7 +15,8 @@ from torchrl.envs.transforms import TensorDictPrimer
 from torchrl.modules import MaskedCategorical, ProbabilisticActor, TanhNormal
 from torchrl.modules.distributions import NormalParamExtractor
 
-from heteromark.config.schema import PolicyOverride, RunConfig
+from heteromark.config.components import PolicyOverride
+from heteromark.config.schema import RunConfig
 from heteromark.environment.groups import Group
 from heteromark.modules.networks import JointObservation, RecurrentNetwork, make_mlp
 from heteromark.modules.registry import Registry

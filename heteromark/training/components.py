@@ -14,7 +14,8 @@ from torchrl.envs import EnvBase
 # imported for their registrations
 from heteromark.algorithm import happo, ppo  # noqa: F401
 from heteromark.algorithm.base import ALGORITHMS, Algorithm, Learner
-from heteromark.config.schema import LOSS_OF_ALGORITHM, RunConfig
+from heteromark.config.fields import LOSS_OF_ALGORITHM
+from heteromark.config.schema import RunConfig
 from heteromark.modules.collector import Collector, CollectorFactory
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.loss import LossFactory

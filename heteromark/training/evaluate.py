@@ -17,7 +17,8 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import ProbabilisticActor
 
-from heteromark.config.schema import EvaluationConfig, OpponentConfig, RunConfig
+from heteromark.config.components import EvaluationConfig, OpponentConfig
+from heteromark.config.schema import RunConfig
 from heteromark.environment.seeds import stream_seed
 from heteromark.modules.policy import PolicyFactory, recurrent_groups
 from heteromark.training.checkpoint import read_policy, shape_misfit

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from heteromark.config.components import EvaluationConfig
 from heteromark.config.errors import ConfigError
-from heteromark.config.schema import EvaluationConfig, Opponent, RunConfig, Seat
+from heteromark.config.fields import Opponent, Seat
+from heteromark.config.schema import RunConfig
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import BEST_FILE, CHECKPOINT_FILE
 from heteromark.runs.store import RunStore

@@ -14,7 +14,7 @@ from heteromark.runs.files import atomic_path
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from heteromark.config.schema import EvaluationConfig
+    from heteromark.config.components import EvaluationConfig
     from heteromark.training.evaluate import LoadedPolicy
 
 _SIGNATURES = (b"GIF87a", b"GIF89a")

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from heteromark.config.agent import Hyperparameters
+from heteromark.config.components import EnvironmentConfig
 from heteromark.config.compose import compose_run, load_params, parse_overrides
 from heteromark.config.errors import ConfigError, nearest
 from heteromark.config.layers import resolve_agent
 from heteromark.config.nested import flatten, merge, unflatten
 from heteromark.config.params import ProjectParams
-from heteromark.config.schema import EnvironmentConfig, Hyperparameters, RunConfig
+from heteromark.config.schema import RunConfig
 from heteromark.runs.digest import config_digest
 from heteromark.runs.record import run_folder
 

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import heteromark
+from heteromark.config.agent import AgentConfig
 from heteromark.config.compose import compose_run, load_params
 from heteromark.config.errors import ConfigError, Fault, config_error
+from heteromark.config.fields import Mode
 from heteromark.config.layers import ResolvedAgent, resolve_sweep
 from heteromark.config.params import ProjectParams
-from heteromark.config.schema import AgentConfig, Mode, RunConfig
+from heteromark.config.schema import RunConfig
 from heteromark.runs.digest import code_fingerprint, config_digest
 from heteromark.runs.record import run_folder
 from heteromark.training.requirements import requirement_faults

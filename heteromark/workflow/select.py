@@ -15,8 +15,8 @@ from typing import Literal
 import pandas as pd
 import scipy.stats
 
+from heteromark.config.fields import Frozen
 from heteromark.config.params import SelectionParams, TieBreak
-from heteromark.config.schema import Frozen
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import LOG_FILE, Status
 from heteromark.workflow.aggregate import Tables

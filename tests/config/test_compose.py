@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from heteromark.config.agent import AgentConfig
 from heteromark.config.compose import compose_run, environment_names
 from heteromark.config.errors import ConfigError
 from heteromark.config.json_schema import FOLDER, MODELS, schema_text
 from heteromark.config.params import ProjectParams
-from heteromark.config.schema import AgentConfig
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ from rollouts import play
 from torchrl.envs.utils import check_env_specs
 from toy_environments import N_ACTIONS, ToyBattle, ToyRelay
 
-from heteromark.config.schema import OpponentConfig
+from heteromark.config.components import OpponentConfig
 from heteromark.environment.aec import PettingZooAECEnv
 
 

@@ -13,7 +13,7 @@ from tensordict.nn import TensorDictModule
 from torch import nn
 from toy_environments import ToyRelay
 
-from heteromark.config.schema import OpponentConfig
+from heteromark.config.components import OpponentConfig
 from heteromark.environment.aec import PettingZooAECEnv
 from heteromark.environment.heuristics import connect_four as play_connect_four
 from heteromark.environment.heuristics import tic_tac_toe as play_tic_tac_toe

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from heteromark.config.agent import AgentConfig
 from heteromark.config.compose import compose_run
 from heteromark.config.params import ProjectParams
-from heteromark.config.schema import AgentConfig
 from heteromark.runs.digest import (
     _files_of,
     code_fingerprint,

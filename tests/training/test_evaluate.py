@@ -10,8 +10,9 @@ from engine_config import TIC_TAC_TOE, make_config
 from pydantic import ValidationError
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from heteromark.config.components import EvaluationConfig, OpponentConfig
 from heteromark.config.errors import faults_of
-from heteromark.config.schema import EvaluationConfig, OpponentConfig, RunConfig
+from heteromark.config.schema import RunConfig
 from heteromark.environment.opponent_pool import OpponentPool
 from heteromark.training.components import ComponentFactory, make_environment
 from heteromark.training.evaluate import Episode, Evaluator, as_report, evaluate, load_policy

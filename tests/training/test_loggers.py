@@ -11,8 +11,8 @@ from engine_config import make_config
 from test_loop import Crash, crash_at, rows
 
 from heteromark.config.backends import backend_faults
+from heteromark.config.components import LoggerConfig
 from heteromark.config.errors import ConfigError
-from heteromark.config.schema import LoggerConfig
 from heteromark.runs.store import RunStore
 from heteromark.training import loggers
 from heteromark.training.launch import train_run

@@ -1,0 +1,110 @@
+"""The types of config values: names of components, numbers with their bounds, and their base."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveInt,
+)
+from pydantic_core import PydanticCustomError
+
+_IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
+
+
+def _selector(*names: str) -> Any:
+    """The type of a key that selects a component: by its name, or one's own by import path."""
+
+    def check(value: str) -> str:
+        if value in names or re.match(_IMPORT_PATH, value):
+            return value
+        raise ValueError(
+            f"must be one of {', '.join(names)}; or the import path of your own, `module:attribute`"
+        )
+
+    schema = {"anyOf": [{"enum": list(names)}, {"pattern": _IMPORT_PATH}]}
+    return Annotated[str, AfterValidator(check), Field(json_schema_extra=schema)]
+
+
+Algorithm = _selector("HAPPO", "MAPPO", "IPPO", "MaskablePPO")
+PolicyType = _selector("mlp", "gru")
+NetworkType = _selector("MlpPolicy", "GruPolicy")
+LossType = _selector("happo", "mappo", "ippo", "ppo")
+OptimizerType = _selector("adam", "adamw", "sgd", "rmsprop")
+Mode = Literal["smoke", "full"]
+Device = Literal["auto", "cpu", "cuda"]
+Opponent = Literal["self", "random", "heuristic", "past_self"]
+Seat = Literal["first", "second", "alternate"]
+LoggingBackend = Literal["tensorboard", "wandb", "mlflow"]
+
+# Which loss trains which algorithm. One's own is trained with "ppo" unless told otherwise.
+LOSS_OF_ALGORITHM: dict[str, str] = {
+    "HAPPO": "happo",
+    "MAPPO": "mappo",
+    "IPPO": "ippo",
+    "MaskablePPO": "ppo",
+}
+ALGORITHM_OF_LOSS = {loss: algorithm for algorithm, loss in LOSS_OF_ALGORITHM.items()}
+
+# Which policy type builds a network.policy of an agent config.
+POLICY_TYPE_OF_NETWORK: dict[str, str] = {"MlpPolicy": "mlp", "GruPolicy": "gru"}
+NETWORK_OF_POLICY_TYPE = {kind: network for network, kind in POLICY_TYPE_OF_NETWORK.items()}
+
+
+def _lower(value: Any) -> Any:
+    """torch writes `ReLU`; there is nothing else that it could mean."""
+    return value.lower() if isinstance(value, str) else value
+
+
+def _no_bool(value: Any) -> Any:
+    """Python takes True for 1; a config that says `learning_rate: yes` means something else."""
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number, not true or false")
+    return value
+
+
+Activation = Annotated[Literal["tanh", "relu", "elu"], BeforeValidator(_lower)]
+Number = BeforeValidator(_no_bool)
+LearningRate = Annotated[float, Field(gt=0, le=1), Number]
+Discount = Annotated[float, Field(ge=0, le=1), Number]
+Count = Annotated[PositiveInt, Number]
+Coefficient = Annotated[NonNegativeFloat, Number]
+LayerSizes = Annotated[list[Count], Field(min_length=1, max_length=16)]
+Seed = Annotated[int, Field(ge=0, lt=2**32), Number]
+ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH)]
+UnitType = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
+
+
+def cross_field_error(key: str, value: Any, message: str) -> PydanticCustomError:
+    """An error that concerns several fields, told under the key a user would change."""
+    return PydanticCustomError(
+        "cross_field", "{message}", {"key": key, "value": value, "message": message}
+    )
+
+
+def misfit(minibatch: int, batch: int, batch_key: str) -> str:
+    """Why a minibatch does not fit a batch of frames; empty if it does."""
+    if minibatch > batch:
+        return f"must be at most {batch_key}, which collects only {batch} frames"
+    if batch % minibatch:
+        divisors = [size for size in range(1, batch + 1) if batch % size == 0]
+        below = max(size for size in divisors if size < minibatch)
+        above = min(size for size in divisors if size > minibatch)
+        return (
+            f"must divide {batch_key}, which is {batch}; the nearest that do are {below} and "
+            f"{above}"
+        )
+    return ""
+
+
+class Frozen(BaseModel):
+    """Base of all config models: immutable, no unknown keys, no NaN or infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
