@@ -22,7 +22,7 @@ from heteromark.algorithm.statistics import policy_change
 from heteromark.algorithm.value import OwnValue, TeamValue, ValueFunction
 from heteromark.config.schema import RunConfig
 from heteromark.environment.groups import Group
-from heteromark.modules.loss import Losses
+from heteromark.modules.loss import Losses, loss_of_group
 from heteromark.modules.optimizer import learning_rate_share
 from heteromark.modules.policy import TEAM, Policies, is_recurrent
 from heteromark.modules.registry import Registry
@@ -141,7 +141,8 @@ class Algorithm(ABC):
                 self.learner.actor_buffers[group],
                 data,
             )
-            metrics |= policy_change(actor, data, group, self.config.loss)
+            loss = loss_of_group(self.config.loss, self.learner.groups[group])
+            metrics |= policy_change(actor, data, group, loss)
             return {f"{name}/{group}": value for name, value in metrics.items()}
         return self.untrained(group)
 

@@ -149,7 +149,7 @@ class PolicyConfig(Frozen):
 
 
 class LossOverride(Frozen):
-    """Per-group differences from the loss config; null: as there."""
+    """How the loss of a group's actor differs from the loss config; null: as there."""
 
     clip_epsilon: Annotated[float, Field(gt=0, lt=1), Number] | None = None
     entropy_coef: Coefficient | None = None
@@ -178,7 +178,7 @@ class LossConfig(Frozen):
 
 
 class OptimizerOverride(Frozen):
-    """Per-group differences from the optimizer config; null: as there."""
+    """How the optimizer of a group's actor differs from the optimizer config; null: as there."""
 
     learning_rate: LearningRate | None = None
     weight_decay: Coefficient | None = None

@@ -184,8 +184,14 @@ class RunConfig(Frozen):
         return self
 
     @property
+    def may_remember(self) -> bool:
+        """Whether a policy may be recurrent: only of one's own networks is it not known here."""
+        overrides = [override.policy_type for override in self.policy.groups.values()]
+        return {self.policy_type, *overrides} - {None, "mlp"} != set()
+
+    @property
     def is_recurrent(self) -> bool:
-        """Whether any group's policy remembers."""
+        """Whether any group's policy is known to remember."""
         return self.policy_type == "gru" or self.policy.overrides_recurrence
 
     @property

@@ -14,7 +14,8 @@ _RESERVED = frozenset(
     (
         *("next", "done", "terminated", "truncated", "step_count", "won", "state"),
         *("episode_return", "collector"),
-        *("joint_observation", "state_value", "advantage", "value_target"),
+        *("joint_observation", "state_value", "advantage", "value_target", "value_before"),
+        *("value_counts", "critic_hidden", "critic_hidden_after"),
     )
 )
 _NUMBERED = re.compile(r"^(?P<prefix>.+)_\d+$")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import random
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
@@ -172,7 +174,11 @@ class _ReportingCollector(TorchRLCollector):
 
     def restart(self, seed: int, *stream: int | str) -> None:
         """Seed the environments and the sampling of actions, and start new episodes."""
-        torch.manual_seed(stream_seed(seed, *stream, "actions"))
+        own = stream_seed(seed, *stream, "actions")
+        torch.manual_seed(own)
+        # environments may draw from these
+        np.random.seed(own)  # noqa: NPY002
+        random.seed(own)
         self.env.reseed(seed, *stream)
         self.reset()
 

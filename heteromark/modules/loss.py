@@ -38,7 +38,7 @@ class LossFactory:
         make_loss = ACTOR_LOSSES[config.loss_type]
         actors = {}
         for group, actor in policies.actors.items():
-            loss = make_loss(_of_group(config.loss, groups[group]), actor, group)
+            loss = make_loss(loss_of_group(config.loss, groups[group]), actor, group)
             loss.loss_mask_key = (group, "counts")
             actors[group] = loss
         critics = {}
@@ -60,7 +60,7 @@ class LossFactory:
         return Losses(actors, critics)
 
 
-def _of_group(loss: LossConfig, group: Group) -> LossConfig:
+def loss_of_group(loss: LossConfig, group: Group) -> LossConfig:
     """The loss config with a group's overrides."""
     override = override_of(loss.groups, group)
     return loss.model_copy(update=override.model_dump(exclude_none=True)) if override else loss

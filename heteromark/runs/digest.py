@@ -65,14 +65,15 @@ def _identity(config: RunConfig) -> dict[str, Any]:
     data["agent"] = {"algorithm": config.agent.algorithm}
     if config.agent.algorithm != "HAPPO":
         del data["loss"]["agent_order"], data["loss"]["action_aggregation"]
-    if not config.is_recurrent:
+    if not config.may_remember:
         del data["policy"]["gru"]
     if config.collector_type != "multi_sync":
         del data["collector"]["num_collectors"]
     # These inform people and budgets, or change the speed; they train nothing.
     for key in ("name", "episode_length", "num_workers"):
         del data["environment"][key]
-    del data["logger"], data["training"]["keep_checkpoints"]
+    # The frames are rounded up to whole iterations, which are told below.
+    del data["logger"], data["training"]["keep_checkpoints"], data["training"]["total_frames"]
     return {
         **data,
         "iterations": config.num_iterations,

@@ -163,3 +163,18 @@ def test_a_local_module_is_not_taken_for_the_distribution_of_its_name(fingerprin
 def test_a_missing_environment_has_no_identity(fingerprint_after):
     assert fingerprint_after("places.nowhere:make") == "missing"
     assert fingerprint_after("arena_none:make") == "missing"
+
+
+def test_a_memorys_size_counts_where_a_network_may_remember():
+    def digest(network, size):
+        agent = {"network": {"policy": network}}
+        return run_digest(config(agent, policy={"gru": {"hidden_size": size}}))
+
+    assert digest("MlpPolicy", 8) == digest("MlpPolicy", 16)
+    assert digest("GruPolicy", 8) != digest("GruPolicy", 16)
+    assert digest("own.network:make", 8) != digest("own.network:make", 16)
+
+
+def test_a_budget_counts_in_whole_iterations():
+    digests = [run_digest(config(training={"total_frames": f})) for f in (1, 2048, 2049)]
+    assert digests[0] == digests[1] != digests[2]
