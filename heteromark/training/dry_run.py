@@ -38,7 +38,7 @@ def _component_lines(config: RunConfig) -> Iterator[str]:
     config = config.model_copy(update={"environment": environment})
     try:
         components = ComponentFactory(config).create()
-    except (ValueError, ModuleNotFoundError) as error:
+    except Exception as error:  # a user's environment may raise anything
         raise RunFailed(f"the run would fail: {type(error).__name__}: {error}") from error
     try:
         learner = components.learner

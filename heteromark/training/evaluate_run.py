@@ -142,8 +142,9 @@ def evaluate_run(request: EvaluationRequest) -> list[str]:
         report = evaluate(
             policy.config, policy.actors, request.seed, settings, policy.opponent_pool
         )
-    except (ValueError, ModuleNotFoundError) as error:
-        raise EvaluationError(f"{path} cannot be evaluated: {error}") from error
+    except Exception as error:  # a user's environment may raise anything
+        told = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise EvaluationError(f"{path} cannot be evaluated: {told}") from error
     if report["return_mean"] is None:
         raise EvaluationError(f"{path} cannot be evaluated: its returns are not finite")
     report = {"iteration": policy.iteration, **report}
