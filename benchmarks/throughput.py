@@ -89,6 +89,9 @@ def main() -> None:
     else:
         check_peer(peer)
     figures, ratios = plan(arguments, peer)
+    load = os.getloadavg()[0]  # processes that wanted a core over the last minute
+    if load > 0.5:
+        tell(f"the machine is busy (load {load:.1f}): expect figures that are too low and wide")
     rounds: list[dict[str, Timing]] = []
     for number in range(1, arguments.rounds + 1):
         measured = {}
@@ -111,6 +114,7 @@ def main() -> None:
         "processes": arguments.processes,
         "rounds": arguments.rounds,
         "batches_per_round": arguments.batches,
+        "load_before": round(load, 2),
     }
     peer_versions = None if peer is None else run_peer(peer, "--versions")
     report = {"commit": commit(), "settings": settings, "peer_versions": peer_versions, **report}
