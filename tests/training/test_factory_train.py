@@ -454,5 +454,5 @@ def test_a_failing_job_does_not_stop_the_others(capsys):
     ],
 )
 def test_make_passes_arguments_on(target, expected):
-    result = Project(ROOT).run("make", "--dry-run", target, "ARGS=seed=1")
+    result = Project(ROOT).run("make", "--no-print-directory", "--dry-run", target, "ARGS=seed=1")
     assert result.stdout.splitlines()[-1] == expected
