@@ -251,6 +251,11 @@ def test_bad_input_stops_dvc_repro_and_keeps_earlier_results(project: Project, o
             "happo.agent_order: has no effect: ppo_agent_v1 is MaskablePPO, not HAPPO",
         ),
         (
+            ("--agent-config", f"{AGENTS}/ppo_agent_v1.yaml", "--set", "optimizer.alpha=0.5"),
+            "--set: optimizer.alpha = 0.5: has no effect: optimizer_type is adam, and it belongs "
+            "to rmsprop; set optimizer_type=rmsprop",
+        ),
+        (
             ("--agent-config", f"{AGENTS}/happo_agent_v1.yaml", "--set", "learning_rate=[1"),
             "does not parse",
         ),

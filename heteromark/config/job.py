@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from heteromark.config.agent import Hyperparameters
 from heteromark.config.backends import backend_faults
 from heteromark.config.compose import selector_faults
+from heteromark.config.effect import idle_faults, ignored_by
 from heteromark.config.errors import ConfigError, Fault, faults_of
 from heteromark.config.hydra_loader import (
     COMMAND_LINE,
@@ -23,7 +24,7 @@ from heteromark.config.hydra_loader import (
     told_as_config_errors,
     typed_overrides,
 )
-from heteromark.config.layers import ignored_by
+from heteromark.config.nested import flatten
 from heteromark.config.origin import origin_of, overlap, raw_value
 from heteromark.config.schema import RunConfig
 
@@ -80,25 +81,29 @@ def read_job(tree: DictConfig) -> Job:
 
 
 def unfelt_overrides(tree: DictConfig, loader: Loader, job: Job) -> Iterator[Fault]:
-    """Hyperparameters given on the command line that change nothing in this job."""
+    """Values given on the command line that change nothing in this job."""
     references = json.dumps(OmegaConf.to_container(_without_hydra(tree), resolve=False))
     for override in loader.parse(typed_overrides(tree)):
-        key = override.key_or_group
-        section, _, hyperparameter = key.partition(".")
-        if (
-            section != "agent"
-            or hyperparameter.partition(".")[0] not in Hyperparameters.model_fields
-            or key in _SELECTORS
-            or override.is_delete()
-        ):
+        if override.is_delete() or loader.is_choice(override):
             continue
-        reason = ignored_by(job.agent, hyperparameter)
-        if reason:
-            reason = f"{job.agent.short_name} {reason}"
-        elif key not in references:
-            reason = "the components that refer to it by default have values of their own here"
-        if reason:
-            yield Fault(COMMAND_LINE, f"has no effect: {reason}", key, override.value())
+        given = flatten({override.key_or_group: override.value()})
+        yield from idle_faults(job, given, COMMAND_LINE)
+        for key, value in given.items():
+            if reason := _unfelt_hyperparameter(key, job, references):
+                yield Fault(COMMAND_LINE, f"has no effect: {reason}", key, value)
+
+
+def _unfelt_hyperparameter(key: str, job: Job, references: str) -> str:
+    """Why a key of the agent config does nothing; empty when it does something, or is no such."""
+    section, _, hyperparameter = key.partition(".")
+    is_hyperparameter = hyperparameter.partition(".")[0] in Hyperparameters.model_fields
+    if section != "agent" or not is_hyperparameter or key in _SELECTORS:
+        return ""
+    if reason := ignored_by(job.agent, hyperparameter):
+        return f"{job.agent.short_name} {reason}"
+    if key not in references:
+        return "the components that refer to it by default have values of their own here"
+    return ""
 
 
 def _without_hydra(tree: DictConfig) -> DictConfig:

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from heteromark.config.agent import AgentConfig, Hyperparameters
+from heteromark.config.effect import ignored_by
 from heteromark.config.errors import ConfigError, Fault, config_error, faults_of, nearest
 from heteromark.config.files import SUFFIXES, read_mapping
 from heteromark.config.nested import flatten, merge, unflatten
@@ -24,9 +25,6 @@ from heteromark.config.params import ProjectParams
 
 WHAT = "Agent config"
 _VARIANT_FILE = re.compile(r"^(?P<agent_id>.+)_sweep_(?P<variant>.+)$")
-
-# Hyperparameters that only some algorithms look at.
-_ONLY_FOR = {"happo": "HAPPO"}
 
 
 class AgentFile(AgentConfig):
@@ -276,14 +274,6 @@ def _unfelt(
             )
             faults.append(Fault(params_file, message, key, value))
     return faults
-
-
-def ignored_by(agent: AgentConfig, key: str) -> str:
-    """Why a hyperparameter does nothing in this config; empty when it does something."""
-    only_for = _ONLY_FOR.get(key.partition(".")[0])
-    return (
-        f"is {agent.algorithm}, not {only_for}" if only_for not in (None, agent.algorithm) else ""
-    )
 
 
 def _shut_out(agent: ResolvedAgent, key: str) -> str:

@@ -184,10 +184,15 @@ class RunConfig(Frozen):
         return self
 
     @property
+    def policy_types(self) -> set[str]:
+        """The kinds of network that there are: the run's, and those of single groups."""
+        overrides = {override.policy_type for override in self.policy.groups.values()}
+        return {self.policy_type, *overrides} - {None}
+
+    @property
     def may_remember(self) -> bool:
         """Whether a policy may be recurrent: only of one's own networks is it not known here."""
-        overrides = [override.policy_type for override in self.policy.groups.values()]
-        return {self.policy_type, *overrides} - {None, "mlp"} != set()
+        return self.policy_types != {"mlp"}
 
     @property
     def is_recurrent(self) -> bool:

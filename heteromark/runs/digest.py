@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import heteromark
+from heteromark.config.effect import idle_keys
 from heteromark.config.schema import RunConfig
 
 DIGEST_LENGTH = 12
@@ -63,14 +64,12 @@ def _identity(config: RunConfig) -> dict[str, Any]:
     data = config.model_dump(mode="json")
     # The components hold every hyperparameter; of the agent only the algorithm says more.
     data["agent"] = {"algorithm": config.agent.algorithm}
-    if config.agent.algorithm != "HAPPO":
-        del data["loss"]["agent_order"], data["loss"]["action_aggregation"]
-    if not config.may_remember:
-        del data["policy"]["gru"]
-    if config.collector_type != "multi_sync":
-        del data["collector"]["num_collectors"]
-    # These inform people and budgets, or change the speed; they train nothing.
-    for key in ("name", "episode_length", "num_workers"):
+    idle = idle_keys(config)
+    for key in idle:
+        _delete(data, key)
+    _say_in_one_way(data, config)
+    # These inform people, or change the speed; they train nothing.
+    for key in ("name", "num_workers"):
         del data["environment"][key]
     # The frames are rounded up to whole iterations, which are told below.
     del data["logger"], data["training"]["keep_checkpoints"], data["training"]["total_frames"]
@@ -78,9 +77,35 @@ def _identity(config: RunConfig) -> dict[str, Any]:
         **data,
         "iterations": config.num_iterations,
         "code": training_code_fingerprint(),
-        "own_code": {key: source_fingerprint(path) for key, path in config.import_paths.items()},
+        "own_code": {
+            key: source_fingerprint(path)
+            for key, path in config.import_paths.items()
+            if key not in idle
+        },
         "versions": versions(),
     }
+
+
+def _delete(data: dict[str, Any], key: str) -> None:
+    *sections, last = key.split(".")
+    for section in sections:
+        data = data[section]
+    del data[last]
+
+
+def _say_in_one_way(data: dict[str, Any], config: RunConfig) -> None:
+    """Replace words that mean another value here, so that either makes the same run."""
+    policy, optimizer = data["policy"], data["optimizer"]
+    policy["critic"] = config.critic
+    data["environment"].setdefault("state", False)  # one that nothing sees is none
+    if policy.get("critic_input") == "auto" and config.env_type != "custom":
+        policy["critic_input"] = "state" if config.environment.state else "observations"
+    optimizer["critic_learning_rate"] = (
+        optimizer["critic_learning_rate"] or optimizer["learning_rate"]
+    )
+    # beyond the last iteration is beyond it by any number
+    for section, key in (("training", "checkpoint_interval"), ("evaluation", "interval")):
+        data[section][key] = min(data[section][key], config.num_iterations)
 
 
 def _digest(identity: dict[str, Any]) -> str:

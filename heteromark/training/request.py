@@ -9,6 +9,7 @@ from typing import Any
 from heteromark.config.agent import Hyperparameters
 from heteromark.config.components import EnvironmentConfig
 from heteromark.config.compose import compose_run, load_params, parse_overrides
+from heteromark.config.effect import idle_faults
 from heteromark.config.errors import ConfigError, nearest
 from heteromark.config.layers import resolve_agent
 from heteromark.config.nested import flatten, merge, unflatten
@@ -72,6 +73,9 @@ def resolve_request(request: TrainRequest, root: Path = Path()) -> tuple[RunConf
         )
 
     config = compose(assigned.components)
+    felt = () if request.episodes is None else ("environment.episode_length",)
+    if faults := idle_faults(config, flatten(assigned.components), "--set", felt):
+        raise ConfigError(faults)
     if request.episodes is not None:
         frames = frames_of(request.episodes, config.environment)
         config = compose(merge(assigned.components, {"training": {"total_frames": frames}}))

@@ -361,6 +361,21 @@ def test_an_environment_variable_can_be_a_value(monkeypatch):
                 "agent.happo.agent_order = 'fixed': has no effect: ppo_agent_v1 is MaskablePPO",
             ],
         ),
+        (
+            [
+                *("optimizer.momentum=0.9", "policy.gru={hidden_size:8}", "logger.project=mine"),
+                *("loss.huber_delta=1", "loss.critic_loss=l2", "environment.episode_length=10"),
+            ],
+            [
+                "command line: optimizer.momentum = 0.9: has no effect: optimizer_type is adam, "
+                "and it belongs to sgd, rmsprop; set optimizer_type=sgd",
+                "policy.gru.hidden_size = 8: has no effect: policy_type is mlp, which has no "
+                "memory; set policy_type=gru",
+                "logger.project = 'mine': has no effect: logger.backends is empty",
+                "loss.huber_delta = 1: has no effect: loss.critic_loss is l2",
+                "environment.episode_length = 10: has no effect: it only tells how long",
+            ],
+        ),
     ],
 )
 def test_faults_name_place_key_value_and_remedy_all_at_once(arguments, expected):
@@ -369,6 +384,10 @@ def test_faults_name_place_key_value_and_remedy_all_at_once(arguments, expected)
         assert text in message
     count = len(expected)
     assert message.startswith(f"{count} fault{'s' if count > 1 else ''} in the configuration")
+
+
+def test_a_file_may_hold_what_does_not_act():
+    assert job("optimizer=sgd", "optimizer_type=adam").optimizer.momentum == 0.9
 
 
 def test_a_value_that_refers_to_a_faulty_one_is_no_fault_of_its_own():

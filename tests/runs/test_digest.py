@@ -1,6 +1,7 @@
 """A run's identity: what changes it, and what does not."""
 
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from heteromark.config.agent import AgentConfig
-from heteromark.config.compose import compose_run
+from heteromark.config.compose import compose_run, parse_overrides
+from heteromark.config.effect import idle_faults
 from heteromark.config.params import ProjectParams
 from heteromark.runs.digest import (
     _files_of,
@@ -71,13 +73,87 @@ def test_one_training_has_one_digest_whichever_way_it_was_asked_for():
         config(optimizer={"learning_rate": 1e-4}),
     )
     assert run_digest(by_agent) == run_digest(by_component)
-    # Only HAPPO looks at the order of updates.
-    for algorithm, same in (("MaskablePPO", True), ("HAPPO", False)):
-        orders = [
-            run_digest(config({"algorithm": algorithm, "happo": {"agent_order": order}}))
-            for order in ("random", "fixed")
-        ]
-        assert (orders[0] == orders[1]) is same
+
+
+TEAM = "policy.critic=team"
+OWN = "extensions.mine:make"
+
+# A value, the run in which it changes nothing, and one in which it acts.
+IDLE = [
+    ("environment.group_by=agent", "environment.groups={a: [speaker_0, listener_0]}", ""),
+    ("environment.opponent.heuristic=places:play", "", "environment.opponent.kind=heuristic"),
+    ("environment.opponent.heuristic=places:play", "", "evaluation.opponent=heuristic"),
+    ("environment.opponent.pool_size=3", "", "environment.opponent.kind=past_self"),
+    ("environment.opponent.seat=first", "", "environment.opponent.kind=random"),
+    ("environment.opponent.seat=first", "", "evaluation.opponent=random"),
+    (
+        "environment.opponent.seat=first",
+        "evaluation.opponent=random evaluation.seat=second",
+        "evaluation.opponent=random evaluation.seat=null",
+    ),
+    ("environment.smac.episode_limit=9", "", "env_type=smac"),
+    ("environment.smac.episode_limit=9", "", "env_type=custom"),
+    ("environment.state=true", "policy.critic=own", "policy.critic=team"),
+    ("environment.state=true", "policy.critic=own", f"policy.critic=own policy_type={OWN}"),
+    ("environment.state=true", f"{TEAM} policy.critic_input=observations", TEAM),
+    ("policy.critic_input=observations", "policy.critic=own", "policy.critic=team env_type=custom"),
+    ("policy.gru.hidden_size=8", "", f"policy_type={OWN}"),
+    ("policy.gru.hidden_size=8", "", "policy.groups={listener: {policy_type: gru}}"),
+    ("loss.agent_order=fixed", "", "algorithm=HAPPO"),
+    ("loss.agent_order=fixed", "", f"algorithm={OWN}"),
+    ("loss.action_aggregation=mean", "", "algorithm=HAPPO"),
+    ("loss.huber_delta=1.0", "loss.critic_loss=l2", "loss.critic_loss=huber"),
+    ("loss.huber_delta=1.0", "loss.critic_loss=l2", f"loss.critic_loss=l2 loss_type={OWN}"),
+    ("optimizer.momentum=0.5", "optimizer_type=adam", "optimizer_type=sgd"),
+    ("optimizer.momentum=0.5", "optimizer_type=adamw", "optimizer_type=rmsprop"),
+    ("optimizer.momentum=0.5", "optimizer_type=adam", f"optimizer_type={OWN}"),
+    ("optimizer.alpha=0.5", "optimizer_type=sgd", "optimizer_type=rmsprop"),
+    ("optimizer.eps=0.1", "optimizer_type=sgd", "optimizer_type=adam"),
+    ("collector.num_collectors=4", "", "collector_type=multi_sync"),
+    ("evaluation.seat=first", "", "environment.opponent.kind=random"),
+]
+
+
+def independent(text: str, *more: str):
+    """A run of independent learners with `key=value` words."""
+    words = re.findall(r"\S+=(?:{.*}|\S+)", " ".join((text, *more)))
+    nested = parse_overrides(words)
+    agent = {"algorithm": nested.pop("algorithm", "MaskablePPO")}
+    return config(agent, **nested)
+
+
+@pytest.mark.parametrize(("given", "idle", "acting"), IDLE)
+def test_what_cannot_act_is_not_in_the_digest(given, idle, acting):
+    assert run_digest(independent(idle, given)) == run_digest(independent(idle))
+    assert run_digest(independent(acting, given)) != run_digest(independent(acting))
+
+
+@pytest.mark.parametrize(("given", "idle", "acting"), IDLE)
+def test_giving_what_cannot_act_is_a_fault(given, idle, acting):
+    key, _, _ = given.partition("=")
+    (fault,) = idle_faults(independent(idle, given), {key: 1}, "--set")
+    assert re.match(r"has no effect: .*; set \S+", fault.message)
+    assert not idle_faults(independent(acting, given), {key: 1}, "--set")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("policy.critic=auto", "policy.critic=own"),
+        ("policy.critic=auto algorithm=MAPPO", "policy.critic=team algorithm=MAPPO"),
+        ("algorithm=MAPPO", "algorithm=MAPPO policy.critic_input=observations"),
+        (
+            "algorithm=MAPPO environment.state=true",
+            "algorithm=MAPPO environment.state=true policy.critic_input=state",
+        ),
+        ("optimizer.critic_learning_rate=null", "optimizer.critic_learning_rate=3e-4"),
+        ("training.checkpoint_interval=1000", "training.checkpoint_interval=2000"),
+        ("evaluation.interval=1000", "evaluation.interval=2000"),
+        ("environment.episode_length=7", "environment.episode_length=8"),
+    ],
+)
+def test_two_words_for_one_thing_are_one_run(one, other):
+    assert run_digest(independent(one)) == run_digest(independent(other))
 
 
 def test_seeds_of_one_config_share_the_config_digest():
