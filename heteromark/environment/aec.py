@@ -12,6 +12,7 @@ from heteromark.environment.batched import BatchedEnv
 from heteromark.environment.copies import CopySettings, make_copy
 from heteromark.environment.description import describe
 from heteromark.environment.opponent_pool import OpponentPool
+from heteromark.environment.opponents import OpponentMisfit
 from heteromark.environment.seeds import stream_seed
 from heteromark.environment.turn_copies import TurnCopies
 
@@ -83,9 +84,10 @@ class PettingZooAECEnv(BatchedEnv):
         description = describe(first_env, name, with_state)
         opponent = opponent or OpponentConfig()
         if opponent.kind != "self" and len(description.agents) < 2:
-            raise ValueError(
-                f"environment.opponent.kind is {opponent.kind}, but environment {name!r} has one "
-                f"agent only, {description.agents[0]}; set environment.opponent.kind=self"
+            raise OpponentMisfit(
+                opponent.kind,
+                f"environment {name!r} has one agent only, {description.agents[0]}; it must be "
+                "self",
             )
         settings = CopySettings(
             make_env=make_env,

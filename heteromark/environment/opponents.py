@@ -19,6 +19,27 @@ Player = Callable[[Any, np.ndarray, np.random.Generator], int]
 _HEURISTICS: Mapping[str, Player] = {"tictactoe_v3": tic_tac_toe, "connect_four_v3": connect_four}
 
 
+class OpponentMisfit(ValueError):
+    """An opponent that cannot play in an environment.
+
+    Args:
+        kind: of the opponent.
+        why: what is the matter, and what to do about it.
+        key: the config key or option that asked for it.
+    """
+
+    def __init__(self, kind: str, why: str, key: str = "environment.opponent.kind") -> None:
+        super().__init__(kind, why, key)  # all of it, so that it can be sent between processes
+        self.kind, self.why, self.key = kind, why, key
+
+    def __str__(self) -> str:
+        return f"{self.key} is {self.kind}, but {self.why}"
+
+    def under(self, key: str) -> OpponentMisfit:
+        """The same for an opponent that another key asked for."""
+        return OpponentMisfit(self.kind, self.why, key)
+
+
 def random_player(observation: Any, legal: np.ndarray, generator: np.random.Generator) -> int:
     """Any legal action, all of them equally likely."""
     actions = np.flatnonzero(legal)
@@ -33,18 +54,19 @@ def make_player(opponent: OpponentConfig, game: str) -> Player:
         game: the name in the environment's metadata.
 
     Raises:
-        ValueError, ModuleNotFoundError: there is no built-in heuristic for this game, or the
-            config's cannot be imported.
+        OpponentMisfit: there is no built-in heuristic for this game.
+        ValueError, ModuleNotFoundError: the config's cannot be imported.
     """
     if opponent.kind == "random":
         return random_player
     if opponent.heuristic is not None:
         return import_path(opponent.heuristic, "environment.opponent.heuristic")
     if game not in _HEURISTICS:
-        raise ValueError(
-            f"environment.opponent.kind is heuristic, but there is no built-in one for {game!r} "
-            f"(there is for {', '.join(_HEURISTICS)}); name your own with "
+        raise OpponentMisfit(
+            opponent.kind,
+            f"there is no built-in one for {game!r} (there is for {', '.join(_HEURISTICS)}); take "
+            "another opponent, random or self, or name a player of your own with "
             "environment.opponent.heuristic=module:function, a function (observation, legal "
-            "actions, generator) -> action"
+            "actions, generator) -> action",
         )
     return _HEURISTICS[game]

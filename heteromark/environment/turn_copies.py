@@ -10,7 +10,7 @@ import numpy as np
 from heteromark.environment.copies import Copies, Place, mean
 from heteromark.environment.direct import without_checks
 from heteromark.environment.groups import Group
-from heteromark.environment.opponents import make_player
+from heteromark.environment.opponents import OpponentMisfit, make_player
 from heteromark.environment.seeds import stream_seed
 
 _MAX_ATTEMPTS = 100  # games in a row that may end before the learner's first turn
@@ -216,11 +216,11 @@ class TurnCopies(Copies):
     def _require_discrete(self) -> None:
         for name, group in self._settings.groups.items():
             if not group.is_discrete:
-                raise ValueError(
-                    f"environment.opponent.kind is {self._settings.opponent.kind}, which plays "
-                    f"discrete actions only, but group {name!r} of environment "
-                    f"{self._settings.name!r} acts in {group.action_space}; set "
-                    "environment.opponent.kind to self or past_self"
+                raise OpponentMisfit(
+                    self._settings.opponent.kind,
+                    f"it plays discrete actions only, and group {name!r} of environment "
+                    f"{self._settings.name!r} acts in {group.action_space}; it must be self or "
+                    "past_self",
                 )
 
     def _raise_unannounced(self, i: int, agent: str) -> None:

@@ -13,6 +13,7 @@ from heteromark.environment.aec import PettingZooAECEnv
 from heteromark.environment.batched import BatchedEnv
 from heteromark.environment.contract import check_contract
 from heteromark.environment.copies import make_copy
+from heteromark.environment.opponents import OpponentMisfit
 from heteromark.environment.pettingzoo import PettingZooParallelEnv
 from heteromark.environment.smac import missing_from_smac_api, smac_factory
 from heteromark.environment.task import Task
@@ -167,9 +168,9 @@ def make_batched(
     if isinstance(first_env, AECEnv):
         return PettingZooAECEnv(make_env, num_envs, opponent=environment.opponent, **common)
     if environment.opponent.kind != "self":
-        raise ValueError(
-            f"environment.opponent.kind is {environment.opponent.kind}, but in environment "
-            f"{environment.name!r} all agents act at once; opponents play in turn-based (AEC) "
-            "environments only"
+        raise OpponentMisfit(
+            environment.opponent.kind,
+            f"in environment {environment.name!r} all agents act at once; opponents play in "
+            "turn-based (AEC) environments only, so it must be self",
         )
     return PettingZooParallelEnv(make_env, num_envs, **common)

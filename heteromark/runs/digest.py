@@ -1,9 +1,10 @@
 """A run's identity: the SHA-256 over everything that determines its result.
 
 In it: the resolved config with environment, mode, budget and seed; the source of the training code
-and of the environment; the versions of torch, torchrl and tensordict. Not in it: names and
-descriptions, the machine (`device: auto` stays `auto`), documentation, comments, docstrings, the
-user interface and the workflow. torch is never imported to find its version.
+and of the environment; the versions of torch, torchrl and tensordict. Not in it: keys that cannot
+act in the run, names and descriptions, the machine (`device: auto` stays `auto`), documentation,
+comments, docstrings, the user interface and the workflow. torch is never imported to find its
+version.
 """
 
 from __future__ import annotations

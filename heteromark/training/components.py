@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torchrl.envs import EnvBase
@@ -17,12 +15,12 @@ from heteromark.algorithm.base import ALGORITHMS, Algorithm, Learner
 from heteromark.config.fields import LOSS_OF_ALGORITHM
 from heteromark.config.schema import RunConfig
 from heteromark.modules.collector import Collector, CollectorFactory
-from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory
 from heteromark.modules.policy import PolicyFactory, recurrent_groups, with_memory
 from heteromark.modules.replay_buffer import ReplayBufferFactory
 from heteromark.modules.value_norm import PreciseValueNorm
+from heteromark.training.environments import make_environment, require_evaluation
 from heteromark.training.random_state import seed_everything
 
 # TorchRL announces every storage that it allocates
@@ -69,6 +67,16 @@ class ComponentFactory:
         # several collectors have environments of their own; one copy shows what they are like
         copies = 1 if config.collector_type == "multi_sync" else None
         environment = make_environment(config, copies)
+        try:
+            require_evaluation(config, environment)
+            return self._around(environment, device)
+        except BaseException:
+            environment.close()
+            raise
+
+    def _around(self, environment: EnvBase, device: torch.device) -> Components:
+        """All that works with an environment."""
+        config = self.config
         groups = environment.groups
         policies = PolicyFactory().create(config, groups, environment.state_size)
         for network in (*policies.actors.values(), *policies.critics.values()):
@@ -103,28 +111,6 @@ class ComponentFactory:
             algorithm=ALGORITHMS[config.agent.algorithm](config, learner),
             device=device,
         )
-
-
-def make_environment(
-    config: RunConfig,
-    num_envs: int | None = None,
-    *,
-    remembering: Collection[str] = (),
-    **options: Any,
-) -> EnvBase:
-    """The environment as the run's actors need it, in training and in evaluation.
-
-    Args:
-        config: the run.
-        num_envs: number of copies; by default `environment.num_parallel_envs`.
-        remembering: groups with a recurrent actor, see `with_memory`.
-        options: of `EnvironmentFactory.create`.
-
-    Raises:
-        ModuleNotFoundError, ValueError: see `EnvironmentFactory.create`.
-    """
-    environment = EnvironmentFactory().create(config, num_envs, **options)
-    return with_memory(environment, remembering, config.policy.gru.hidden_size)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -22,7 +22,11 @@ from heteromark.config.schema import RunConfig
 from heteromark.environment.seeds import stream_seed
 from heteromark.modules.policy import PolicyFactory, recurrent_groups
 from heteromark.training.checkpoint import read_policy, shape_misfit
-from heteromark.training.components import make_environment
+from heteromark.training.environments import (
+    make_environment,
+    make_evaluation_environment,
+    opponent_of,
+)
 from heteromark.training.random_state import preserved_random_state, seeded
 
 Actors = Mapping[str, TensorDictModuleBase]
@@ -136,7 +140,10 @@ class Evaluator:
         if self._environment is None:
             with preserved_random_state():
                 self._environment = make_evaluation_environment(
-                    self._config, self._actors, settings, copies
+                    self._config,
+                    settings,
+                    copies,
+                    remembering=recurrent_groups(self._actors),
                 )
         environment = self._environment
         bring_past_selves(environment, self._actors, opponent_pool)
@@ -186,42 +193,6 @@ def evaluate(
         evaluator.close()
 
 
-def opponent_of(config: RunConfig, settings: EvaluationConfig) -> OpponentConfig:
-    """Whom the policy plays in an evaluation: as in training, but for what the settings say."""
-    differing = {"kind": settings.opponent, "seat": settings.seat}
-    return config.environment.opponent.model_copy(
-        update={key: value for key, value in differing.items() if value is not None}
-    )
-
-
-def make_evaluation_environment(
-    config: RunConfig, actors: Actors, settings: EvaluationConfig, num_envs: int, **options: Any
-) -> EnvBase:
-    """An environment for the actors to be evaluated in, against the settings' opponent.
-
-    Args:
-        options: of `EnvironmentFactory.create`.
-
-    Raises:
-        ValueError: the settings name an opponent or a seat, but all agents act at once.
-    """
-    environment = make_environment(
-        config,
-        num_envs,
-        remembering=recurrent_groups(actors),
-        opponent=opponent_of(config, settings),
-        **options,
-    )
-    if not environment.turn_based and (settings.opponent or settings.seat):
-        environment.close()
-        raise ValueError(
-            f"opponents and seats are for turn-based games, but in environment "
-            f"{config.environment.name!r} all agents act at once; leave out --opponent and --seat "
-            "(evaluation.opponent and evaluation.seat)"
-        )
-    return environment
-
-
 def bring_past_selves(
     environment: EnvBase, actors: Actors, state: Mapping[str, Any] | None
 ) -> None:
@@ -238,9 +209,9 @@ def bring_past_selves(
         return
     if state is None:
         raise ValueError(
-            "there are no past selves to play against: the run was trained with another opponent; "
-            "use --opponent random, heuristic or self, or train a run with "
-            "environment.opponent.kind=past_self"
+            "--opponent is past_self, but there are no past selves to play against: the run was "
+            "trained with another opponent; use --opponent random, heuristic or self, or train a "
+            "run with environment.opponent.kind=past_self"
         )
     environment.opponent_pool.load_state_dict(state, actors)
 

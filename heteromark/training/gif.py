@@ -48,11 +48,13 @@ def record_episode(policy: LoadedPolicy, settings: EvaluationConfig, seed: int) 
     """
     from PIL import Image
 
-    from heteromark.training.evaluate import bring_past_selves, make_evaluation_environment, play
+    from heteromark.modules.policy import recurrent_groups
+    from heteromark.training.environments import make_evaluation_environment
+    from heteromark.training.evaluate import bring_past_selves, play
 
     _draw_without_display()
     environment = make_evaluation_environment(
-        policy.config, policy.actors, settings, 1, render=True
+        policy.config, settings, 1, remembering=recurrent_groups(policy.actors), render=True
     )
     pictures = []
 

@@ -28,6 +28,29 @@ def test_a_loss_of_another_algorithm_is_refused():
         ComponentFactory(make_config(loss_type="ippo")).create()
 
 
+RELAY = {"algorithm": "IPPO", "environment__task": "toy_environments:ToyRelay"}
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "environment", "message"),
+    [
+        ({"opponent": "random"}, {}, "evaluation.opponent is random, but .* at once.*=null"),
+        ({"seat": "first"}, {}, "evaluation.seat is first, but .* at once.* evaluation.seat=null"),
+        (
+            {"opponent": "heuristic"},
+            RELAY,
+            "evaluation.opponent is heuristic, but there is no built-in one for 'relay' .*random",
+        ),
+    ],
+)
+def test_an_evaluation_that_does_not_fit_is_refused_before_the_training(
+    evaluation, environment, message
+):
+    config = make_config(evaluation=evaluation, **environment)
+    with pytest.raises(ValueError, match=message):
+        ComponentFactory(config).create()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_missed():
     assert resolve_device("auto").type == "cpu"

@@ -14,7 +14,8 @@ from heteromark.config.components import EvaluationConfig, OpponentConfig
 from heteromark.config.errors import faults_of
 from heteromark.config.schema import RunConfig
 from heteromark.environment.opponent_pool import OpponentPool
-from heteromark.training.components import ComponentFactory, make_environment
+from heteromark.training.components import ComponentFactory
+from heteromark.training.environments import make_environment
 from heteromark.training.evaluate import Episode, Evaluator, as_report, evaluate, load_policy
 from heteromark.training.loop import train
 
@@ -201,9 +202,18 @@ def test_recurrent_actors_remember_within_an_episode_only():
 
 
 def test_opponents_are_for_turns():
-    config = make_config(evaluation__seat="first")
-    with pytest.raises(ValueError, match="in environment 'test' all agents act at once"):
-        evaluate(config, untrained_actors(config), seed=0)
+    config = make_config()
+    settings = EvaluationConfig(seat="first")
+    message = "--seat is first, but in environment 'test' all agents act at once; .*: leave out --s"
+    with pytest.raises(ValueError, match=message):
+        evaluate(config, untrained_actors(config), seed=0, settings=settings)
+
+
+def test_a_seat_is_for_opponents():
+    config = game()
+    settings = EvaluationConfig(seat="first")
+    with pytest.raises(ValueError, match="--seat is first, but the policy plays all seats; add --"):
+        evaluate(config, untrained_actors(config), seed=0, settings=settings)
 
 
 def test_a_run_without_past_selves_cannot_be_evaluated_against_them():

@@ -91,8 +91,9 @@ def test_episodes_can_be_sampled_and_cut_off(trained):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"opponent": "random"}, "all agents act at once; opponents play in turn-based"),
-        ({"seat": "first"}, "all agents act at once; leave out --opponent"),
+        ({"opponent": "random"}, "--opponent is random, but in environment .* must be self"),
+        ({"seat": "first"}, "--seat is first, but in environment .*: leave out --seat"),
+        ({"opponent": "past_self"}, "--opponent is past_self, but in environment "),
     ],
 )
 def test_options_that_do_not_fit_the_environment(trained, options, message):

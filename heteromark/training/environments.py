@@ -1,0 +1,123 @@
+"""The environments of a run: the one that it trains in, and those that it is evaluated in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from torchrl.envs import EnvBase
+
+from heteromark.config.components import EvaluationConfig, OpponentConfig
+from heteromark.config.schema import RunConfig
+from heteromark.environment.opponents import OpponentMisfit
+from heteromark.modules.environment import EnvironmentFactory
+from heteromark.modules.policy import with_memory
+from heteromark.training.random_state import preserved_random_state
+
+
+def make_environment(
+    config: RunConfig,
+    num_envs: int | None = None,
+    *,
+    remembering: Collection[str] = (),
+    **options: Any,
+) -> EnvBase:
+    """The environment as the run's actors need it, in training and in evaluation.
+
+    Args:
+        config: the run.
+        num_envs: number of copies; by default `environment.num_parallel_envs`.
+        remembering: groups with a recurrent actor, see `with_memory`.
+        options: of `EnvironmentFactory.create`.
+
+    Raises:
+        ModuleNotFoundError, ValueError: see `EnvironmentFactory.create`.
+    """
+    environment = EnvironmentFactory().create(config, num_envs, **options)
+    return with_memory(environment, remembering, config.policy.gru.hidden_size)
+
+
+def opponent_of(config: RunConfig, settings: EvaluationConfig) -> OpponentConfig:
+    """Whom the policy plays in an evaluation: as in training, but for what the settings say."""
+    differing = {"kind": settings.opponent, "seat": settings.seat}
+    return config.environment.opponent.model_copy(
+        update={key: value for key, value in differing.items() if value is not None}
+    )
+
+
+def make_evaluation_environment(
+    config: RunConfig,
+    settings: EvaluationConfig,
+    num_envs: int,
+    *,
+    remembering: Collection[str] = (),
+    **options: Any,
+) -> EnvBase:
+    """An environment for actors to be evaluated in, against the settings' opponent.
+
+    Args:
+        remembering: groups with a recurrent actor, see `with_memory`.
+        options: of `EnvironmentFactory.create`.
+
+    Raises:
+        ValueError: the settings name an opponent who cannot play in this environment, or a seat
+            where nobody has one.
+    """
+    try:
+        environment = make_environment(
+            config,
+            num_envs,
+            remembering=remembering,
+            opponent=opponent_of(config, settings),
+            **options,
+        )
+    except OpponentMisfit as misfit:
+        if settings.opponent is None:
+            raise
+        raise misfit.under(_key(config, settings, "opponent")) from None
+    try:
+        _require_turns(config, settings, environment)
+        key = _key(config, settings, "seat")
+        if key == "--seat" and opponent_of(config, settings).kind == "self":
+            raise ValueError(
+                f"--seat is {settings.seat}, but the policy plays all seats; add --opponent random "
+                "or --opponent heuristic, or leave out --seat"
+            )
+    except ValueError:
+        environment.close()
+        raise
+    return environment
+
+
+def require_evaluation(config: RunConfig, environment: EnvBase) -> None:
+    """Find out before the training whether its environment can be evaluated in as the config says.
+
+    Args:
+        environment: the one to train in.
+
+    Raises:
+        ValueError, ModuleNotFoundError: see `make_evaluation_environment`.
+    """
+    settings = config.evaluation
+    _require_turns(config, settings, environment)
+    if environment.turn_based and opponent_of(config, settings) != config.environment.opponent:
+        with preserved_random_state():
+            make_evaluation_environment(config, settings, 1).close()
+
+
+def _require_turns(config: RunConfig, settings: EvaluationConfig, environment: EnvBase) -> None:
+    """Raise ValueError for an opponent or a seat where all agents act at once."""
+    for field, value in (("opponent", settings.opponent), ("seat", settings.seat)):
+        if value is not None and not environment.turn_based:
+            key = _key(config, settings, field)
+            remedy = f"leave out {key}" if key.startswith("--") else f"set {key}=null"
+            raise ValueError(
+                f"{key} is {value}, but in environment {config.environment.name!r} all agents act "
+                f"at once; opponents and seats are for turn-based (AEC) environments only: {remedy}"
+            )
+
+
+def _key(config: RunConfig, settings: EvaluationConfig, field: str) -> str:
+    """What set a field of the settings: the run's config, or an option of `heteromark evaluate`."""
+    as_trained = getattr(settings, field) == getattr(config.evaluation, field)
+    return f"evaluation.{field}" if as_trained else f"--{field}"
