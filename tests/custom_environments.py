@@ -120,6 +120,15 @@ class Stateless(Foraging):
     state_size = None
 
 
+class Selfish(Foraging):
+    """One carrier is rewarded more than the others."""
+
+    def _step(self, tensordict) -> TensorDict:
+        shown = super()._step(tensordict)
+        shown["carrier", "reward"][:, 1] += 1
+        return shown
+
+
 def parallel() -> ToyBattle:
     return ToyBattle()
 

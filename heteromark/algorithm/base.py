@@ -22,6 +22,7 @@ from heteromark.algorithm.statistics import policy_change
 from heteromark.algorithm.value import OwnValue, TeamValue, ValueFunction
 from heteromark.config.schema import RunConfig
 from heteromark.environment.groups import Group
+from heteromark.environment.rewards import reward_that_is_not_finite, rewards_that_differ
 from heteromark.modules.loss import Losses, loss_of_group
 from heteromark.modules.optimizer import learning_rate_share
 from heteromark.modules.policy import TEAM, Policies, is_recurrent
@@ -110,11 +111,12 @@ class Algorithm(ABC):
 
         Raises:
             Diverged: a reward, loss, gradient, factor or weight is not finite.
+            ValueError: agents that share a critic were given different rewards.
         """
         self.iteration = iteration
         learning_rate = self._set_learning_rate()
-        for name, group in self.learner.groups.items():
-            self.require_finite(batch["next", name, "reward"], "reward", name)
+        self._require_rewards(batch["next"])
+        for group in self.learner.groups.values():
             blank_absent(batch, group, turn_based=self.learner.turn_based)
         explained = self._estimate_advantages(batch)
         metrics = self.update_actors(batch)
@@ -155,6 +157,14 @@ class Algorithm(ABC):
         """Raise Diverged unless all values are finite."""
         if not values.isfinite().all():
             raise Diverged(f"{quantity} of {owner} is not finite in iteration {self.iteration + 1}")
+
+    def _require_rewards(self, after: TensorDict) -> None:
+        groups = self.learner.groups
+        if fault := reward_that_is_not_finite(after, groups):
+            raise Diverged(f"{fault} in iteration {self.iteration + 1}")
+        if fault := rewards_that_differ(after, groups, self.config.critic):
+            name = self.config.environment.name
+            raise ValueError(f"environment {name!r}, iteration {self.iteration + 1}: {fault}")
 
     def _set_learning_rate(self) -> float:
         """Set every optimizer's learning rate for this iteration; returns the common one."""

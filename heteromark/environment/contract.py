@@ -28,8 +28,8 @@ returns; the simplest is to use those. For each group of n agents, with shapes a
     (group, "action")           int64 [N, n] counted from 0, or float32 [N, n, action_size]
     (group, "action_mask")      bool [N, n, action_size], only if `Group.masked`: what is legal;
                                 all True where not active
-    ("next", group, "reward")   float32 [N, n, 1], what the agent is trained on; with a team's
-                                reward the same for all
+    ("next", group, "reward")   float32 [N, n, 1], what the agent is trained on; the same for all
+                                agents where they share a critic (policy.critic team or group)
 
 and at the root:
 
@@ -57,16 +57,18 @@ from torchrl.data import Categorical, Composite
 from torchrl.envs import EnvBase
 
 from heteromark.environment.groups import Group
+from heteromark.environment.rewards import reward_that_is_not_finite, rewards_that_differ
 from heteromark.environment.specs import EnvironmentSpecs, make_specs
 
 
-def check_contract(env: EnvBase, num_envs: int, name: str) -> None:
+def check_contract(env: EnvBase, num_envs: int, name: str, critic: str = "own") -> None:
     """Look at attributes and specs, then play two steps to see that they tell the truth.
 
     Args:
         env: the environment; it is reset.
         num_envs: number of copies N that it must have.
         name: its name in the error message.
+        critic: `RunConfig.critic`; a centralised one needs a reward that all agents share.
 
     Raises:
         ValueError: lists all that is missing, of a wrong shape or type, or means something else.
@@ -74,7 +76,9 @@ def check_contract(env: EnvBase, num_envs: int, name: str) -> None:
     problems = list(_attribute_problems(env, num_envs))
     if not problems:
         expected = make_specs(env.groups, num_envs, env.state_size)
-        problems = list(_spec_problems(env, expected)) or list(_play_problems(env, expected))
+        problems = list(_spec_problems(env, expected)) or list(
+            _play_problems(env, expected, critic)
+        )
     if problems:
         listed = "".join(f"\n- {problem}" for problem in problems)
         raise ValueError(
@@ -134,7 +138,7 @@ def _shape_and_type(of: Any) -> str:
     return f"{str(of.dtype).removeprefix('torch.')} {list(of.shape)}"
 
 
-def _play_problems(env: EnvBase, expected: EnvironmentSpecs) -> Iterator[str]:
+def _play_problems(env: EnvBase, expected: EnvironmentSpecs, critic: str) -> Iterator[str]:
     env.reseed(0, "contract")
     first = env.reset()
     env.reseed(0, "contract")
@@ -160,7 +164,7 @@ def _play_problems(env: EnvBase, expected: EnvironmentSpecs) -> Iterator[str]:
         *_differences("step()", expected.reward, after),
         *_differences("step()", expected.done, after),
     ]
-    yield from shown or _meaning_problems(after, env.groups)
+    yield from shown or _meaning_problems(after, env.groups, critic)
     if shown or _missing_actions(now, env.groups):
         return
     # copy 0 alone starts anew, though its episode goes on
@@ -176,7 +180,9 @@ def _play_problems(env: EnvBase, expected: EnvironmentSpecs) -> Iterator[str]:
         )
 
 
-def _meaning_problems(after: TensorDictBase, groups: Mapping[str, Group]) -> Iterator[str]:
+def _meaning_problems(
+    after: TensorDictBase, groups: Mapping[str, Group], critic: str
+) -> Iterator[str]:
     """What a first step says in the right shape, but cannot mean."""
     if (after["step_count"] != 1).any():
         yield f"'step_count' is {after['step_count'].flatten().tolist()} after the first step"
@@ -187,6 +193,12 @@ def _meaning_problems(after: TensorDictBase, groups: Mapping[str, Group]) -> Ite
     for name in groups:
         if after[name, "observation"][~after[name, "active"]].any():
             yield f"{(name, 'observation')!r} must be zeros where the agent is not active"
+    for problem in (
+        reward_that_is_not_finite(after, groups),
+        rewards_that_differ(after, groups, critic),
+    ):
+        if problem:
+            yield problem
 
 
 def _missing_actions(shown: TensorDictBase, groups: Mapping[str, Group]) -> list[str]:

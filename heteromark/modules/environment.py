@@ -84,7 +84,7 @@ def _custom(config: RunConfig, num_envs: int, render: bool) -> EnvBase:
     makes_all = "num_envs" in task.parameters
     made = task(num_envs=num_envs) if makes_all else task()
     if isinstance(made, EnvBase):
-        check_contract(made, num_envs, environment.name)
+        check_contract(made, num_envs, environment.name, config.critic)
         _check_options(made, config, render)
         # whoever else plays in it is its own affair
         made.opponent_pool = None
@@ -115,26 +115,48 @@ def _check_options(env: EnvBase, config: RunConfig, render: bool) -> None:
         ValueError: the config asks for something else.
     """
     environment = config.environment
+    itself = (
+        f"environment {environment.name!r} is a {type(env).__name__} that makes all copies itself"
+    )
+    if environment.opponent.kind != "self":
+        raise OpponentMisfit(
+            environment.opponent.kind,
+            f"{itself}, and whoever else plays in it is its own affair; it must be self",
+        )
     shared = [name for name, group in env.groups.items() if len(group.agents) > 1]
+    told_smac = sorted(environment.smac.model_dump(exclude_defaults=True))
     for refused, message in (
-        (environment.groups is not None, "environment.groups is set, but it groups its agents"),
-        (environment.num_workers > 0, "environment.num_workers is set, but it steps its copies"),
+        (
+            environment.groups is not None,
+            "environment.groups is set, but it groups its agents; set environment.groups=null",
+        ),
+        (
+            shared and environment.group_by == "agent",
+            "environment.group_by is agent, but it puts several agents into the groups "
+            f"{', '.join(shared)}; set environment.group_by=prefix",
+        ),
+        (
+            bool(told_smac),
+            f"environment.smac sets {', '.join(told_smac)}, but it has no SMAC API; leave that out",
+        ),
+        (
+            environment.num_workers > 0,
+            f"environment.num_workers is {environment.num_workers}, but it steps its copies; set "
+            "environment.num_workers=0",
+        ),
         (
             shared and not config.policy.share_policy_params,
             "policy.share_policy_params is false, but it puts several agents into the groups "
-            f"{', '.join(shared)}",
+            f"{', '.join(shared)}; set policy.share_policy_params=true",
         ),
         (
             environment.state and env.state_size is None,
-            "environment.state is true, but it has no state",
+            "environment.state is true, but it has no state; set environment.state=false",
         ),
         (render and not callable(getattr(env, "render", None)), "it cannot draw: no render()"),
     ):
         if refused:
-            raise ValueError(
-                f"environment {environment.name!r} is a {type(env).__name__} that makes all copies "
-                f"itself: {message}"
-            )
+            raise ValueError(f"{itself}: {message}")
 
 
 def make_batched(

@@ -123,9 +123,23 @@ def test_an_agents_own_return_ends_with_its_death():
 def test_an_infinite_reward_diverges(algorithm):
     components, batch = collected(algorithm)
     for group in components.learner.groups:
-        batch["next", group, "reward"][0, 3] = math.inf
-    with pytest.raises(Diverged, match="reward of archer is not finite in iteration 5"):
+        batch["next", group, "reward"][1, 3] = math.inf
+    message = (
+        "reward inf of agent 'archer_0' of group 'archer', agent .* in copy 1 is not finite in"
+    )
+    with pytest.raises(Diverged, match=f"{message} iteration 5"):
         components.algorithm.update(batch, 4)
+
+
+def test_agents_that_share_a_critic_share_their_reward():
+    components, batch = collected("HAPPO")
+    batch["next", "archer", "reward"][0, 3, 1] = 7.0
+    message = "iteration 5: rewards differ in copy 0: .* 7.0 for agent 'archer_1' of group 'archer'"
+    with pytest.raises(ValueError, match=f"environment 'test', {message}"):
+        components.algorithm.update(batch, 4)
+    components, batch = collected("IPPO", environment__reward="individual")
+    batch["next", "archer", "reward"][0, 3, 1] = 7.0
+    components.algorithm.update(batch, 4)
 
 
 def test_a_weight_that_is_not_a_number_diverges():

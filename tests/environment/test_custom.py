@@ -54,7 +54,9 @@ def test_what_is_nothing_of_that_is_refused(factory, error, message):
     ("overrides", "render", "message"),
     [
         ({"environment__groups": {"all": ["scout"]}}, False, "environment.groups is set"),
-        ({"environment__num_workers": 1}, False, "environment.num_workers is set"),
+        ({"environment__group_by": "agent"}, False, "environment.group_by is agent"),
+        ({"environment__smac": {"episode_limit": 9}}, False, "smac sets episode_limit"),
+        ({"environment__num_workers": 1}, False, "environment.num_workers is 1"),
         ({"policy__share_policy_params": False}, False, "several agents into the groups carrier"),
         ({"environment__state": True, "environment__task": f"{MINE}:Stateless"}, False, "no state"),
         ({}, True, r"it cannot draw: no render\(\)"),
@@ -66,6 +68,32 @@ def test_what_an_envbase_cannot_be_told_is_refused(overrides, render, message):
     )
     with pytest.raises(ValueError, match=f"'test' is a .* makes all copies itself: .*{message}"):
         EnvironmentFactory().create(config, render=render)
+
+
+def test_opponents_are_the_affair_of_an_envbase():
+    factory = EnvironmentFactory()
+    config = make_config(
+        env_type="custom",
+        environment__task=f"{MINE}:Foraging",
+        environment__opponent={"kind": "random"},
+    )
+    with pytest.raises(ValueError, match=r"opponent\.kind is random, but .* must be self"):
+        factory.create(config)
+
+
+def test_agents_that_share_a_critic_share_their_reward():
+    def config(algorithm):
+        return make_config(
+            algorithm=algorithm, env_type="custom", environment__task=f"{MINE}:Selfish"
+        )
+
+    with pytest.raises(ValueError, match=r"does not keep the contract") as caught:
+        EnvironmentFactory().create(config("MAPPO"))
+    assert (
+        "- rewards differ in copy 0: 0.0 for agent 'scout' of group 'scout', 1.0 for agent 'right' "
+        "of group 'carrier'; with policy.critic team all agents share one return"
+    ) in str(caught.value)
+    EnvironmentFactory().create(config("IPPO"))
 
 
 def refused(change):
@@ -164,6 +192,11 @@ def set_to(key, value):
             "('scout', 'observation') must be zeros where the agent is not active",
         ),
         (changed("_step", set_to("won", 1)), "'won' must be -1 until the episode ends"),
+        (
+            changed("_step", set_to(("carrier", "reward"), float("nan"))),
+            "reward nan of agent 'left' of group 'carrier', agent 'right' of group 'carrier' in copy 0 "
+            "is not finite",
+        ),
         (unseeded, "differs after the same reseed(0, 'contract')"),
         (forget_mask, "after one step, a reset of copy 0 alone through '_reset'"),
     ],

@@ -303,7 +303,7 @@ def test_rows_that_a_checkpoint_counts_on_must_be_there(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "reason", "iterations"),
     [
-        ({**TOY, "environment__kwargs": {"inf_reward_at": 80}}, "reward of archer", 2),
+        ({**TOY, "environment__kwargs": {"inf_reward_at": 80}}, "reward inf of agent .archer", 2),
         (
             {  # every step multiplies the weights by -999
                 "optimizer_type": "sgd",
