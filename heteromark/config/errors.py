@@ -87,6 +87,7 @@ def _fault(item: dict[str, Any], schema: dict[str, Any], file: str) -> Fault:
         known = list(_dotted_keys(schema, schema))
         written = ".".join(location)
         siblings = sorted(_properties(schema, node))
+        known += [f"{key}.{name}" for name in siblings if f"{key}.{name}" not in known]
         if written in known and "." in location[-1]:
             section, _, last = written.rpartition(".")
             message = f"must be written nested: {section}: {{{last}: …}}"
@@ -98,6 +99,7 @@ def _fault(item: dict[str, Any], schema: dict[str, Any], file: str) -> Fault:
     if item["type"] == "missing":
         return Fault(file, "is required but missing", key)
     message = item["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    message = message.partition(" or instance of ")[0]
     allowed = _allowed(schema, node)
     if allowed and "one of" not in allowed:
         message += f" (allowed: {allowed})"
@@ -118,6 +120,13 @@ def _properties(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _free_key(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any] | None:
+    """What stands under keys that the user names, such as groups; None: there are none here."""
+    node = _resolve(schema, node)
+    values = [branch.get("additionalProperties") for branch in (node, *node.get("anyOf", []))]
+    return next((value for value in values if isinstance(value, dict)), None)
+
+
 def _descend(schema: dict[str, Any], location: list[str]) -> tuple[dict[str, Any], str]:
     """The deepest schema node that the location names, and the key up to there."""
     node, key = schema, []
@@ -125,10 +134,10 @@ def _descend(schema: dict[str, Any], location: list[str]) -> tuple[dict[str, Any
         if part.isdigit():
             key.append(part)
             continue
-        properties = _properties(schema, node)
-        if part not in properties:
+        child = _properties(schema, node).get(part) or _free_key(schema, node)
+        if child is None:
             break
-        node = properties[part]
+        node = child
         key.append(part)
     return node, ".".join(key) or ".".join(location)
 

@@ -386,6 +386,39 @@ def test_faults_name_place_key_value_and_remedy_all_at_once(arguments, expected)
     assert message.startswith(f"{count} fault{'s' if count > 1 else ''} in the configuration")
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (
+            "policy.groups.listener.hidden_sizes=[64,0]",
+            "policy.groups.listener.hidden_sizes.1 = 0: must be greater than 0 (allowed: list of "
+            "integer > 0",
+        ),
+        (
+            "policy.groups.listener.activation=swish",
+            "policy.groups.listener.activation = 'swish': must be 'tanh', 'relu' or 'elu'",
+        ),
+        (
+            "policy.groups={listener:{hiden_sizes:[8]}}",
+            "policy.groups.listener.hiden_sizes = [8]: unknown key. Did you mean "
+            "policy.groups.listener.hidden_sizes?",
+        ),
+        ("policy.groups={listener:3}", "policy.groups.listener = 3: must be a valid dictionary"),
+        ("loss.groups.speaker.clip_epsilon=2", "loss.groups.speaker.clip_epsilon = 2: must be les"),
+        (
+            "optimizer.groups.speaker.learning_rate=true",
+            "optimizer.groups.speaker.learning_rate = True: must be a number, not true or false",
+        ),
+        (
+            "environment.groups={all:speaker_0}",
+            "environment.groups.all = 'speaker_0': must be a valid list (allowed: list of string",
+        ),
+    ],
+)
+def test_a_fault_within_a_group_names_group_and_key(override, expected):
+    assert expected in faults_of(override)
+
+
 def test_a_file_may_hold_what_does_not_act():
     assert job("optimizer=sgd", "optimizer_type=adam").optimizer.momentum == 0.9
 
