@@ -16,6 +16,7 @@ from torchrl.modules import MaskedCategorical, ProbabilisticActor, TanhNormal
 from torchrl.modules.distributions import NormalParamExtractor
 
 from heteromark.config.components import PolicyOverride
+from heteromark.config.errors import ConfigError, Fault, nearest
 from heteromark.config.schema import RunConfig
 from heteromark.environment.groups import Group
 from heteromark.modules.networks import JointObservation, RecurrentNetwork, make_mlp
@@ -125,8 +126,8 @@ class PolicyFactory:
             state_size: numbers in the environment's global state; None: it gives none.
 
         Raises:
-            ValueError: an override names a group that the environment does not have, or the critic
-                is to see a state that the environment does not give.
+            ConfigError: an override names a group that the environment does not have.
+            ValueError: the critic is to see a state that the environment does not give.
         """
         require_groups(config, groups)
         actors = {name: _actor(config, group) for name, group in groups.items()}
@@ -151,15 +152,25 @@ def require_groups(config: RunConfig, groups: Mapping[str, Group]) -> None:
     """Refuse overrides for groups that do not exist.
 
     Raises:
-        ValueError: it names the section, the unknown groups, and those that there are.
+        ConfigError: it names every such group with its section and value, and those that there are.
     """
-    known = {group.family for group in groups.values()} | set(groups)
-    for section in ("policy", "loss", "optimizer"):
-        if unknown := sorted(set(getattr(config, section).groups) - known):
-            raise ValueError(
-                f"{section}.groups names {', '.join(unknown)}, which environment "
-                f"{config.environment.name!r} does not have; its groups are {', '.join(groups)}"
-            )
+    known = [*dict.fromkeys(group.family for group in groups.values())]
+    known += [name for name in groups if name not in known]
+    faults = [
+        Fault(
+            "config",
+            f"environment {config.environment.name!r} has no such group."
+            f"{nearest(name, known)} Its groups are {', '.join(known)}; name one of them, or leave "
+            f"{name} out",
+            f"{section}.groups.{name}",
+            override.model_dump(exclude_none=True),
+        )
+        for section in ("policy", "loss", "optimizer")
+        for name, override in getattr(config, section).groups.items()
+        if name not in known
+    ]
+    if faults:
+        raise ConfigError(faults)
 
 
 def with_memory(environment: EnvBase, remembering: Collection[str], memory_size: int) -> EnvBase:

@@ -34,6 +34,7 @@ NOT_TRAINING_CODE = (
     "training/dry_run.py",
     "training/evaluate_run.py",
     "training/factory_train.py",
+    "training/fit.py",
     "training/gif.py",
     "training/hydra_job.py",
     "training/launch.py",

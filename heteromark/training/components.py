@@ -12,6 +12,7 @@ from torchrl.envs import EnvBase
 # imported for their registrations
 from heteromark.algorithm import happo, ppo  # noqa: F401
 from heteromark.algorithm.base import ALGORITHMS, Algorithm, Learner
+from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.fields import LOSS_OF_ALGORITHM
 from heteromark.config.schema import RunConfig
 from heteromark.modules.collector import Collector, CollectorFactory
@@ -61,7 +62,7 @@ class ComponentFactory:
                 f"loss_type is {config.loss_type!r}, but {config.agent.algorithm} is trained with "
                 f"{expected!r}"
             )
-        device = resolve_device(config.device)
+        device = require_device(config)
         seed_everything(config.seed)
         torch.set_num_threads(config.training.num_threads)
         # several collectors have environments of their own; one copy shows what they are like
@@ -111,6 +112,19 @@ class ComponentFactory:
             algorithm=ALGORITHMS[config.agent.algorithm](config, learner),
             device=device,
         )
+
+
+def require_device(config: RunConfig) -> torch.device:
+    """The device of a run.
+
+    Raises:
+        ConfigError: it is "cuda", and torch sees no GPU.
+    """
+    try:
+        return resolve_device(config.device)
+    except ValueError as error:
+        fault = Fault("config", str(error), "device")
+        raise ConfigError([fault]) from error
 
 
 def resolve_device(name: str) -> torch.device:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from heteromark.config.errors import ConfigError
 from heteromark.config.schema import RunConfig
 from heteromark.runs.digest import run_digest
 from heteromark.runs.record import RunRecord
@@ -15,7 +16,8 @@ def plan_lines(config: RunConfig) -> Iterator[str]:
     """Build what the run would build, but for worker processes, and describe it.
 
     Raises:
-        RunFailed: the run would fail at its start.
+        ConfigError: the config does not fit the machine or the groups of its environment.
+        RunFailed: the run would fail at its start for another reason.
     """
     digest = run_digest(config)
     yield f"run {digest}: {_in_store(RunStore(), digest)}"
@@ -38,6 +40,8 @@ def _component_lines(config: RunConfig) -> Iterator[str]:
     config = config.model_copy(update={"environment": environment})
     try:
         components = ComponentFactory(config).create()
+    except ConfigError:
+        raise
     except Exception as error:  # a user's environment may raise anything
         raise RunFailed(f"the run would fail: {type(error).__name__}: {error}") from error
     try:

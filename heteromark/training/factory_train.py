@@ -108,7 +108,7 @@ def _plan_many(jobs: Sequence[PlannedJob]) -> int:
         try:
             for line in plan_lines(job.config):
                 print(f"  {line}")
-        except RunFailed as error:
+        except (ConfigError, RunFailed) as error:
             print(f"  {error}")
             failed = True
     return 1 if failed else 0

@@ -80,7 +80,8 @@ def train_run(
         The run's record, and whether it came from the store.
 
     Raises:
-        ConfigError: a logging back end is not installed.
+        ConfigError: a logging back end is not installed, or the config does not fit the machine or
+            the groups of its environment.
         StoreError: the store cannot be written.
         Terminated: the last checkpoint stands; the same call resumes.
         RunFailed: the run failed; its record says so.
@@ -144,6 +145,8 @@ def _train_in(
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
             close(Status.FAILED, reason)
+            if isinstance(error, ConfigError):
+                raise
             if _is_store_trouble(error, folder):
                 raise
             raise RunFailed(

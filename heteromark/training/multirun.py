@@ -21,9 +21,11 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.hydra_loader import COMMAND_LINE, Loader, typed_overrides
 from heteromark.config.job import unfelt_overrides
+from heteromark.config.origin import origin_of
 from heteromark.config.schema import RunConfig
 from heteromark.runs.files import write_text_atomic
 from heteromark.training.console import figure
+from heteromark.training.fit import FitJudge
 from heteromark.training.hydra_job import JobResult, judged_job, own_folder, train_job
 
 log = logging.getLogger("heteromark")
@@ -62,10 +64,13 @@ def plan_jobs(master: DictConfig, loader: Loader) -> list[PlannedJob]:
     planned: list[PlannedJob] = []
     faulty: dict[str, tuple[Fault, list[int]]] = {}
     unfelt: list[dict[str, Fault]] = []
+    judge = FitJudge()
     for number, overrides in enumerate(expanded):
         try:
             tree = loader.load_sweep_config(master, list(overrides))
             job = judged_job(tree, loader)
+            if faults := judge.faults(job.run_config):
+                raise ConfigError(_located(fault, tree, loader) for fault in faults)
         except ConfigError as error:
             for fault in error.faults:
                 faulty.setdefault(str(fault), (fault, []))[1].append(number)
@@ -133,6 +138,10 @@ def _expand(master: DictConfig, loader: Loader) -> list[tuple[str, ...]]:
     parsed = loader.parse([*params, *typed_overrides(master)])
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return [tuple(job) for job in jobs]
+
+
+def _located(fault: Fault, tree: DictConfig, loader: Loader) -> Fault:
+    return replace(fault, file=origin_of(tree, fault.key, loader)) if fault.key else fault
 
 
 def _of_jobs(fault: Fault, numbers: Sequence[int], jobs: Sequence[tuple[str, ...]]) -> Fault:

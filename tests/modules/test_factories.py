@@ -8,6 +8,7 @@ from engine_config import make_config
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 
+from heteromark.config.errors import ConfigError
 from heteromark.environment.task import import_path
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.loss import LossFactory
@@ -114,13 +115,24 @@ def test_losses_take_the_settings_of_their_group():
     assert entropies == pytest.approx({"speaker": 0.01, "listener": 0.5})
 
 
-@pytest.mark.parametrize("section", ["policy", "loss", "optimizer"])
-def test_an_override_of_an_unknown_group_is_refused(section):
-    config = make_config(**{f"{section}__groups": {"talker": {}}})
+def test_all_overrides_of_unknown_groups_are_refused_at_once():
+    config = make_config(
+        policy__groups={"listner": {"hidden_sizes": [9]}, "speaker": {}},
+        loss__groups={"medic": {"clip_epsilon": 0.1}},
+        optimizer__groups={"medic": {"learning_rate": 0.2}},
+    )
     groups = EnvironmentFactory().create(config).groups
-    message = rf"{section}\.groups names talker, .* its groups are speaker, listener"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError) as caught:
         PolicyFactory().create(config, groups)
+    there = "Its groups are speaker, listener; name one of them, or leave"
+    assert [str(fault) for fault in caught.value.faults] == [
+        "ValueError: config: policy.groups.listner = {'hidden_sizes': [9]}: environment 'test' has "
+        f"no such group. Did you mean listener? {there} listner out",
+        "ValueError: config: loss.groups.medic = {'clip_epsilon': 0.1}: environment 'test' has no "
+        f"such group. {there} medic out",
+        "ValueError: config: optimizer.groups.medic = {'learning_rate': 0.2}: environment 'test' "
+        f"has no such group. {there} medic out",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["tensor", "memmap"])

@@ -23,7 +23,7 @@ from heteromark.config.hydra_loader import open_hydra
 from heteromark.runs.record import RunRecord, Status
 from heteromark.runs.store import RunStore
 from heteromark.training.factory_train import main
-from heteromark.training.launch import RunFailed, train_run
+from heteromark.training.launch import train_run
 from heteromark.training.multirun import PlannedJob, plan_jobs
 from heteromark.training.request import TrainRequest, resolve_request
 
@@ -144,8 +144,13 @@ def test_a_documented_command_trains_what_it_says(command, capsys):
     ],
 )
 def test_cuda_without_a_gpu_says_so(arguments):
-    with pytest.raises(RunFailed, match="device is cuda, but torch sees no CUDA GPU"):
+    with pytest.raises(ConfigError, match="device is cuda, but torch sees no CUDA GPU"):
         run(f"{ENTRY} {arguments}")
+
+
+def test_an_override_of_an_unknown_group_is_a_fault_of_the_config():
+    with pytest.raises(ConfigError, match=r"policy\.groups\.medic = .* Its groups are speaker, l"):
+        run(f"{ENTRY} {SMALL} policy.groups.medic.activation=relu")
 
 
 @pytest.mark.slow
@@ -423,6 +428,25 @@ def test_a_module_that_is_not_there_is_a_fault_of_its_job():
     message = str(caught.value)
     assert "command line: environment.task = 'mpe3.spread:parallel_env': there is no mod" in message
     assert "[job #1 of 2]" in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_what_does_not_fit_machine_or_environment_is_a_fault_of_its_job(own_store):
+    with pytest.raises(ConfigError) as caught:
+        planned(
+            "device=cpu,cuda",
+            "loss.groups={listener:{entropy_coef:0.02}},{listner:{entropy_coef:0.02}}",
+            "evaluation.opponent=null,random",
+        )
+    message = str(caught.value)
+    assert message.startswith("3 faults")
+    assert "command line: device: device is cuda, but torch sees no CUDA GPU" in message
+    assert "[job #4, #5, #6, #7 of 8]" in message
+    assert "command line: loss.groups.listner = {'entropy_coef': 0.02}: environment" in message
+    assert "Did you mean listener?" in message
+    assert "[job #2, #3, #6, #7 of 8]" in message
+    assert "evaluation.opponent is random, but in environment 'speaker_listener' all" in message
+    assert not list(own_store.glob("runs/*"))
 
 
 def test_what_one_job_does_not_feel_may_be_meant_for_another():
