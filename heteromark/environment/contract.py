@@ -151,6 +151,9 @@ def _play_problems(env: EnvBase, expected: EnvironmentSpecs, critic: str) -> Ite
     if shown:
         yield from shown
         return
+    if infinite := list(_not_finite("reset()", first, env.groups)):
+        yield from infinite
+        return
     for key in expected.observation.keys(True, True):
         if not torch.equal(first[key], again[key]):
             yield (
@@ -180,6 +183,17 @@ def _play_problems(env: EnvBase, expected: EnvironmentSpecs, critic: str) -> Ite
         )
 
 
+def _not_finite(where: str, shown: TensorDictBase, groups: Mapping[str, Group]) -> Iterator[str]:
+    """Agents that observe NaN or infinity."""
+    for name, group in groups.items():
+        observed = shown[name, "observation"]
+        for copy, row in (~observed.isfinite().all(-1)).nonzero()[:1].tolist():
+            yield (
+                f"{where}: agent {group.agents[row]!r} of group {name!r} in copy {copy} observes "
+                f"{observed[copy, row].tolist()}; every number must be finite"
+            )
+
+
 def _meaning_problems(
     after: TensorDictBase, groups: Mapping[str, Group], critic: str
 ) -> Iterator[str]:
@@ -191,6 +205,7 @@ def _meaning_problems(
     if (after["won"][~after["done"]] != -1).any():
         yield "'won' must be -1 until the episode ends"
     for name in groups:
+        yield from _not_finite("step()", after, {name: groups[name]})
         if after[name, "observation"][~after[name, "active"]].any():
             yield f"{(name, 'observation')!r} must be zeros where the agent is not active"
     for problem in (

@@ -6,7 +6,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from heteromark.environment.description import Description
 from heteromark.environment.groups import Group, observed_space
 
 UNKNOWN = -1  # value of "won" where the environment does not say
+_MUST_BE_FINITE = (
+    "Nothing can be learnt from it: look for a division by zero or an overflow in the environment, "
+    "or replace what has no value by a number, as numpy.nan_to_num does"
+)
 
 
 @dataclass(frozen=True)
@@ -273,7 +277,7 @@ class Copies(ABC):
             if legal is None or len(legal) != place.mask.size:
                 raise ValueError(
                     f"{self._gave(place, f'the action mask {legal}')}; its action space has "
-                    f"{place.mask.size} actions"
+                    f"{place.mask.size} actions. Let the mask have one entry for each"
                 )
             place.mask[:] = legal
         if isinstance(observation, dict):
@@ -284,7 +288,8 @@ class Copies(ABC):
             what = f"an observation of shape {observation.shape}"
             raise ValueError(
                 f"{self._gave(place, what)}: {observation}; its observation space has shape "
-                f"{place.shape}"
+                f"{place.shape}. Let the space and what is observed agree; what is missing for now "
+                "can be padded with zeros"
             )
         place.observation[:] = observation if observation.ndim == 1 else observation.reshape(-1)
 
@@ -293,6 +298,25 @@ class Copies(ABC):
         return (
             f"environment {self._settings.name!r} gave agent {place.agent!r} of copy {place.copy} "
             f"{what} (group {place.group!r})"
+        )
+
+    def _raise_unexpected(self, i: int, agent: str) -> NoReturn:
+        """Tell of an agent in copy i that is in no group, or that had left the episode."""
+        where = f"copy {self._first + i} of environment {self._settings.name!r}"
+        place = self._places[i].get(agent)
+        if place is not None:
+            raise ValueError(
+                f"agent {agent!r} of group {place.group!r} came back to {where} after it had left; "
+                "an agent that leaves stays away until the episode ends. Keep it in the episode "
+                "while it only waits"
+            )
+        groups = ", ".join(
+            f"{name!r} of {', '.join(group.agents)}"
+            for name, group in self._settings.groups.items()
+        )
+        raise ValueError(
+            f"agent {agent!r} appeared unannounced in {where}, and belongs to no group; there are "
+            f"{groups}. Name it in the environment's possible_agents from the start"
         )
 
     def _show_state(self, i: int) -> None:
@@ -304,7 +328,8 @@ class Copies(ABC):
         if state.shape != expected:
             raise ValueError(
                 f"environment {self._settings.name!r} gave copy {self._first + i} a state of shape "
-                f"{state.shape}; its first state had shape {expected}"
+                f"{state.shape}; its first state had shape {expected}. Let state() always return "
+                "as many numbers, or set environment.state=false"
             )
         self._shown["state"][i] = state.reshape(-1)
 
@@ -330,7 +355,8 @@ class Copies(ABC):
         spaces += [env.action_space(agent) for agent in agents]
         checked = self._checked[i]
         if checked is None or not all(map(operator.is_, spaces, checked)):
-            self._settings.description.check(env, self._settings.name, self._first + i)
+            settings = self._settings
+            settings.description.check(env, settings.name, self._first + i, settings.groups)
             self._checked[i] = spaces
 
     def _check_shown(self) -> None:
@@ -348,14 +374,14 @@ class Copies(ABC):
             i = int(np.argwhere(~np.isfinite(state))[0, 0])
             raise ValueError(
                 f"environment {self._settings.name!r} gave copy {self._first + i} a state that "
-                f"holds NaN or infinity: {state[i]}"
+                f"holds NaN or infinity: {state[i]}. {_MUST_BE_FINITE}"
             )
 
     def _raise_not_finite(self, group: Group, observed: np.ndarray) -> None:
         i, row = np.argwhere(~np.isfinite(observed).all(-1))[0].tolist()
         place = self._places[i][group.agents[row]]
         what = "an observation that holds NaN or infinity"
-        raise ValueError(f"{self._gave(place, what)}: {observed[i, row]}")
+        raise ValueError(f"{self._gave(place, what)}: {observed[i, row]}. {_MUST_BE_FINITE}")
 
     def _check_stuck(self, group: Group, mask: np.ndarray) -> None:
         """An agent that has to act needs a legal action; after the end nobody acts."""
@@ -364,6 +390,6 @@ class Copies(ABC):
             place = self._places[i][group.agents[row]]
             raise ValueError(
                 f"{self._gave(place, 'no legal action')}: its action mask is all zeros while it "
-                "takes part"
+                "takes part. Let it do nothing by an action of its own, or leave"
             )
         mask[stuck] = True

@@ -37,7 +37,7 @@ class Description:
         """Numbers in the flattened state; None where it is not read."""
         return None if self.state_shape is None else int(np.prod(self.state_shape, dtype=np.int64))
 
-    def check(self, env: Any, name: str, copy: int) -> None:
+    def check(self, env: Any, name: str, copy: int, groups: Mapping[str, Group]) -> None:
         """Compare a copy's agents and spaces with these.
 
         Raises:
@@ -47,19 +47,22 @@ class Description:
             raise ValueError(
                 f"copies of environment {name!r} must have the same agents, but those of copy "
                 f"{copy} are {', '.join(env.possible_agents)}, and were {', '.join(self.agents)} "
-                "in the first copy"
+                "in the first copy. Let possible_agents name all that may ever take part, always "
+                "in one order"
             )
-        for agent in self.agents:
-            for kind, space, first in (
-                ("observation", env.observation_space(agent), self.observation_spaces[agent]),
-                ("action", env.action_space(agent), self.action_spaces[agent]),
-            ):
-                if space != first:
-                    raise ValueError(
-                        f"copies of environment {name!r} must keep to the same spaces, but the "
-                        f"{kind} space of agent {agent!r} is {space} in copy {copy}, and was "
-                        f"{first} in the first copy"
-                    )
+        for group in groups.values():
+            for agent in group.agents:
+                for kind, space, first in (
+                    ("observation", env.observation_space(agent), self.observation_spaces[agent]),
+                    ("action", env.action_space(agent), self.action_spaces[agent]),
+                ):
+                    if space != first:
+                        raise ValueError(
+                            f"copies of environment {name!r} must keep to the same spaces, but the "
+                            f"{kind} space of agent {agent!r} of group {group.name!r} is {space} "
+                            f"in copy {copy}, and was {first} in the first copy. Announce the "
+                            "largest space that is ever needed, and mask or pad what is not there"
+                        )
 
     def group(
         self,

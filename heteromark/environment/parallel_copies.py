@@ -59,18 +59,9 @@ class ParallelCopies(Copies):
     def _update_present(self, i: int, present: Sequence[str]) -> None:
         """Agents came or went in copy i."""
         places, before = self._places[i], self._present[i]
-        where = f"copy {self._first + i} of environment {self._settings.name!r}"
         for agent in present:
-            if agent not in places:
-                raise ValueError(
-                    f"agent {agent!r} appeared unannounced in {where}; its possible_agents are "
-                    f"{', '.join(places)}"
-                )
-            if agent in self._left[i]:
-                raise ValueError(
-                    f"agent {agent!r} of group {places[agent].group!r} came back to {where} after "
-                    "it had left; an agent that leaves stays away until the episode ends"
-                )
+            if agent not in places or agent in self._left[i]:
+                self._raise_unexpected(i, agent)
         for agent in set(before).difference(present):
             self._left[i].add(agent)
             self._hide(places[agent])

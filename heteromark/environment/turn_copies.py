@@ -128,7 +128,7 @@ class TurnCopies(Copies):
         env.step(action)
         for agent, reward in env.rewards.items():
             if agent not in pending:
-                self._raise_unannounced(i, agent)
+                self._raise_unexpected(i, agent)
             pending[agent] += float(reward)
 
     def _advance(self, i: int) -> None:
@@ -144,7 +144,7 @@ class TurnCopies(Copies):
                 self._gone[i].add(agent)
                 continue
             if agent not in self._group_of or agent in self._gone[i]:
-                self._raise_unannounced(i, agent)
+                self._raise_unexpected(i, agent)
             if agent in self._learners[i]:
                 self._turn[i] = self._show_acting(i, self._places[i][agent])
                 self._end_frame(i)
@@ -222,18 +222,6 @@ class TurnCopies(Copies):
                     f"{self._settings.name!r} acts in {group.action_space}; it must be self or "
                     "past_self",
                 )
-
-    def _raise_unannounced(self, i: int, agent: str) -> None:
-        where = f"copy {self._first + i} of environment {self._settings.name!r}"
-        if agent in self._gone[i]:
-            raise ValueError(
-                f"agent {agent!r} of group {self._group_of[agent].name!r} came back to {where} "
-                "after it had left; an agent that leaves stays away until the episode ends"
-            )
-        raise ValueError(
-            f"agent {agent!r} appeared unannounced in {where}; its possible_agents are "
-            f"{', '.join(self._agents)}"
-        )
 
 
 def _legal_actions(group: Group, seen: Any, info: Mapping[str, Any]) -> np.ndarray:

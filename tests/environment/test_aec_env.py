@@ -162,7 +162,10 @@ def test_self_play_is_the_game_as_pettingzoo_plays_it(make):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("stranger", r"'ghost_0' appeared unannounced in copy 0 of environment 'relay'"),
+        (
+            "stranger",
+            r"'ghost_0' appeared unannounced in copy 0 of environment 'relay', and .* 'runner' of ",
+        ),
         ("return", r"agent 'runner_1' of group 'runner' came back to copy 0"),
     ],
 )

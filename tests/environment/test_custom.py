@@ -197,6 +197,10 @@ def set_to(key, value):
             "reward nan of agent 'left' of group 'carrier', agent 'right' of group 'carrier' in copy 0 "
             "is not finite",
         ),
+        (
+            changed("_reset", set_to(("scout", "observation"), float("nan"))),
+            "reset(): agent 'scout' of group 'scout' in copy 0 observes [nan]; every number must be",
+        ),
         (unseeded, "differs after the same reseed(0, 'contract')"),
         (forget_mask, "after one step, a reset of copy 0 alone through '_reset'"),
     ],

@@ -160,7 +160,9 @@ def test_random_play_scores_what_is_known_of_speaker_listener():
 
 
 def test_an_observation_that_is_not_finite_is_named():
-    with pytest.raises(ValueError, match=r"'toy' gave agent 'archer_0' of copy 0 .* NaN"):
+    with pytest.raises(
+        ValueError, match=r"'toy' gave agent 'archer_0' of copy 0 .* NaN .*nan_to_num"
+    ):
         play(toy(1, nan_at=2), 3)
 
 
@@ -171,11 +173,18 @@ def test_an_observation_that_is_not_finite_is_named():
         ("mask_size", r"agent 'archer_0' .* the action mask \[1 1 1 1 1\] .* has 4 actions"),
         ("no_legal_action", r"agent 'archer_0' of copy 0 no legal action \(group 'archer'\)"),
         ("no_observation", r"agent 'archer_0' of copy 0 no observation \(group 'archer'\)"),
-        ("stranger", r"'ghost_0' appeared unannounced in copy 0 .* archer_0, archer_1, healer_0"),
+        (
+            "stranger",
+            r"'ghost_0' appeared unannounced in copy 0 .* no group; .* 'archer' of archer_0, .* Name",
+        ),
         ("return", r"agent 'archer_1' of group 'archer' came back to copy 0"),
         ("state_shape", r"a state of shape \(6,\); its first state had shape \(5,\)"),
         ("state_nan", r"gave copy 0 a state that holds NaN"),
-        ("reset_space", r"action space of agent 'archer_0' is Discrete\(5\).* was Discrete\(4\)"),
+        (
+            "reset_space",
+            r"action space of agent 'archer_0' of group 'archer' is Discrete\(5\) in copy 0, and was "
+            r"Discrete\(4\) in .* Announce the largest",
+        ),
     ],
 )
 def test_an_environment_that_breaks_its_word_is_named(fault, message):
@@ -188,7 +197,7 @@ def test_an_environment_that_breaks_its_word_is_named(fault, message):
 
 def test_copies_that_differ_in_spaces_are_refused():
     FaultyBattle.made = 0
-    with pytest.raises(ValueError, match=r"action space of agent 'archer_0' is .* in copy 1"):
+    with pytest.raises(ValueError, match=r"action space of agent 'archer_0' of .* in copy 1"):
         PettingZooParallelEnv(functools.partial(FaultyBattle, "spaces"), 2)
 
 
