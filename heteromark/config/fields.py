@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, Literal
 
@@ -90,18 +91,31 @@ def cross_field_error(key: str, value: Any, message: str) -> PydanticCustomError
 
 
 def misfit(minibatch: int, batch: int, batch_key: str) -> str:
-    """Why a minibatch does not fit a batch of frames; empty if it does."""
-    if minibatch > batch:
-        return f"must be at most {batch_key}, which collects only {batch} frames"
-    if batch % minibatch:
-        divisors = [size for size in range(1, batch + 1) if batch % size == 0]
-        below = max(size for size in divisors if size < minibatch)
-        above = min(size for size in divisors if size > minibatch)
-        return (
-            f"must divide {batch_key}, which is {batch}; the nearest that do are {below} and "
-            f"{above}"
-        )
-    return ""
+    """Why a minibatch does not fit a batch of frames, and what does; empty if it fits."""
+    if batch % minibatch == 0:
+        return ""
+    what = "be at most" if minibatch > batch else "divide"
+    return (
+        f"must {what} {batch_key}, which is {batch}; {nearest_divisors(minibatch, batch)}, or set "
+        f"{batch_key} to {nearest_multiples(batch, minibatch)}"
+    )
+
+
+def nearest_divisors(value: int, *wholes: int) -> str:
+    """The divisors of all of `wholes` next to a value that is none, in words."""
+    whole = math.gcd(*wholes)
+    divisors = [size for size in range(1, whole + 1) if whole % size == 0]
+    below = [size for size in divisors if size < value][-1:]
+    above = [size for size in divisors if size > value][:1]
+    found = below + above
+    verb = "fits is" if len(found) == 1 else "fit are"
+    return f"the nearest that {verb} {' and '.join(map(str, found))}"
+
+
+def nearest_multiples(value: int, unit: int) -> str:
+    """The multiples of `unit` next to a value that is none, in words."""
+    below = value - value % unit
+    return " or ".join(str(size) for size in (below, below + unit) if size)
 
 
 class Frozen(BaseModel):

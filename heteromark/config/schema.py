@@ -35,6 +35,8 @@ from heteromark.config.fields import (
     Seed,
     cross_field_error,
     misfit,
+    nearest_divisors,
+    nearest_multiples,
 )
 
 
@@ -68,9 +70,9 @@ class RunConfig(Frozen):
             raise cross_field_error(
                 "environment.num_parallel_envs",
                 envs,
-                f"must divide collector.frames_per_batch (agent.n_steps), which is {frames}; the "
-                f"nearest n_steps that fit are {frames - frames % envs or envs} and "
-                f"{frames + envs - frames % envs}",
+                f"must divide collector.frames_per_batch (agent.n_steps), which is {frames}; "
+                f"{nearest_divisors(envs, frames)}, or set agent.n_steps to "
+                f"{nearest_multiples(frames, envs)}",
             )
         minibatch = self.replay_buffer.minibatch_size
         if message := misfit(minibatch, frames, "collector.frames_per_batch"):
@@ -83,20 +85,21 @@ class RunConfig(Frozen):
             return self
         chunk, minibatch = self.policy.gru.chunk_length, self.replay_buffer.minibatch_size
         steps = self.collector.frames_per_batch // self.environment.num_parallel_envs
+        remedy = f"{nearest_divisors(chunk, steps, minibatch)} (or change what it must divide)"
         if steps % chunk:
             raise cross_field_error(
                 "policy.gru.chunk_length",
                 chunk,
                 f"must divide the {steps} steps that each of the "
                 f"{self.environment.num_parallel_envs} environments takes in a batch of "
-                f"{self.collector.frames_per_batch} frames",
+                f"{self.collector.frames_per_batch} frames; {remedy}",
             )
         if minibatch % chunk:
             raise cross_field_error(
                 "policy.gru.chunk_length",
                 chunk,
                 f"must divide replay_buffer.minibatch_size, which is {minibatch}: minibatches are "
-                "made of whole chunks",
+                f"made of whole chunks; {remedy}",
             )
         return self
 
@@ -127,7 +130,8 @@ class RunConfig(Frozen):
             raise cross_field_error(
                 "collector.num_collectors",
                 self.collector.num_collectors,
-                f"must divide environment.num_parallel_envs, which is {envs}",
+                f"must divide environment.num_parallel_envs, which is {envs}; "
+                f"{nearest_divisors(self.collector.num_collectors, envs)}",
             )
         return self
 
@@ -146,6 +150,19 @@ class RunConfig(Frozen):
                 "individual",
                 f"must be team: {algorithm} with a centralised critic optimises a return that all "
                 "agents share; for rewards of their own use IPPO or MaskablePPO",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _critics_see_what_there_is(self) -> RunConfig:
+        # a custom EnvBase may give its state unasked
+        wants = self.critic != "own" and self.policy.critic_input == "state"
+        if wants and not self.environment.state and self.env_type != "custom":
+            raise cross_field_error(
+                "policy.critic_input",
+                "state",
+                "needs the environment's state, but environment.state is false; set "
+                "environment.state=true, or policy.critic_input=observations (or auto)",
             )
         return self
 

@@ -119,7 +119,9 @@ def test_a_critic_of_the_state_sees_nothing_else():
     together = make_config(environment__task=TOY, policy__critic_input="observations")
     critic = PolicyFactory().create(together, groups, state_size=7).critics["team"]
     assert "state" not in critic.in_keys
-    wrong = make_config(environment__task=TOY, policy__critic_input="state")
+    with pytest.raises(ValueError, match=r"environment\.state is false; set env"):
+        make_config(environment__task=TOY, policy__critic_input="state")
+    wrong = make_config(environment__task=TOY, policy__critic_input="state", env_type="custom")
     with pytest.raises(ValueError, match=r"critic_input is state, but environment 'test' gives"):
         PolicyFactory().create(wrong, groups)
 
