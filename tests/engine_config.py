@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from heteromark.config.fields import LOSS_OF_ALGORITHM
+from heteromark.config.fields import LOSS_OF_ALGORITHM, NETWORK_OF_POLICY_TYPE
 from heteromark.config.schema import RunConfig
 
 SPEAKER_LISTENER = "mpe2.simple_speaker_listener_v4:parallel_env"
@@ -46,4 +46,6 @@ def make_config(**overrides: Any) -> RunConfig:
         for name in sections:
             section = section.setdefault(name, {})
         section[last] = value
+    network = NETWORK_OF_POLICY_TYPE.get(data.get("policy_type"), "MlpPolicy")
+    data["agent"].setdefault("network", {"policy": network})
     return RunConfig.model_validate(data)

@@ -12,8 +12,8 @@ from torchrl.envs import EnvBase
 # imported for their registrations
 from heteromark.algorithm import happo, ppo  # noqa: F401
 from heteromark.algorithm.base import ALGORITHMS, Algorithm, Learner
+from heteromark.config.compose import selector_faults
 from heteromark.config.errors import ConfigError, Fault
-from heteromark.config.fields import LOSS_OF_ALGORITHM
 from heteromark.config.schema import RunConfig
 from heteromark.modules.collector import Collector, CollectorFactory
 from heteromark.modules.loss import LossFactory
@@ -53,15 +53,13 @@ class ComponentFactory:
         """Seed everything, then build; so the initial weights follow from the config alone.
 
         Raises:
-            ValueError, ModuleNotFoundError: the config does not fit the environment or machine.
+            ConfigError: selectors contradict the agent config; or overrides do not fit the groups
+                of the environment, or the device the machine.
+            ValueError, ModuleNotFoundError: the config does not fit the environment.
         """
         config = self.config
-        expected = LOSS_OF_ALGORITHM.get(config.agent.algorithm, config.loss_type)
-        if config.loss_type != expected and ":" not in config.loss_type:
-            raise ValueError(
-                f"loss_type is {config.loss_type!r}, but {config.agent.algorithm} is trained with "
-                f"{expected!r}"
-            )
+        if faults := selector_faults(config, "config"):
+            raise ConfigError(faults)
         device = require_device(config)
         seed_everything(config.seed)
         torch.set_num_threads(config.training.num_threads)
