@@ -256,6 +256,14 @@ def test_bad_input_stops_dvc_repro_and_keeps_earlier_results(project: Project, o
             "to rmsprop; set optimizer_type=rmsprop",
         ),
         (
+            (
+                *("--agent-config", f"{AGENTS}/ppo_agent_v1.yaml"),
+                *("--set", "policy.groups.medic.activation=relu"),
+            ),
+            "policy.groups.medic = {'activation': 'relu'}: environment 'speaker_listener' has no "
+            "such group. Its groups are speaker, listener; name one of them",
+        ),
+        (
             ("--agent-config", f"{AGENTS}/happo_agent_v1.yaml", "--set", "learning_rate=[1"),
             "does not parse",
         ),

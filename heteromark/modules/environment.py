@@ -98,6 +98,11 @@ def _custom(config: RunConfig, num_envs: int, render: bool) -> EnvBase:
     if hasattr(made, "close"):
         made.close()
     if isinstance(made, ParallelEnv | AECEnv):
+        if told := _smac_settings(config):
+            raise ValueError(
+                f"environment.smac sets {told}, but environment {environment.name!r} is a "
+                f"{type(made).__name__} without the SMAC API; leave that out"
+            )
         return ENVIRONMENTS["pettingzoo"](config, num_envs, render)
     if missing := missing_from_smac_api(getattr(made, "unwrapped", made)):
         raise TypeError(
@@ -124,7 +129,6 @@ def _check_options(env: EnvBase, config: RunConfig, render: bool) -> None:
             f"{itself}, and whoever else plays in it is its own affair; it must be self",
         )
     shared = [name for name, group in env.groups.items() if len(group.agents) > 1]
-    told_smac = sorted(environment.smac.model_dump(exclude_defaults=True))
     for refused, message in (
         (
             environment.groups is not None,
@@ -136,8 +140,9 @@ def _check_options(env: EnvBase, config: RunConfig, render: bool) -> None:
             f"{', '.join(shared)}; set environment.group_by=prefix",
         ),
         (
-            bool(told_smac),
-            f"environment.smac sets {', '.join(told_smac)}, but it has no SMAC API; leave that out",
+            bool(_smac_settings(config)),
+            f"environment.smac sets {_smac_settings(config)}, but it has no SMAC API; leave that "
+            "out",
         ),
         (
             environment.num_workers > 0,
@@ -157,6 +162,12 @@ def _check_options(env: EnvBase, config: RunConfig, render: bool) -> None:
     ):
         if refused:
             raise ValueError(f"{itself}: {message}")
+
+
+def _smac_settings(config: RunConfig) -> str:
+    """What `environment.smac` says that it does not say by default."""
+    told = config.environment.smac.model_dump(exclude_defaults=True)
+    return ", ".join(f"{key} = {value!r}" for key, value in told.items())
 
 
 def make_batched(

@@ -23,6 +23,7 @@ from heteromark.config.files import to_yaml
 from heteromark.config.hydra_loader import open_hydra, told_as_config_errors
 from heteromark.config.job import job_of, unfelt_overrides
 from heteromark.training.console import expected_errors_told, outcome_lines, prepare_process
+from heteromark.training.fit import FitJudge
 from heteromark.training.hydra_job import JobResult, judged_job, own_folder, train_job
 from heteromark.training.launch import RunFailed
 from heteromark.training.multirun import PlannedJob, plan_jobs, run_jobs, table_lines
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run_one(hydra: Hydra, tree: DictConfig, dry_run: bool) -> int:
     loader = hydra.config_loader
-    job = judged_job(tree, loader)
+    job = judged_job(tree, loader, FitJudge())
     if unfelt := list(unfelt_overrides(tree, loader, job)):
         raise ConfigError(unfelt)
     if dry_run:

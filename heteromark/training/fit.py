@@ -1,6 +1,7 @@
 """Whether a run fits this machine and its environment, found out without training it.
 
-A run finds all of this by itself when it starts; the jobs of a multirun are asked beforehand.
+A run finds all of this by itself when it starts; a job of the Hydra entry is asked beforehand, so
+that nothing is written, and no other job of a multirun is trained, for one that cannot be.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from heteromark.runs.digest import run_digest
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import RunRecord
 from heteromark.runs.store import StoreError
+from heteromark.training.fit import FitJudge
 from heteromark.training.launch import RunFailed, train_run
 from heteromark.training.progress import progress_of
 from heteromark.training.request import check_output
@@ -41,17 +42,21 @@ class JobResult:
     error: Exception | None = None
 
 
-def judged_job(tree: DictConfig, loader: Loader) -> Job:
-    """The job of a composed config, if its values are right and this machine has what it needs.
+def judged_job(tree: DictConfig, loader: Loader, judge: FitJudge) -> Job:
+    """The job of a composed config, if its values are right and it fits machine and environment.
+
+    Args:
+        judge: knows the environments that it has seen for other jobs.
 
     Raises:
         ConfigError: all faults, each with where its value stands.
     """
     HydraConfig.instance().set_config(tree)  # for values such as ${hydra:runtime.cwd}
     job = job_of(tree, loader)
-    if faults := requirement_faults(job):
+    if faults := requirement_faults(job) or judge.faults(job.run_config):
         raise ConfigError(
-            replace(fault, file=origin_of(tree, fault.key, loader)) for fault in faults
+            replace(fault, file=origin_of(tree, fault.key, loader)) if fault.key else fault
+            for fault in faults
         )
     return job
 

@@ -21,7 +21,6 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.hydra_loader import COMMAND_LINE, Loader, typed_overrides
 from heteromark.config.job import unfelt_overrides
-from heteromark.config.origin import origin_of
 from heteromark.config.schema import RunConfig
 from heteromark.runs.files import write_text_atomic
 from heteromark.training.console import figure
@@ -68,9 +67,7 @@ def plan_jobs(master: DictConfig, loader: Loader) -> list[PlannedJob]:
     for number, overrides in enumerate(expanded):
         try:
             tree = loader.load_sweep_config(master, list(overrides))
-            job = judged_job(tree, loader)
-            if faults := judge.faults(job.run_config):
-                raise ConfigError(_located(fault, tree, loader) for fault in faults)
+            job = judged_job(tree, loader, judge)
         except ConfigError as error:
             for fault in error.faults:
                 faulty.setdefault(str(fault), (fault, []))[1].append(number)
@@ -138,10 +135,6 @@ def _expand(master: DictConfig, loader: Loader) -> list[tuple[str, ...]]:
     parsed = loader.parse([*params, *typed_overrides(master)])
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return [tuple(job) for job in jobs]
-
-
-def _located(fault: Fault, tree: DictConfig, loader: Loader) -> Fault:
-    return replace(fault, file=origin_of(tree, fault.key, loader)) if fault.key else fault
 
 
 def _of_jobs(fault: Fault, numbers: Sequence[int], jobs: Sequence[tuple[str, ...]]) -> Fault:

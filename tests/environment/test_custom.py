@@ -55,7 +55,7 @@ def test_what_is_nothing_of_that_is_refused(factory, error, message):
     [
         ({"environment__groups": {"all": ["scout"]}}, False, "environment.groups is set"),
         ({"environment__group_by": "agent"}, False, "environment.group_by is agent"),
-        ({"environment__smac": {"episode_limit": 9}}, False, "smac sets episode_limit"),
+        ({"environment__smac": {"episode_limit": 9}}, False, "sets episode_limit = 9"),
         ({"environment__num_workers": 1}, False, "environment.num_workers is 1"),
         ({"policy__share_policy_params": False}, False, "several agents into the groups carrier"),
         ({"environment__state": True, "environment__task": f"{MINE}:Stateless"}, False, "no state"),
@@ -68,6 +68,16 @@ def test_what_an_envbase_cannot_be_told_is_refused(overrides, render, message):
     )
     with pytest.raises(ValueError, match=f"'test' is a .* makes all copies itself: .*{message}"):
         EnvironmentFactory().create(config, render=render)
+
+
+def test_settings_of_smac_are_for_its_api():
+    config = make_config(
+        env_type="custom",
+        environment__task=f"{MINE}:parallel",
+        environment__smac={"dead_agents": "active"},
+    )
+    with pytest.raises(ValueError, match=r"sets dead_agents = 'active', but .* is a ToyBattle"):
+        EnvironmentFactory().create(config)
 
 
 def test_opponents_are_the_affair_of_an_envbase():

@@ -149,8 +149,10 @@ def test_cuda_without_a_gpu_says_so(arguments):
 
 
 def test_an_override_of_an_unknown_group_is_a_fault_of_the_config():
-    with pytest.raises(ConfigError, match=r"policy\.groups\.medic = .* Its groups are speaker, l"):
-        run(f"{ENTRY} {SMALL} policy.groups.medic.activation=relu")
+    message = r"command line: policy\.groups\.medic = .* Its groups are speaker, listener"
+    with pytest.raises(ConfigError, match=message):
+        run(f"{ENTRY} {SMALL} policy.groups.medic.activation=relu project=medic")
+    assert not Path("outputs/medic").exists()
 
 
 @pytest.mark.slow
