@@ -94,10 +94,13 @@ def misfit(minibatch: int, batch: int, batch_key: str) -> str:
     """Why a minibatch does not fit a batch of frames, and what does; empty if it fits."""
     if batch % minibatch == 0:
         return ""
-    what = "be at most" if minibatch > batch else "divide"
+    if minibatch > batch:
+        what = f"must be at most {batch_key}, which collects only {batch} frames"
+    else:
+        what = f"must divide {batch_key}, which is {batch}"
     return (
-        f"must {what} {batch_key}, which is {batch}; {nearest_divisors(minibatch, batch)}, or set "
-        f"{batch_key} to {nearest_multiples(batch, minibatch)}"
+        f"{what}; {nearest_divisors(minibatch, batch)}, or set {batch_key} to "
+        f"{nearest_multiples(batch, minibatch)}"
     )
 
 

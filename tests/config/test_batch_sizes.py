@@ -36,8 +36,8 @@ GRU = {"policy_type": "gru"}
         (
             {"replay_buffer__minibatch_size": 100},
             "replay_buffer.minibatch_size",
-            "must be at most collector.frames_per_batch, which is 64; the nearest that fits is 64, "
-            "or set collector.frames_per_batch to 100",
+            "must be at most collector.frames_per_batch, which collects only 64 frames; the nearest "
+            "that fits is 64, or set collector.frames_per_batch to 100",
         ),
         (
             {**GRU, "policy__gru": {"chunk_length": 5}},
