@@ -56,14 +56,14 @@ def test_a_team_learns(tmp_path, environment, algorithm, least):
 
 
 @pytest.mark.slow
-def test_a_game_is_learnt_by_self_play(tmp_path):
-    """From both seats against a random player, who as the second loses 58 % to another one."""
+def test_a_game_is_learnt(tmp_path):
+    """From both seats; of two random players the first wins 58 % and the second loses as many."""
     run = trained(
         tmp_path / "run",
         "ppo_agent_v1",
         "tic_tac_toe",
-        *("learning_rate=1e-3", "network.net_arch=[128,128]", "ppo.ent_coef=0.03"),
+        *("learning_rate=1e-3", "network.net_arch=[128,128]", "environment.opponent.kind=random"),
     )
     first, second = (evaluated(run, opponent="random", seat=seat) for seat in ("first", "second"))
     assert first["win_rate"] > 0.85
-    assert second["not_lost_rate"] > 0.6
+    assert second["not_lost_rate"] > 0.7
