@@ -43,11 +43,14 @@ train-show-config: setup  ## Print the composed config
 train-sweep: setup  ## Train every combination, e.g. ARGS="loss_type=happo,mappo seed=0,1"
 	$(TRAIN) --multirun $(if $(ARGS),$(ARGS),$(SWEEP))
 
+# More workers than cores: tests of the workflow wait much of their time for other processes.
+PYTEST = python -m pytest -n 4 --dist worksteal
+
 test: setup  ## Run all tests, in a run store of their own
-	python -m pytest -n 2 --dist worksteal
+	$(PYTEST)
 
 test-fast: setup  ## Run the tests that take seconds
-	python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: setup  ## Check style: Python, Snakefile, workflow
 	ruff check .

@@ -51,6 +51,8 @@ class Task:
     games: bool = False
 
 
+# Random play returns -27.4 per agent in simple_spread, -26.2 in its continuous version.
+ABOVE_RANDOM = {"return": -22.0, "rise": 0.0}
 GAMES = ("learning_rate=1e-3", "network.net_arch=[128,128]", "environment.opponent.kind=random")
 TASKS = {
     "speaker_listener_happo": Task(
@@ -63,21 +65,19 @@ TASKS = {
         ("algorithm=MAPPO",),
         checks={"return": -15.0},
     ),
-    "simple_spread_happo": Task(
-        "happo_agent_v1", "simple_spread", 400_000, checks={"return": -27.3, "rise": 0.0}
-    ),
+    "simple_spread_happo": Task("happo_agent_v1", "simple_spread", 400_000, checks=ABOVE_RANDOM),
     "simple_spread_mappo": Task(
         "happo_agent_v1",
         "simple_spread",
         400_000,
         ("algorithm=MAPPO",),
-        checks={"return": -27.3, "rise": 0.0},
+        checks=ABOVE_RANDOM,
     ),
     "simple_spread_continuous_happo": Task(
         "happo_agent_v1",
         "simple_spread_continuous",
         400_000,
-        checks={"return": -27.3, "rise": 0.0},
+        checks=ABOVE_RANDOM,
     ),
     "tic_tac_toe": Task(
         "ppo_agent_v1",

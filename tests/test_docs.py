@@ -45,9 +45,14 @@ SWEPT = ("happo_agent_sweep_lr_high", "ppo_agent_sweep_lr_low", "ppo_agent_sweep
 
 
 @pytest.fixture
-def documented(tmp_path: Path) -> Project:
-    """A clone in which `make setup` is done: its .venv is this Python's environment."""
-    project = copy_project(tmp_path / "project", tmp_path / "store")
+def documented(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, worker_id) -> Project:
+    """A clone in which `make setup` is done: its .venv is this Python's environment.
+
+    As for a reader of several documents, what one of them trained is found by the others.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared if worker_id == "master" else shared.parent
+    project = copy_project(tmp_path / "project", shared / "documents-store")
     project.set_params(**SHORT)
     for path in (project.folder / "config" / "agents").glob("*_sweep_*.yaml"):
         if path.stem not in SWEPT:

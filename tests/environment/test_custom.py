@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from custom_environments import Foraging
@@ -171,7 +173,8 @@ def forget_mask(env):
 
 
 def unseeded(env):
-    env.reseed = lambda seed, *stream: None
+    original, calls = env.reseed, itertools.count()
+    env.reseed = lambda seed, *stream: original(next(calls), *stream)
 
 
 def set_to(key, value):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,52 +13,55 @@ from test_loop import results
 
 from heteromark.training.loop import train
 
-# argv: folder, and what to be killed at: "iteration:3", or "write:5" for the moment before the
-# fifth atomic write is moved into place
-RUN = """
-import os, signal, sys
-from pathlib import Path
-from engine_config import make_config
-from heteromark.training.loop import train
+CONFIG = {"training__total_frames": 7 * 64, "evaluation__interval": 1}
 
-kind, number = sys.argv[2].split(":")
 
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
+def train_until(folder: Path, kind: str, number: int) -> None:
+    """Train, and be killed after an iteration or before an atomic write is moved into place."""
 
-def on_progress(frames, total, metrics):
-    if kind == "iteration" and metrics["iteration"] == int(number):
-        kill()
+    def kill_at(happened: int) -> None:
+        if happened == number:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-replace, writes = Path.replace, 0
+    replace, writes = Path.replace, 0
 
-def watched(self, target):
-    global writes
-    writes += 1
-    if kind == "write" and writes == int(number):
-        kill()
-    return replace(self, target)
+    def watched(self: Path, target: Path) -> Path:
+        nonlocal writes
+        writes += 1
+        if kind == "write":
+            kill_at(writes)
+        return replace(self, target)
 
-Path.replace = watched
-config = make_config(training__total_frames=7 * 64, evaluation__interval=1)
-train(config, Path(sys.argv[1]), on_progress=on_progress)
-"""
+    def on_progress(frames: int, total: int, metrics: dict) -> None:
+        if kind == "iteration":
+            kill_at(metrics["iteration"])
+
+    Path.replace = watched
+    train(make_config(**CONFIG), folder, on_progress=on_progress)
 
 
 @pytest.mark.slow
 def test_a_killed_run_ends_the_same(tmp_path):
-    config = make_config(training__total_frames=7 * 64, evaluation__interval=1)
+    config = make_config(**CONFIG)
     train(config, tmp_path / "whole")
     folder = tmp_path / "parts"
-    helpers = str(Path(__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": helpers}
+    # its processes start with torch imported
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["heteromark.training.loop"])
     # An attempt writes best.pt if there is one and metrics.csv, then by turns a checkpoint and
     # best.pt: so these are before the first checkpoint, between it and best.pt, in training,
     # before the second checkpoint, between it and best.pt, and after it.
-    for moment in ("write:2", "write:3", "iteration:3", "write:3", "write:4", "iteration:5"):
-        killed = subprocess.run(
-            [sys.executable, "-c", RUN, str(folder), moment], env=environment, check=False
-        )
-        assert killed.returncode == -signal.SIGKILL, moment
+    for kind, number in (
+        ("write", 2),
+        ("write", 3),
+        ("iteration", 3),
+        ("write", 3),
+        ("write", 4),
+        ("iteration", 5),
+    ):
+        process = context.Process(target=train_until, args=(folder, kind, number))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, (kind, number)
     train(config, folder)
     assert results(folder) == results(tmp_path / "whole")

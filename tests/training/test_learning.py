@@ -1,0 +1,69 @@
+"""That something is learnt, in a tenth of the frames of benchmarks/learning.py.
+
+Bounds lie between random play and what the benchmark reaches, nearer to the latter.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from projects import ROOT
+
+from heteromark.training.evaluate_run import EvaluationRequest, evaluate_run
+from heteromark.training.launch import train_run
+from heteromark.training.request import TrainRequest, resolve_request
+
+FRAMES = 40_000
+
+
+def trained(target: Path, agent: str, environment: str, *assignments: str) -> Path:
+    """Train an agent config of this repository for a short time; the run's folder."""
+    request = TrainRequest(
+        ROOT / f"config/agents/{agent}.yaml",
+        total_frames=FRAMES,
+        environment=environment,
+        device="cpu",
+        assignments=assignments,
+    )
+    config, _ = resolve_request(request, ROOT)
+    train_run(config, target=target)
+    return target
+
+
+def evaluated(run: Path, **options) -> dict:
+    """Figures over 200 episodes that were not seen in training."""
+    output = run.parent / "figures.json"
+    evaluate_run(EvaluationRequest(str(run), episodes=200, device="cpu", output=output, **options))
+    return json.loads(output.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("environment", "algorithm", "least"),
+    [
+        # random play: -42; benchmark: at least -15
+        ("speaker_listener", "HAPPO", -22.0),
+        ("speaker_listener", "MAPPO", -22.0),
+        # random play: -26.2
+        ("simple_spread_continuous", "HAPPO", -24.5),
+    ],
+)
+def test_a_team_learns(tmp_path, environment, algorithm, least):
+    run = trained(tmp_path / "run", "happo_agent_v1", environment, f"algorithm={algorithm}")
+    assert evaluated(run)["return_mean"] > least
+
+
+@pytest.mark.slow
+def test_a_game_is_learnt(tmp_path):
+    """From both seats; of two random players the first wins 58 % and the second loses as many."""
+    run = trained(
+        tmp_path / "run",
+        "ppo_agent_v1",
+        "tic_tac_toe",
+        *("learning_rate=1e-3", "network.net_arch=[128,128]", "environment.opponent.kind=random"),
+    )
+    first, second = (evaluated(run, opponent="random", seat=seat) for seat in ("first", "second"))
+    assert first["win_rate"] > 0.85
+    assert second["not_lost_rate"] > 0.7
