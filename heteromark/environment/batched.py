@@ -30,7 +30,8 @@ class BatchedEnv(EnvBase):
         settings: what it has to know.
         num_envs: number of copies N.
         num_workers: processes that the copies are split over; 0: this one. It changes the speed,
-            not the result.
+            not the result, also where copies draw from Python's or NumPy's global generator (not
+            torch's); see `GlobalStreams` for what is warned about.
         first_env: an environment that becomes copy 0; closed, where workers make their own.
 
     Attributes:

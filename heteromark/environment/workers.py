@@ -14,7 +14,6 @@ import itertools
 import mmap
 import os
 import pickle
-import random
 import signal
 import subprocess
 import sys
@@ -132,11 +131,7 @@ class WorkerPool:
     # --- what `Copies` does --------------------------------------------------------------------
 
     def reseed(self, seeds: Sequence[int]) -> None:
-        """See `Copies.reseed`.
-
-        A worker's global generators start anew, too, for environments that draw from them; what
-        those draw depends on the number of workers.
-        """
+        """See `Copies.reseed`."""
         self._ask("reseed", [(w, (seeds[w.first : w.stop],)) for w in self._workers])
 
     def reset(self, rows: Sequence[int]) -> None:
@@ -271,8 +266,6 @@ def serve() -> None:
         _reply(connection, lambda: held.append(_make_copies(connection, memory)))
         while True:
             method, arguments = pickle.loads(connection.recv_bytes())
-            if method == "reseed":
-                _seed_globals(arguments[0][0])
             _reply(connection, getattr(held[0], method), *arguments)
     except (EOFError, OSError):  # the parent closed the connection, or is gone
         pass
@@ -288,11 +281,6 @@ def _make_copies(connection: Connection, memory: int) -> Copies:
     os.close(memory)
     arrays = [_rows(views, first, stop) for views in views_of(layouts, block)]
     return make_copies(settings, *arrays, first=first)
-
-
-def _seed_globals(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - environments may draw from numpy's global generator
 
 
 def _rows(arrays: Arrays, first: int, stop: int) -> Arrays:
