@@ -65,8 +65,7 @@ class _Worker:
 
     @property
     def copies(self) -> str:
-        last = self.stop - 1
-        return f"copy {last}" if self.first == last else f"copies {self.first} to {last}"
+        return copies_in_words(self.first, self.stop)
 
 
 class WorkerPool:
@@ -192,12 +191,18 @@ class WorkerPool:
             status = worker.process.wait()
         return WorkerDied(
             f"the worker process with {worker.copies} of environment {self._name!r} "
-            f"{_in_words(status)}; set environment.num_workers=0 to see where, or check the "
+            f"{ending_in_words(status)}; set environment.num_workers=0 to see where, or check the "
             "machine's memory if it was killed"
         )
 
 
-def _in_words(status: int) -> str:
+def copies_in_words(first: int, stop: int) -> str:
+    """Of the copies of a process, `first` to before `stop`."""
+    return f"copy {first}" if stop - first == 1 else f"copies {first} to {stop - 1}"
+
+
+def ending_in_words(status: int) -> str:
+    """How a process ended, given its exit status as Python has it: negative for a signal."""
     if status >= 0:
         return f"ended with exit status {status}"
     try:
@@ -292,11 +297,11 @@ def _reply(connection: Connection, function: Callable[..., Any], *arguments: Any
     try:
         reply: _Reply = (function(*arguments), None, "")
     except Exception as error:
-        reply = (None, _sendable(error), traceback.format_exc())
+        reply = (None, sendable(error), traceback.format_exc())
     connection.send_bytes(pickle.dumps(reply))
 
 
-def _sendable(error: Exception) -> Exception:
+def sendable(error: Exception) -> Exception:
     """The exception, or what it says if it cannot be sent to the parent."""
     try:
         pickle.loads(pickle.dumps(error))
