@@ -28,8 +28,9 @@ class PettingZooAECEnv(BatchedEnv):
             with `team_reward` the mean over all agents. Rewards from before the first frame count
             to it.
         "episode_return": the mean over the agents that learn.
-        "won": 1 if an agent that learns has the strictly largest sum of rewards of all agents, and
-            it is positive; else 0, so also for a draw.
+        "won": 1 if the agent that learns has the strictly largest sum of rewards of all agents, and
+            it is positive; else 0, so also for a draw. Unknown where several agents learn, because
+            then one of them wins whatever they have learnt.
 
     Agents that are out of the episode are taken away without a frame (the dead steps of AEC). An
     episode is done when all are: terminated if every agent still there has terminated, truncated
