@@ -133,7 +133,7 @@ def test_an_episode_without_a_turn_for_the_learner_is_not_shown():
 
 @pytest.mark.parametrize("make", [tictactoe.env, connect_four.env], ids=["3x3", "6x7"])
 def test_self_play_is_the_game_as_pettingzoo_plays_it(make):
-    data = play(PettingZooAECEnv(make, 1), 120)[0]
+    data = play(PettingZooAECEnv(make, 1, team_reward=False), 120)[0]
     raw = make()
     raw.reset()
     games = 0
