@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -193,13 +194,19 @@ def evaluate(
         str,
         typer.Option(
             metavar="[final|best|PATH]",
-            help="Weights after training, those that did best in an evaluation while training, or "
-            "a file.",
+            help="Which weights. final: after training. best: of the best evaluation while "
+            "training, which runs with evaluation.interval above 0 have. Or a file, as such or in "
+            "the run's folder, e.g. one of its checkpoints/.",
         ),
     ] = "final",
     opponent: Annotated[
         Opponent | None,
-        typer.Option(help="Turn-based games: who plays the other seats. Default: as in training."),
+        typer.Option(
+            help="Turn-based games: who plays the other seats. random: any legal action. "
+            "heuristic: the game's built-in player, or environment.opponent.heuristic. past_self: "
+            "earlier policies of a run that was trained against them. self: the policy plays all "
+            "seats, so nobody's wins are counted. Default: as in training.",
+        ),
     ] = None,
     seat: Annotated[
         Seat | None, typer.Option(help="The policy's seat against an opponent. Default: same.")
@@ -232,7 +239,12 @@ def evaluate(
         gif=gif,
         fps=fps,
     )
-    for line in evaluate_run(request):
+    try:
+        lines = evaluate_run(request)
+    except KeyboardInterrupt:
+        typer.echo("SIGINT: the evaluation was interrupted; nothing was written", err=True)
+        raise typer.Exit(128 + signal.SIGINT) from None
+    for line in lines:
         typer.echo(line)
 
 

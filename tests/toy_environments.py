@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 
 import numpy as np
 from gymnasium import spaces
 from pettingzoo import AECEnv, ParallelEnv
+
+# ruff: noqa: NPY002 - some environments draw from numpy's global generator
 
 N_ACTIONS = 4
 
@@ -109,11 +112,30 @@ class ToyBattle(ParallelEnv):
 
 
 class GlobalDice(ToyBattle):
-    """A ToyBattle whose noise comes from the process's global generator."""
+    """A ToyBattle whose noise comes from the process's global generators.
+
+    Normal numbers, of which both generators make two at once. A third of all steps draw from both
+    generators, a third at most what is held in reserve, a third nothing.
+
+    Args:
+        quiet: steps before the first that draws.
+        kwargs: see `ToyBattle`.
+    """
+
+    def __init__(self, quiet: int = 0, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.quiet = quiet
+        self.constructed_with = random.random() + np.random.normal()
 
     def _observations(self):
-        self.rng = np.random
-        return super()._observations()
+        seen = super()._observations()
+        if self.total_steps < self.quiet:
+            return seen
+        for agent in self.agents:
+            noise = random.gauss(0, 1) if self.steps % 3 < 2 else 0.0
+            noise += np.random.normal() if self.steps % 3 == 0 else 0.0
+            seen[agent]["observation"][2] = noise + self.constructed_with
+        return seen
 
 
 class UnlikeArchers(ToyBattle):

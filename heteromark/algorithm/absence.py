@@ -12,16 +12,16 @@ from heteromark.environment.groups import Group
 def blank_absent(batch: TensorDict, group: Group, *, turn_based: bool) -> None:
     """Replace what is recorded of a group's absent agents by numbers that do no harm.
 
-    Absent agents are masked out of every loss. That alone does not keep NaN or infinity out of the
-    gradients, because 0 · NaN is NaN; nor what a waiting agent "sees" out of a recurrent memory.
-    So: observations are zeros as `make_specs` has them, all actions are legal, the action is the
+    Absent agents are masked out of every loss, and recurrent networks let their memory stand. That
+    alone does not keep NaN or infinity out of the gradients, because 0 · NaN is NaN. So:
+    observations are zeros as `make_specs` has them, all actions are legal, the action is the
     first or the middle of the box, with a log-probability of 0.
 
     Args:
         batch: [N, T]; entries of the group and of ("next", group) are replaced, not written into.
         group: whose agents.
-        turn_based: absent agents wait and keep what they remember; else they have left for good,
-            and that is zero too.
+        turn_based: absent agents wait, and their memory is needed at their next turn; else they
+            have left for good, and it is zero too.
     """
     before, after = batch[group.name], batch["next", group.name]
     _fill(after, "observation", ~after["active"], 0.0)

@@ -78,7 +78,8 @@ class EnvironmentConfig(Frozen):
     num_workers: Annotated[int, Field(ge=0), Number] = Field(
         0,
         description="Processes that the copies are split over; 0: within the training process. "
-        "Changes the speed, not the result.",
+        "Changes the speed, not the result, unless the environment is warned about: for drawing "
+        "from Python's or NumPy's global generator after whole episodes without.",
     )
     group_by: Literal["prefix", "agent"] = Field(
         "prefix",

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
 from pettingzoo import AECEnv
 
-from heteromark.config.components import OpponentConfig
 from heteromark.environment.batched import BatchedEnv
-from heteromark.environment.copies import CopySettings, make_copy
-from heteromark.environment.description import describe
-from heteromark.environment.opponent_pool import OpponentPool
+from heteromark.environment.copies import CopySettings
 from heteromark.environment.opponents import OpponentMisfit
 from heteromark.environment.seeds import stream_seed
 from heteromark.environment.turn_copies import TurnCopies
@@ -29,8 +23,9 @@ class PettingZooAECEnv(BatchedEnv):
             with `team_reward` the mean over all agents. Rewards from before the first frame count
             to it.
         "episode_return": the mean over the agents that learn.
-        "won": 1 if an agent that learns has the strictly largest sum of rewards of all agents, and
-            it is positive; else 0, so also for a draw.
+        "won": 1 if the agent that learns has the strictly largest sum of rewards of all agents, and
+            it is positive; else 0, so also for a draw. Unknown where several agents learn, because
+            then one of them wins whatever they have learnt.
 
     Agents that are out of the episode are taken away without a frame (the dead steps of AEC). An
     episode is done when all are: terminated if every agent still there has terminated, truncated
@@ -41,66 +36,20 @@ class PettingZooAECEnv(BatchedEnv):
     starts with the second. The other agents are played within the step, from a random stream of
     each copy, so that a frame runs from the learner's turn to its next. They are never active.
 
-    Args:
-        make_env: returns a fresh AEC environment; with `num_workers`, it must be possible to send
-            it to another process.
-        num_envs: number of copies N.
-        opponent: who plays the seats that do not learn.
-        num_workers, group_by, groups, split, team_reward, with_state, name, render, first_env: see
-            `PettingZooParallelEnv`.
-
-    Attributes:
-        opponent_pool: where past policies play: the policies; else None.
-
-    Raises:
-        TypeError: `make_env` returns something that is no AEC environment.
-        ValueError, ModuleNotFoundError: groups, spaces, the state or the opponent do not fit;
-            later, see `TurnCopies`.
-        WorkerDied: a worker process ended.
+    Args, Attributes, Raises: see `BatchedEnv`; later, see `TurnCopies`.
     """
 
-    def __init__(
-        self,
-        make_env: Callable[..., AECEnv],
-        num_envs: int,
-        *,
-        opponent: OpponentConfig | None = None,
-        num_workers: int = 0,
-        group_by: str = "prefix",
-        groups: Mapping[str, Sequence[str]] | None = None,
-        split: bool = False,
-        team_reward: bool = False,
-        with_state: bool = False,
-        name: str = "environment",
-        render: bool = False,
-        first_env: Any = None,
-    ) -> None:
-        first_env = first_env or make_copy(make_env, name, drawing=render)
-        if not isinstance(first_env, AECEnv):
-            raise TypeError(
-                f"the factory of environment {name!r} returned {type(first_env).__name__}, not a "
-                "pettingzoo.AECEnv"
-            )
-        description = describe(first_env, name, with_state)
-        opponent = opponent or OpponentConfig()
-        if opponent.kind != "self" and len(description.agents) < 2:
+    _copies_class = TurnCopies
+    _environment_class = AECEnv
+
+    @staticmethod
+    def _check_opponent(settings: CopySettings) -> None:
+        kind, agents = settings.opponent.kind, settings.description.agents
+        if kind != "self" and len(agents) < 2:
             raise OpponentMisfit(
-                opponent.kind,
-                f"environment {name!r} has one agent only, {description.agents[0]}; it must be "
-                "self",
+                kind,
+                f"environment {settings.name!r} has one agent only, {agents[0]}; it must be self",
             )
-        settings = CopySettings(
-            make_env=make_env,
-            name=name,
-            description=description,
-            groups=description.group(group_by, groups, split),
-            team_reward=team_reward,
-            opponent=opponent,
-            render=render,
-        )
-        super().__init__(TurnCopies, settings, num_envs, num_workers, first_env)
-        if opponent.kind == "past_self":
-            self.opponent_pool = OpponentPool(opponent.pool_size)
 
     def reseed(self, seed: int, *stream: int | str) -> None:
         """See `BatchedEnv.reseed`; opponents, too, play from these seeds."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torchrl.envs import EnvBase
 
+from heteromark.config.components import OpponentConfig
 from heteromark.environment.arrays import action_layout, asked_layout, shown_layout, views_of
-from heteromark.environment.copies import Copies, CopySettings
+from heteromark.environment.copies import Copies, CopySettings, make_copy
+from heteromark.environment.description import describe
 from heteromark.environment.opponent_pool import OpponentPool
 from heteromark.environment.seeds import stream_seed
 from heteromark.environment.specs import make_specs
@@ -26,48 +29,91 @@ class BatchedEnv(EnvBase):
     and `next` keeps the true final observation.
 
     Args:
-        make_copies: the class that steps copies.
-        settings: what it has to know.
+        make_env: returns a fresh environment; with `num_workers`, it must be possible to send it to
+            another process.
         num_envs: number of copies N.
+        opponent: who plays the seats that do not learn, where agents take turns.
         num_workers: processes that the copies are split over; 0: this one. It changes the speed,
-            not the result.
-        first_env: an environment that becomes copy 0; closed, where workers make their own.
+            not the result, also where copies draw from Python's or NumPy's global generator (not
+            torch's); see `GlobalStreams` for what is warned about.
+        group_by, groups, split: see `group_agents`.
+        team_reward: train every agent on the mean of all agents' rewards.
+        with_state: read the environment's global state.
+        name: the environment's name in error messages.
+        render: make copy 0 so that it can draw.
+        first_env: a fresh environment to begin with, if there is one already; it becomes copy 0, or
+            is closed where workers make their own.
 
     Attributes:
         groups: by name.
         turn_based: agents act one after the other, and one frame is one turn.
         state_size: numbers in the root key "state"; None: there is no such key.
         opponent_pool: past policies that play against the learner; None: there are none.
+
+    Raises:
+        TypeError: `make_env` returns an environment of another kind.
+        ValueError, ModuleNotFoundError: groups, spaces, the state or the opponent do not fit;
+            later, see the copies' class.
+        WorkerDied: a worker process ended.
     """
 
     opponent_pool: OpponentPool | None = None
+    # of a subclass: the class that steps its copies, and PettingZoo's of the environments
+    _copies_class: type[Copies]
+    _environment_class: type
 
     def __init__(
         self,
-        make_copies: Callable[..., Copies],
-        settings: CopySettings,
+        make_env: Callable[..., Any],
         num_envs: int,
-        num_workers: int,
-        first_env: Any,
+        *,
+        opponent: OpponentConfig | None = None,
+        num_workers: int = 0,
+        group_by: str = "prefix",
+        groups: Mapping[str, Sequence[str]] | None = None,
+        split: bool = False,
+        team_reward: bool = True,
+        with_state: bool = False,
+        name: str = "environment",
+        render: bool = False,
+        first_env: Any = None,
     ) -> None:
         super().__init__(device="cpu", batch_size=[num_envs])
+        first_env = first_env or make_copy(make_env, name, drawing=render)
+        if not isinstance(first_env, self._environment_class):
+            raise TypeError(
+                f"the factory of environment {name!r} returned {type(first_env).__name__}, not a "
+                f"pettingzoo.{self._environment_class.__name__}"
+            )
+        description = describe(first_env, name, with_state)
+        settings = CopySettings(
+            make_env=make_env,
+            name=name,
+            description=description,
+            groups=description.group(group_by, groups, split),
+            team_reward=team_reward,
+            opponent=opponent or OpponentConfig(),
+            render=render,
+        )
+        self._check_opponent(settings)
         self.groups = dict(settings.groups)
-        self.turn_based = settings.description.turn_based
-        self.state_size = settings.description.state_size
+        self.turn_based = description.turn_based
+        self.state_size = description.state_size
         self._layout = shown_layout(self.groups, num_envs, self.state_size)
         layouts = [self._layout, action_layout(self.groups, num_envs)]
         if settings.opponent.kind == "past_self":
             layouts.append(asked_layout(self.groups, num_envs))
+            self.opponent_pool = OpponentPool(settings.opponent.pool_size)
         self._copies: Copies | WorkerPool
         if num_workers:
             first_env.close()
-            self._copies = WorkerPool(make_copies, settings, layouts, num_envs, num_workers)
+            self._copies = WorkerPool(self._copies_class, settings, layouts, num_envs, num_workers)
             block: Any = self._copies.block
             arrays = views_of(layouts, block)
         else:
             block = bytearray(sum(layout.size for layout in layouts))
             arrays = views_of(layouts, block)
-            self._copies = make_copies(settings, *arrays, envs=[first_env])
+            self._copies = self._copies_class(settings, *arrays, envs=[first_env])
         self._shown = np.frombuffer(block, np.uint8, self._layout.size)
         self._actions = arrays[1]
         self._asked = arrays[2] if len(arrays) > 2 else None
@@ -77,6 +123,11 @@ class BatchedEnv(EnvBase):
         self.action_spec = specs.action
         self.reward_spec = specs.reward
         self.done_spec = specs.done
+
+    @staticmethod
+    @abstractmethod
+    def _check_opponent(settings: CopySettings) -> None:
+        """Raise OpponentMisfit if the opponent cannot play in this environment."""
 
     def reseed(self, seed: int, *stream: int | str) -> None:
         """Give every copy its own seed, used by its next reset; copy i's is stream_seed(…, i).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from heteromark.config.components import OpponentConfig
 from heteromark.environment.arrays import Arrays
 from heteromark.environment.description import Description
+from heteromark.environment.global_streams import GlobalStreams, with_streams
 from heteromark.environment.groups import Group, observed_space
 
 UNKNOWN = -1  # value of "won" where the environment does not say
@@ -45,17 +47,20 @@ class CopySettings:
     render: bool = False
 
 
-def make_copy(make_env: Callable[..., Any], name: str, drawing: bool) -> Any:
+def make_copy(make_env: Callable[..., Any], name: str, drawing: bool, number: int = 0) -> Any:
     """A fresh environment; one that can draw, if it has to.
+
+    What its constructor draws from the global generators follows from its number among all copies.
 
     Raises:
         ValueError: the factory of environment `name` makes none that can draw.
     """
-    if not drawing:
-        return make_env()
+    options = {"render_mode": "rgb_array"} if drawing else {}
     try:
-        return make_env(render_mode="rgb_array")
+        return with_streams(number, functools.partial(make_env, **options))
     except TypeError as error:
+        if not drawing:
+            raise
         raise ValueError(
             f"environment {name!r} cannot draw: its factory takes no render_mode ({error})"
         ) from error
@@ -126,8 +131,9 @@ class Copies(ABC):
         self._envs = list(envs)
         for i in range(len(envs), n_copies):
             drawing = settings.render and first + i == 0
-            self._envs.append(make_copy(settings.make_env, settings.name, drawing))
+            self._envs.append(make_copy(settings.make_env, settings.name, drawing, first + i))
             self._check_spaces(i)
+        self._streams = GlobalStreams(range(first, first + n_copies), settings.name)
         self._seeds: list[int | None] = [None] * n_copies
         # in double precision, so that long episodes add up
         self._returns = [0.0] * n_copies
@@ -154,14 +160,16 @@ class Copies(ABC):
     # --- what a process is asked to do ---------------------------------------------------------
 
     def reseed(self, seeds: Sequence[int]) -> None:
-        """Give every copy a seed, used by its next reset."""
+        """Give every copy a seed for its next reset; its global streams follow from it, too."""
         self._seeds = list(seeds)
+        self._streams = GlobalStreams(seeds, self._settings.name)
         for env, seed in zip(self._envs, seeds, strict=True):
             for agent in env.possible_agents:
                 env.action_space(agent).seed(seed)
 
     def reset(self, rows: Sequence[int]) -> None:
         """Start a new episode in the copies numbered `rows` among these; the others stay."""
+        self._streams.episodes_ended(i for i in rows if self._shown["done"][i, 0])
         self._in_each(rows, self._restart_copy)
         self._check_shown()
 
@@ -206,12 +214,15 @@ class Copies(ABC):
 
     def _in_each(self, rows: Iterable[int], act: Callable[[int], None]) -> None:
         """Act on copies one by one; an exception is told in which copy it happened."""
-        for i in rows:
+
+        def act_or_tell(i: int) -> None:
             try:
                 act(i)
             except Exception as error:
                 error.add_note(f"in copy {self._first + i} of environment {self._settings.name!r}")
                 raise
+
+        self._streams.run(act_or_tell, rows)
 
     def _restart_copy(self, i: int) -> None:
         self._check_spaces(i)

@@ -150,10 +150,7 @@ class OpponentPool:
         memory = self._remembered(actor, name, asked)
         seen[name, "hidden"] = memory[rows]
         acted = actor(seen)
-        # only whose turn it was has seen anything new
-        memory[rows] = torch.where(
-            seen[name, "active"].unsqueeze(-1), acted["next", name, "hidden"], memory[rows]
-        )
+        memory[rows] = acted["next", name, "hidden"]
         return acted[name, "action"]
 
     def _remembered(self, actor: TensorDictModuleBase, name: str, asked: Arrays) -> Tensor:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
 from pettingzoo import ParallelEnv
 
 from heteromark.environment.batched import BatchedEnv
-from heteromark.environment.copies import CopySettings, make_copy
-from heteromark.environment.description import describe
+from heteromark.environment.copies import CopySettings
+from heteromark.environment.opponents import OpponentMisfit
 from heteromark.environment.parallel_copies import ParallelCopies
 
 
@@ -33,55 +30,20 @@ class PettingZooParallelEnv(BatchedEnv):
     An episode is done when no agent is left: terminated if every agent terminated, truncated
     otherwise. An agent that leaves before the others counts as terminated.
 
-    Illegal actions are left to the environment.
+    Illegal actions are left to the environment. An agent must not come and go against the rules,
+    and what a copy gives must be finite and of its announced shape; see `ParallelCopies`.
 
-    Args:
-        make_env: returns a fresh Parallel environment; with `num_workers`, it must be possible to
-            send it to another process.
-        num_envs: number of copies N.
-        num_workers: see `BatchedEnv`.
-        group_by, groups, split: see `group_agents`.
-        team_reward: train every agent on the mean of all agents' rewards.
-        with_state: read the environment's global state.
-        name: the environment's name in error messages.
-        render: make copy 0 so that it can draw.
-        first_env: a fresh environment to begin with, if there is one already.
-
-    Raises:
-        TypeError: `make_env` returns something that is no Parallel environment.
-        ValueError: groups, spaces or the state do not fit; later, what a copy gives is not finite
-            or not of its announced shape, or agents come and go against the rules.
-        WorkerDied: a worker process ended.
+    Args, Raises: see `BatchedEnv`; an opponent that is to play raises ValueError.
     """
 
-    def __init__(
-        self,
-        make_env: Callable[..., ParallelEnv],
-        num_envs: int,
-        *,
-        num_workers: int = 0,
-        group_by: str = "prefix",
-        groups: Mapping[str, Sequence[str]] | None = None,
-        split: bool = False,
-        team_reward: bool = True,
-        with_state: bool = False,
-        name: str = "environment",
-        render: bool = False,
-        first_env: Any = None,
-    ) -> None:
-        first_env = first_env or make_copy(make_env, name, drawing=render)
-        if not isinstance(first_env, ParallelEnv):
-            raise TypeError(
-                f"the factory of environment {name!r} returned {type(first_env).__name__}, not a "
-                "pettingzoo.ParallelEnv; use the environment's parallel_env"
+    _copies_class = ParallelCopies
+    _environment_class = ParallelEnv
+
+    @staticmethod
+    def _check_opponent(settings: CopySettings) -> None:
+        if settings.opponent.kind != "self":
+            raise OpponentMisfit(
+                settings.opponent.kind,
+                f"in environment {settings.name!r} all agents act at once; opponents play in "
+                "turn-based (AEC) environments only, so it must be self",
             )
-        description = describe(first_env, name, with_state)
-        settings = CopySettings(
-            make_env=make_env,
-            name=name,
-            description=description,
-            groups=description.group(group_by, groups, split),
-            team_reward=team_reward,
-            render=render,
-        )
-        super().__init__(ParallelCopies, settings, num_envs, num_workers, first_env)

@@ -143,10 +143,9 @@ class SMACParallelEnv(ParallelEnv):
         if seed is not None:
             self._seeded.reseed(seed)
         self._steps = 0
-        with self._seeded.own_streams():
-            self._start_battle()
-            self._check_unit_types()
-            observations, legal = self._look()
+        self._start_battle()
+        self._check_unit_types()
+        observations, legal = self._look()
         living = self._living(legal)
         self.agents = [a for k, a in enumerate(self.possible_agents) if living[k]]
         return self._by_agent(observations), {
@@ -164,11 +163,10 @@ class SMACParallelEnv(ParallelEnv):
     ]:
         """One step of all agents; those without an action take the no-op."""
         self._steps += 1
-        with self._seeded.own_streams():
-            reward, terminated, truncated, said = self._advance(
-                [int(actions.get(agent, NO_OP)) for agent in self.possible_agents]
-            )
-            observations, legal = self._look()
+        reward, terminated, truncated, said = self._advance(
+            [int(actions.get(agent, NO_OP)) for agent in self.possible_agents]
+        )
+        observations, legal = self._look()
         living = dict(zip(self.possible_agents, self._living(legal), strict=True))
         terminations = {agent: terminated or not living[agent] for agent in self.agents}
         truncations = {agent: truncated and living[agent] for agent in self.agents}

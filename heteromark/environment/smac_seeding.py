@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import inspect
-import random
-from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
@@ -15,8 +12,6 @@ import numpy as np
 from heteromark.environment.seeds import stream_seed
 from heteromark.environment.task import Task
 
-# ruff: noqa: NPY002 - SMACv2 draws from numpy's global generator
-
 
 class SeededBattle:
     """An object with the SMAC API, and its random streams.
@@ -24,9 +19,8 @@ class SeededBattle:
     The API has no common way to seed. Where the object has a method `seed(n)` (SMAClite), that is
     used. Others take their seed when they are constructed (SMAC, SMACv2): they are closed and
     constructed again, which for StarCraft II means that the game restarts. SMACv2 also draws from
-    Python's and NumPy's global generators and from generators that it seeds by chance; then the
-    object is given global streams of its own (`own_streams`), so that neither other copies nor the
-    training matter to it, nor it to them.
+    Python's and NumPy's global generators, which are a copy's own (`GlobalStreams`), and from
+    generators that it seeds by chance, which are replaced.
 
     So everything follows from the seed as far as it happens in Python, but for SMACv2's capability
     `attack`, which draws from a new generator each time. Within StarCraft II, it follows as far
@@ -46,7 +40,6 @@ class SeededBattle:
         self._make = make
         self._name = name
         self._drawing = {"render_mode": "rgb_array"} if drawing else {}
-        self._streams: tuple[Any, Any] | None = None
         self.battle = self._made()
 
     def _made(self, **seed: int) -> Any:
@@ -72,33 +65,10 @@ class SeededBattle:
             )
         self.battle.close()
         self.battle = self._made(seed=seed)
-        self._streams = (
-            random.Random(stream_seed(seed, "random")).getstate(),
-            np.random.RandomState(stream_seed(seed, "numpy")).get_state(),
-        )
         # where SMACv2 keeps what draws its teams and start positions
         distributions = getattr(self.battle, "env_key_to_distribution_map", {})
         for key, distribution in distributions.items():
             _reseed_generators(distribution, seed, key)
-
-    @contextlib.contextmanager
-    def own_streams(self) -> Iterator[None]:
-        """Within it, Python's and NumPy's global generators are this object's own.
-
-        Without effect on an object that was seeded by its own method or not yet.
-        """
-        if self._streams is None:
-            yield
-            return
-        before = random.getstate(), np.random.get_state()
-        random.setstate(self._streams[0])
-        np.random.set_state(self._streams[1])
-        try:
-            yield
-        finally:
-            self._streams = random.getstate(), np.random.get_state()
-            random.setstate(before[0])
-            np.random.set_state(before[1])
 
 
 def _takes_a_seed(method: Any) -> bool:

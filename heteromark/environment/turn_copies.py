@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from heteromark.environment.copies import Copies, Place, mean
+from heteromark.environment.copies import UNKNOWN, Copies, Place, mean
 from heteromark.environment.direct import without_checks
 from heteromark.environment.groups import Group
 from heteromark.environment.opponents import OpponentMisfit, make_player
@@ -169,10 +169,16 @@ class TurnCopies(Copies):
             if agent in self._learners[i]:
                 self._show_acting(i, self._places[i][agent])
         self._end_frame(i)
-        sums = self._sums[i]
+        self._shown["won"][i] = self._won(i)
+
+    def _won(self, i: int) -> int:
+        """Whether who learns has beaten the others; where all learn, somebody always does."""
+        sums, learners = self._sums[i], self._learners[i]
+        if len(learners) == len(sums) > 1:
+            return UNKNOWN
         best = max(sums.values())
         winners = [agent for agent, total in sums.items() if total == best and best > 0]
-        self._shown["won"][i] = len(winners) == 1 and winners[0] in self._learners[i]
+        return int(len(winners) == 1 and winners[0] in learners)
 
     def _end_frame(self, i: int) -> None:
         """Show what is not of one agent. Before the first frame rewards are kept for it."""

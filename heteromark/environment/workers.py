@@ -14,7 +14,6 @@ import itertools
 import mmap
 import os
 import pickle
-import random
 import signal
 import subprocess
 import sys
@@ -66,8 +65,7 @@ class _Worker:
 
     @property
     def copies(self) -> str:
-        last = self.stop - 1
-        return f"copy {last}" if self.first == last else f"copies {self.first} to {last}"
+        return copies_in_words(self.first, self.stop)
 
 
 class WorkerPool:
@@ -132,11 +130,7 @@ class WorkerPool:
     # --- what `Copies` does --------------------------------------------------------------------
 
     def reseed(self, seeds: Sequence[int]) -> None:
-        """See `Copies.reseed`.
-
-        A worker's global generators start anew, too, for environments that draw from them; what
-        those draw depends on the number of workers.
-        """
+        """See `Copies.reseed`."""
         self._ask("reseed", [(w, (seeds[w.first : w.stop],)) for w in self._workers])
 
     def reset(self, rows: Sequence[int]) -> None:
@@ -197,12 +191,18 @@ class WorkerPool:
             status = worker.process.wait()
         return WorkerDied(
             f"the worker process with {worker.copies} of environment {self._name!r} "
-            f"{_in_words(status)}; set environment.num_workers=0 to see where, or check the "
+            f"{ending_in_words(status)}; set environment.num_workers=0 to see where, or check the "
             "machine's memory if it was killed"
         )
 
 
-def _in_words(status: int) -> str:
+def copies_in_words(first: int, stop: int) -> str:
+    """Of the copies of a process, `first` to before `stop`."""
+    return f"copy {first}" if stop - first == 1 else f"copies {first} to {stop - 1}"
+
+
+def ending_in_words(status: int) -> str:
+    """How a process ended, given its exit status as Python has it: negative for a signal."""
     if status >= 0:
         return f"ended with exit status {status}"
     try:
@@ -271,8 +271,6 @@ def serve() -> None:
         _reply(connection, lambda: held.append(_make_copies(connection, memory)))
         while True:
             method, arguments = pickle.loads(connection.recv_bytes())
-            if method == "reseed":
-                _seed_globals(arguments[0][0])
             _reply(connection, getattr(held[0], method), *arguments)
     except (EOFError, OSError):  # the parent closed the connection, or is gone
         pass
@@ -290,11 +288,6 @@ def _make_copies(connection: Connection, memory: int) -> Copies:
     return make_copies(settings, *arrays, first=first)
 
 
-def _seed_globals(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - environments may draw from numpy's global generator
-
-
 def _rows(arrays: Arrays, first: int, stop: int) -> Arrays:
     return {key: array[first:stop] for key, array in arrays.items()}
 
@@ -304,11 +297,11 @@ def _reply(connection: Connection, function: Callable[..., Any], *arguments: Any
     try:
         reply: _Reply = (function(*arguments), None, "")
     except Exception as error:
-        reply = (None, _sendable(error), traceback.format_exc())
+        reply = (None, sendable(error), traceback.format_exc())
     connection.send_bytes(pickle.dumps(reply))
 
 
-def _sendable(error: Exception) -> Exception:
+def sendable(error: Exception) -> Exception:
     """The exception, or what it says if it cannot be sent to the parent."""
     try:
         pickle.loads(pickle.dumps(error))

@@ -42,6 +42,9 @@ class HAPPOLoss(ClipPPOLoss):
         factor: [..., n_agents, 1], broadcastable to the advantage; key set by
             `set_keys(factor=...)`, "factor" by default.
 
+    Raises:
+        KeyError: when called: there is no factor.
+
     Source: Kuba et al., Trust Region Policy Optimisation in Multi-Agent RL, ICLR 2022 (HAPPO).
     """
 
@@ -61,7 +64,16 @@ class HAPPOLoss(ClipPPOLoss):
         advantage = super()._maybe_normalize_advantage(
             advantage, tensordict, update_norm=update_norm
         )
-        return advantage * tensordict.get(self.tensor_keys.factor)
+        key = self.tensor_keys.factor
+        factor = tensordict.get(key, None)
+        if factor is None:
+            raise KeyError(
+                f"HAPPOLoss needs the factor {key!r}, which the batch lacks: HAPPO.update_actors "
+                "writes it for each group, from get_factor_for_agent; name another key with "
+                "set_keys(factor=...), and before the first update give ones, shaped as the "
+                "advantage"
+            )
+        return advantage * factor
 
     def _log_weight(self, tensordict: TensorDictBase, adv_shape: torch.Size) -> tuple:
         log_weight, distribution, kl_approx, importance = super()._log_weight(tensordict, adv_shape)

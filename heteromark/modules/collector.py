@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import pickle
 import random
 import tempfile
+import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,9 +25,19 @@ from torchrl.envs.utils import ExplorationType
 
 from heteromark.config.schema import RunConfig
 from heteromark.environment.seeds import stream_seed
+from heteromark.environment.workers import (
+    WorkerDied,
+    WorkerTraceback,
+    copies_in_words,
+    ending_in_words,
+    sendable,
+)
 from heteromark.modules.registry import Registry
+from heteromark.runs.files import atomic_path
 
 MakeEnvironment = Callable[[int], EnvBase]
+
+_PATIENCE = 2.0  # seconds until it is known how a process ended
 
 
 class Collector(Protocol):
@@ -46,7 +58,9 @@ class Collector(Protocol):
             memory is reused by the next call.
 
         Raises:
-            RuntimeError: `restart` was never called, or a process of the collector died.
+            RuntimeError: `restart` was never called.
+            WorkerDied: a process of the collector ended.
+            Exception: what an environment raised, wherever it is stepped.
         """
 
     def close(self) -> None:
@@ -122,51 +136,82 @@ class MultiSyncCollector:
         device: torch.device,
     ) -> None:
         self._batch: Any = None
-        self._reports = tempfile.TemporaryDirectory(prefix="heteromark-collector-")
-        share = functools.partial(make_environment, num_envs // num_collectors)
-        self._collector = TorchRLMultiSyncCollector(
-            [share] * num_collectors,
-            TensorDictSequential(*actors.values()),
-            frames_per_batch=frames_per_batch,
-            total_frames=-1,
-            env_device="cpu",
-            cat_results=0,
-            collector_class=functools.partial(_ReportingCollector, Path(self._reports.name)),
-            num_sub_threads=1,
-            use_buffers=True,
-            **_common(device),
-        )
         self._num_collectors = num_collectors
+        self._share = num_envs // num_collectors
+        self._reports = tempfile.TemporaryDirectory(prefix="heteromark-collector-")
+        reports = Path(self._reports.name)
+        make_share = functools.partial(make_environment, self._share)
+        self._collector = None
+        with self._failures_told():
+            self._collector = TorchRLMultiSyncCollector(
+                [functools.partial(_reporting, reports, make_share)] * num_collectors,
+                TensorDictSequential(*actors.values()),
+                frames_per_batch=frames_per_batch,
+                total_frames=-1,
+                env_device="cpu",
+                cat_results=0,
+                collector_class=functools.partial(_ReportingCollector, reports),
+                num_sub_threads=1,
+                use_buffers=True,
+                **_common(device),
+            )
 
     def restart(self, seed: int, *stream: int | str) -> None:
         # the iterator asks for a batch only when it is advanced: nothing is under way here
         streams = [(seed, *stream, "collector", i) for i in range(self._num_collectors)]
-        self._collector.map_fn("restart", streams)
+        with self._failures_told():
+            self._collector.map_fn("restart", streams)
         if self._batch is None:
             self._batch = iter(self._collector)
 
     def collect(self) -> TensorDict:
         if self._batch is None:
             raise RuntimeError("the collector was not started: call restart() first")
-        self._collector.update_policy_weights_()
-        try:
+        with self._failures_told():
+            self._collector.update_policy_weights_()
             return next(self._batch).copy()
-        except RuntimeError as error:
-            reports = sorted(Path(self._reports.name).glob("*.txt"))
-            if not reports:
+
+    @contextlib.contextmanager
+    def _failures_told(self) -> Iterator[None]:
+        """Raise what a process of the collector raised, or say how it ended, and what to do."""
+        try:
+            yield
+        except Exception as error:
+            for report in sorted(Path(self._reports.name).glob("*.pickle")):
+                raised, where = pickle.loads(report.read_bytes())
+                raise raised from WorkerTraceback(where)
+            number, status = self._ended_process()
+            if status is None:
                 raise
-            told = "\n".join(report.read_text(encoding="utf-8") for report in reports)
-            raise RuntimeError(f"a process of the collector failed:\n{told}") from error
+            copies = copies_in_words(number * self._share, (number + 1) * self._share)
+            raise WorkerDied(
+                f"the collector's process with {copies} of the environment "
+                f"{ending_in_words(status)}; set collector_type=sync to see where, or check the "
+                "machine's memory if it was killed"
+            ) from error
+
+    def _ended_process(self) -> tuple[int, int | None]:
+        """The number and the exit status of a process that ended by itself; None: there is none."""
+        processes = [] if self._collector is None else self._collector.procs
+        deadline = time.monotonic() + _PATIENCE
+        while processes and time.monotonic() < deadline:
+            for number, process in enumerate(processes):
+                # TorchRL closes the others, which it ends
+                with contextlib.suppress(ValueError):
+                    if process.exitcode is not None:
+                        return number, process.exitcode
+            time.sleep(0.05)
+        return 0, None
 
     def close(self) -> None:
         # a process that died cannot be shut down in an orderly way
-        with contextlib.suppress(RuntimeError, OSError, EOFError):
+        with contextlib.suppress(RuntimeError, OSError, EOFError, ValueError):
             self._collector.shutdown()
         self._reports.cleanup()
 
 
 class _ReportingCollector(TorchRLCollector):
-    """In a process of its own: restarts from seeds, and writes down why it failed."""
+    """In a process of its own: restarts from seeds, and tells the parent why it failed."""
 
     def __init__(self, reports: Path, *args: Any, **kwargs: Any) -> None:
         self._reports = reports
@@ -174,21 +219,29 @@ class _ReportingCollector(TorchRLCollector):
 
     def restart(self, seed: int, *stream: int | str) -> None:
         """Seed the environments and the sampling of actions, and start new episodes."""
+        _reporting(self._reports, self._restart, seed, *stream)
+
+    def _restart(self, seed: int, *stream: int | str) -> None:
         own = stream_seed(seed, *stream, "actions")
         torch.manual_seed(own)
-        # environments may draw from these
+        # an environment that steps its copies itself may draw from these
         np.random.seed(own)  # noqa: NPY002
         random.seed(own)
         self.env.reseed(seed, *stream)
         self.reset()
 
     def rollout(self) -> TensorDict:
-        try:
-            return super().rollout()
-        except Exception:
-            report = self._reports / f"{os.getpid()}.txt"
-            report.write_text(traceback.format_exc(), encoding="utf-8")
-            raise
+        return _reporting(self._reports, super().rollout)
+
+
+def _reporting(reports: Path, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call it; if it raises, leave that to the parent and end without a word on the console."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        with atomic_path(reports / f"{os.getpid()}.pickle") as report:
+            report.write_bytes(pickle.dumps((sendable(error), traceback.format_exc())))
+        raise SystemExit(1) from None
 
 
 def _common(device: torch.device) -> dict[str, Any]:

@@ -180,30 +180,23 @@ def make_batched(
         config, num_envs, render: see `EnvironmentFactory.create`.
 
     Raises:
-        TypeError: `make_env` returns something else.
-        ValueError: see `PettingZooParallelEnv` and `PettingZooAECEnv`; or a Parallel environment is
-            to have opponents.
+        TypeError, ValueError, ModuleNotFoundError, WorkerDied: see `BatchedEnv`.
     """
     environment = config.environment
     first_env = make_copy(make_env, environment.name, drawing=render)
-    common = {
+    make = PettingZooAECEnv if isinstance(first_env, AECEnv) else PettingZooParallelEnv
+    return make(
+        make_env,
+        num_envs,
+        opponent=environment.opponent,
         # a single copy gains nothing from a process of its own
-        "num_workers": min(environment.num_workers, num_envs) if num_envs > 1 else 0,
-        "group_by": environment.group_by,
-        "groups": environment.groups,
-        "split": not config.policy.share_policy_params,
-        "team_reward": environment.reward == "team",
-        "with_state": environment.state,
-        "name": environment.name,
-        "render": render,
-        "first_env": first_env,
-    }
-    if isinstance(first_env, AECEnv):
-        return PettingZooAECEnv(make_env, num_envs, opponent=environment.opponent, **common)
-    if environment.opponent.kind != "self":
-        raise OpponentMisfit(
-            environment.opponent.kind,
-            f"in environment {environment.name!r} all agents act at once; opponents play in "
-            "turn-based (AEC) environments only, so it must be self",
-        )
-    return PettingZooParallelEnv(make_env, num_envs, **common)
+        num_workers=min(environment.num_workers, num_envs) if num_envs > 1 else 0,
+        group_by=environment.group_by,
+        groups=environment.groups,
+        split=not config.policy.share_policy_params,
+        team_reward=environment.reward == "team",
+        with_state=environment.state,
+        name=environment.name,
+        render=render,
+        first_env=first_env,
+    )

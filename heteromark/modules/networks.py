@@ -64,33 +64,43 @@ class RecurrentNetwork(nn.Module):
             nn.init.zeros_(bias)
         self.head = _linear(hidden_size, out_features, head_gain)
 
-    def forward(self, inputs: Tensor, hidden: Tensor, step_count: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, inputs: Tensor, hidden: Tensor, step_count: Tensor, active: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """One step, or a sequence of steps at once; memory is lost where an episode begins.
+
+        An agent that is not active sees nothing, so it keeps what it remembers: whoever waits for
+        its turn remembers its own turns, however many of others lie between.
 
         Args:
             inputs: a step [B, *agents, in_features], or a sequence [B, T, *agents, in_features].
             hidden: the state before: [B, *agents, hidden_size]; of a sequence
                 [B, T, *agents, hidden_size], of which only the first step's is used.
             step_count: [B, 1] or [B, T, 1], steps of the episode so far; 0 where it begins.
+            active: bool [B, *agents] or [B, T, *agents], who takes part in the step; None: all do.
 
         Returns:
             outputs [..., out_features], and the states after each step, shaped as `hidden`.
         """
         features = self.body(inputs)
         if step_count.dim() == 2:
-            after = self._advance(features, hidden, step_count)
+            after = self._advance(features, hidden, step_count, active)
         else:
             state, states = hidden[:, 0], []
             for t in range(features.shape[1]):
-                state = self._advance(features[:, t], state, step_count[:, t])
+                active_now = None if active is None else active[:, t]
+                state = self._advance(features[:, t], state, step_count[:, t], active_now)
                 states.append(state)
             after = torch.stack(states, dim=1)
         return self.head(after), after
 
-    def _advance(self, features: Tensor, hidden: Tensor, step_count: Tensor) -> Tensor:
+    def _advance(
+        self, features: Tensor, hidden: Tensor, step_count: Tensor, active: Tensor | None
+    ) -> Tensor:
         begins = (step_count == 0).reshape(-1, *[1] * (hidden.dim() - 1))
         hidden = torch.where(begins, 0.0, hidden)
-        return self.cell(features.flatten(0, -2), hidden.flatten(0, -2)).view_as(hidden)
+        after = self.cell(features.flatten(0, -2), hidden.flatten(0, -2)).view_as(hidden)
+        return after if active is None else torch.where(active.unsqueeze(-1), after, hidden)
 
 
 class JointObservation(nn.Module):

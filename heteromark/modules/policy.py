@@ -38,6 +38,8 @@ class NetworkSpec:
         out_key: entry that it writes, [..., out_features].
         memory_keys: for networks that remember: where the state before a step is read, and where
             the state after it is written, [..., memory_size].
+        active_key: for networks that remember: bool [...], who takes part in a step; the others
+            keep their state. None: whose state it is takes part in every step.
         head_gain: gain of the last layer.
         hidden_sizes: widths of the hidden layers.
         activation: tanh, relu or elu, between them.
@@ -47,6 +49,7 @@ class NetworkSpec:
     in_key: NestedKey
     out_key: NestedKey
     memory_keys: tuple[NestedKey, NestedKey]
+    active_key: NestedKey | None
     in_features: int
     out_features: int
     head_gain: float
@@ -81,7 +84,10 @@ def _gru(spec: NetworkSpec) -> TensorDictModuleBase:
         hidden_size=spec.memory_size,
     )
     before, after = spec.memory_keys
-    return TensorDictModule(network, [spec.in_key, before, EPISODE_BEGINS], [spec.out_key, after])
+    in_keys = [spec.in_key, before, EPISODE_BEGINS]
+    if spec.active_key is not None:
+        in_keys.append(spec.active_key)
+    return TensorDictModule(network, in_keys, [spec.out_key, after])
 
 
 @dataclass(frozen=True)
@@ -199,6 +205,7 @@ def _network(
     in_key: NestedKey,
     out_key: NestedKey,
     memory_keys: tuple[NestedKey, NestedKey],
+    active_key: NestedKey | None,
     in_features: int,
     out_features: int,
     *,
@@ -216,6 +223,7 @@ def _network(
             in_key,
             out_key,
             memory_keys,
+            active_key,
             in_features,
             out_features,
             head_gain,
@@ -235,6 +243,7 @@ def _actor(config: RunConfig, group: Group) -> ProbabilisticActor:
         (name, "observation"),
         parameters,
         ((name, "hidden"), ("next", name, "hidden")),
+        (name, "active"),
         group.observation_size,
         2 * group.action_size if continuous else group.action_size,
         head_gain=0.01,
@@ -290,13 +299,23 @@ def _continuous_actor(
 
 def _own_critic(config: RunConfig, group: Group) -> TensorDictModuleBase:
     """Values each agent's own observation; the group's agents share it."""
-    return _critic(config, group, (group.name, "observation"), group.observation_size)
+    return _critic(
+        config,
+        group,
+        (group.name, "observation"),
+        group.observation_size,
+        active_key=(group.name, "active"),
+    )
 
 
 def _centralised_critic(
     config: RunConfig, groups: Mapping[str, Group], state_size: int | None, group: Group | None
 ) -> TensorDictModuleBase:
-    """Values the team's shared return from the state, or from what all agents see together."""
+    """Values the team's shared return from the state, or from what all agents see together.
+
+    It has no active_key: in every frame there is a state, or somebody who sees something, and the
+    team is valued there. So its memory advances with every frame, whoever's turn it is.
+    """
     sees = config.policy.critic_input
     if sees == "state" and state_size is None:
         raise ValueError(
@@ -318,12 +337,26 @@ def _centralised_critic(
 
 
 def _critic(
-    config: RunConfig, group: Group | None, in_key: NestedKey, in_features: int
+    config: RunConfig,
+    group: Group | None,
+    in_key: NestedKey,
+    in_features: int,
+    *,
+    active_key: NestedKey | None = None,
 ) -> TensorDictModuleBase:
     value, before, after = (
         (group.name, entry) if group else entry
         for entry in ("state_value", "critic_hidden", "critic_hidden_after")
     )
     return _network(
-        config, group, in_key, value, (before, after), in_features, 1, head_gain=1.0, is_critic=True
+        config,
+        group,
+        in_key,
+        value,
+        (before, after),
+        active_key,
+        in_features,
+        1,
+        head_gain=1.0,
+        is_critic=True,
     )

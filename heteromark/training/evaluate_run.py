@@ -148,12 +148,12 @@ def evaluate_run(request: EvaluationRequest) -> list[str]:
     if report["return_mean"] is None:
         raise EvaluationError(f"{path} cannot be evaluated: its returns are not finite")
     report = {"iteration": policy.iteration, **report}
-    if request.output is not None:
-        write_text_atomic(request.output, json.dumps(report, indent=2, allow_nan=False) + "\n")
     lines = list(_described(policy.config, report))
-    if request.gif is not None:
+    if request.gif is not None:  # first, because it takes longest: interrupted, nothing is written
         write_gif(pictures, request.gif, request.fps)
         lines.append(f"{request.gif}: one episode, {len(pictures)} pictures")
+    if request.output is not None:
+        write_text_atomic(request.output, json.dumps(report, indent=2, allow_nan=False) + "\n")
     return lines
 
 

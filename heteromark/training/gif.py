@@ -41,7 +41,7 @@ def record_episode(policy: LoadedPolicy, settings: EvaluationConfig, seed: int) 
     """Pictures of one episode: after its reset, and after each of its steps.
 
     With most likely actions it is the first of the episodes that an evaluation with this seed
-    plays.
+    plays, except against past selves, who sample theirs.
 
     Raises:
         ValueError: the environment cannot draw itself.

@@ -15,6 +15,7 @@ from heteromark.config.agent import AgentConfig
 from heteromark.config.files import to_yaml
 from heteromark.runs.files import copy_atomic, write_text_atomic
 from heteromark.runs.record import (
+    BEST_FILE,
     CHECKPOINT_FILE,
     CONFIG_FILE,
     EVALUATION_FILE,
@@ -84,8 +85,7 @@ def write_model(plan: Plan, tables_folder: Path, selected_folder: Path, folder: 
     check = rank_check(selection, long)
 
     folder = Path(folder)
-    for name in (CHECKPOINT_FILE, CONFIG_FILE, EVALUATION_FILE, RECORD_FILE):
-        copy_atomic(candidate.folders[seed] / name, folder / name)
+    publish_run(candidate.folders[seed], folder)
     copy_atomic(Path(selected_folder) / AGENT_FILE, folder / AGENT_FILE)
     long.runs.to_csv(folder / "long_runs.csv", index=False, lineterminator="\n")
     save_figure(draw_long_run(selection, smoke, long), folder / "long_run.svg")
@@ -108,6 +108,20 @@ def write_model(plan: Plan, tables_folder: Path, selected_folder: Path, folder: 
     _write_json(folder / "metrics.json", metrics)
     _stamp(folder, plan.publication_digest, {"full": _described([candidate])})
     return check.why
+
+
+def publish_run(run: Path, folder: Path) -> None:
+    """Copy what a policy's user needs of a run; what an earlier model had besides is taken away.
+
+    The model's weights are the final ones, which evaluation.json is about. The best ones come
+    along where the run was evaluated while it trained, for `heteromark evaluate --checkpoint best`.
+    """
+    for name in (CHECKPOINT_FILE, CONFIG_FILE, EVALUATION_FILE, RECORD_FILE):
+        copy_atomic(run / name, folder / name)
+    if (run / BEST_FILE).is_file():
+        copy_atomic(run / BEST_FILE, folder / BEST_FILE)
+    else:
+        (folder / BEST_FILE).unlink(missing_ok=True)
 
 
 def _best_run(candidate: Candidate) -> tuple[int, RunRecord]:

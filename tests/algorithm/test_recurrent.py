@@ -12,6 +12,11 @@ from heteromark.training.components import ComponentFactory
 
 TOY = "toy_environments:ToyBattle"
 CHUNK = 8
+BY_TURNS = {
+    "algorithm": "IPPO",
+    "environment__task": "toy_environments:ToyRelay",
+    "environment__reward": "individual",
+}
 
 
 def collected(**overrides):
@@ -52,6 +57,76 @@ def test_a_sequence_equals_its_steps_and_forgets_where_an_episode_begins():
     assert (changed[0, :3] != outputs[0, :3]).all()
     assert (changed[0, 3:] == outputs[0, 3:]).all()
     assert (changed[1] != outputs[1]).all()
+
+
+def test_waiting_changes_no_memory_and_takes_nothing_in():
+    network = a_network()
+    inputs, hidden = torch.randn(2, 9, 3, 3), torch.randn(2, 9, 3, 4)
+    active = torch.rand(2, 9, 3) < 0.5
+    inputs[~active] = torch.nan
+    step_count = torch.tensor([[5, 6, 7, 0, 1, 2, 0, 1, 2], [1, 2, 3, 4, 5, 6, 7, 8, 9]])[..., None]
+    outputs, after = network(inputs, hidden, step_count, active)
+    for copy in range(2):
+        for agent in range(3):
+            state = hidden[copy, 0, agent]
+            for t in range(9):
+                count = step_count[copy, t][None]
+                if count == 0:
+                    state = torch.zeros_like(state)
+                if active[copy, t, agent]:
+                    seen = inputs[copy, t, agent][None]
+                    output, moved = network(seen, state[None], torch.ones_like(count))
+                    torch.testing.assert_close(outputs[copy, t, agent], output[0])
+                    state = moved[0]
+                torch.testing.assert_close(after[copy, t, agent], state)
+
+
+def turns_of(batch, group, copy, agent):
+    """The steps of the agent's own turns in the batch's second episode of a copy."""
+    begins = (batch["step_count"][copy, :, 0] == 0).nonzero().flatten()
+    steps = torch.arange(int(begins[0]), int(begins[1]))
+    return steps[batch[group, "active"][copy, steps, agent]]
+
+
+def test_by_turns_a_memory_is_that_of_the_agents_own_turns():
+    """Whoever waits is as it is where the same agent is stepped at its own turns only."""
+    components, batch = collected(**BY_TURNS)
+    learner = components.learner
+    components.algorithm._estimate_advantages(batch)
+    for group, actor in learner.policies.actors.items():
+        critic, kept = learner.policies.critics[group], batch[group, "hidden"]
+        waits = ~batch[group, "active"][:, :-1] & (batch["step_count"][:, 1:] > 0)
+        assert waits.any()
+        assert (kept[:, 1:][waits] == kept[:, :-1][waits]).all()
+        for copy in range(2):
+            for agent in range(len(learner.groups[group].agents)):
+                steps = turns_of(batch, group, copy, agent)
+                assert len(steps) > 1
+                own = batch[copy, steps].select(
+                    (group, "observation"), (group, "action_mask"), (group, "active"), "step_count"
+                )
+                own["step_count"] = torch.arange(len(steps))[:, None]
+                own = own[None]
+                for entry in ("hidden", "critic_hidden"):
+                    own[group, entry] = torch.zeros_like(kept[copy, steps][None])
+                action = batch[group, "action"][copy, steps][None]
+                again = actor.get_dist(own.copy()).log_prob(action)[0, :, agent]
+                collected_then = batch[group, "action_log_prob"][copy, steps, agent]
+                torch.testing.assert_close(again, collected_then)
+                value = critic(own.copy())[group, "state_value"][0, :, agent]
+                torch.testing.assert_close(value, batch[group, "value_before"][copy, steps, agent])
+
+
+def test_by_turns_training_on_chunks_repeats_the_collection():
+    components, batch = collected(**BY_TURNS)
+    assert (batch["step_count"][:, 0] > 0).all(), "begins in the middle of an episode"
+    for group, actor in components.learner.policies.actors.items():
+        for data in (batch, batch.reshape(-1, CHUNK)):
+            active = data[group, "active"]
+            assert (~active[:, 0]).any(), "a chunk begins while an agent waits"
+            torch.testing.assert_close(
+                log_prob(actor, data, group)[active], data[group, "action_log_prob"][active]
+            )
 
 
 @pytest.mark.parametrize("algorithm", ["HAPPO", "IPPO"])

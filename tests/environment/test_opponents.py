@@ -34,7 +34,9 @@ def one_thread():
 
 def game(kind, num_envs=4, make=tictactoe.env, num_workers=0, seat="alternate", **kwargs):
     opponent = OpponentConfig(kind=kind, seat=seat, **kwargs)
-    return PettingZooAECEnv(make, num_envs, opponent=opponent, num_workers=num_workers)
+    return PettingZooAECEnv(
+        make, num_envs, opponent=opponent, num_workers=num_workers, team_reward=False
+    )
 
 
 def policies(seed=0, **overrides):

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import functools
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rollouts import play
 from toy_environments import FaultyBattle, GlobalDice, ToyBattle
 
 from heteromark.environment.pettingzoo import PettingZooParallelEnv
 from heteromark.environment.workers import WorkerDied
+
+# ruff: noqa: NPY002 - the global generators are what is tested
 
 # A program with two workers that steps for as long as it lives; it prints its workers' ids.
 ENDLESS = """
@@ -78,12 +83,43 @@ def test_the_number_of_workers_changes_nothing(num_workers):
         there.reset()
 
 
-def test_global_generators_are_seeded_too():
-    env = PettingZooParallelEnv(GlobalDice, 2, num_workers=1)
-    first = play(env, 5)
-    assert (play(env, 5) == first).all()
-    assert (play(env, 5, seed=1)["healer", "observation"] != first["healer", "observation"]).any()
-    env.close()
+def test_what_copies_draw_from_global_generators_does_not_depend_on_workers():
+    rollouts = []
+    for num_workers in (0, 1, 2):
+        make = functools.partial(GlobalDice, length=None)
+        env = PettingZooParallelEnv(make, 3, num_workers=num_workers)
+        rollouts.append(play(env, 12))
+        assert (play(env, 12, seed=1) != rollouts[0]).any()
+        assert (play(env, 12) == rollouts[0]).all(), "a reseed starts over"
+        env.close()
+    assert (rollouts[0] == rollouts[1]).all()
+    assert (rollouts[0] == rollouts[2]).all()
+    noise = rollouts[0]["archer", "observation"][:, :, 0, 2]
+    drawn = noise[rollouts[0]["step_count"].squeeze(-1) % 3 < 2]
+    assert drawn.unique().numel() == drawn.numel(), "copies and steps differ"
+
+
+def test_who_first_draws_from_global_generators_after_whole_episodes_is_warned_about():
+    """Until then, exchanging the generators would cost every environment that does not draw."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        play(PettingZooParallelEnv(ToyBattle, 2), 12)
+        play(PettingZooParallelEnv(functools.partial(GlobalDice, quiet=4), 2), 12)
+    env = PettingZooParallelEnv(functools.partial(GlobalDice, quiet=8), 2, name="dice")
+    with pytest.warns(UserWarning, match="'dice' draws from .*depends on environment.num_workers"):
+        first = play(env, 12)
+    assert (first["archer", "observation"][0, 9:] != first["archer", "observation"][1, 9:]).any()
+
+
+def test_the_processes_own_generators_are_left_alone():
+    env = PettingZooParallelEnv(GlobalDice, 2)
+    random.seed(3)
+    np.random.seed(3)
+    expected = random.random(), np.random.random()
+    random.seed(3)
+    np.random.seed(3)
+    play(env, 8)
+    assert (random.random(), np.random.random()) == expected
 
 
 def faulty(fault):

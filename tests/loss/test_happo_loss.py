@@ -133,3 +133,9 @@ def test_the_critics_loss_counts_active_agents_only(setting):
     expected = distance[archer["active"]].mean()
     torch.testing.assert_close(loss(batch)["loss_critic"], 0.5 * expected)
     assert ("archer", "state_value") not in batch.keys(True)
+
+
+def test_without_a_factor_it_says_which_key_and_who_writes_it(setting):
+    loss, _, batch = setting
+    with pytest.raises(KeyError, match=r"\('archer', 'factor'\).*HAPPO.update_actors writes it"):
+        loss(batch.exclude(("archer", "factor")))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from engine_config import make_config
 
 from heteromark.algorithm.statistics import log_prob
+from heteromark.environment.workers import WorkerDied
 from heteromark.training.components import ComponentFactory
 
 TOY = {"environment__task": "toy_environments:ToyBattle"}
@@ -91,12 +94,39 @@ def test_it_must_be_started():
         collector().collect()
 
 
-def test_a_process_that_fails_is_reported_with_its_traceback():
+def test_what_an_environment_raises_in_a_process_is_raised_here(capfd):
     collect = collector(**TOY, environment__kwargs={"nan_at": 3}, collector_type="multi_sync")
     collect.restart(0)
-    with pytest.raises(RuntimeError, match=r"process of the collector failed:\n(.|\n)*NaN"):
+    with pytest.raises(
+        ValueError, match="agent 'archer_0' of copy 0 an observation that"
+    ) as caught:
+        collect.collect()
+    assert "toy_environments.py" not in str(caught.value)
+    assert "in _check_shown" in str(caught.value.__cause__), "the traceback is for the log"
+    began = time.monotonic()
+    collect.close()
+    assert time.monotonic() - began < 3
+    assert capfd.readouterr() == ("", ""), "the process itself is silent"
+
+
+def test_a_process_that_is_killed_is_named_with_its_copies(capfd):
+    collect = collector(
+        environment__task="toy_environments:FaultyBattle",
+        environment__kwargs={"fault": "kill"},
+        environment__num_parallel_envs=4,
+        collector_type="multi_sync",
+        collector__num_collectors=2,
+    )
+    collect.restart(0)
+    began = time.monotonic()
+    killed = (
+        r"process with copies [02] to [13] .* was killed by signal 9 \(SIGKILL\); set collector"
+    )
+    with pytest.raises(WorkerDied, match=killed):
         collect.collect()
     collect.close()
+    assert time.monotonic() - began < 10
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import threading
 
 import pytest
 from engine_config import make_config
+from typer.testing import CliRunner
 
+from heteromark.cli import app
 from heteromark.config.errors import ConfigError
 from heteromark.runs.digest import run_digest
 from heteromark.runs.store import RunStore
@@ -139,3 +143,18 @@ def test_the_digest_is_that_of_the_run(trained):
             evaluation__interval=1, logger__backends=["wandb"], training__keep_checkpoints=9
         )
     )
+
+
+def test_an_interrupted_evaluation_says_so_and_writes_nothing(trained, tmp_path):
+    store, record = trained
+    output = tmp_path / "figures.json"
+    main_thread = threading.main_thread().ident
+    interruption = threading.Timer(0.7, signal.pthread_kill, (main_thread, signal.SIGINT))
+    interruption.start()
+    folder = str(store.folder(record.digest))
+    told = CliRunner().invoke(
+        app, ["evaluate", folder, "--episodes", "1000000", "--output", str(output)]
+    )
+    assert told.exit_code == 130
+    assert told.stderr == "SIGINT: the evaluation was interrupted; nothing was written\n"
+    assert not output.exists()

@@ -48,14 +48,27 @@ def test_an_episode_is_shown_from_its_start_to_its_end(tmp_path, max_steps):
 
 
 def test_past_selves_play_in_the_picture(tmp_path):
-    config = make_config(**TIC_TAC_TOE, environment__opponent={"kind": "past_self"})
+    config = make_config(
+        **TIC_TAC_TOE, environment__opponent={"kind": "past_self"}, evaluation__episodes=1
+    )
     policy = untrained(config)
     with pytest.raises(ValueError, match="no past selves"):
         record_episode(policy, config.evaluation, seed=0)
     pool = OpponentPool(size=1)
     pool.add(policy.actors)
     policy = policy._replace(opponent_pool=pool.state_dict())
-    assert record_episode(policy, config.evaluation, seed=0)
+    pictures = record_episode(policy, config.evaluation, seed=0)
+    report = evaluate(config, policy.actors, 0, opponent_pool=policy.opponent_pool)
+    (steps,) = report["lengths"]
+    assert len(pictures) == steps + 1
+    start, end = (np.asarray(picture.convert("RGB"), np.int64) for picture in pictures[::steps])
+    cells = [cell for row in np.array_split((start != end).any(-1), 3) for cell in marked(row)]
+    assert sum(cells) > steps, "there are marks of the past self, too"
+
+
+def marked(row):
+    """Whether there is anything in each of a row's three cells."""
+    return [bool(cell.any()) for cell in np.array_split(row, 3, axis=1)]
 
 
 def test_what_cannot_draw_itself_says_so():
@@ -81,8 +94,12 @@ def test_nothing_else_is_overwritten(tmp_path, name, message):
     assert name in str(error.value)
 
 
-def test_a_gif_may_be_replaced(tmp_path):
-    path = tmp_path / "old.gif"
-    Image.new("P", (2, 2)).save(path)
-    check_gif_path(path)
-    check_gif_path(tmp_path / "new.GIF")
+@pytest.mark.parametrize("name", ["old.gif", "new.GIF"])
+def test_a_gif_may_be_replaced(tmp_path, name):
+    Image.new("P", (2, 2)).save(tmp_path / "old.gif")
+    check_gif_path(tmp_path / name)
+    pictures = [Image.new("RGB", (3, 5), color).convert("P") for color in ("red", "blue")]
+    write_gif(pictures, tmp_path / name, fps=10)
+    with Image.open(tmp_path / name) as animation:
+        assert (animation.format, animation.size, animation.n_frames) == ("GIF", (3, 5), 2)
+    assert {path.name for path in tmp_path.iterdir()} == {"old.gif", name}, "no temporary file"
