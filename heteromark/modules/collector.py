@@ -24,6 +24,7 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType
 
 from heteromark.config.schema import RunConfig
+from heteromark.environment.batched import BatchedEnv
 from heteromark.environment.seeds import stream_seed
 from heteromark.environment.workers import (
     WorkerDied,
@@ -104,11 +105,31 @@ class SyncCollector:
     def collect(self) -> TensorDict:
         if not self._started:
             raise RuntimeError("the collector was not started: call restart() first")
-        # A new dictionary, so that keys which an algorithm adds do not end up in the next batch.
-        return self._collector.rollout().copy()
+        with _threads_of(self.environment):
+            # A new dictionary, so that keys which an algorithm adds are not in the next batch.
+            return self._collector.rollout().copy()
 
     def close(self) -> None:
         """Nothing to end: the environment belongs to whoever made it."""
+
+
+@contextlib.contextmanager
+def _threads_of(environment: EnvBase) -> Iterator[None]:
+    """Copies that Python steps get the cores: torch's other threads would wait for work on them.
+
+    With two workers on two cores that made collection slower than without. A choice of actions for
+    such copies is too small to gain from several threads. It does not depend on the number of
+    workers, because the number of threads can change the last bits of a result.
+    """
+    if not isinstance(environment, BatchedEnv):
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class MultiSyncCollector:

@@ -67,6 +67,26 @@ def test_a_restart_forgets_what_was_before(components):
     assert (other["archer", "action"] != first["archer", "action"]).any()
 
 
+def test_copies_that_python_steps_are_played_with_one_thread():
+    """So that workers get the cores; afterwards the update has torch's threads again."""
+    before = torch.get_num_threads()
+    components = ComponentFactory(make_config(training__num_threads=2)).create()
+    step, threads = components.environment._step, []
+
+    def watched(tensordict):
+        threads.append(torch.get_num_threads())
+        return step(tensordict)
+
+    components.environment._step = watched
+    try:
+        components.collector.restart(0)
+        components.collector.collect()
+        assert set(threads) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_it_acts_with_the_weights_as_they_are_now(components):
     components.collector.restart(0)
     components.collector.collect()
