@@ -28,14 +28,20 @@ def write_report(
         measured: the figures.
     """
     report = {
-        "command": " ".join(["python", script, *sys.argv[1:]]),
+        "command": " ".join(["python", script, *map(_shortened, sys.argv[1:])]),
         "machine": machine(),
         "versions": {package: metadata.version(package) for package in versioned},
         **measured,
     }
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    text = json.dumps(report, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     (RESULTS / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+def _shortened(argument: str) -> str:
+    """The folders of one machine mean nothing on another."""
+    path = Path(argument)
+    return "/".join(["…", *path.parts[-2:]]) if path.is_absolute() else argument
 
 
 def machine() -> dict[str, Any]:
