@@ -41,6 +41,7 @@ class BatchedEnv(EnvBase):
         with_state: read the environment's global state.
         name: the environment's name in error messages.
         render: make copy 0 so that it can draw.
+        first: number of copy 0 among all copies of the run.
         first_env: a fresh environment to begin with, if there is one already; it becomes copy 0, or
             is closed where workers make their own.
 
@@ -76,10 +77,11 @@ class BatchedEnv(EnvBase):
         with_state: bool = False,
         name: str = "environment",
         render: bool = False,
+        first: int = 0,
         first_env: Any = None,
     ) -> None:
         super().__init__(device="cpu", batch_size=[num_envs])
-        first_env = first_env or make_copy(make_env, name, drawing=render)
+        first_env = first_env or make_copy(make_env, name, drawing=render, number=first)
         if not isinstance(first_env, self._environment_class):
             raise TypeError(
                 f"the factory of environment {name!r} returned {type(first_env).__name__}, not a "
@@ -94,6 +96,7 @@ class BatchedEnv(EnvBase):
             team_reward=team_reward,
             opponent=opponent or OpponentConfig(),
             render=render,
+            first=first,
         )
         self._check_opponent(settings)
         self.groups = dict(settings.groups)

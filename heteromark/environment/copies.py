@@ -36,6 +36,7 @@ class CopySettings:
         team_reward: train every agent on the mean of all agents' rewards.
         opponent: who plays the seats that do not learn, where agents take turns.
         render: copy 0 can draw.
+        first: number of copy 0 among all copies of the run.
     """
 
     make_env: Callable[..., Any]
@@ -45,6 +46,7 @@ class CopySettings:
     team_reward: bool
     opponent: OpponentConfig = field(default_factory=OpponentConfig)
     render: bool = False
+    first: int = 0
 
 
 def make_copy(make_env: Callable[..., Any], name: str, drawing: bool, number: int = 0) -> Any:
@@ -102,7 +104,7 @@ class Copies(ABC):
         settings: see there.
         shown, actions, asked: arrays of `shown_layout`, `action_layout` and `asked_layout`, these
             copies' rows only; `asked` only where past policies play.
-        first: number of the first copy among all.
+        first: number of the first copy among those of the settings.
         envs: environments to take before new ones are made.
 
     Raises:
@@ -124,16 +126,16 @@ class Copies(ABC):
         self._shown = shown
         self._actions = actions
         self._asked = asked
-        self._first = first
+        self._first = settings.first + first
         n_copies = len(shown["done"])
         # the space objects that have been compared already, which takes long
         self._checked: list[list[Any] | None] = [None] * n_copies
         self._envs = list(envs)
         for i in range(len(envs), n_copies):
             drawing = settings.render and first + i == 0
-            self._envs.append(make_copy(settings.make_env, settings.name, drawing, first + i))
+            self._envs.append(make_copy(settings.make_env, settings.name, drawing, self._first + i))
             self._check_spaces(i)
-        self._streams = GlobalStreams(range(first, first + n_copies), settings.name)
+        self._streams = GlobalStreams(range(self._first, self._first + n_copies), settings.name)
         self._seeds: list[int | None] = [None] * n_copies
         # in double precision, so that long episodes add up
         self._returns = [0.0] * n_copies

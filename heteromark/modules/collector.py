@@ -36,7 +36,12 @@ from heteromark.environment.workers import (
 from heteromark.modules.registry import Registry
 from heteromark.runs.files import atomic_path
 
-MakeEnvironment = Callable[[int], EnvBase]
+
+class MakeEnvironment(Protocol):
+    """Makes an environment of that many copies, the first of which has that number."""
+
+    def __call__(self, num_envs: int, *, first: int) -> EnvBase: ...
+
 
 _PATIENCE = 2.0  # seconds until it is known how a process ended
 
@@ -139,7 +144,7 @@ class MultiSyncCollector:
     with several collectors is as reproducible as one without, but not the same run.
 
     Args:
-        make_environment: makes an environment of that many copies.
+        make_environment: see there; it is called in the processes.
         num_envs: copies in all, N.
         actors: by group; each writes its group's actions and log-probs.
         frames_per_batch: N * T.
@@ -161,11 +166,15 @@ class MultiSyncCollector:
         self._share = num_envs // num_collectors
         self._reports = tempfile.TemporaryDirectory(prefix="heteromark-collector-")
         reports = Path(self._reports.name)
-        make_share = functools.partial(make_environment, self._share)
         self._collector = None
         with self._failures_told():
             self._collector = TorchRLMultiSyncCollector(
-                [functools.partial(_reporting, reports, make_share)] * num_collectors,
+                [
+                    functools.partial(
+                        _reporting, reports, make_environment, self._share, first=i * self._share
+                    )
+                    for i in range(num_collectors)
+                ],
                 TensorDictSequential(*actors.values()),
                 frames_per_batch=frames_per_batch,
                 total_frames=-1,
@@ -255,10 +264,10 @@ class _ReportingCollector(TorchRLCollector):
         return _reporting(self._reports, super().rollout)
 
 
-def _reporting(reports: Path, function: Callable[..., Any], *arguments: Any) -> Any:
+def _reporting(reports: Path, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Call it; if it raises, leave that to the parent and end without a word on the console."""
     try:
-        return function(*arguments)
+        return function(*arguments, **options)
     except Exception as error:
         with atomic_path(reports / f"{os.getpid()}.pickle") as report:
             report.write_bytes(pickle.dumps((sendable(error), traceback.format_exc())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from pettingzoo import AECEnv, ParallelEnv
 from torchrl.envs import EnvBase
@@ -19,7 +20,22 @@ from heteromark.environment.smac import missing_from_smac_api, smac_factory
 from heteromark.environment.task import Task
 from heteromark.modules.registry import Registry
 
-EnvironmentMaker = Callable[[RunConfig, int, bool], EnvBase]
+
+class Wanted(NamedTuple):
+    """The copies that an environment is made of.
+
+    Attributes:
+        num_envs: how many, N.
+        first: number of the first among all copies of the run.
+        render: copy 0 has to draw itself.
+    """
+
+    num_envs: int
+    first: int = 0
+    render: bool = False
+
+
+EnvironmentMaker = Callable[[RunConfig, Wanted], EnvBase]
 ENVIRONMENTS: Registry[EnvironmentMaker] = Registry("env_type")
 
 
@@ -32,6 +48,7 @@ class EnvironmentFactory:
         num_envs: int | None = None,
         opponent: OpponentConfig | None = None,
         render: bool = False,
+        first: int = 0,
     ) -> EnvBase:
         """An unseeded environment of batch size [num_envs], on the CPU.
 
@@ -43,6 +60,7 @@ class EnvironmentFactory:
             opponent: who plays the other seats of a turn-based game; by default
                 `environment.opponent`.
             render: make copy 0 so that `render()` draws it.
+            first: number of the first copy, where others of the run are made elsewhere.
 
         Raises:
             ModuleNotFoundError, ValueError: the task cannot be imported, its agents do not fit the
@@ -54,17 +72,17 @@ class EnvironmentFactory:
         if opponent is not None:
             environment = config.environment.model_copy(update={"opponent": opponent})
             config = config.model_copy(update={"environment": environment})
-        return ENVIRONMENTS[config.env_type](config, copies, render)
+        return ENVIRONMENTS[config.env_type](config, Wanted(copies, first, render))
 
 
 @ENVIRONMENTS.register("pettingzoo")
-def _pettingzoo(config: RunConfig, num_envs: int, render: bool) -> BatchedEnv:
+def _pettingzoo(config: RunConfig, wanted: Wanted) -> BatchedEnv:
     task = Task(config.environment.task, config.environment.kwargs)
-    return make_batched(task, config, num_envs, render)
+    return make_batched(task, config, wanted)
 
 
 @ENVIRONMENTS.register("smac")
-def _smac(config: RunConfig, num_envs: int, render: bool) -> BatchedEnv:
+def _smac(config: RunConfig, wanted: Wanted) -> BatchedEnv:
     environment = config.environment
     if "seed" in environment.kwargs:
         raise ValueError(
@@ -73,19 +91,19 @@ def _smac(config: RunConfig, num_envs: int, render: bool) -> BatchedEnv:
         )
     task = Task(environment.task, environment.kwargs)
     make_env = smac_factory(task, environment.smac, environment.name)
-    return make_batched(make_env, config, num_envs, render)
+    return make_batched(make_env, config, wanted)
 
 
 @ENVIRONMENTS.register("custom")
-def _custom(config: RunConfig, num_envs: int, render: bool) -> EnvBase:
+def _custom(config: RunConfig, wanted: Wanted) -> EnvBase:
     """What the task makes, as `heteromark.environment.contract` says."""
     environment = config.environment
     task = Task(environment.task, environment.kwargs)
     makes_all = "num_envs" in task.parameters
-    made = task(num_envs=num_envs) if makes_all else task()
+    made = task(num_envs=wanted.num_envs) if makes_all else task()
     if isinstance(made, EnvBase):
-        check_contract(made, num_envs, environment.name, config.critic)
-        _check_options(made, config, render)
+        check_contract(made, wanted.num_envs, environment.name, config.critic)
+        _check_options(made, config, wanted.render)
         # whoever else plays in it is its own affair
         made.opponent_pool = None
         return made
@@ -103,14 +121,14 @@ def _custom(config: RunConfig, num_envs: int, render: bool) -> EnvBase:
                 f"environment.smac sets {told}, but environment {environment.name!r} is a "
                 f"{type(made).__name__} without the SMAC API; leave that out"
             )
-        return ENVIRONMENTS["pettingzoo"](config, num_envs, render)
+        return ENVIRONMENTS["pettingzoo"](config, wanted)
     if missing := missing_from_smac_api(getattr(made, "unwrapped", made)):
         raise TypeError(
             f"the factory of environment {environment.name!r} returned {type(made).__name__}, "
             "which is neither a torchrl.envs.EnvBase nor a pettingzoo ParallelEnv or AECEnv, and "
             f"lacks {', '.join(missing)} of the SMAC API"
         )
-    return ENVIRONMENTS["smac"](config, num_envs, render)
+    return ENVIRONMENTS["smac"](config, wanted)
 
 
 def _check_options(env: EnvBase, config: RunConfig, render: bool) -> None:
@@ -171,32 +189,34 @@ def _smac_settings(config: RunConfig) -> str:
 
 
 def make_batched(
-    make_env: Callable[..., ParallelEnv | AECEnv], config: RunConfig, num_envs: int, render: bool
+    make_env: Callable[..., ParallelEnv | AECEnv], config: RunConfig, wanted: Wanted
 ) -> BatchedEnv:
     """N copies of a PettingZoo environment, Parallel or AEC, with all else as the config says.
 
     Args:
         make_env: returns a fresh environment; it must be possible to send it to other processes.
-        config, num_envs, render: see `EnvironmentFactory.create`.
+        config: see `EnvironmentFactory.create`.
+        wanted: see there.
 
     Raises:
         TypeError, ValueError, ModuleNotFoundError, WorkerDied: see `BatchedEnv`.
     """
     environment = config.environment
-    first_env = make_copy(make_env, environment.name, drawing=render)
+    first_env = make_copy(make_env, environment.name, drawing=wanted.render, number=wanted.first)
     make = PettingZooAECEnv if isinstance(first_env, AECEnv) else PettingZooParallelEnv
     return make(
         make_env,
-        num_envs,
+        wanted.num_envs,
         opponent=environment.opponent,
         # a single copy gains nothing from a process of its own
-        num_workers=min(environment.num_workers, num_envs) if num_envs > 1 else 0,
+        num_workers=min(environment.num_workers, wanted.num_envs) if wanted.num_envs > 1 else 0,
         group_by=environment.group_by,
         groups=environment.groups,
         split=not config.policy.share_policy_params,
         team_reward=environment.reward == "team",
         with_state=environment.state,
         name=environment.name,
-        render=render,
+        render=wanted.render,
+        first=wanted.first,
         first_env=first_env,
     )

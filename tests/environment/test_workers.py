@@ -99,6 +99,25 @@ def test_what_copies_draw_from_global_generators_does_not_depend_on_workers():
     assert drawn.unique().numel() == drawn.numel(), "copies and steps differ"
 
 
+def test_a_share_of_the_copies_is_what_it_is_among_all():
+    """As the collectors of a run have them, each in a process of its own."""
+
+    class Born(ToyBattle):
+        def __init__(self) -> None:
+            super().__init__(nan_at=1)
+            self.strength = np.random.random()
+
+    def strengths(env):
+        return [copy.strength for copy in env._copies._envs]
+
+    share = PettingZooParallelEnv(Born, 2, first=2)
+    everyone = strengths(PettingZooParallelEnv(Born, 4))
+    assert strengths(share) == everyone[2:]
+    assert len(set(everyone)) == 4
+    with pytest.raises(ValueError, match="of copy 2 an observation that holds NaN"):
+        play(share, 2)
+
+
 def test_who_first_draws_from_global_generators_after_whole_episodes_is_warned_about():
     """Until then, exchanging the generators would cost every environment that does not draw."""
     with warnings.catch_warnings():
