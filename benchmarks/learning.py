@@ -65,7 +65,14 @@ TASKS = {
         ("algorithm=MAPPO",),
         checks={"return": -15.0},
     ),
-    "simple_spread_happo": Task("happo_agent_v1", "simple_spread", 400_000, checks=ABOVE_RANDOM),
+    # An actor for each agent: with the one that they share otherwise, HAPPO is MAPPO.
+    "simple_spread_happo": Task(
+        "happo_agent_v1",
+        "simple_spread",
+        400_000,
+        ("policy.share_policy_params=false",),
+        checks=ABOVE_RANDOM,
+    ),
     "simple_spread_mappo": Task(
         "happo_agent_v1",
         "simple_spread",
