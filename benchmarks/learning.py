@@ -1,6 +1,6 @@
 """What the engine learns: every task with three seeds, its learning curves and what came of it.
 
-    python benchmarks/learning.py                  all tasks, about 50 minutes on two cores
+    python benchmarks/learning.py                  all tasks, about half an hour on two cores
     python benchmarks/learning.py --tasks tic_tac_toe connect_four
     python benchmarks/learning.py --list
 

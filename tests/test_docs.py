@@ -88,7 +88,7 @@ def test_every_command_of_the_document_runs(document, documented: Project):
 
 
 def test_documents_name_files_that_exist():
-    for document in (*DOCUMENTS, "docs/decisions.md", "docs/algorithms.md"):
+    for document in (*DOCUMENTS, "docs/decisions.md", "docs/algorithms.md", "docs/benchmarks.md"):
         text = (ROOT / document).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
             assert ((ROOT / document).parent / target).exists(), (document, target)
