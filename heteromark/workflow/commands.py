@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from heteromark.config.compose import parse_overrides
+from heteromark.runs.files import write_text_atomic
 from heteromark.workflow.errors import WorkflowError
 from heteromark.workflow.plan import Plan, make_plan
 
@@ -25,9 +27,8 @@ ParamOption = Annotated[
 @workflow_app.command()
 def plan(output: Path) -> None:
     """Check all configs; write which smoke runs they make, for DVC to depend on."""
-    from heteromark.workflow.publish import write_plan
-
-    write_plan(_plan(None), output)
+    text = json.dumps(_plan(None).smoke_inputs, indent=2) + "\n"
+    write_text_atomic(output, text)
 
 
 @workflow_app.command()

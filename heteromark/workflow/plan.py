@@ -104,6 +104,11 @@ class Plan:
         return _digest([_described(c) for c in self.candidates("smoke")])
 
     @property
+    def smoke_inputs(self) -> dict[str, Any]:
+        """Which smoke runs the sweep consists of, for people and for DVC to depend on."""
+        return {"digest": self.tables_digest, "smoke": runs_of(self.candidates("smoke"))}
+
+    @property
     def selection_digest(self) -> str:
         """What results/selected follows from."""
         return _digest([self.tables_digest, self.params.selection.model_dump(mode="json")])
@@ -191,6 +196,17 @@ def _planned(
         for mode, digest in digests.items()
     }
     return PlannedConfig(resolved.agent, candidates["smoke"], candidates["full"])
+
+
+def runs_of(candidates: list[Candidate]) -> dict[str, Any]:
+    return {
+        candidate.label: {
+            "config": candidate.config_path,
+            "digest": candidate.config_digest,
+            "runs": [folder.as_posix() for folder in candidate.folders.values()],
+        }
+        for candidate in candidates
+    }
 
 
 def _described(candidate: Candidate) -> list[Any]:

@@ -26,7 +26,7 @@ from heteromark.runs.record import (
 from heteromark.workflow.aggregate import aggregate, read_tables, write_tables
 from heteromark.workflow.errors import WorkflowError
 from heteromark.workflow.picture import draw_dag
-from heteromark.workflow.plan import Candidate, Plan, stamp_name
+from heteromark.workflow.plan import Candidate, Plan, runs_of, stamp_name
 from heteromark.workflow.plots import (
     draw_learning_curves,
     draw_long_run,
@@ -39,18 +39,13 @@ AGENT_FILE = "agent.yaml"
 SELECTION_FILE = "selection.json"
 
 
-def write_plan(plan: Plan, path: Path) -> None:
-    """Write which smoke runs the sweep consists of."""
-    _write_json(path, _smoke_inputs(plan))
-
-
 def write_aggregate(plan: Plan, folder: Path) -> None:
     """Aggregate the smoke runs into tables, metrics.json and learning curves."""
     candidates = plan.candidates("smoke")
     tables = aggregate(candidates)
     write_tables(tables, folder)
     save_figure(draw_learning_curves(tables), Path(folder) / "learning_curves.svg")
-    _stamp(folder, plan.tables_digest, _smoke_inputs(plan))
+    _stamp(folder, plan.tables_digest, plan.smoke_inputs)
 
 
 def write_selection(plan: Plan, tables_folder: Path, folder: Path) -> str:
@@ -106,7 +101,7 @@ def write_model(plan: Plan, tables_folder: Path, selected_folder: Path, folder: 
         "rank_check": check.verdict,
     }
     _write_json(folder / "metrics.json", metrics)
-    _stamp(folder, plan.publication_digest, {"full": _described([candidate])})
+    _stamp(folder, plan.publication_digest, {"full": runs_of([candidate])})
     return check.why
 
 
@@ -152,21 +147,6 @@ def _agent_yaml(agent: AgentConfig, selection: Selection) -> str:
         f"# From {selection.winner.config_path}: {selection.winner.why}\n"
     )
     return head + to_yaml({"resolved": True, **agent.model_dump(mode="json")})
-
-
-def _described(candidates: list[Candidate]) -> dict[str, Any]:
-    return {
-        candidate.label: {
-            "config": candidate.config_path,
-            "digest": candidate.config_digest,
-            "runs": [folder.as_posix() for folder in candidate.folders.values()],
-        }
-        for candidate in candidates
-    }
-
-
-def _smoke_inputs(plan: Plan) -> dict[str, Any]:
-    return {"digest": plan.tables_digest, "smoke": _described(plan.candidates("smoke"))}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

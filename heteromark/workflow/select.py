@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-import scipy.stats
 
 from heteromark.config.fields import Frozen
 from heteromark.config.params import SelectionParams, TieBreak
@@ -428,6 +427,8 @@ def _rank_correlations(runs: Sequence[LongRun]) -> tuple[float | None, float | N
     long = [run.long for run in runs if _is_scored(run)]
     if len(set(smoke)) < 2 or len(set(long)) < 2:
         return None, None
+    import scipy.stats  # takes longer than a selection, and only long runs need it
+
     return (
         float(scipy.stats.spearmanr(smoke, long).statistic),
         float(scipy.stats.kendalltau(smoke, long).statistic),

@@ -19,7 +19,6 @@ from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike
 
 from heteromark.config.params import Statistic
@@ -203,14 +202,17 @@ def last_half_trend(curve: Curve) -> Trend | None:
     if len(frames) < MIN_TREND_POINTS:
         return None
     units = (frames - frames[0]) / SLOPE_UNIT_FRAMES
-    line = scipy.stats.linregress(units, returns)
-    residuals = returns - (line.intercept + line.slope * units)
-    degrees_of_freedom = len(returns) - 2
+    # scipy.stats.linregress gives the same; importing it takes longer than all else here
+    around_mean = units - units.mean()
+    spread = float(np.sum(around_mean**2))
+    slope = float(np.sum(around_mean * (returns - returns.mean()))) / spread
+    residuals = returns - returns.mean() - slope * around_mean
+    variance = float(np.sum(residuals**2)) / (len(returns) - 2)
     return Trend(
-        slope=float(line.slope),
-        change=float(line.slope * units[-1]),
-        change_error=float(line.stderr * units[-1]),
-        noise=math.sqrt(float(np.sum(residuals**2)) / degrees_of_freedom),
+        slope=slope,
+        change=slope * float(units[-1]),
+        change_error=math.sqrt(variance / spread) * float(units[-1]),
+        noise=math.sqrt(variance),
     )
 
 

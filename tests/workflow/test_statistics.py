@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from heteromark.workflow.statistics import (
     MAX_RESAMPLES,
+    SLOPE_UNIT_FRAMES,
     Curve,
     Interval,
     Verdict,
@@ -152,6 +153,17 @@ def test_the_trend_is_that_of_the_last_half():
     assert trend.slope == pytest.approx(3.0)  # per 1,000 frames
     assert trend.change == pytest.approx(12.0)
     assert trend.noise == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_trend_is_scipys_regression():
+    returns = np.random.default_rng(0).normal(size=20) + 0.1 * np.arange(20)
+    trend = last_half_trend(curve(returns, frames_per_iteration=500))
+    frames = 500 * np.arange(11, 21) / SLOPE_UNIT_FRAMES
+    line = scipy.stats.linregress(frames, returns[10:])
+    length = frames[-1] - frames[0]
+    assert trend.slope == pytest.approx(line.slope)
+    assert trend.change == pytest.approx(line.slope * length)
+    assert trend.change_error == pytest.approx(line.stderr * length)
 
 
 def test_the_slope_is_per_thousand_frames():
