@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
 from projects import TINY, Project, copy_project
+
+
+def pytest_configure() -> None:
+    """Let programs under test feel ctrl-C: what a shell starts with `&` ignores it, and passes it on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

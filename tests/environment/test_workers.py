@@ -195,11 +195,15 @@ def test_workers_end_with_their_parent(number):
         text=True,
         start_new_session=True,
     )
-    workers = list(map(int, program.stdout.readline().split()))
-    assert all(map(is_running, workers))
-    time.sleep(0.2)
-    os.killpg(program.pid, number)
-    _, told = program.communicate(timeout=10)
+    try:
+        workers = list(map(int, program.stdout.readline().split()))
+        assert all(map(is_running, workers))
+        time.sleep(0.2)
+        os.killpg(program.pid, number)
+        _, told = program.communicate(timeout=10)
+    finally:
+        if program.poll() is None:
+            os.killpg(program.pid, signal.SIGKILL)
     assert "WorkerDied" not in told
     assert told.count("Traceback") <= 1, "only the parent's own"
     wait_until_gone(workers)
