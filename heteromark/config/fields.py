@@ -75,6 +75,7 @@ Activation = Annotated[Literal["tanh", "relu", "elu"], BeforeValidator(_lower)]
 Number = BeforeValidator(_no_bool)
 LearningRate = Annotated[float, Field(gt=0, le=1), Number]
 Discount = Annotated[float, Field(ge=0, le=1), Number]
+Probability = Annotated[float, Field(ge=0, le=1), Number]
 Count = Annotated[PositiveInt, Number]
 Coefficient = Annotated[NonNegativeFloat, Number]
 LayerSizes = Annotated[list[Count], Field(min_length=1, max_length=16)]

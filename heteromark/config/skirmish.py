@@ -1,0 +1,80 @@
+"""The typed, frozen model of what a Skirmish battle is. SMACv2's switches have SMACv2's names."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from heteromark.config.fields import Count, Frozen, Probability
+
+OpponentName = Literal["nearest", "attack_move", "focus_fire", "kite", "random", "policy"]
+Start = Literal["facing", "reflect", "surrounded", "surrounded_and_reflect"]
+
+
+class SkirmishConfig(Frozen):
+    """Who fights whom, and how battles are seen, played and rewarded."""
+
+    scenario: str = Field(
+        "10gen_terran",
+        description="Name of a built-in scenario, or path of a YAML file: 10gen_terran, "
+        "10gen_protoss, 10gen_zerg (random teams); mini_MMM, MMM, 3m, 8m, 2s3z, 3s5z, 1c3s5z.",
+    )
+    n_units: Count | None = Field(
+        None, description="Units of the agents' side, where teams are random; null: 5."
+    )
+    n_enemies: Count | None = Field(
+        None, description="Units of the other side, where teams are random; null: as n_units."
+    )
+    start: Start | None = Field(None, description="Where teams start; null: as the scenario says.")
+    episode_limit: Count | None = Field(
+        None, description="Steps after which an episode is cut off; null: as the scenario says."
+    )
+    rules: Literal["liberty", "modern"] = Field(
+        "liberty", description="Numbers of the units: those of SMACv2's maps, or of version 4.x."
+    )
+    opponent: OpponentName = Field("nearest", description="Who commands the other side.")
+    checkpoint: str | None = Field(
+        None, description="For opponent policy: checkpoint.pt of the run whose policy it is."
+    )
+    units: Literal["type", "slot"] = Field(
+        "type",
+        description="Agents are named, and so grouped, by unit type: marine_0, …, with places that "
+        "are empty where a random team has no such unit; or by slot, as in SMACv2: ally_0, ….",
+    )
+    compile: bool = Field(
+        False,
+        description="Compile the simulation: several times as fast in large batches, after up to a "
+        "minute of compilation.",
+    )
+    step_mul: Count = Field(8, description="Game loops per step.")
+    conic_fov: bool = Field(
+        False,
+        description="Agents see and attack in a cone of 30 degrees, which 12 more actions turn.",
+    )
+    prob_obs_enemy: Probability = Field(
+        1.0,
+        description="Probability that a teammate may see, too, an enemy first spotted by an agent; "
+        "0 in SMACv2's EPO configs.",
+    )
+    action_mask: bool = Field(
+        True,
+        description="Offer attacks in range only; false: on every living target. One out of range "
+        "leaves the unit to its last order.",
+    )
+    obs_own_pos: bool = Field(True, description="Agents see where on the map they are.")
+    reward_sparse: bool = Field(False, description="1 for a victory, -1 for a defeat, else 0.")
+    reward_only_positive: bool = Field(
+        True, description="false: what the own side suffers counts as well, half as much."
+    )
+    continuing_episode: bool = Field(
+        True,
+        description="Running out of time is truncation; false (SMACv2's default): a defeat's end.",
+    )
+    parity: bool = Field(
+        False,
+        description="SMACv2's slips, too, for comparisons with it; docs/skirmish.md lists them.",
+    )
+    check_actions: bool = Field(
+        False, description="Refuse illegal actions; false: an agent with such an action stops."
+    )

@@ -1,0 +1,406 @@
+"""A batch of battles: reset, step, and what agents see; without TorchRL."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from heteromark.config.skirmish import SkirmishConfig
+from heteromark.environment.skirmish.layout import Layout, Notes, Side
+from heteromark.environment.skirmish.mechanics import Aim, game_loop, take_aim
+from heteromark.environment.skirmish.opponents import COMMANDERS, Situation
+from heteromark.environment.skirmish.orders import (
+    Orders,
+    is_legal,
+    mirrored,
+    mirrored_orders,
+    mirrored_roster,
+    orders_of,
+    with_orders,
+)
+from heteromark.environment.skirmish.randomness import hashed, uniform
+from heteromark.environment.skirmish.scenarios import MAP_SIZE, Scenario
+from heteromark.environment.skirmish.starts import draw_places, draw_teams, sorted_agents
+from heteromark.environment.skirmish.state import (
+    Pairs,
+    Roster,
+    Traits,
+    Units,
+    make_pairs,
+    make_roster,
+    stat_table,
+)
+from heteromark.environment.skirmish.units import FASTEST_WEAPON, SHIELD_DELAY, START_ENERGY
+
+REWARD_WIN = 200.0
+REWARD_DEATH = 10.0
+REWARD_SCALE = 20.0
+NEGATIVE_SCALE = 0.5
+# what random numbers are for, besides those of `starts`
+_DELAY, _SPOT, _TURN, _LUCK = range(100, 104)
+
+
+class Episode(NamedTuple):
+    """What is fixed throughout an episode.
+
+    Attributes:
+        key: int64 [B], what its random numbers follow from.
+        roster, pairs: the units, and what they are to each other.
+        bits: [U, type bits, B] or [U, type bits, 1], 1 for a unit's type.
+        objective: [2, B], the middle of where the agents started, as the other side sees it.
+        max_reward: [B], that of a victory without losses of reward: damage, kills, and the win.
+    """
+
+    key: Tensor
+    roster: Roster
+    pairs: Pairs
+    bits: Tensor
+    objective: Tensor
+    max_reward: Tensor
+
+
+class View(NamedTuple):
+    """What agents see; [B, A, …].
+
+    Attributes:
+        observation: [B, A, observation_size].
+        offered: bool [B, A, actions].
+        state: [B, state_size].
+        alive: bool [B, A].
+    """
+
+    observation: Tensor
+    offered: Tensor
+    state: Tensor
+    alive: Tensor
+
+
+class Outcome(NamedTuple):
+    """What came of a step; [B].
+
+    Attributes:
+        reward: of the team.
+        terminated, truncated, won: bool.
+    """
+
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    won: Tensor
+
+
+class Moment(NamedTuple):
+    """A battle between two steps: all that the next one follows from, besides its episode.
+
+    Attributes:
+        units, notes: of the episode so far.
+        side: the agents' look at it.
+        steps: int64 [B], of this episode so far.
+    """
+
+    units: Units
+    notes: Notes
+    side: Side
+    steps: Tensor
+
+
+class Opening(NamedTuple):
+    """Who starts an episode where.
+
+    Attributes:
+        key: int64 [B], what its random numbers follow from.
+        kind: int64 [U, B], or [U, 1] where teams are fixed: types of the units.
+        x, y: [U, B].
+    """
+
+    key: Tensor
+    kind: Tensor
+    x: Tensor
+    y: Tensor
+
+
+class Start(NamedTuple):
+    """Battles after a reset."""
+
+    opening: Opening
+    episode: Episode
+    units: Units
+    notes: Notes
+    steps: Tensor
+
+
+class Battles:
+    """B battles of one scenario, stepped together.
+
+    Args:
+        scenario: who fights.
+        config: how.
+        num_envs: B.
+        device: where the tensors are.
+        dtype: of the floats; float64 for comparisons with a reference.
+        commander: gives the other side's orders, by default the script that the config names.
+
+    Attributes:
+        layout, traits: of the scenario.
+        moment, episode: as they are now; None before the first reset.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        config: SkirmishConfig,
+        num_envs: int,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        commander: Callable[[Situation, Layout], Orders] | None = None,
+    ) -> None:
+        self.scenario, self.config, self.num_envs = scenario, config, num_envs
+        self.device, self.dtype = torch.device(device), dtype
+        self.traits = Traits.of(scenario, config.rules)
+        self.layout = Layout(scenario, config, self.traits)
+        n, m = scenario.n_agents, scenario.n_enemies
+        self.their_layout = Layout(
+            replace(scenario, n_agents=m, n_enemies=n), config, replace(self.traits, n_agents=m)
+        )
+        self._types = scenario.unit_types(config.rules)
+        self._table = stat_table(self._types, config.parity).to(self.device, dtype)
+        self._commander = commander or COMMANDERS[config.opponent]
+        self._seeds = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        self._episodes = torch.zeros_like(self._seeds)
+        self._start: Start | None = None
+        self.moment: Moment | None = None
+        self.episode: Episode | None = None
+        compiled = torch.compile if config.compile else _eager
+        # apart from what uses it, which would otherwise be compiled to draw again for each use
+        self._draw = compiled(self._drawn)
+        self._prepare = compiled(self._prepared)
+        self._renew = compiled(self._renewed)
+        self._order = compiled(self._orders)
+        self._loop = compiled(functools.partial(game_loop, traits=self.traits))
+        self._judge = compiled(self._judged)
+        self._see = compiled(self._seen)
+
+    def reseed(self, seeds: Sequence[int]) -> None:
+        """Give each battle a 32-bit seed; its next episode is the first of that seed."""
+        self._seeds = torch.tensor(list(seeds), dtype=torch.int64, device=self.device)
+        self._episodes = torch.zeros_like(self._seeds)
+
+    def reset(self, where: Tensor | None = None) -> View:
+        """Start new episodes.
+
+        Args:
+            where: bool [B], in which battles; None: in all.
+        """
+        now, held = self.moment, self._start
+        if where is None or now is None or held is None:
+            start = self._prepare(self._draw(self._seeds, self._episodes))
+            self._episodes = self._episodes + 1
+        else:
+            drawn = self._draw(self._seeds, self._episodes)
+            start = self._renew(where, drawn, held.opening, now)
+            self._episodes = self._episodes + where
+        if self.config.parity and self.episode is not None:
+            start = start._replace(
+                episode=start.episode._replace(max_reward=self.episode.max_reward)
+            )
+        self._start, self.episode = start, start.episode
+        return self._look(start.units, start.notes, start.steps, start.episode)
+
+    def step(self, actions: Tensor) -> tuple[View, Outcome]:
+        """One step of all battles.
+
+        Args:
+            actions: int64 [B, A].
+
+        Raises:
+            ValueError: an agent takes an action that is not offered, and `check_actions` is set.
+        """
+        before, episode = self._now()
+        actions = actions.T
+        if self.config.check_actions:
+            self._require_legal(actions, before)
+        units, notes, aim = self._order(before, episode, actions)
+        for loop in range(self.config.step_mul):
+            if loop and loop % FASTEST_WEAPON == 0:
+                aim = aim._replace(delay=self._delay(before, episode, loop))
+            units = self._loop(units, aim, episode.roster, episode.pairs)
+        outcome = self._judge(before, units, episode)
+        return self._look(units, notes, before.steps + 1, episode), outcome
+
+    # --- the parts of a step, each a function of tensors -----------------------------------------
+
+    def _renewed(self, where: Tensor, drawn: Opening, held: Opening, now: Moment) -> Start:
+        """New episodes where it says so, and the others as they are now."""
+        start = self._prepared(_chosen(where, drawn, held))
+        ongoing = (now.units, now.notes, now.steps)
+        fresh = (start.units, start.notes, start.steps)
+        units, notes, steps = map(functools.partial(_chosen, where), fresh, ongoing)
+        return start._replace(units=units, notes=notes, steps=steps)
+
+    def _drawn(self, seeds: Tensor, episodes: Tensor) -> Opening:
+        """New episodes: of battles with these seeds, those with these numbers."""
+        key = hashed(seeds, episodes)
+        kind = draw_teams(key, self.scenario)
+        x, y = draw_places(key, self.scenario, self._types, self.dtype)
+        sorted_kind, x, y = sorted_agents(kind, x, y, self.scenario)
+        return Opening(key, sorted_kind if self.scenario.is_random else kind, x, y)
+
+    def _prepared(self, opening: Opening) -> Start:
+        """All that follows from who starts where."""
+        scenario, (key, kind, x, y) = self.scenario, opening
+        n, m = scenario.n_agents, scenario.n_enemies
+        roster = make_roster(kind, self._table)
+        number = torch.arange(scenario.type_bits, device=self.device)[:, None]
+        zero = torch.zeros_like(x)
+        units = Units(
+            x=x,
+            y=y,
+            health=roster.max_health + zero,
+            shield=roster.max_shield + zero,
+            energy=START_ENERGY * roster.heals + zero,
+            cooldown=zero,
+            calm=zero + SHIELD_DELAY,
+            bursting=zero,
+            walking=torch.zeros_like(x, dtype=torch.bool),
+            to_x=x,
+            to_y=y,
+            target=torch.full_like(x, -1, dtype=torch.int64),
+        )
+        # sums of positions on the grid, and of whole points, are exact in any order
+        points = (roster.max_health + roster.max_shield)[n:].sum(0)
+        episode = Episode(
+            key=key,
+            roster=roster,
+            pairs=make_pairs(roster, n),
+            bits=(kind.unsqueeze(1) == number).to(self.dtype),
+            objective=torch.stack([MAP_SIZE - x[:n].sum(0) / n, y[:n].sum(0) / n]),
+            max_reward=(points + REWARD_DEATH * m + REWARD_WIN).expand(key.shape[0]),
+        )
+        steps = torch.zeros_like(key)
+        return Start(opening, episode, units, self.layout.fresh_notes(x), steps)
+
+    def _orders(
+        self, before: Moment, episode: Episode, actions: Tensor
+    ) -> tuple[Units, Notes, Aim]:
+        """The units with both sides' orders, and what those mean in the game loops to come."""
+        own, notes = orders_of(
+            actions, before.side, before.units, episode.roster, self.layout, before.notes
+        )
+        n, n_units = self.scenario.n_agents, self.scenario.n_units
+        row = torch.arange(n_units - n, device=self.device)[:, None]
+        situation = Situation(
+            units=mirrored(before.units, n),
+            roster=mirrored_roster(episode.roster, n),
+            pairs=episode.pairs,
+            objective=episode.objective,
+            luck=uniform(episode.key, _LUCK, before.steps, row, dtype=self.dtype),
+        )
+        theirs = self._commander(situation, self.their_layout)
+        units = with_orders(before.units, own, mirrored_orders(theirs, n_units - n, n_units))
+        delay = self._delay(before, episode, 0)
+        return units, notes, take_aim(units, episode.roster, episode.pairs, delay)
+
+    def _delay(self, before: Moment, episode: Episode, loop: int) -> Tensor:
+        """Game loops, from -1 to 2, by which each unit's next attack is late; [U, B]."""
+        unit = torch.arange(self.scenario.n_units, device=self.device)[:, None]
+        drawn = uniform(episode.key, _DELAY, before.steps, loop, unit, dtype=self.dtype)
+        return 3 * drawn - 1
+
+    def _judged(self, before: Moment, units: Units, episode: Episode) -> Outcome:
+        """Reward and end, as SMACv2 has them; but the scale is that of the episode's own teams."""
+        config, n = self.config, self.scenario.n_agents
+        fights = units.alive & (episode.roster.heals == 0)
+        agents_fight, enemies_fight = fights[:n].any(0), fights[n:].any(0)
+        won = agents_fight & ~enemies_fight
+        lost = ~agents_fight & enemies_fight
+        if config.parity and self.traits.heals:
+            lost = ~agents_fight
+        if config.reward_sparse:
+            reward = won.to(self.dtype) - lost.to(self.dtype)
+        else:
+            suffered = _suffered(before.units, units)
+            reward = _sum_of_rows(suffered[n:])
+            if config.reward_only_positive:
+                reward = reward.clamp(min=0)
+            else:
+                reward = reward - NEGATIVE_SCALE * _sum_of_rows(suffered[:n])
+            reward = reward + REWARD_WIN * won
+        if not config.reward_sparse or config.parity:
+            reward = reward / (episode.max_reward / REWARD_SCALE)
+        terminated = ~agents_fight | ~enemies_fight
+        timeout = ~terminated & (before.steps + 1 >= self.scenario.episode_limit)
+        if not config.continuing_episode:
+            terminated, timeout = terminated | timeout, torch.zeros_like(timeout)
+        return Outcome(reward, terminated, timeout, won)
+
+    def _seen(
+        self, units: Units, notes: Notes, steps: Tensor, episode: Episode
+    ) -> tuple[Moment, Tensor, Tensor]:
+        """The moment, observations [A, observation_size, B], and the state [state_size, B]."""
+        layout, n, roster = self.layout, self.scenario.n_agents, episode.roster
+        side = layout.look(units, roster, episode.pairs, notes)
+        agent = torch.arange(n, device=self.device)
+        enemy = torch.arange(self.scenario.n_enemies, device=self.device)[:, None]
+        if layout.enemies_may_be_hidden:
+            chance = uniform(episode.key, _SPOT, steps, agent[:, None, None], enemy)
+            order = uniform(episode.key, _TURN, steps, agent[:, None])
+            notes = layout.spot(units, side, notes, chance, order)
+        observation = layout.observe(units, roster, episode.bits, side, notes)
+        state = layout.state(units, roster, episode.bits, notes)
+        return Moment(units, notes, side, steps), observation, state
+
+    # --- state -----------------------------------------------------------------------------------
+
+    def _look(self, units: Units, notes: Notes, steps: Tensor, episode: Episode) -> View:
+        self.moment, observation, state = self._see(units, notes, steps, episode)
+        offered, alive = self.moment.side.offered, units.alive[: self.scenario.n_agents]
+        return View(*map(_batch_first, (observation, offered, state, alive)))
+
+    def _now(self) -> tuple[Moment, Episode]:
+        if self.moment is None or self.episode is None:
+            raise RuntimeError("the battles have not started: call reset() first")
+        return self.moment, self.episode
+
+    def _require_legal(self, actions: Tensor, now: Moment) -> None:
+        # whatever the dead are told to do, they do nothing
+        illegal = ~is_legal(actions, now.side) & now.units.alive[: self.scenario.n_agents]
+        if illegal.any():
+            agent, environment = illegal.nonzero()[0].tolist()
+            offered = now.side.offered[agent, :, environment].nonzero()[:, 0].tolist()
+            raise ValueError(
+                f"illegal action in environment {environment}: agent {agent} takes action "
+                f"{int(actions[agent, environment])}, but is offered {offered}; sample from the "
+                "action mask, or set check_actions=False, and such an agent stops"
+            )
+
+
+def _suffered(before: Units, after: Units) -> Tensor:
+    """Points of health and shield that each unit lost, and those for its death; [U, B]."""
+    lost = (before.health + before.shield) - (after.health + after.shield)
+    return lost + REWARD_DEATH * (before.alive & ~after.alive)
+
+
+def _sum_of_rows(rows: Tensor) -> Tensor:
+    """The sum over [U, B] along U, added in order whatever the size of the batch."""
+    return functools.reduce(torch.add, rows.unbind(0))
+
+
+def _chosen(where: Tensor, new: Any, old: Any) -> Any:
+    """`new` in the battles where it says so, else `old`; what all battles share stays."""
+    if isinstance(new, Tensor):
+        return torch.where(where, new, old) if new.shape[-1] == where.shape[0] else old
+    return type(new)(*(_chosen(where, *parts) for parts in zip(new, old, strict=True)))
+
+
+def _batch_first(part: Tensor) -> Tensor:
+    """[…, B] as [B, …]; by way of a matrix, whose transpose is copied several times as fast."""
+    return part.reshape(-1, part.shape[-1]).T.contiguous().view(-1, *part.shape[:-1])
+
+
+def _eager(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function

@@ -1,0 +1,325 @@
+"""What agents see and may do, laid out as SMACv2 does; the batch comes last here, too.
+
+Actions: 0 nothing (the dead), 1 stop, 2 north (+y), 3 south, 4 east (+x), 5 west, then 12
+directions to look in if sight is a cone, then one per target: an enemy, or for healers an ally.
+
+`Side` is one side's look at a battle. Everything here is about the units in front, the "own" ones;
+the other side looks through `mirrored`.
+
+SMACv2's slips, kept with `parity`: attacks and heals without effect are offered (on units in the
+air by weapons that do not reach them, of units that are not biological); a move is offered if the
+cell `int(position)` one unit on is on the map, which leaves out the last unit in the east and north
+only; a healer sees its own possible heals where others see which enemies they may attack; cones are
+compared by the arctangent of slopes; an enemy that no one has spotted wipes out what an agent sees
+of those before it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from heteromark.config.skirmish import SkirmishConfig
+from heteromark.environment.skirmish.scenarios import MAP_SIZE, Scenario
+from heteromark.environment.skirmish.state import Pairs, Roster, Traits, Units
+from heteromark.environment.skirmish.units import MAX_ENERGY
+
+STOP = 1
+MOVES = ((2, 0.0, 1.0), (3, 0.0, -1.0), (4, 1.0, 0.0), (5, -1.0, 0.0))
+FIRST_TURN = 6
+FOV_DIRECTIONS = 12
+MOVE_AMOUNT = 2.0  # a move's destination, in map units; no unit gets there within a step of 8 loops
+_CONE = math.radians(360 / FOV_DIRECTIONS / 2)
+_EPS = 1e-7
+
+
+class Notes(NamedTuple):
+    """What agents remember of an episode; A agents, E enemies.
+
+    Attributes:
+        facing: int64 [A, B], the direction looked in.
+        last_action: int64 [A, B].
+        spotter: int64 [E, B], who saw that enemy first; -1 nobody.
+        shown: bool [A, E, B], who may see it.
+    """
+
+    facing: Tensor
+    last_action: Tensor
+    spotter: Tensor
+    shown: Tensor
+
+
+class Side(NamedTuple):
+    """One side's look at all units, its own A first; [A, U, B] unless said otherwise.
+
+    What is or is not so is 1 or 0: compiled code is slow to load booleans.
+
+    Attributes:
+        dx, dy, distance: from each own unit to each unit.
+        sees: within sight (and cone) of a living own unit.
+        attackable: [A, E, B], enemies that it can attack now.
+        offered: bool [A, actions, B], the actions that it may take.
+        carried_out: [A, targets, B], the attacks and heals that act.
+    """
+
+    dx: Tensor
+    dy: Tensor
+    distance: Tensor
+    sees: Tensor
+    attackable: Tensor
+    offered: Tensor
+    carried_out: Tensor
+
+
+class Layout:
+    """Sizes and contents of observations, states and actions of one side.
+
+    Args:
+        scenario: who fights; the own side has `n_agents` units.
+        config: the switches.
+        traits: what there is in the scenario.
+
+    Attributes:
+        n_actions, observation_size, state_size: numbers.
+        first_target: number of the first action on a target.
+        enemies_may_be_hidden: who sees an enemy depends on who spotted it first.
+    """
+
+    def __init__(self, scenario: Scenario, config: SkirmishConfig, traits: Traits) -> None:
+        self.scenario, self.config, self.traits = scenario, config, traits
+        self.n_agents, self.n_enemies = scenario.n_agents, scenario.n_enemies
+        self.first_target = FIRST_TURN + (FOV_DIRECTIONS if config.conic_fov else 0)
+        self.n_targets = self.n_enemies
+        if traits.heals:
+            self.n_targets = max(self.n_agents, self.n_enemies)
+        self.n_actions = self.first_target + self.n_targets
+        self.enemies_may_be_hidden = config.prob_obs_enemy < 1 or config.parity
+        bits = scenario.type_bits
+        health = 2 if traits.shields else 1
+        cone = 2 if config.conic_fov else 0
+        own = health + 2 * config.obs_own_pos + cone + bits
+        self.observation_size = 4 + (self.n_enemies + self.n_agents - 1) * (4 + health + bits) + own
+        self.state_size = (
+            self.n_agents * (3 + health + cone + bits)
+            + self.n_enemies * (2 + health + bits)
+            + self.n_agents * self.n_actions
+        )
+        angles = [2 * math.pi * number / FOV_DIRECTIONS for number in range(FOV_DIRECTIONS)]
+        self._directions = torch.tensor(
+            [[math.cos(angle) for angle in angles], [math.sin(angle) for angle in angles]],
+            dtype=torch.float64,
+        )
+
+    def look(self, units: Units, roster: Roster, pairs: Pairs, notes: Notes) -> Side:
+        """Distances, sight and legal actions."""
+        own = slice(0, self.n_agents)
+        dx, dy = units.x - units.x[own].unsqueeze(1), units.y - units.y[own].unsqueeze(1)
+        distance = torch.sqrt(dx * dx + dy * dy)
+        living = units.alive.to(units.x.dtype)
+        alive = living[own].unsqueeze(1)
+        sight, reach = roster.sight[own].unsqueeze(1), roster.shoot_range[own].unsqueeze(1)
+        if self.config.conic_fov:
+            cone = self._in_cone(dx, dy, distance, notes.facing)
+            sees, in_range = alive * cone * (distance <= sight), cone * (distance <= reach)
+        else:
+            sees, in_range = alive * (distance < sight), distance <= reach
+        acts = living * alive * self._has_effect(roster, pairs)
+        acts_now = acts * in_range
+        carried_out = self._targets(acts_now)
+        shown = carried_out if self.config.action_mask else self._targets(acts)
+        moves = torch.stack(self._moves(units.x[own], units.y[own]), 1) * alive
+        parts = [1 - alive, alive, moves]
+        if self.config.conic_fov:
+            parts.append(alive.expand(-1, FOV_DIRECTIONS, -1))
+        offered = torch.cat([*parts, shown], 1) > 0
+        if self.config.parity:
+            attackable = carried_out[:, : self.n_enemies]
+        else:
+            attackable = acts_now[:, self.n_agents :]
+        return Side(dx, dy, distance, sees, attackable, offered, carried_out)
+
+    def observe(
+        self, units: Units, roster: Roster, bits: Tensor, side: Side, notes: Notes
+    ) -> Tensor:
+        """What each own unit sees, [A, observation_size, B]; zeros for the dead.
+
+        Args:
+            bits: [U, type bits, B] or [U, type bits, 1], 1 for a unit's type.
+        """
+        own = slice(0, self.n_agents)
+        planes = [side.distance, side.dx, side.dy]
+        sight = roster.sight[own].unsqueeze(1)
+        shares = [share.expand_as(side.dx) for share in self._health(units, roster)]
+        features = torch.stack(
+            [*(plane / sight for plane in planes), *shares], 2
+        )  # [A, U, 3 + health, B]
+        types = bits.expand(-1, -1, side.dx.shape[-1]).unsqueeze(0)
+        features = torch.cat([features, types.expand(self.n_agents, -1, -1, -1)], 2)
+        living = units.alive.to(features.dtype)
+        visible = side.sees * living
+        enemies, seen = features[:, self.n_agents :], visible[:, self.n_agents :]
+        if self.enemies_may_be_hidden:
+            seen = seen * notes.shown
+        enemies = torch.cat([side.attackable.unsqueeze(2), enemies], 2) * seen.unsqueeze(2)
+        if self.config.parity:
+            enemies = enemies * self._not_wiped_out(notes).unsqueeze(2)
+        mates, present = self._others(features), self._others(visible)
+        there = torch.ones_like(mates[:, :, :1])
+        mates = torch.cat([there, mates], 2) * present.unsqueeze(2)
+        moves = side.offered[:, 2:6].to(features.dtype)
+        itself = self._itself(units, roster, bits, notes) * living[own].unsqueeze(1)
+        return torch.cat([moves, enemies.flatten(1, 2), mates.flatten(1, 2), itself], 1)
+
+    def state(self, units: Units, roster: Roster, bits: Tensor, notes: Notes) -> Tensor:
+        """The whole battle, [state_size, B]; zeros for the dead."""
+        own = slice(0, self.n_agents)
+        dtype = units.x.dtype
+        health, *shield = self._health(units, roster)
+        place = [(where - MAP_SIZE / 2) / MAP_SIZE for where in (units.x, units.y)]
+        bits = bits.expand(-1, -1, units.x.shape[-1])
+        ready = units.cooldown / roster.max_cooldown
+        if self.traits.heals:
+            ready = torch.where(roster.heals > 0, units.energy / MAX_ENERGY, ready)
+        ours = [part[own] for part in (health, ready, *place, *shield)]
+        if self.config.conic_fov:
+            ours += self._facing(notes.facing, dtype)
+        theirs = [part[self.n_agents :] for part in (health, *place, *shield)]
+        living = units.alive.to(dtype).unsqueeze(1)
+        ours = torch.cat([torch.stack(ours, 1), bits[own]], 1) * living[own]
+        theirs = torch.cat([torch.stack(theirs, 1), bits[self.n_agents :]], 1)
+        theirs = theirs * living[self.n_agents :]
+        number = torch.arange(self.n_actions, device=units.x.device)[:, None]
+        actions = (notes.last_action.unsqueeze(1) == number).to(dtype)
+        return torch.cat([part.flatten(0, 1) for part in (ours, theirs, actions)], 0)
+
+    def fresh_notes(self, shape: Tensor) -> Notes:
+        """The notes at the start of an episode.
+
+        Args:
+            shape: [U, B], for its size and device. Nobody has acted yet, and SMACv2 then shows no
+                last action; -1 is none.
+        """
+        batch, device = shape.shape[-1], shape.device
+
+        def filled(value: int, rows: int) -> Tensor:
+            return torch.full((rows, batch), value, dtype=torch.int64, device=device)
+
+        size = (self.n_agents, self.n_enemies, batch)
+        shown = torch.full(size, not self.enemies_may_be_hidden, dtype=torch.bool, device=device)
+        return Notes(
+            filled(0, self.n_agents), filled(-1, self.n_agents), filled(-1, self.n_enemies), shown
+        )
+
+    def spot(self, units: Units, side: Side, notes: Notes, chance: Tensor, order: Tensor) -> Notes:
+        """Notes after the own side looked: who spots an enemy first decides who may see it.
+
+        Args:
+            chance: [A, E, B], from 0 to 1; a teammate may see it where below `prob_obs_enemy`.
+            order: [A, B], numbers by which those who look at the same time take turns.
+        """
+        numbers = torch.arange(self.n_agents, device=order.device)
+        alive, foes = units.alive[: self.n_agents], units.alive[self.n_agents :]
+        sees = side.sees[:, self.n_agents :] > 0
+        if not self.config.parity:
+            sees = sees & foes
+        dead = (notes.spotter.unsqueeze(0) == numbers[:, None, None]) & ~alive.unsqueeze(1)
+        lost = dead.any(0) | ~foes
+        spotter = torch.where(lost, -1, notes.spotter)
+        shown = notes.shown & ~lost
+        turn = torch.where(sees, order.unsqueeze(1), math.inf)
+        first = turn.argmin(0)
+        new = sees.any(0) & (spotter < 0)
+        spotter = torch.where(new, first, spotter)
+        is_first = first.unsqueeze(0) == numbers[:, None, None]
+        told = is_first | (chance < self.config.prob_obs_enemy)
+        return notes._replace(spotter=spotter, shown=shown | (told & new))
+
+    # --- parts ---------------------------------------------------------------------------------
+
+    def _moves(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        """Whether each of the four moves is on the map."""
+        ahead = MOVE_AMOUNT / 2
+        found = []
+        for _, east, north in MOVES:
+            at_x, at_y = x + east * ahead, y + north * ahead
+            if self.config.parity:
+                cells = at_x.trunc(), at_y.trunc()
+                on_map = [(cell >= 0) & (cell < MAP_SIZE) for cell in cells]
+            else:
+                on_map = [(at >= 0) & (at <= MAP_SIZE) for at in (at_x, at_y)]
+            found.append(on_map[0] & on_map[1])
+        return found
+
+    def _has_effect(self, roster: Roster, pairs: Pairs) -> Tensor:
+        """Which units each own one can attack or heal, 1 or 0; [A, U, B] or [A, U, 1]."""
+        own = slice(0, self.n_agents)
+        if not self.config.parity:
+            return (pairs.per_hit[own] + pairs.can_heal[own]).clamp(max=1)
+        healer = roster.heals > 0
+        foe = torch.arange(healer.shape[0], device=healer.device) >= self.n_agents
+        foe = foe[:, None]
+        acts = (healer[own].unsqueeze(1) & ~foe & ~healer) | (~healer[own].unsqueeze(1) & foe)
+        return acts.to(pairs.per_hit.dtype)
+
+    def _targets(self, possible: Tensor) -> Tensor:
+        """From units [A, U, B] to targets [A, targets, B]: enemies, and for healers allies."""
+        foes = possible[:, self.n_agents :]
+        if not self.traits.heals:
+            return foes
+        mates = possible[:, : self.n_agents]
+        return _padded(foes, self.n_targets) + _padded(mates, self.n_targets)
+
+    def _in_cone(self, dx: Tensor, dy: Tensor, distance: Tensor, facing: Tensor) -> Tensor:
+        ahead_x, ahead_y = (part.unsqueeze(1) for part in self._facing(facing, dx.dtype))
+        if not self.config.parity:
+            return dx * ahead_x + dy * ahead_y > math.cos(_CONE) * distance
+        right = dx > 0
+        slope = dy / torch.where(right, dx.clamp(min=_EPS), dx.clamp(max=-_EPS))
+        ahead_x = torch.where(right, ahead_x.clamp(min=_EPS), ahead_x.clamp(max=-_EPS))
+        return (torch.atan(slope) - torch.atan(ahead_y / ahead_x)).abs() < _CONE
+
+    def _facing(self, facing: Tensor, dtype: torch.dtype) -> list[Tensor]:
+        """The directions looked in as x and y, each [A, B]."""
+        return [part[facing] for part in self._directions.to(facing.device, dtype)]
+
+    def _health(self, units: Units, roster: Roster) -> list[Tensor]:
+        """Hit points, and shields where there are any, as shares of the full; each [U, B]."""
+        shares = [units.health / roster.max_health]
+        if self.traits.shields:
+            shares.append(units.shield / roster.max_shield.clamp(min=1))
+        return shares
+
+    def _itself(self, units: Units, roster: Roster, bits: Tensor, notes: Notes) -> Tensor:
+        """What each own unit knows of itself, [A, numbers, B]."""
+        own = slice(0, self.n_agents)
+        parts = [share[own] for share in self._health(units, roster)]
+        if self.config.obs_own_pos:
+            parts += [units.x[own] / MAP_SIZE, units.y[own] / MAP_SIZE]
+        if self.config.conic_fov:
+            parts += self._facing(notes.facing, units.x.dtype)
+        return torch.cat([torch.stack(parts, 1), bits[own].expand(-1, -1, units.x.shape[-1])], 1)
+
+    def _others(self, of_own: Tensor) -> Tensor:
+        """From [A, U, …] to [A, A - 1, …]: each own unit's teammates, in order, without itself."""
+        number = self.n_agents
+        if number == 1:
+            return of_own[:, :0]
+        # in a square without (0, 0), every (A + 1)th entry is on the diagonal
+        square = of_own[:, :number].flatten(0, 1)[1:].unflatten(0, (number - 1, number + 1))
+        return square[:, :number].flatten(0, 1).unflatten(0, (number, number - 1))
+
+    def _not_wiped_out(self, notes: Notes) -> Tensor:
+        """Enemies after which each own unit finds none that it may not see, float [A, E, B]."""
+        return notes.shown.flip(1).float().cumprod(1).flip(1)
+
+
+def _padded(rows: Tensor, size: int) -> Tensor:
+    """[A, n, B] with rows of zeros up to [A, size, B]."""
+    missing = size - rows.shape[1]
+    if not missing:
+        return rows
+    filling = rows.new_zeros(rows.shape[0], missing, rows.shape[2])
+    return torch.cat([rows, filling], 1)

@@ -1,0 +1,138 @@
+"""Orders to one side's units: from the actions that agents take, or straight from an opponent."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from heteromark.environment.skirmish.layout import (
+    FIRST_TURN,
+    MOVE_AMOUNT,
+    MOVES,
+    STOP,
+    Layout,
+    Notes,
+    Side,
+)
+from heteromark.environment.skirmish.scenarios import MAP_SIZE
+from heteromark.environment.skirmish.state import Pairs, Roster, Units
+
+
+class Orders(NamedTuple):
+    """What each own unit is to do, as in `Units`; [A, B]."""
+
+    walking: Tensor
+    to_x: Tensor
+    to_y: Tensor
+    target: Tensor
+
+
+def standing_orders(units: Units, n_own: int) -> Orders:
+    """The orders that the own units have; attacks on the dead are over."""
+    orders = Orders(
+        *(part[:n_own] for part in (units.walking, units.to_x, units.to_y)), units.target[:n_own]
+    )
+    number = torch.arange(units.x.shape[0], device=units.x.device)[:, None]
+    on_living = ((orders.target.unsqueeze(1) == number) & units.alive).any(1)
+    return orders._replace(target=torch.where(on_living, orders.target, -1))
+
+
+def is_legal(actions: Tensor, side: Side) -> Tensor:
+    """Whether each action is offered, bool [A, B].
+
+    Args:
+        actions: int64 [A, B].
+    """
+    number = torch.arange(side.offered.shape[1], device=actions.device)[:, None]
+    return (side.offered & (actions.unsqueeze(1) == number)).any(1)
+
+
+def orders_of(
+    actions: Tensor, side: Side, units: Units, roster: Roster, layout: Layout, notes: Notes
+) -> tuple[Orders, Notes]:
+    """The orders that actions give, and notes of them.
+
+    What is not offered is a stop; a look in another direction, and an attack that is offered but
+    out of range, leave a unit to its last order.
+
+    Args:
+        actions: int64 [A, B].
+    """
+    n = layout.n_agents
+    alive = units.alive[:n]
+    actions = torch.where(is_legal(actions, side), actions, torch.where(alive, STOP, 0))
+    last = standing_orders(units, n)
+    to_x, to_y = units.x[:n], units.y[:n]
+    moves = torch.zeros_like(alive)
+    for number, east, north in MOVES:
+        chosen = actions == number
+        moves = moves | chosen
+        to_x = to_x + chosen * (east * MOVE_AMOUNT)
+        to_y = to_y + chosen * (north * MOVE_AMOUNT)
+    slot = actions - layout.first_target
+    number = torch.arange(layout.n_targets, device=actions.device)[:, None]
+    acts = (side.carried_out * (slot.unsqueeze(1) == number)).sum(1) > 0
+    target = torch.where(roster.heals[:n] > 0, slot, slot + n)
+    stays = (actions >= FIRST_TURN) & ~acts
+    orders = Orders(
+        walking=torch.where(stays, last.walking, moves),
+        to_x=torch.where(stays, last.to_x, to_x),
+        to_y=torch.where(stays, last.to_y, to_y),
+        target=torch.where(stays, last.target, torch.where(acts, target, -1)),
+    )
+    facing = notes.facing
+    if layout.config.conic_fov:
+        turns = (actions >= FIRST_TURN) & (actions < layout.first_target)
+        facing = torch.where(turns, actions - FIRST_TURN, facing)
+    return orders, notes._replace(facing=facing, last_action=actions)
+
+
+def with_orders(units: Units, own: Orders, others: Orders) -> Units:
+    """The units with new orders: `own` to the first of them."""
+    joined = (torch.cat(parts) for parts in zip(own, others, strict=True))
+    return units._replace(**dict(zip(Orders._fields, joined, strict=True)))
+
+
+# --- the other side's view -----------------------------------------------------------------------
+
+
+def mirrored(units: Units, n_own: int) -> Units:
+    """The battle as the other side sees it: its units first, west and east exchanged."""
+    swapped = Units(*(_others_first(part, n_own) for part in units))
+    return swapped._replace(
+        x=MAP_SIZE - swapped.x,
+        to_x=MAP_SIZE - swapped.to_x,
+        target=_renumbered(swapped.target, n_own, units.x.shape[0]),
+    )
+
+
+def mirrored_roster(roster: Roster, n_own: int) -> Roster:
+    """The roster with the other side's units first."""
+    return Roster(*(_others_first(part, n_own) for part in roster))
+
+
+def mirrored_pairs(pairs: Pairs, n_own: int) -> Pairs:
+    """The pairs with the other side's units first."""
+    return Pairs(*(part.roll((-n_own, -n_own), (0, 1)) for part in pairs))
+
+
+def mirrored_orders(orders: Orders, n_own: int, n_units: int) -> Orders:
+    """Orders as the other side reads them.
+
+    Args:
+        n_own: units of the side that gave them.
+    """
+    target = _renumbered(orders.target, n_own, n_units)
+    return orders._replace(to_x=MAP_SIZE - orders.to_x, target=target)
+
+
+def _others_first(part: Tensor, n_own: int) -> Tensor:
+    return torch.cat([part[n_own:], part[:n_own]])
+
+
+def _renumbered(target: Tensor, n_own: int, n_units: int) -> Tensor:
+    """Numbers of units, once the first n_own of n_units come last; -1 stays."""
+    moved = torch.where(target >= n_own, target - n_own, target + (n_units - n_own))
+    return torch.where(target < 0, -1, moved)

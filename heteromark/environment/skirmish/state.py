@@ -1,0 +1,220 @@
+"""What a battle is, as structures of arrays.
+
+The batch comes last: [U, B] for U units of B battles, the agents' units first, then their enemies.
+So a loop over pairs of units is a loop over [U, U], and each of its steps runs along the batch,
+which lies together in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from heteromark.environment.skirmish.scenarios import Scenario
+from heteromark.environment.skirmish.units import (
+    MIN_SHOOT_RANGE,
+    SWAPPED_MAX_COOLDOWNS,
+    UnitType,
+)
+
+PLANES = ("ground", "air", "cliff")
+
+
+class Units(NamedTuple):
+    """What changes in every game loop; [U, B], floats unless said otherwise.
+
+    Attributes:
+        x, y: map units, multiples of 1/4096.
+        health, shield, energy: points.
+        cooldown: game loops until the weapon is ready.
+        calm: game loops since the last damage.
+        bursting: 1 where it was killed in the last game loop and bursts in the next, else 0.
+        walking: bool; has the order to go to (to_x, to_y).
+        to_x, to_y: where to.
+        target: int64; the unit that it has the order to attack or to heal, -1 without.
+
+    What pairs of units look at is floats: compiled code is slow to load booleans.
+    """
+
+    x: Tensor
+    y: Tensor
+    health: Tensor
+    shield: Tensor
+    energy: Tensor
+    cooldown: Tensor
+    calm: Tensor
+    bursting: Tensor
+    walking: Tensor
+    to_x: Tensor
+    to_y: Tensor
+    target: Tensor
+
+    @property
+    def alive(self) -> Tensor:
+        """Which units live, bool [U, B]: those with hit points."""
+        return self.health > 0
+
+
+class Roster(NamedTuple):
+    """What units are throughout an episode; floats [U, B], or [U, 1] where teams are fixed.
+
+    Attributes: as those of `UnitType`, in game loops; besides
+        kind: int64, the number of the type in the scenario's.
+        ground, air, cliff: 1 for the plane that it is in, else 0.
+        light, armored, biological: 1 or 0.
+        bonus_light, bonus_armored: damage.
+        line, burst: 1 for that kind of splash.
+        shoot_range: at least 2, as SMACv2 has it.
+    """
+
+    kind: Tensor
+    max_health: Tensor
+    max_shield: Tensor
+    armour: Tensor
+    speed: Tensor
+    radius: Tensor
+    separation: Tensor
+    range: Tensor
+    period: Tensor
+    damage: Tensor
+    hits: Tensor
+    bonus_light: Tensor
+    bonus_armored: Tensor
+    hits_air: Tensor
+    heals: Tensor
+    line: Tensor
+    burst: Tensor
+    light: Tensor
+    armored: Tensor
+    biological: Tensor
+    ground: Tensor
+    air: Tensor
+    cliff: Tensor
+    regeneration: Tensor
+    sight: Tensor
+    shoot_range: Tensor
+    max_cooldown: Tensor
+
+
+class Pairs(NamedTuple):
+    """What one unit i is to another j throughout an episode; [U, U, B] or [U, U, 1].
+
+    Attributes:
+        room: below this distance between their centres they push each other; 0: they never do.
+        per_hit: damage of a hit of i on j before armour; 0 where i does not fight j.
+        can_heal: 1 where i may heal j, else 0.
+    """
+
+    room: Tensor
+    per_hit: Tensor
+    can_heal: Tensor
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What there is in a scenario at all; leaves out what there is not.
+
+    Attributes:
+        n_agents, n_units: U is n_units.
+        shields, heals, regenerates, line, burst: some type has it.
+        max_hits: the most hits of one attack.
+    """
+
+    n_agents: int
+    n_units: int
+    shields: bool
+    heals: bool
+    regenerates: bool
+    line: bool
+    burst: bool
+    max_hits: int
+
+    @classmethod
+    def of(cls, scenario: Scenario, rules: str) -> Traits:
+        """Those of a scenario under a rule set."""
+        types = scenario.unit_types(rules)
+        return cls(
+            n_agents=scenario.n_agents,
+            n_units=scenario.n_units,
+            shields=any(unit.shield > 0 for unit in types),
+            heals=any(unit.heals for unit in types),
+            regenerates=any(unit.regenerates > 0 for unit in types),
+            line=any(unit.splash == "line" for unit in types),
+            burst=any(unit.splash == "burst" for unit in types),
+            max_hits=max(unit.hits for unit in types),
+        )
+
+
+def stat_table(types: tuple[UnitType, ...], parity: bool) -> Tensor:
+    """The numbers of `Roster` without `kind`, float64 [fields, types].
+
+    Args:
+        parity: with SMACv2's table of cooldowns as it is.
+    """
+    return torch.tensor([_stats(unit, parity) for unit in types], dtype=torch.float64).T
+
+
+def _stats(unit: UnitType, parity: bool) -> list[float]:
+    max_cooldown = SWAPPED_MAX_COOLDOWNS.get(unit.name) if parity else None
+    return [
+        unit.health,
+        unit.shield,
+        unit.armour,
+        unit.speed,
+        unit.radius,
+        unit.radius if unit.separation is None else unit.separation,
+        unit.range,
+        unit.period,
+        unit.damage,
+        unit.hits,
+        unit.bonus.get("light", 0),
+        unit.bonus.get("armored", 0),
+        unit.hits_air,
+        unit.heals,
+        unit.splash == "line",
+        unit.splash == "burst",
+        *(name in unit.attributes for name in ("light", "armored", "biological")),
+        *(unit.plane == plane for plane in PLANES),
+        unit.regeneration,
+        unit.sight,
+        max(unit.shoot_range, MIN_SHOOT_RANGE),
+        max_cooldown or unit.max_cooldown,
+    ]
+
+
+def make_roster(kind: Tensor, table: Tensor) -> Roster:
+    """The units of given types.
+
+    Args:
+        kind: int64 [U, B] or [U, 1].
+        table: [fields, types], of `stat_table`.
+    """
+    stats = torch.zeros(1, dtype=table.dtype, device=kind.device)
+    for number, of_type in enumerate(table.unbind(1)):
+        stats = torch.where(kind == number, of_type[:, None, None], stats)
+    return Roster(kind, *stats.unbind(0))
+
+
+def make_pairs(roster: Roster, n_agents: int) -> Pairs:
+    """What the units of a roster are to each other."""
+    n_units, device = roster.kind.shape[0], roster.kind.device
+    side = torch.arange(n_units, device=device) < n_agents
+    foes = (side[:, None] ^ side[None, :]).unsqueeze(-1)
+    others = ~torch.eye(n_units, dtype=torch.bool, device=device).unsqueeze(-1)
+
+    def i(stat: Tensor) -> Tensor:
+        return stat.unsqueeze(1)
+
+    def j(stat: Tensor) -> Tensor:
+        return stat.unsqueeze(0)
+
+    together = sum(i(plane) * j(plane) for plane in (roster.ground, roster.air, roster.cliff))
+    room = (i(roster.separation) + j(roster.separation)) * together * others
+    bonus = i(roster.bonus_light) * j(roster.light) + i(roster.bonus_armored) * j(roster.armored)
+    armed = (i(roster.damage) > 0) & ((i(roster.hits_air) > 0) | (j(roster.air) == 0)) & foes
+    per_hit = torch.where(armed, i(roster.damage) + bonus, 0.0)
+    can_heal = i(roster.heals) * j(roster.biological) * (~foes & others)
+    return Pairs(room, per_hit, can_heal)

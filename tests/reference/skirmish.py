@@ -1,0 +1,381 @@
+"""One Skirmish battle, slow and obvious: plain floats, loops over units, no tensors.
+
+Written from the mechanics in SMACv2's and StarCraft II's terms, to compare the fast simulator with.
+It shares the table of units with it, whose numbers have a test of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from heteromark.environment.skirmish.units import UnitType
+
+MAP = 32.0
+WORD = 2**32
+
+
+def hashed(*words: int) -> int:
+    """lowbias32 over words, one after the other."""
+    value = 0x9E3779B9
+    for word in words:
+        mixed = ((value ^ word) + 0x9E3779B9) % WORD
+        mixed = (mixed ^ (mixed >> 16)) * 0x7FEB352D % WORD
+        mixed = (mixed ^ (mixed >> 15)) * 0x846CA68B % WORD
+        value = mixed ^ (mixed >> 16)
+    return value
+
+
+def uniform(*words: int) -> float:
+    return (hashed(*words) >> 8) / 2**24
+
+
+def on_grid(value: float) -> float:
+    return round(value * 4096) / 4096
+
+
+def on_map(value: float) -> float:
+    return min(max(value, 0.0), MAP)
+
+
+@dataclass
+class Unit:
+    """One unit; `order` is None, ("move", x, y) or ("target", unit)."""
+
+    type: UnitType
+    number: int
+    side: int
+    x: float
+    y: float
+    health: float = 0.0
+    shield: float = 0.0
+    energy: float = 0.0
+    cooldown: float = 0.0
+    calm: int = 160
+    alive: bool = True
+    bursting: bool = False
+    order: tuple | None = None
+    last_action: int | None = None
+    facing: int = 0
+
+    def __post_init__(self):
+        self.health, self.shield = float(self.type.health), float(self.type.shield)
+        self.energy = 50.0 if self.type.heals else 0.0
+
+    def distance(self, other: Unit) -> float:
+        dx, dy = other.x - self.x, other.y - self.y
+        return math.sqrt(dx * dx + dy * dy)
+
+    @property
+    def separation(self) -> float:
+        return self.type.radius if self.type.separation is None else self.type.separation
+
+
+@dataclass
+class Battle:
+    """A battle between allies (side 0) and enemies (side 1).
+
+    Args:
+        units: allies first.
+        type_names: in the order of the observation's bits; one name gives no bits.
+        key: what random delays follow from.
+    """
+
+    units: list[Unit]
+    type_names: tuple[str, ...]
+    key: int
+    episode_limit: int
+    has_bits: bool
+    step_mul: int = 8
+    steps: int = 0
+    has_shields: bool = False
+    reward_only_positive: bool = True
+
+    @property
+    def allies(self) -> list[Unit]:
+        return [unit for unit in self.units if unit.side == 0]
+
+    @property
+    def enemies(self) -> list[Unit]:
+        return [unit for unit in self.units if unit.side == 1]
+
+    @property
+    def any_healer(self) -> bool:
+        return any(name == "medivac" for name in self.type_names)
+
+    # --- a step --------------------------------------------------------------------------------
+
+    def step(self, actions: list[int]) -> tuple[float, bool, bool, bool]:
+        """Reward, terminated, truncated, won."""
+        before = [(unit.health + unit.shield, unit.alive) for unit in self.units]
+        orders = [
+            self.ally_order(unit, action) for unit, action in zip(self.allies, actions, strict=True)
+        ]
+        orders += [self.nearest(unit) for unit in self.enemies]
+        for unit, order in zip(self.units, orders, strict=True):
+            unit.order = order
+        for loop in range(self.step_mul):
+            self.game_loop(loop - loop % 8)
+        self.steps += 1
+        return self.outcome(before)
+
+    def ally_order(self, unit: Unit, action: int) -> tuple | None:
+        unit.last_action = action if unit.alive else 0
+        if not unit.alive or action in (0, 1):
+            return None
+        x, y = unit.x, unit.y
+        if action <= 5:
+            east, north = {2: (0, 1), 3: (0, -1), 4: (1, 0), 5: (-1, 0)}[action]
+            return ("move", x + 2 * east, y + 2 * north)
+        team = self.allies if unit.type.heals else self.enemies
+        return ("target", team[action - 6])
+
+    def nearest(self, unit: Unit) -> tuple | None:
+        """Idle units attack the nearest foe; healers heal the nearest damaged ally, or follow one."""
+        if unit.type.heals:
+            mates = [
+                mate
+                for mate in self.enemies
+                if mate is not unit and mate.alive and unit.type.can_heal(mate.type)
+            ]
+            damaged = [mate for mate in mates if mate.health < mate.type.health]
+            found = min(damaged or mates, key=unit.distance, default=None)
+        else:
+            if unit.order is not None and unit.order[0] == "target" and unit.order[1].alive:
+                return unit.order
+            foes = [foe for foe in self.allies if foe.alive and unit.type.can_attack(foe.type)]
+            found = min(foes, key=unit.distance, default=None)
+        return None if found is None else ("target", found)
+
+    def game_loop(self, window: int) -> None:
+        living = [unit for unit in self.units if unit.alive]
+        for unit in living:  # 1. clocks
+            unit.health = min(unit.health + unit.type.regeneration, unit.type.health)
+            unit.calm += 1
+            if unit.calm >= 160:
+                unit.shield = min(unit.shield + 2 / 16, unit.type.shield)
+            if unit.type.heals:
+                unit.energy = min(unit.energy + 0.5625 / 16, 200.0)
+        for unit in self.units:
+            unit.cooldown = max(unit.cooldown - 1, 0.0)
+
+        hits: list[tuple[Unit, Unit]] = []  # 2. fire and heal
+        heals: list[tuple[Unit, float]] = []
+        walks: list[tuple[Unit, float, float, float]] = []
+        for unit in self.units:
+            if unit.bursting:
+                hits += self.burst(unit)
+        consumed = []
+        for unit in living:
+            if unit.order is None:
+                continue
+            if unit.order[0] == "move":
+                _, x, y = unit.order
+                far = math.sqrt((x - unit.x) ** 2 + (y - unit.y) ** 2)
+                walks.append((unit, x, y, min(far, unit.type.speed)))
+                continue
+            target = unit.order[1]
+            if not target.alive:
+                continue
+            distance = unit.distance(target)
+            reach = unit.type.range + unit.type.radius + target.type.radius
+            if distance > reach:
+                walks.append(
+                    (unit, target.x, target.y, min(distance - reach + 4 / 4096, unit.type.speed))
+                )
+            elif unit.side == target.side:
+                missing = target.type.health - target.health
+                amount = on_grid(min(missing, unit.energy / 0.33, 9 / 16))
+                unit.energy = max(unit.energy - 0.33 * amount, 0.0)
+                heals.append((target, amount))
+            elif unit.cooldown == 0:
+                delay = 3 * uniform(self.key, 100, self.steps, window, unit.number) - 1
+                unit.cooldown = unit.type.period + delay
+                if unit.type.splash == "burst":
+                    hits += self.burst(unit)
+                    consumed.append(unit)
+                elif unit.type.splash == "line":
+                    hits += self.line(unit, target)
+                else:
+                    hits.append((unit, target))
+
+        moved = {}  # 3. walk
+        for unit, x, y, length in walks:
+            far = math.sqrt((x - unit.x) ** 2 + (y - unit.y) ** 2)
+            share = length / far if far else 0.0
+            moved[unit.number] = (
+                on_map(on_grid(unit.x + share * (x - unit.x))),
+                on_map(on_grid(unit.y + share * (y - unit.y))),
+            )
+        for unit in self.units:
+            unit.x, unit.y = moved.get(unit.number, (unit.x, unit.y))
+
+        pushed = {}  # 4. push
+        n_agents = len(self.allies)
+        for unit in living:
+            push_x = push_y = 0.0
+            for other in living:
+                if other is unit or other.type.plane != unit.type.plane:
+                    continue
+                # units at one point go north and south, in the order of their team
+                ranks = [u.number - n_agents * u.side for u in (unit, other)]
+                dx = unit.x - other.x
+                dy = unit.y - other.y + (ranks[0] - ranks[1]) * 2**-18
+                distance = math.sqrt(dx * dx + dy * dy)
+                overlap = unit.separation + other.separation - distance
+                if overlap > 0 and distance > 0:
+                    push_x += on_grid(overlap / 2 / distance * dx)
+                    push_y += on_grid(overlap / 2 / distance * dy)
+            pushed[unit.number] = on_map(unit.x + push_x), on_map(unit.y + push_y)
+        for unit in living:
+            unit.x, unit.y = pushed[unit.number]
+
+        for target, amount in heals:  # 5. healing and hits
+            target.health = min(target.health + amount, target.type.health)
+        for attacker, target in sorted(hits, key=lambda hit: hit[0].number):
+            for _ in range(attacker.type.hits):
+                self.hit(target, attacker.type.damage_to(target.type))
+        for unit in consumed:
+            unit.health = 0.0
+
+        for unit in self.units:  # 6. deaths
+            unit.bursting = False
+            if unit.alive and unit.health <= 0:
+                unit.alive = False
+                unit.health = unit.shield = 0.0
+                unit.bursting = unit.type.splash == "burst" and unit not in consumed
+            elif not unit.alive:
+                unit.health = unit.shield = 0.0
+
+    def hit(self, target: Unit, damage: float) -> None:
+        target.calm = 0
+        absorbed = min(target.shield, damage)
+        target.shield -= absorbed
+        left = damage - absorbed
+        if left > 0:
+            target.health -= max(0.5, left - target.type.armour)
+
+    def burst(self, unit: Unit) -> list[tuple[Unit, Unit]]:
+        return [
+            (unit, foe)
+            for foe in self.units
+            if foe.side != unit.side
+            and foe.alive
+            and unit.type.can_attack(foe.type)
+            and unit.distance(foe) <= 2.2 + foe.type.radius
+        ]
+
+    def line(self, unit: Unit, target: Unit) -> list[tuple[Unit, Unit]]:
+        """All that a segment of length 2.5 across the shot touches, thickened by 0.15."""
+        far = unit.distance(target) or 1.0
+        ahead = ((target.x - unit.x) / far, (target.y - unit.y) / far)
+        struck = []
+        for foe in self.units:
+            if foe.side == unit.side or not foe.alive or not unit.type.can_attack(foe.type):
+                continue
+            away = (foe.x - target.x, foe.y - target.y)
+            along = away[0] * -ahead[1] + away[1] * ahead[0]
+            nearest = min(max(along, -1.25), 1.25)
+            point = (target.x - nearest * ahead[1], target.y + nearest * ahead[0])
+            if math.hypot(foe.x - point[0], foe.y - point[1]) <= 0.15 + foe.type.radius:
+                struck.append((unit, foe))
+        return struck
+
+    def outcome(self, before: list[tuple[float, bool]]) -> tuple[float, bool, bool, bool]:
+        suffered = [0.0, 0.0]
+        for unit, (points, alive) in zip(self.units, before, strict=True):
+            suffered[unit.side] += points - unit.health - unit.shield
+            if alive and not unit.alive:
+                suffered[unit.side] += 10
+        fights = [
+            any(unit.alive and not unit.type.heals for unit in team)
+            for team in (self.allies, self.enemies)
+        ]
+        won = fights[0] and not fights[1]
+        reward = suffered[1]
+        if self.reward_only_positive:
+            reward = max(reward, 0.0)
+        else:
+            reward -= 0.5 * suffered[0]
+        reward += 200 * won
+        most = 200 + sum(10 + unit.type.health + unit.type.shield for unit in self.enemies)
+        terminated = not all(fights)
+        truncated = not terminated and self.steps >= self.episode_limit
+        return reward * 20 / most, terminated, truncated, won
+
+    # --- what agents see -----------------------------------------------------------------------
+
+    def shoot_range(self, unit: Unit) -> float:
+        return max(unit.type.shoot_range, 2.0)
+
+    def offered(self, unit: Unit) -> list[int]:
+        slots = len(self.enemies)
+        if self.any_healer:
+            slots = max(slots, len(self.allies))
+        if not unit.alive:
+            return [1] + [0] * (5 + slots)
+        moves = [
+            0 <= unit.x + east <= MAP and 0 <= unit.y + north <= MAP
+            for east, north in ((0, 1), (0, -1), (1, 0), (-1, 0))
+        ]
+        team = self.allies if unit.type.heals else self.enemies
+        possible = [
+            other is not unit
+            and other.alive
+            and unit.distance(other) <= self.shoot_range(unit)
+            and (unit.type.can_heal if unit.type.heals else unit.type.can_attack)(other.type)
+            for other in team
+        ]
+        possible += [False] * (slots - len(possible))
+        return [0, 1, *map(int, moves), *map(int, possible)]
+
+    def bits(self, unit: Unit) -> list[float]:
+        if not self.has_bits:
+            return []
+        return [float(unit.type.name == name) for name in self.type_names]
+
+    def shares(self, unit: Unit) -> list[float]:
+        health = [unit.health / unit.type.health]
+        if self.has_shields:
+            health.append(unit.shield / max(unit.type.shield, 1))
+        return health
+
+    def observation(self, unit: Unit) -> list[float]:
+        mask = self.offered(unit)
+        seen: list[float] = [float(offered) for offered in mask[2:6]]
+        width = 5 + self.has_shields + len(self.bits(unit))
+        sight = unit.type.sight
+        others = [*self.enemies, *(mate for mate in self.allies if mate is not unit)]
+        for other in others:
+            distance = unit.distance(other)
+            if not other.alive or distance >= sight:
+                seen += [0.0] * width
+                continue
+            if other.side == 0:
+                first = 1.0
+            else:
+                first = float(
+                    distance <= self.shoot_range(unit) and unit.type.can_attack(other.type)
+                )
+            place = [distance / sight, (other.x - unit.x) / sight, (other.y - unit.y) / sight]
+            seen += [first, *place, *self.shares(other), *self.bits(other)]
+        seen += [*self.shares(unit), unit.x / MAP, unit.y / MAP, *self.bits(unit)]
+        return seen if unit.alive else [0.0] * len(seen)
+
+    def state(self) -> list[float]:
+        numbers: list[float] = []
+        for unit in self.units:
+            health, *shield = self.shares(unit)
+            place = [(unit.x - 16) / 32, (unit.y - 16) / 32]
+            if unit.side == 0:
+                ready = (
+                    unit.energy / 200 if unit.type.heals else unit.cooldown / unit.type.max_cooldown
+                )
+                row = [health, ready, *place, *shield, *self.bits(unit)]
+            else:
+                row = [health, *place, *shield, *self.bits(unit)]
+            numbers += row if unit.alive else [0.0] * len(row)
+        n_actions = len(self.offered(self.units[0]))
+        for unit in self.allies:
+            numbers += [float(unit.last_action == action) for action in range(n_actions)]
+        return numbers
