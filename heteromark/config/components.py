@@ -24,6 +24,7 @@ from heteromark.config.fields import (
     Seat,
     UnitType,
 )
+from heteromark.config.skirmish import SkirmishConfig
 
 
 class OpponentConfig(Frozen):
@@ -67,8 +68,10 @@ class EnvironmentConfig(Frozen):
     """Which environment, how many copies of it, and how its agents form groups."""
 
     name: str = Field(description="Short name; the file in config/environment/.")
-    task: ImportPath = Field(
-        description="Import path `module:callable` of the environment's factory."
+    task: ImportPath | None = Field(
+        None,
+        description="Import path `module:callable` of the environment's factory; null for "
+        "skirmish, which is built in.",
     )
     kwargs: dict[str, Any] = Field({}, description="Keyword arguments of the factory.")
     episode_length: Count | None = Field(
@@ -98,6 +101,7 @@ class EnvironmentConfig(Frozen):
     )
     opponent: OpponentConfig = OpponentConfig()
     smac: SMACConfig = SMACConfig()
+    skirmish: SkirmishConfig = SkirmishConfig()
 
 
 class PolicyOverride(Frozen):

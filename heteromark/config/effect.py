@@ -128,6 +128,12 @@ def _smac(config: RunConfig) -> str:
     return f"env_type is {config.env_type}; set env_type=smac for an object with the SMAC API"
 
 
+def _skirmish(config: RunConfig) -> str:
+    if config.env_type == "skirmish":
+        return ""
+    return f"env_type is {config.env_type}; set env_type=skirmish"
+
+
 def _opponents(config: RunConfig) -> set[str]:
     """Who plays the other seats, in training or in evaluation."""
     trained_against = config.environment.opponent.kind
@@ -200,6 +206,7 @@ _IDLE: dict[str, Reason] = {
     "environment.opponent.heuristic": _heuristic,
     "environment.opponent.pool_size": _pool_size,
     "environment.opponent.seat": _training_seat,
+    "environment.skirmish": _skirmish,
     "environment.smac": _smac,
     "environment.state": _state,
     "policy.critic_input": _centralised_critic,

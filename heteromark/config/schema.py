@@ -47,7 +47,7 @@ class RunConfig(Frozen):
     mode: Mode
     seed: Seed
     device: Device = "auto"
-    env_type: Literal["pettingzoo", "smac", "custom"] = "pettingzoo"
+    env_type: Literal["skirmish", "pettingzoo", "smac", "custom"] = "pettingzoo"
     policy_type: PolicyType = "mlp"
     loss_type: LossType = "happo"
     optimizer_type: OptimizerType = "adam"
@@ -62,6 +62,41 @@ class RunConfig(Frozen):
     training: TrainingConfig
     evaluation: EvaluationConfig
     logger: LoggerConfig = LoggerConfig()
+
+    @model_validator(mode="after")
+    def _environment_is_named(self) -> RunConfig:
+        environment, is_built_in = self.environment, self.env_type == "skirmish"
+        if environment.task is None and not is_built_in:
+            raise cross_field_error(
+                "environment.task",
+                None,
+                "must be the import path of the environment's factory with env_type "
+                f"{self.env_type}",
+            )
+        if not is_built_in:
+            return self
+        for key, value, message in (
+            ("task", environment.task, "must be null with env_type skirmish, which is built in"),
+            (
+                "kwargs",
+                environment.kwargs or None,
+                "must be empty with env_type skirmish; its settings are in environment.skirmish",
+            ),
+            (
+                "num_workers",
+                environment.num_workers or None,
+                "must be 0 with env_type skirmish, which steps all its copies together",
+            ),
+            (
+                "opponent.kind",
+                None if environment.opponent.kind == "self" else environment.opponent.kind,
+                "must be self with env_type skirmish; who commands the other side is "
+                "environment.skirmish.opponent",
+            ),
+        ):
+            if value is not None:
+                raise cross_field_error(f"environment.{key}", value, message)
+        return self
 
     @model_validator(mode="after")
     def _batches_fit(self) -> RunConfig:

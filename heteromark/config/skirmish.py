@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from heteromark.config.fields import Count, Frozen, Probability
+from heteromark.config.fields import Count, Frozen, Probability, cross_field_error
 
+RandomTeams = Literal["10gen_terran", "10gen_protoss", "10gen_zerg"]
+FixedTeams = Literal["mini_MMM", "MMM", "3m", "8m", "2s3z", "3s5z", "1c3s5z"]
+UnitName = Literal[
+    *("marine", "marauder", "medivac"),
+    *("stalker", "zealot", "colossus"),
+    *("zergling", "hydralisk", "baneling"),
+]
+Team = Annotated[dict[UnitName, Count], Field(min_length=1)]
 OpponentName = Literal["nearest", "attack_move", "focus_fire", "kite", "random", "policy"]
 Start = Literal["facing", "reflect", "surrounded", "surrounded_and_reflect"]
 
@@ -15,10 +23,16 @@ Start = Literal["facing", "reflect", "surrounded", "surrounded_and_reflect"]
 class SkirmishConfig(Frozen):
     """Who fights whom, and how battles are seen, played and rewarded."""
 
-    scenario: str = Field(
+    scenario: RandomTeams | FixedTeams | Literal["custom"] = Field(
         "10gen_terran",
-        description="Name of a built-in scenario, or path of a YAML file: 10gen_terran, "
-        "10gen_protoss, 10gen_zerg (random teams); mini_MMM, MMM, 3m, 8m, 2s3z, 3s5z, 1c3s5z.",
+        description="10gen_*: SMACv2's teams, drawn for each episode; the others are fixed; "
+        "custom: of allies and enemies.",
+    )
+    allies: Team | None = Field(
+        None, description="For scenario custom: number of units by type, {marine: 3, medivac: 1}."
+    )
+    enemies: Team | None = Field(
+        None, description="For scenario custom: the other side; null: as the allies."
     )
     n_units: Count | None = Field(
         None, description="Units of the agents' side, where teams are random; null: 5."
@@ -78,3 +92,39 @@ class SkirmishConfig(Frozen):
     check_actions: bool = Field(
         False, description="Refuse illegal actions; false: an agent with such an action stops."
     )
+
+    @model_validator(mode="after")
+    def _teams_fit(self) -> SkirmishConfig:
+        is_custom = self.scenario == "custom"
+        if is_custom and self.allies is None:
+            raise cross_field_error(
+                "allies",
+                None,
+                "must be set with scenario custom: number of units by type, {marine: 3}",
+            )
+        for key, team in (("allies", self.allies), ("enemies", self.enemies)):
+            if team is None:
+                continue
+            if not is_custom:
+                raise cross_field_error(
+                    key,
+                    team,
+                    f"is for scenario custom, and the scenario is {self.scenario}",
+                )
+            if set(team) == {"medivac"}:
+                raise cross_field_error(key, team, "must have a unit that can fight")
+        for key, number in (("n_units", self.n_units), ("n_enemies", self.n_enemies)):
+            if number is not None and not self.scenario.startswith("10gen"):
+                raise cross_field_error(
+                    key,
+                    number,
+                    f"is for random teams (scenario 10gen_*), and those of {self.scenario} are "
+                    "fixed; use scenario custom with allies and enemies",
+                )
+        if (self.opponent == "policy") != (self.checkpoint is not None):
+            raise cross_field_error(
+                "checkpoint",
+                self.checkpoint,
+                "must name a checkpoint.pt with opponent policy, and only then",
+            )
+        return self

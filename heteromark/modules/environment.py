@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from pettingzoo import AECEnv, ParallelEnv
 from torchrl.envs import EnvBase
 
@@ -16,6 +17,7 @@ from heteromark.environment.contract import check_contract
 from heteromark.environment.copies import make_copy
 from heteromark.environment.opponents import OpponentMisfit
 from heteromark.environment.pettingzoo import PettingZooParallelEnv
+from heteromark.environment.skirmish import SkirmishEnv
 from heteromark.environment.smac import missing_from_smac_api, smac_factory
 from heteromark.environment.task import Task
 from heteromark.modules.registry import Registry
@@ -28,11 +30,13 @@ class Wanted(NamedTuple):
         num_envs: how many, N.
         first: number of the first among all copies of the run.
         render: copy 0 has to draw itself.
+        device: where copies are that can be anywhere.
     """
 
     num_envs: int
     first: int = 0
     render: bool = False
+    device: torch.device = torch.device("cpu")
 
 
 EnvironmentMaker = Callable[[RunConfig, Wanted], EnvBase]
@@ -49,8 +53,9 @@ class EnvironmentFactory:
         opponent: OpponentConfig | None = None,
         render: bool = False,
         first: int = 0,
+        device: torch.device | None = None,
     ) -> EnvBase:
-        """An unseeded environment of batch size [num_envs], on the CPU.
+        """An unseeded environment of batch size [num_envs].
 
         Its keys and its attributes besides EnvBase's: `heteromark.environment.contract`.
 
@@ -61,6 +66,7 @@ class EnvironmentFactory:
                 `environment.opponent`.
             render: make copy 0 so that `render()` draws it.
             first: number of the first copy, where others of the run are made elsewhere.
+            device: where Skirmish fights, by default the CPU, where all others are.
 
         Raises:
             ModuleNotFoundError, ValueError: the task cannot be imported, its agents do not fit the
@@ -72,7 +78,24 @@ class EnvironmentFactory:
         if opponent is not None:
             environment = config.environment.model_copy(update={"opponent": opponent})
             config = config.model_copy(update={"environment": environment})
-        return ENVIRONMENTS[config.env_type](config, Wanted(copies, first, render))
+        return ENVIRONMENTS[config.env_type](
+            config, Wanted(copies, first, render, device or torch.device("cpu"))
+        )
+
+
+@ENVIRONMENTS.register("skirmish")
+def _skirmish(config: RunConfig, wanted: Wanted) -> SkirmishEnv:
+    environment = config.environment
+    return SkirmishEnv(
+        **environment.skirmish.model_dump(),
+        num_envs=wanted.num_envs,
+        device=wanted.device,
+        group_by=environment.group_by,
+        groups=environment.groups,
+        split=not config.policy.share_policy_params,
+        with_state=environment.state,
+        first=wanted.first,
+    )
 
 
 @ENVIRONMENTS.register("pettingzoo")

@@ -63,9 +63,11 @@ class ComponentFactory:
         device = require_device(config)
         seed_everything(config.seed)
         torch.set_num_threads(config.training.num_threads)
-        # several collectors have environments of their own; one copy shows what they are like
-        copies = 1 if config.collector_type == "multi_sync" else None
-        environment = make_environment(config, copies)
+        if config.collector_type == "multi_sync":
+            # the collectors have environments of their own; one copy shows what they are like
+            environment = make_environment(config, 1)
+        else:
+            environment = make_environment(config, device=device)
         try:
             require_evaluation(config, environment)
             return self._around(environment, device)

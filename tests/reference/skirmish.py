@@ -204,8 +204,8 @@ class Battle:
             far = math.sqrt((x - unit.x) ** 2 + (y - unit.y) ** 2)
             share = length / far if far else 0.0
             moved[unit.number] = (
-                on_map(on_grid(unit.x + share * (x - unit.x))),
-                on_map(on_grid(unit.y + share * (y - unit.y))),
+                on_map(unit.x + on_grid(share * (x - unit.x))),
+                on_map(unit.y + on_grid(share * (y - unit.y))),
             )
         for unit in self.units:
             unit.x, unit.y = moved.get(unit.number, (unit.x, unit.y))

@@ -24,7 +24,7 @@ from heteromark.environment.skirmish.orders import (
     with_orders,
 )
 from heteromark.environment.skirmish.randomness import hashed, uniform
-from heteromark.environment.skirmish.scenarios import MAP_SIZE, Scenario
+from heteromark.environment.skirmish.scenarios import MAP_SIZE, scenario_of
 from heteromark.environment.skirmish.starts import draw_places, draw_teams, sorted_agents
 from heteromark.environment.skirmish.state import (
     Pairs,
@@ -43,6 +43,36 @@ REWARD_SCALE = 20.0
 NEGATIVE_SCALE = 0.5
 # what random numbers are for, besides those of `starts`
 _DELAY, _SPOT, _TURN, _LUCK = range(100, 104)
+
+
+class IllegalAction(ValueError):
+    """An action that is not offered.
+
+    Args:
+        environment: number of the battle.
+        unit: number of the agent's unit.
+        action: the number that it took.
+        offered: the numbers that it may take.
+        name: of the agent, where it is known.
+    """
+
+    def __init__(
+        self, environment: int, unit: int, action: int, offered: list[int], name: str = ""
+    ) -> None:
+        super().__init__(environment, unit, action, offered, name)
+        self.environment, self.unit, self.action = environment, unit, action
+        self.offered, self.name = offered, name
+
+    def __str__(self) -> str:
+        return (
+            f"illegal action in environment {self.environment}: agent {self.name or self.unit} "
+            f"takes action {self.action}, but is offered {self.offered}; sample from the action "
+            "mask, or set check_actions=False, and such an agent stops"
+        )
+
+    def named(self, name: str) -> IllegalAction:
+        """The same with the agent's name."""
+        return IllegalAction(self.environment, self.unit, self.action, self.offered, name)
 
 
 class Episode(NamedTuple):
@@ -138,28 +168,27 @@ class Battles:
     """B battles of one scenario, stepped together.
 
     Args:
-        scenario: who fights.
-        config: how.
+        config: who fights whom, and how.
         num_envs: B.
         device: where the tensors are.
         dtype: of the floats; float64 for comparisons with a reference.
         commander: gives the other side's orders, by default the script that the config names.
 
     Attributes:
-        layout, traits: of the scenario.
+        scenario, layout, traits: of the config.
         moment, episode: as they are now; None before the first reset.
     """
 
     def __init__(
         self,
-        scenario: Scenario,
         config: SkirmishConfig,
         num_envs: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         commander: Callable[[Situation, Layout], Orders] | None = None,
     ) -> None:
-        self.scenario, self.config, self.num_envs = scenario, config, num_envs
+        self.config, self.num_envs = config, num_envs
+        self.scenario = scenario = scenario_of(config)
         self.device, self.dtype = torch.device(device), dtype
         self.traits = Traits.of(scenario, config.rules)
         self.layout = Layout(scenario, config, self.traits)
@@ -218,7 +247,7 @@ class Battles:
             actions: int64 [B, A].
 
         Raises:
-            ValueError: an agent takes an action that is not offered, and `check_actions` is set.
+            IllegalAction: an agent takes an action that is not offered, and `check_actions` is set.
         """
         before, episode = self._now()
         actions = actions.T
@@ -372,11 +401,7 @@ class Battles:
         if illegal.any():
             agent, environment = illegal.nonzero()[0].tolist()
             offered = now.side.offered[agent, :, environment].nonzero()[:, 0].tolist()
-            raise ValueError(
-                f"illegal action in environment {environment}: agent {agent} takes action "
-                f"{int(actions[agent, environment])}, but is offered {offered}; sample from the "
-                "action mask, or set check_actions=False, and such an agent stops"
-            )
+            raise IllegalAction(environment, agent, int(actions[agent, environment]), offered)
 
 
 def _suffered(before: Units, after: Units) -> Tensor:

@@ -7,17 +7,18 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
+from pydantic import ValidationError
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from heteromark.config.errors import ConfigError, faults_of
 from heteromark.config.skirmish import SkirmishConfig
 from heteromark.environment.groups import Group, group_agents
 from heteromark.environment.opponent_pool import OpponentPool
 from heteromark.environment.seeds import stream_seed
-from heteromark.environment.skirmish.battles import Battles, View
+from heteromark.environment.skirmish.battles import Battles, IllegalAction, View
 from heteromark.environment.skirmish.places import Places
-from heteromark.environment.skirmish.scenarios import find_scenario
 from heteromark.environment.specs import make_specs
 
 
@@ -33,7 +34,7 @@ class SkirmishEnv(EnvBase):
     battles would play alone.
 
     Args:
-        scenario: name of a built-in scenario, or path of a YAML file.
+        scenario: name of a built-in scenario, or "custom" with `allies` and `enemies`.
         num_envs: battles, N.
         seed: of the first episodes; see also `reseed`.
         device: where battles are fought.
@@ -75,15 +76,8 @@ class SkirmishEnv(EnvBase):
             raise ValueError(f"num_envs is {num_envs!r}; it must be a whole number of at least 1")
         _require_device(torch.device(device))
         super().__init__(device=device, batch_size=[num_envs])
-        self.config = config = SkirmishConfig(scenario=scenario, **settings)
+        self.config = config = _checked({"scenario": scenario, **settings})
         self.battles = Battles(
-            find_scenario(
-                config.scenario,
-                config.n_units,
-                config.n_enemies,
-                config.start,
-                config.episode_limit,
-            ),
             config,
             num_envs,
             self.device,
@@ -151,7 +145,10 @@ class SkirmishEnv(EnvBase):
             actions[:, rows] = tensordict.get((name, "action"))
         if self._seats is not None:
             actions = self._seats.by_unit(actions)
-        view, outcome = self.battles.step(actions)
+        try:
+            view, outcome = self.battles.step(actions)
+        except IllegalAction as error:
+            raise error.named(self._name_of(error.environment, error.unit)) from None
         reward = outcome.reward.unsqueeze(1)
         self._return = self._return + reward
         self._steps = self._steps + 1
@@ -189,6 +186,10 @@ class SkirmishEnv(EnvBase):
             after.get(name).pop("reward")
         return tensordict, after
 
+    def _name_of(self, environment: int, unit: int) -> str:
+        number = unit if self._seats is None else int(self._seats.place[environment, unit])
+        return self._places.agents[number]
+
     def _shown(self, view: View, terminated: Tensor) -> dict[str, Any]:
         """What agents see, nested by group; nothing where they have left the battle."""
         observation, offered, active = view.observation, view.offered, view.alive
@@ -211,6 +212,13 @@ class SkirmishEnv(EnvBase):
             shown["state"] = view.state
         shown["episode_return"], shown["step_count"] = self._return, self._steps
         return shown
+
+
+def _checked(settings: dict[str, Any]) -> SkirmishConfig:
+    try:
+        return SkirmishConfig.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(faults_of(error, SkirmishConfig, "SkirmishEnv")) from None
 
 
 def _groups(

@@ -122,8 +122,8 @@ def game_loop(units: Units, aim: Aim, roster: Roster, pairs: Pairs, traits: Trai
     ahead = distance - (aim.reach - INSIDE)
     step = torch.minimum(torch.where(chases, ahead, to_go), roster.speed)
     share = step * (chases | walks) / far.clamp(min=_HAIR)
-    x = on_map(on_grid(units.x + share * torch.where(chases, dx, to_x)))
-    y = on_map(on_grid(units.y + share * torch.where(chases, dy, to_y)))
+    x = on_map(units.x + on_grid(share * torch.where(chases, dx, to_x)))
+    y = on_map(units.y + on_grid(share * torch.where(chases, dy, to_y)))
 
     # 4. push
     x, y = _pushed_apart(x, y, alive, pairs.room, traits.n_agents)

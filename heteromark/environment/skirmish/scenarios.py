@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
-from heteromark.config.files import read_mapping
+from heteromark.config.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.units import UnitType, rule_set
 
 MAP_SIZE = 32.0  # SMACv2's 32x32_flat
-STARTS = ("facing", "reflect", "surrounded", "surrounded_and_reflect")
 
 
 @dataclass(frozen=True)
@@ -135,107 +132,19 @@ SCENARIOS: dict[str, Scenario] = {
 }
 
 
-def find_scenario(
-    name: str,
-    n_units: int | None = None,
-    n_enemies: int | None = None,
-    start: str | None = None,
-    episode_limit: int | None = None,
-) -> Scenario:
-    """A scenario by its name or from a file, with what differs from it.
-
-    Args:
-        name: of a built-in scenario, or the path of a YAML file, see `read_scenario`.
-        n_units, n_enemies: units per side, where teams are random; by default as many enemies as
-            units.
-        start, episode_limit: instead of the scenario's own.
-
-    Raises:
-        ValueError: there is no such scenario, or it does not allow that.
-    """
-    if name.endswith((".yaml", ".yml")):
-        scenario = read_scenario(Path(name))
-    elif name in SCENARIOS:
-        scenario = SCENARIOS[name]
+def scenario_of(config: SkirmishConfig) -> Scenario:
+    """The scenario that a config asks for."""
+    if config.scenario == "custom":
+        allies = config.allies or {}
+        scenario = fixed_scenario("custom", allies, config.enemies or allies, "facing", 150)
     else:
-        raise ValueError(
-            f"scenario is {name!r}; it must be one of {', '.join(SCENARIOS)}, or the path of a "
-            ".yaml file"
-        )
-    for key, value in (("n_units", n_units), ("n_enemies", n_enemies)):
-        if value is None:
-            continue
-        if not scenario.is_random:
-            raise ValueError(
-                f"{key} is {value}, but the teams of scenario {name!r} are fixed: "
-                f"{scenario.n_agents} against {scenario.n_enemies} units; leave {key} out, or "
-                "write a scenario file"
-            )
-        _require_count(key, value)
+        scenario = SCENARIOS[config.scenario]
     if scenario.is_random:
-        allies = scenario.n_agents if n_units is None else n_units
-        enemies = n_enemies if n_enemies is not None else n_units or scenario.n_enemies
-        scenario = replace(scenario, n_agents=allies, n_enemies=enemies)
-    if start is not None:
-        _require_start(start)
-        scenario = replace(scenario, start=start)
-    if episode_limit is not None:
-        _require_count("episode_limit", episode_limit)
-        scenario = replace(scenario, episode_limit=episode_limit)
-    return scenario
-
-
-def read_scenario(path: Path) -> Scenario:
-    """A scenario of one's own, from a YAML file.
-
-    Its keys: `allies` (number of units by type), `enemies` (the same; by default as the allies),
-    `start` (by default facing) and `episode_limit` (by default 150).
-
-    Raises:
-        ValueError: the file is missing or wrong; the message names it, the key and what is allowed.
-    """
-    content = read_mapping(path, "Scenario")
-    try:
-        return _scenario(path.stem, content)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _scenario(name: str, content: dict[str, Any]) -> Scenario:
-    allowed = ("allies", "enemies", "start", "episode_limit")
-    if unknown := sorted(set(content) - set(allowed)):
-        raise ValueError(f"unknown key {unknown[0]!r}; allowed are {', '.join(allowed)}")
-    if "allies" not in content:
-        raise ValueError("allies is missing: number of units by type, such as {marine: 3}")
-    start = content.get("start", "facing")
-    _require_start(start)
-    limit = content.get("episode_limit", 150)
-    _require_count("episode_limit", limit)
-    allies = _team("allies", content["allies"])
-    enemies = _team("enemies", content["enemies"]) if "enemies" in content else allies
-    return fixed_scenario(name, allies, enemies, start, limit)
-
-
-def _team(key: str, team: Any) -> dict[str, int]:
-    known = rule_set("liberty")
-    if not isinstance(team, dict) or not team:
-        raise ValueError(f"{key} is {team!r}; it must be number of units by type, {{marine: 3}}")
-    for kind, number in team.items():
-        if kind not in known:
-            raise ValueError(
-                f"{key} names unit type {kind!r}; it must be one of {', '.join(sorted(known))}"
-            )
-        _require_count(f"{key}.{kind}", number)
-    if all(known[kind].heals for kind in team):
-        raise ValueError(f"{key} has only {', '.join(team)}, which cannot fight")
-    return team
-
-
-def _require_count(key: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{key} is {value!r}; it must be a whole number of at least 1")
-
-
-def _require_start(start: Any) -> None:
-    if start not in STARTS:
-        raise ValueError(f"start is {start!r}; it must be one of {', '.join(STARTS)}")
+        n_agents = config.n_units or scenario.n_agents
+        n_enemies = config.n_enemies or n_agents
+        scenario = replace(scenario, n_agents=n_agents, n_enemies=n_enemies)
+    return replace(
+        scenario,
+        start=config.start or scenario.start,
+        episode_limit=config.episode_limit or scenario.episode_limit,
+    )

@@ -9,16 +9,13 @@ from reference import skirmish as slow
 from heteromark.config.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.opponents import pick_offered
-from heteromark.environment.skirmish.scenarios import SCENARIOS, find_scenario
+from heteromark.environment.skirmish.scenarios import SCENARIOS
 
 
 def start(scenario_name, seed, dtype=torch.float64, **settings):
     """A fast battle after its reset, and its slow twin."""
     config = SkirmishConfig(scenario=scenario_name, **settings)
-    scenario = find_scenario(
-        scenario_name, n_units=config.n_units, n_enemies=config.n_enemies, start=config.start
-    )
-    fast = Battles(scenario, config, 1, dtype=dtype)
+    fast = Battles(config, 1, dtype=dtype)
     fast.reseed([seed])
     view = fast.reset()
     return fast, view, twin_of(fast)
