@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from heteromark.config.skirmish import SkirmishConfig
+from heteromark.environment.skirmish.compilation import Compiler
 from heteromark.environment.skirmish.layout import Layout, Notes, Side
 from heteromark.environment.skirmish.mechanics import Aim, game_loop, take_aim
 from heteromark.environment.skirmish.opponents import COMMANDERS, Situation
@@ -204,15 +205,21 @@ class Battles:
         self._start: Start | None = None
         self.moment: Moment | None = None
         self.episode: Episode | None = None
-        compiled = torch.compile if config.compile else _eager
+        self._use(Compiler() if config.compile else _eager)
+
+    def compile(self) -> None:
+        """Compile the simulation, part by part as they are first called."""
+        self._use(Compiler())
+
+    def _use(self, wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         # apart from what uses it, which would otherwise be compiled to draw again for each use
-        self._draw = compiled(self._drawn)
-        self._prepare = compiled(self._prepared)
-        self._renew = compiled(self._renewed)
-        self._order = compiled(self._orders)
-        self._loop = compiled(functools.partial(game_loop, traits=self.traits))
-        self._judge = compiled(self._judged)
-        self._see = compiled(self._seen)
+        self._draw = wrapped(self._drawn)
+        self._prepare = wrapped(self._prepared)
+        self._renew = wrapped(self._renewed)
+        self._order = wrapped(self._orders)
+        self._loop = wrapped(functools.partial(game_loop, traits=self.traits))
+        self._judge = wrapped(self._judged)
+        self._see = wrapped(self._seen)
 
     def reseed(self, seeds: Sequence[int]) -> None:
         """Give each battle a 32-bit seed; its next episode is the first of that seed."""

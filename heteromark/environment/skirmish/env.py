@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from pydantic import ValidationError
@@ -18,7 +19,9 @@ from heteromark.environment.groups import Group, group_agents
 from heteromark.environment.opponent_pool import OpponentPool
 from heteromark.environment.seeds import stream_seed
 from heteromark.environment.skirmish.battles import Battles, IllegalAction, View
+from heteromark.environment.skirmish.draw import draw_battle
 from heteromark.environment.skirmish.places import Places
+from heteromark.environment.skirmish.state import Units
 from heteromark.environment.specs import make_specs
 
 
@@ -76,7 +79,7 @@ class SkirmishEnv(EnvBase):
             raise ValueError(f"num_envs is {num_envs!r}; it must be a whole number of at least 1")
         _require_device(torch.device(device))
         super().__init__(device=device, batch_size=[num_envs])
-        self.config = config = _checked({"scenario": scenario, **settings})
+        self.config = config = checked_settings({"scenario": scenario, **settings})
         self.battles = Battles(
             config,
             num_envs,
@@ -100,7 +103,13 @@ class SkirmishEnv(EnvBase):
         self._steps = torch.zeros(num_envs, 1, dtype=torch.int64, device=self.device)
         self._nobody_won = torch.full((num_envs, 1), -1, dtype=torch.int8, device=self.device)
         self._not_over = torch.zeros(num_envs, 1, dtype=torch.bool, device=self.device)
+        self._before: Units | None = None
         self.reseed(0 if seed is None else seed)
+
+    def compile(self, **_: Any) -> SkirmishEnv:
+        """Compile the simulation; TorchRL calls this where `compile` was set."""
+        self.battles.compile()
+        return self
 
     def reseed(self, seed: int, *stream: int | str) -> None:
         """Give battle i the seed stream_seed(seed, *stream, first + i), used by its next reset.
@@ -120,7 +129,7 @@ class SkirmishEnv(EnvBase):
 
     def _restart(self, where: Tensor | None) -> TensorDict:
         """Start new episodes in these battles, bool [N]; None: in all."""
-        view = self.battles.reset(where)
+        view, self._before = self.battles.reset(where), None
         if where is None:
             self._return, self._steps = (
                 torch.zeros_like(self._return),
@@ -145,6 +154,7 @@ class SkirmishEnv(EnvBase):
             actions[:, rows] = tensordict.get((name, "action"))
         if self._seats is not None:
             actions = self._seats.by_unit(actions)
+        self._before = None if self.battles.moment is None else self.battles.moment.units
         try:
             view, outcome = self.battles.step(actions)
         except IllegalAction as error:
@@ -186,6 +196,15 @@ class SkirmishEnv(EnvBase):
             after.get(name).pop("reward")
         return tensordict, after
 
+    def render(self) -> np.ndarray:
+        """What battle 0 looks like now, with the shots of the last step; uint8 [480, 480, 3]."""
+        now = self.battles.moment
+        if now is None:
+            raise RuntimeError("the battles have not started: call reset() first")
+        return draw_battle(
+            now.units, self._before, self.battles.episode.roster, self.battles.scenario, self._steps
+        )
+
     def _name_of(self, environment: int, unit: int) -> str:
         number = unit if self._seats is None else int(self._seats.place[environment, unit])
         return self._places.agents[number]
@@ -214,7 +233,12 @@ class SkirmishEnv(EnvBase):
         return shown
 
 
-def _checked(settings: dict[str, Any]) -> SkirmishConfig:
+def checked_settings(settings: dict[str, Any]) -> SkirmishConfig:
+    """The settings as a config.
+
+    Raises:
+        ConfigError: lists all that is wrong with them.
+    """
     try:
         return SkirmishConfig.model_validate(settings)
     except ValidationError as error:
