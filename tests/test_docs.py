@@ -15,6 +15,7 @@ DOCUMENTS = (
     "docs/workflow.md",
     "docs/extending.md",
     "docs/configuration.md",
+    "docs/skirmish.md",
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"^# file: (\S+)\n")

@@ -16,7 +16,7 @@ UnitName = Literal[
     *("zergling", "hydralisk", "baneling"),
 ]
 Team = Annotated[dict[UnitName, Count], Field(min_length=1)]
-OpponentName = Literal["nearest", "attack_move", "focus_fire", "kite", "random", "policy"]
+OpponentName = Literal["nearest", "attack_move", "focus_fire", "kite", "random"]
 Start = Literal["facing", "reflect", "surrounded", "surrounded_and_reflect"]
 
 
@@ -48,9 +48,6 @@ class SkirmishConfig(Frozen):
         "liberty", description="Numbers of the units: those of SMACv2's maps, or of version 4.x."
     )
     opponent: OpponentName = Field("nearest", description="Who commands the other side.")
-    checkpoint: str | None = Field(
-        None, description="For opponent policy: checkpoint.pt of the run whose policy it is."
-    )
     units: Literal["type", "slot"] = Field(
         "type",
         description="Agents are named, and so grouped, by unit type: marine_0, …, with places that "
@@ -121,10 +118,4 @@ class SkirmishConfig(Frozen):
                     f"is for random teams (scenario 10gen_*), and those of {self.scenario} are "
                     "fixed; use scenario custom with allies and enemies",
                 )
-        if (self.opponent == "policy") != (self.checkpoint is not None):
-            raise cross_field_error(
-                "checkpoint",
-                self.checkpoint,
-                "must name a checkpoint.pt with opponent policy, and only then",
-            )
         return self

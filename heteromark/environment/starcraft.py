@@ -10,7 +10,7 @@ _GAME = (
     "StarCraft II 4.10, with SC2PATH set to its folder (~/StarCraftII if not set) and the maps "
     "SMAC_Maps of SMACv2's repository in its folder Maps"
 )
-_NEEDS_NEITHER = "an environment that needs neither is environment=speaker_listener"
+_NEEDS_NEITHER = "an environment that needs neither is environment=skirmish"
 # where pysc2 looks for the game and its maps, and starts it
 _STARTING = ("pysc2.run_configs", "pysc2.maps", "pysc2.lib.sc_process")
 

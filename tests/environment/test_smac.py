@@ -264,7 +264,7 @@ def test_a_missing_package_is_told_with_what_to_install():
     with pytest.raises(
         ModuleNotFoundError,
         match=r"no module 'smacv2'; install .*oxwhirl/smacv2.*StarCraft II 4\.10.*"
-        r"environment=speaker_listener",
+        r"environment=skirmish",
     ):
         EnvironmentFactory().create(config)
 

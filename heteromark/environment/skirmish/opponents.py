@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from heteromark.environment.skirmish.layout import Layout
-from heteromark.environment.skirmish.mechanics import on_map
+from heteromark.environment.skirmish.mechanics import on_grid, on_map
 from heteromark.environment.skirmish.orders import (
     Orders,
     mirrored_pairs,
@@ -113,8 +113,8 @@ def kite(situation: Situation, layout: Layout) -> Orders:
     share = _RETREAT / gap.clamp(min=1e-6)
     back = now._replace(
         walking=retreats,
-        to_x=on_map(units.x[:n] + dx * share),
-        to_y=on_map(units.y[:n] + dy * share),
+        to_x=on_map(units.x[:n] + on_grid(dx * share)),
+        to_y=on_map(units.y[:n] + on_grid(dy * share)),
     )
     return _attack(torch.where(retreats, -1, target), back, situation, layout)
 

@@ -136,7 +136,7 @@ def _spiral(number: int, widest: float) -> Tensor:
     """Points [2, number] around (0, 0), as far from each other as the widest units are wide."""
     k = torch.arange(number, dtype=torch.float64)
     radius, angle = 2 * widest * k.sqrt(), _GOLDEN_ANGLE * k
-    return torch.stack([radius * angle.cos(), radius * angle.sin()])
+    return on_grid(torch.stack([radius * angle.cos(), radius * angle.sin()]))
 
 
 def _draw(key: Tensor, purpose: int, rows: int, dtype: torch.dtype) -> Tensor:
@@ -144,9 +144,10 @@ def _draw(key: Tensor, purpose: int, rows: int, dtype: torch.dtype) -> Tensor:
 
 
 def _facing(key: Tensor, scenario: Scenario, spiral: Tensor) -> tuple[Tensor, Tensor]:
-    """The agents in a clump on the left, the enemies' clump mirrored; 8 to 20 from each other."""
+    """The agents in a clump on the left, the enemies' mirrored, with 4 to 16 between the clumps."""
     n, m = scenario.n_agents, scenario.n_enemies
-    x = 6 + 6 * _draw(key, _PLACE_X, 1, spiral.dtype)
+    widest = spiral[:, : max(n, m)].norm(dim=0).max()
+    x = on_grid(_CENTRE - 2 - widest - 6 * _draw(key, _PLACE_X, 1, spiral.dtype))
     y = 8 + 16 * _draw(key, _PLACE_Y, 1, spiral.dtype)
     offset_x, offset_y = spiral.unsqueeze(-1)
     mirrored = MAP_SIZE - (x + offset_x[:m])
@@ -159,7 +160,7 @@ def _reflected(key: Tensor, scenario: Scenario, spiral: Tensor) -> tuple[Tensor,
     rows = max(n, m)
     share = _draw(key, _PLACE_X, rows, spiral.dtype)
     y = _draw(key, _PLACE_Y, rows, spiral.dtype) * MAP_SIZE
-    x = share[:n] * (_CENTRE - 1)
+    x = on_grid(share[:n] * (_CENTRE - 1))
     further = MAP_SIZE - share[n:] * _CENTRE
     return torch.cat([x, MAP_SIZE - x[:m], further[: max(m - n, 0)]]), torch.cat([y[:n], y[:m]])
 

@@ -103,9 +103,9 @@ def play(fast, view, twin, generator, steps, atol, follow=False):
 def test_whole_episodes_agree(scenario, rules):
     generator = torch.Generator().manual_seed(0)
     steps = 0
-    for seed in range(3):
+    for seed in range(2):
         fast, view, twin = start(scenario, seed, rules=rules)
-        steps += play(fast, view, twin, generator, 60, 1e-9)
+        steps += play(fast, view, twin, generator, 40, 1e-9)
     assert steps > 30
 
 
@@ -123,7 +123,7 @@ def test_thousands_of_steps_agree(scenario):
 @pytest.mark.parametrize("scenario", ["10gen_terran", "10gen_protoss", "10gen_zerg", "MMM"])
 def test_single_precision_agrees_step_by_step(scenario):
     generator = torch.Generator().manual_seed(2)
-    for seed in range(3):
+    for seed in range(2):
         fast, view, twin = start(scenario, seed, dtype=torch.float32)
         # a distance may round to the other side of a threshold only in the grid's last digit
         play(fast, view, twin, generator, 60, 1e-3, follow=True)

@@ -213,7 +213,6 @@ def test_a_victory_returns_about_20():
         ({"n_units": 0}, "greater than 0"),
         ({"prob_obs_enemy": 1.5}, "less than or equal to 1"),
         ({"step_mull": 8}, "step_mull"),
-        ({"opponent": "policy"}, "must name a checkpoint.pt"),
         ({"num_envs": 0}, "num_envs is 0; it must be a whole number of at least 1"),
         ({"groups": {"a": ["ally_9"]}, "units": "slot"}, "ally_9"),
     ],
