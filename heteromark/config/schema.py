@@ -83,6 +83,11 @@ class RunConfig(Frozen):
                 "must be empty with env_type skirmish; its settings are in environment.skirmish",
             ),
             (
+                "reward",
+                None if environment.reward == "team" else environment.reward,
+                "must be team with env_type skirmish, whose reward is the team's",
+            ),
+            (
                 "num_workers",
                 environment.num_workers or None,
                 "must be 0 with env_type skirmish, which steps all its copies together",

@@ -16,7 +16,6 @@ from heteromark.environment.skirmish.layout import Layout, Notes, Side
 from heteromark.environment.skirmish.mechanics import Aim, game_loop, take_aim
 from heteromark.environment.skirmish.opponents import COMMANDERS, Situation
 from heteromark.environment.skirmish.orders import (
-    Orders,
     is_legal,
     mirrored,
     mirrored_orders,
@@ -173,7 +172,6 @@ class Battles:
         num_envs: B.
         device: where the tensors are.
         dtype: of the floats; float64 for comparisons with a reference.
-        commander: gives the other side's orders, by default the script that the config names.
 
     Attributes:
         scenario, layout, traits: of the config.
@@ -186,7 +184,6 @@ class Battles:
         num_envs: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        commander: Callable[[Situation, Layout], Orders] | None = None,
     ) -> None:
         self.config, self.num_envs = config, num_envs
         self.scenario = scenario = scenario_of(config)
@@ -199,7 +196,7 @@ class Battles:
         )
         self._types = scenario.unit_types(config.rules)
         self._table = stat_table(self._types, config.parity).to(self.device, dtype)
-        self._commander = commander or COMMANDERS[config.opponent]
+        self._commander = COMMANDERS[config.opponent]
         self._seeds = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._episodes = torch.zeros_like(self._seeds)
         self._start: Start | None = None

@@ -17,7 +17,7 @@ from heteromark.environment.skirmish.env import checked_settings
 class SkirmishSMAC:
     """A battle for code that was written for SMAC or SMACv2; agents are slots.
 
-    An episode's first number follows from `seed`; the episodes after it from their number.
+    All episodes follow from `seed` and their number.
 
     Args:
         scenario: see `SkirmishEnv`.
