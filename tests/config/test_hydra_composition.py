@@ -419,6 +419,20 @@ def test_a_fault_within_a_group_names_group_and_key(override, expected):
     assert expected in faults_of(override)
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("environment.reward=individual", "environment.reward = 'individual': must be team"),
+        ("environment.num_workers=2", "environment.num_workers = 2: must be 0 with env_type"),
+        ("environment.opponent.kind=random", "is environment.skirmish.opponent"),
+        ("environment.skirmish.scenario=5m", "environment.skirmish.scenario = '5m'"),
+        ("environment.skirmish.n_units=3", "environment.skirmish.n_units = 3: is for random teams"),
+    ],
+)
+def test_what_skirmish_cannot_do_is_refused(override, expected):
+    assert expected in faults_of("environment=skirmish", override)
+
+
 def test_a_file_may_hold_what_does_not_act():
     assert job("optimizer=sgd", "optimizer_type=adam").optimizer.momentum == 0.9
 
