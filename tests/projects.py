@@ -152,7 +152,7 @@ def copy_project(target: Path, store: Path | None = None) -> Project:
 # Runs of the Hydra entry, which does not read params.yaml, in seconds.
 _SHORTER = {
     "config/agents/*.yaml": {
-        r"n_steps: \d+": "n_steps: 256",
+        r"n_steps: \d+": "n_steps: 512",
         r"n_epochs: \d+": "n_epochs: 1",
         r"net_arch: .*": "net_arch: [8]",
     },

@@ -24,7 +24,7 @@ def test_help_teaches(project: Project):
 
 def test_validate_says_what_would_run(project: Project):
     text = project.run("heteromark", "validate").stdout
-    assert "valid: 4 configs on speaker_listener" in text
+    assert "valid: 4 configs on skirmish" in text
     assert "smoke: 8 runs of 256 frames" in text
     assert "happo_agent_lr_high" in text
 
@@ -86,7 +86,7 @@ def snapshot(folder: Path) -> dict[str, str]:
     [
         ("config/policy/default.yaml", "hidden_sizes: [64"),
         ("config/optimizer/adam.yaml", "- a\n"),
-        ("config/environment/speaker_listener.yaml", "environment: {task: [}"),
+        ("config/environment/skirmish.yaml", "environment: {task: [}"),
     ],
 )
 def test_a_broken_component_file_is_told_by_its_name(project: Project, path, text):
@@ -108,6 +108,13 @@ def fault(name: str):
 
     def params(**changes):
         return lambda project: project.set_params(**changes)
+
+    def listener(old: str, new: str):
+        def change(project: Project) -> None:
+            edit("config/environment/speaker_listener.yaml", old, new)(project)
+            project.set_params(sweep={"environment": "speaker_listener"})
+
+        return change
 
     return {
         "missing config": (
@@ -166,11 +173,11 @@ def fault(name: str):
             ["learning_rate = 0.001", "reaches no config", "happo_agent_lr_high varies it"],
         ),
         "task without a module": (
-            edit("config/environment/speaker_listener.yaml", "task: mpe2", 'task: ":mpe2'),
+            listener("task: mpe2", 'task: ":mpe2'),
             ["speaker_listener.yaml"],
         ),
         "module not installed": (
-            edit("config/environment/speaker_listener.yaml", "task: mpe2", "task: mpe3"),
+            listener("task: mpe2", "task: mpe3"),
             ["environment.task = 'mpe3", "there is no module mpe3.simple_speaker_listener_v4"],
         ),
     }[name]
@@ -260,8 +267,8 @@ def test_bad_input_stops_dvc_repro_and_keeps_earlier_results(project: Project, o
                 *("--agent-config", f"{AGENTS}/ppo_agent_v1.yaml"),
                 *("--set", "policy.groups.medic.activation=relu"),
             ),
-            "policy.groups.medic = {'activation': 'relu'}: environment 'speaker_listener' has no "
-            "such group. Its groups are speaker, listener; name one of them",
+            "policy.groups.medic = {'activation': 'relu'}: environment 'skirmish' has no "
+            "such group. Did you mean medivac? Its groups are marauder, marine, medivac; name one",
         ),
         (
             ("--agent-config", f"{AGENTS}/happo_agent_v1.yaml", "--set", "learning_rate=[1"),
@@ -321,7 +328,7 @@ def test_a_budget_in_episodes_becomes_frames(project: Project):
     result = project.run(
         *("heteromark", "sweep", f"{AGENTS}/ppo_agent_v1.yaml", "--episodes", "100", "--dry-run")
     )
-    assert "1 configs, 2 smoke runs of 2,500 frames" in result.stdout
+    assert "1 configs, 2 smoke runs of 10,000 frames" in result.stdout
 
 
 @pytest.mark.slow

@@ -97,7 +97,6 @@ def compose_run(
         "mode": mode,
         "seed": seed,
         "device": params.device,
-        "environment": {"num_parallel_envs": params.num_parallel_envs},
         "training": {
             "total_frames": budget.total_frames,
             "num_threads": params.num_threads,
@@ -105,6 +104,8 @@ def compose_run(
         },
         "evaluation": {"episodes": budget.eval_episodes},
     }
+    if params.num_parallel_envs is not None:
+        values["environment"] = {"num_parallel_envs": params.num_parallel_envs}
     tree = _component_tree(str(Path(root, CONFIG_FOLDER).resolve()), params.sweep.environment)
     try:
         merged = OmegaConf.merge(tree, values, overrides or {})

@@ -49,9 +49,7 @@ class SweepParams(Frozen):
     base_config: str | None = Field(
         None, description="Base of every variant; null: {agent_id}_v{version} beside it."
     )
-    environment: str = Field(
-        "speaker_listener", description="Name of a file in config/environment/."
-    )
+    environment: str = Field("skirmish", description="Name of a file in config/environment/.")
 
 
 class BudgetParams(Frozen):
@@ -89,7 +87,9 @@ class ProjectParams(HyperparameterOverrides):
     """All of params.yaml."""
 
     device: Device = Field("auto", description="auto takes CUDA where it is.")
-    num_parallel_envs: Count = Field(16, description="Environment copies per run.")
+    num_parallel_envs: Count | None = Field(
+        None, description="Environment copies per run; null: what the environment's file says."
+    )
     num_threads: Count = Field(1, description="CPU threads per run; part of a run's identity.")
     checkpoint_interval: Count = Field(10, description="Iterations between checkpoints.")
     sweep: SweepParams = SweepParams()

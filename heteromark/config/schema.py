@@ -76,7 +76,12 @@ class RunConfig(Frozen):
         if not is_built_in:
             return self
         for key, value, message in (
-            ("task", environment.task, "must be null with env_type skirmish, which is built in"),
+            (
+                "task",
+                environment.task,
+                "must be null with env_type skirmish, which is built in; set env_type=pettingzoo, "
+                "or choose a file of config/environment/ that does",
+            ),
             (
                 "kwargs",
                 environment.kwargs or None,

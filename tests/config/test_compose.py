@@ -83,8 +83,8 @@ def test_frames_are_rounded_up_to_whole_iterations():
         ({"sweep": {"environment": "speaker_listner"}}, {}, "Did you mean speaker_listener?"),
         ({"num_parallel_envs": 100}, {}, "must divide collector.frames_per_batch"),
         ({}, {"policy": {"hiden_sizes": [1]}}, "Did you mean policy.hidden_sizes?"),
-        ({}, {"policy": {"groups": {"speaker": {"hidden_sizes": []}}}}, "policy.groups"),
-        ({}, {"environment": {"reward": "shared"}}, "config/environment/speaker_listener.yaml"),
+        ({}, {"policy": {"groups": {"marine": {"hidden_sizes": []}}}}, "policy.groups"),
+        ({}, {"environment": {"reward": "shared"}}, "config/environment/skirmish.yaml"),
     ],
 )
 def test_faults_name_file_key_and_remedy(params, overrides, expected):

@@ -149,7 +149,7 @@ def test_cuda_without_a_gpu_says_so(arguments):
 
 
 def test_an_override_of_an_unknown_group_is_a_fault_of_the_config():
-    message = r"command line: policy\.groups\.medic = .* Its groups are speaker, listener"
+    message = r"command line: policy\.groups\.medic = .* Its groups are marauder, marine, medivac"
     with pytest.raises(ConfigError, match=message):
         run(f"{ENTRY} {SMALL} policy.groups.medic.activation=relu project=medic")
     assert not Path("outputs/medic").exists()
@@ -264,12 +264,12 @@ def test_a_dry_run_tells_the_plan_and_trains_nothing(project: Project, own_store
     assert run(command) == 0
     text = capsys.readouterr().out
     assert yaml.safe_load(text)["policy"]["hidden_sizes"] == [128, 128, 64]
-    # speaker: 3 observations, 3 actions
-    weights = (3 * 128 + 128) + (128 * 128 + 128) + (128 * 64 + 64) + (64 * 3 + 3)
+    # 82 observations, 11 actions
+    weights = (82 * 128 + 128) + (128 * 128 + 128) + (128 * 64 + 64) + (64 * 11 + 11)
     for line in (
         "not in the run store, would be trained",
-        "# group listener: agents listener_0; 11 observations, 5 discrete actions",
-        f"# actor speaker: {weights:,} parameters",
+        "# group medivac: agents medivac_0; 82 observations, 11 discrete actions",
+        f"# actor marauder: {weights:,} parameters",
         "# frames: 1,000,448 in 1,954 iterations of 512",
         "# updates of each network: 39,080, from 1,954 iterations of 10 epochs of 2 minibatches",
     ):
@@ -426,7 +426,10 @@ def test_all_jobs_are_judged_before_the_first_starts(own_store):
 
 def test_a_module_that_is_not_there_is_a_fault_of_its_job():
     with pytest.raises(ConfigError) as caught:
-        planned("environment.task=mpe2.simple_spread_v3:parallel_env,mpe3.spread:parallel_env")
+        planned(
+            "environment=simple_spread",
+            "environment.task=mpe2.simple_spread_v3:parallel_env,mpe3.spread:parallel_env",
+        )
     message = str(caught.value)
     assert "command line: environment.task = 'mpe3.spread:parallel_env': there is no mod" in message
     assert "[job #1 of 2]" in message
@@ -437,17 +440,17 @@ def test_what_does_not_fit_machine_or_environment_is_a_fault_of_its_job(own_stor
     with pytest.raises(ConfigError) as caught:
         planned(
             "device=cpu,cuda",
-            "loss.groups={listener:{entropy_coef:0.02}},{listner:{entropy_coef:0.02}}",
+            "loss.groups={medivac:{entropy_coef:0.02}},{medivc:{entropy_coef:0.02}}",
             "evaluation.opponent=null,random",
         )
     message = str(caught.value)
     assert message.startswith("3 faults")
     assert "command line: device: device is cuda, but torch sees no CUDA GPU" in message
     assert "[job #4, #5, #6, #7 of 8]" in message
-    assert "command line: loss.groups.listner = {'entropy_coef': 0.02}: environment" in message
-    assert "Did you mean listener?" in message
+    assert "command line: loss.groups.medivc = {'entropy_coef': 0.02}: environment" in message
+    assert "Did you mean medivac?" in message
     assert "[job #2, #3, #6, #7 of 8]" in message
-    assert "evaluation.opponent is random, but in environment 'speaker_listener' all" in message
+    assert "evaluation.opponent is random, but in environment 'skirmish' all" in message
     assert not list(own_store.glob("runs/*"))
 
 
@@ -459,7 +462,7 @@ def test_what_one_job_does_not_feel_may_be_meant_for_another():
 
 
 def test_a_failing_job_does_not_stop_the_others(capsys):
-    tasks = "environment.task=mpe2:nothing,mpe2.simple_speaker_listener_v4:parallel_env"
+    tasks = "environment=speaker_listener environment.task=mpe2:nothing,mpe2.simple_speaker_listener_v4:parallel_env"
     assert run(f"{ENTRY} -m {SMALL} project=broken {tasks}") == 1
     failed, completed = table("broken")
     assert (failed["status"], completed["status"]) == ("failed", "completed")

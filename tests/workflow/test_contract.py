@@ -163,8 +163,8 @@ def test_every_kind_of_experiment_gives_the_metrics_of_snakemake(clone, tmp_path
     direct.set_params(learning_rate=3e-3)
     before = trained(direct.store)
     direct.run("snakemake", "--cores", "2")
-    reached = {record["agent"]["short_name"] for record in new_runs(direct.store, before)}
-    assert reached == {"happo_agent_v1"}  # lr_high varies it itself
+    smokes = [r for r in new_runs(direct.store, before) if r["mode"] == "smoke"]
+    assert {r["agent"]["short_name"] for r in smokes} == {"happo_agent_v1"}  # lr_high varies it itself
     expected = metrics(direct)
 
     before = trained(clone.store)
@@ -187,6 +187,19 @@ def test_every_kind_of_experiment_gives_the_metrics_of_snakemake(clone, tmp_path
         assert measured == expected
     difference = clone.run("dvc", "params", "diff").stdout
     assert "learning_rate" in difference
+
+
+def test_another_environment_is_one_switch(copy):
+    before, old = trained(copy.store), metrics(copy)
+    copy.run("dvc", "exp", "run", "-S", "sweep.environment=speaker_listener")
+    runs = new_runs(copy.store, before)
+    assert {record["environment"] for record in runs} == {"speaker_listener"}
+    assert sorted(record["mode"] for record in runs) == ["full"] + ["smoke"] * 4
+    assert metrics(copy) != old
+    before = trained(copy.store)
+    copy.run("dvc", "exp", "run", "-S", "sweep.environment=skirmish")
+    assert new_runs(copy.store, before) == []
+    assert metrics(copy) == old
 
 
 def test_a_changed_variant_reruns_that_variant_only(copy):
@@ -278,6 +291,7 @@ def test_an_edited_environment_reaches_dvc_and_is_trained_anew(copy):
         "config/environment/speaker_listener.yaml",
         environment.replace(task, "environments.arena:make"),
     )
+    copy.set_params(sweep={"environment": "speaker_listener"})
     copy.run("dvc", "repro", "plan")
     first = json.loads(copy.read("results/plan.json"))["digest"]
     copy.write("environments/arena.py", arena.format("max_cycles=24"))

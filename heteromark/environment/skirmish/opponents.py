@@ -62,12 +62,12 @@ def nearest(situation: Situation, layout: Layout) -> Orders:
 
 
 def focus_fire(situation: Situation, layout: Layout) -> Orders:
-    """Units attack the weakest foe in range, or else the nearest."""
-    now = standing_orders(situation.units, layout.n_agents)
+    """Units attack the weakest foe that their weapon reaches, or else the nearest."""
+    n, roster = layout.n_agents, situation.roster
+    now = standing_orders(situation.units, n)
     distance = _to_foes(situation, layout)
-    n = layout.n_agents
     strength = (situation.units.health + situation.units.shield)[n:]
-    in_range = distance <= situation.roster.shoot_range[:n].unsqueeze(1)
+    in_range = distance <= (roster.range + roster.radius)[:n].unsqueeze(1) + roster.radius[n:]
     weakest = _number_of_lowest(torch.where(in_range, strength, math.inf), n)
     target = torch.where(weakest >= 0, weakest, _number_of_lowest(distance, n))
     return _attack(target, now, situation, layout)
