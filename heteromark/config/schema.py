@@ -75,6 +75,13 @@ class RunConfig(Frozen):
             )
         if not is_built_in:
             return self
+        if environment.skirmish.opponent == "policy" and environment.skirmish.checkpoint is None:
+            raise cross_field_error(
+                "environment.skirmish.checkpoint",
+                None,
+                "must be set with opponent policy: a run's checkpoint.pt or best.pt, for example "
+                "results/model/checkpoint.pt",
+            )
         for key, value, message in (
             (
                 "task",

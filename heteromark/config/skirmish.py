@@ -16,7 +16,7 @@ UnitName = Literal[
     *("zergling", "hydralisk", "baneling"),
 ]
 Team = Annotated[dict[UnitName, Count], Field(min_length=1)]
-OpponentName = Literal["nearest", "attack_move", "focus_fire", "kite", "random"]
+OpponentName = Literal["nearest", "attack_move", "focus_fire", "kite", "random", "policy"]
 Start = Literal["facing", "reflect", "surrounded", "surrounded_and_reflect"]
 
 
@@ -47,7 +47,15 @@ class SkirmishConfig(Frozen):
     rules: Literal["liberty", "modern"] = Field(
         "liberty", description="Numbers of the units: those of SMACv2's maps, or of version 4.x."
     )
-    opponent: OpponentName = Field("nearest", description="Who commands the other side.")
+    opponent: OpponentName = Field(
+        "nearest",
+        description="Who commands the other side: a script, or policy, the one in `checkpoint`.",
+    )
+    checkpoint: str | None = Field(
+        None,
+        description="For opponent policy: a run's checkpoint.pt or best.pt, trained in a scenario "
+        "with the other side's units.",
+    )
     units: Literal["type", "slot"] = Field(
         "type",
         description="Agents are named, and so grouped, by unit type: marine_0, …, with places that "
@@ -118,4 +126,10 @@ class SkirmishConfig(Frozen):
                     f"is for random teams (scenario 10gen_*), and those of {self.scenario} are "
                     "fixed; use scenario custom with allies and enemies",
                 )
+        if self.checkpoint is not None and self.opponent != "policy":
+            raise cross_field_error(
+                "checkpoint",
+                self.checkpoint,
+                f"is for opponent policy, and the opponent is {self.opponent}",
+            )
         return self

@@ -70,6 +70,7 @@ def _identity(config: RunConfig) -> dict[str, Any]:
     for key in idle:
         _delete(data, key)
     _say_in_one_way(data, config)
+    _name_by_content(data["environment"].get("skirmish", {}))
     # These inform people, or change the speed; they train nothing.
     for key in ("name", "num_workers"):
         del data["environment"][key]
@@ -93,6 +94,14 @@ def _delete(data: dict[str, Any], key: str) -> None:
     for section in sections:
         data = data[section]
     del data[last]
+
+
+def _name_by_content(skirmish: dict[str, Any]) -> None:
+    """Let the opponent's checkpoint be what it holds, wherever it lies."""
+    if skirmish.get("checkpoint") is not None:
+        path = Path(skirmish["checkpoint"])
+        content = path.read_bytes() if path.is_file() else b"missing"
+        skirmish["checkpoint"] = hashlib.sha256(content).hexdigest()
 
 
 def _say_in_one_way(data: dict[str, Any], config: RunConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from torchrl.envs import EnvBase
@@ -12,6 +13,7 @@ from heteromark.config.schema import RunConfig
 from heteromark.environment.opponents import OpponentMisfit
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.policy import with_memory
+from heteromark.training.loaded_policy import load_policy
 from heteromark.training.random_state import preserved_random_state
 
 
@@ -31,9 +33,14 @@ def make_environment(
         options: of `EnvironmentFactory.create`.
 
     Raises:
-        ModuleNotFoundError, ValueError: see `EnvironmentFactory.create`.
+        ModuleNotFoundError, ValueError: see `EnvironmentFactory.create`; or the policy that
+            commands the other side of Skirmish is missing, or does not fit it.
     """
     environment = EnvironmentFactory().create(config, num_envs, **options)
+    skirmish = config.environment.skirmish
+    if config.env_type == "skirmish" and skirmish.opponent == "policy":
+        policy = load_policy(Path(skirmish.checkpoint), environment.device)
+        environment.oppose(policy.actors, policy.groups)
     return with_memory(environment, remembering, config.policy.gru.hidden_size)
 
 

@@ -4,82 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
-from torchrl.modules import ProbabilisticActor
 
 from heteromark.config.components import EvaluationConfig, OpponentConfig
 from heteromark.config.schema import RunConfig
 from heteromark.environment.seeds import stream_seed
-from heteromark.modules.policy import PolicyFactory, recurrent_groups
-from heteromark.training.checkpoint import read_policy, shape_misfit
-from heteromark.training.environments import (
-    make_environment,
-    make_evaluation_environment,
-    opponent_of,
-)
+from heteromark.modules.policy import recurrent_groups
+from heteromark.training.environments import make_evaluation_environment, opponent_of
 from heteromark.training.random_state import preserved_random_state, seeded
 
 Actors = Mapping[str, TensorDictModuleBase]
-
-
-class LoadedPolicy(NamedTuple):
-    """A trained policy, from a file.
-
-    Attributes:
-        config: of the run that trained it.
-        actors: by group.
-        opponent_pool: state of the past selves that it was trained against; None: it was not.
-        iteration: after which it was taken.
-    """
-
-    config: RunConfig
-    actors: dict[str, ProbabilisticActor]
-    opponent_pool: dict[str, Any] | None
-    iteration: int
-
-
-def load_policy(path: Path, device: torch.device | str = "cpu") -> LoadedPolicy:
-    """The trained policy of a run's checkpoint.pt or best.pt, on any device.
-
-    Raises:
-        ValueError: the file is missing, damaged, or does not fit this heteromark or environment.
-    """
-    path = Path(path)
-    saved = read_policy(path, torch.device(device))
-    try:
-        config = RunConfig.model_validate(saved["config"])
-    except ValidationError as error:
-        raise ValueError(f"{path} holds a config that this heteromark rejects: {error}") from error
-    environment = make_environment(config, num_envs=1)
-    try:
-        policies = PolicyFactory().create(config, environment.groups, environment.state_size)
-        actors = policies.actors
-    finally:
-        environment.close()
-    if set(actors) != set(saved["actors"]):
-        raise ValueError(
-            f"{path} holds actors of {', '.join(saved['actors'])}, but the groups of environment "
-            f"{config.environment.name!r} are now {', '.join(actors)}; train the run again"
-        )
-    for group, actor in actors.items():
-        actor.to(device)
-        if misfit := shape_misfit(actor.state_dict(), saved["actors"][group]):
-            raise ValueError(
-                f"the actor of {group!r} in {path} does not fit environment "
-                f"{config.environment.name!r}: {misfit}; train the run again"
-            )
-        actor.load_state_dict(saved["actors"][group])
-    return LoadedPolicy(config, actors, saved["opponent_pool"], saved["iteration"])
 
 
 class Episode(NamedTuple):

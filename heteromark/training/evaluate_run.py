@@ -130,8 +130,9 @@ def evaluate_run(request: EvaluationRequest) -> list[str]:
     if request.gif is not None:
         check_gif_path(request.gif)
     from heteromark.training.components import resolve_device
-    from heteromark.training.evaluate import evaluate, load_policy
+    from heteromark.training.evaluate import evaluate
     from heteromark.training.gif import record_episode, write_gif
+    from heteromark.training.loaded_policy import load_policy
 
     try:
         policy = load_policy(path, resolve_device(request.device))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from heteromark.config.backends import backend_faults
 from heteromark.config.errors import Fault
 from heteromark.config.schema import RunConfig
@@ -21,4 +23,15 @@ def requirement_faults(config: RunConfig) -> list[Fault]:
             file, folder = f"config/environment/{config.environment.name}.yaml", "environments/"
         remedy = how_to_install(module) or f"install it, or put it into {folder}"
         faults.append(Fault(file, f"there is no module {module}; {remedy}", key, path))
+    checkpoint = config.environment.skirmish.checkpoint
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        faults.append(
+            Fault(
+                f"config/environment/{config.environment.name}.yaml",
+                "there is no such file; name a run's checkpoint.pt or best.pt, for example "
+                "results/model/checkpoint.pt",
+                "environment.skirmish.checkpoint",
+                checkpoint,
+            )
+        )
     return [*faults, *backend_faults(config.logger)]

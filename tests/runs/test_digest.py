@@ -23,10 +23,13 @@ from heteromark.runs.digest import (
 ROOT = Path(__file__).parents[2]
 
 
+SPEAKER_LISTENER = {"sweep": {"environment": "speaker_listener"}}
+
+
 def config(agent=None, params=None, mode="smoke", seed=0, **overrides):
     return compose_run(
         AgentConfig.model_validate({"agent_id": "demo", **(agent or {})}),
-        ProjectParams.model_validate(params or {}),
+        ProjectParams.model_validate({**SPEAKER_LISTENER, **(params or {})}),
         mode,
         seed,
         ROOT,
@@ -254,3 +257,17 @@ def test_a_memorys_size_counts_where_a_network_may_remember():
 def test_a_budget_counts_in_whole_iterations():
     digests = [run_digest(config(training={"total_frames": f})) for f in (1, 2048, 2049)]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_an_opponent_is_what_its_checkpoint_holds(tmp_path):
+    def digest(content: bytes | None, name: str) -> str:
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        skirmish = {"opponent": "policy", "checkpoint": str(path)}
+        there = {"sweep": {"environment": "skirmish"}}
+        return run_digest(config(params=there, environment={"skirmish": skirmish}))
+
+    first = digest(b"weights", "a.pt")
+    assert digest(b"weights", "b.pt") == first
+    assert len({first, digest(b"others", "c.pt"), digest(None, "d.pt")}) == 3

@@ -16,7 +16,8 @@ from heteromark.config.schema import RunConfig
 from heteromark.environment.opponent_pool import OpponentPool
 from heteromark.training.components import ComponentFactory
 from heteromark.training.environments import make_environment
-from heteromark.training.evaluate import Episode, Evaluator, as_report, evaluate, load_policy
+from heteromark.training.evaluate import Episode, Evaluator, as_report, evaluate
+from heteromark.training.loaded_policy import load_policy
 from heteromark.training.loop import train
 
 TOY = "toy_environments:ToyBattle"

@@ -10,14 +10,16 @@ from PIL import Image
 from heteromark.config.errors import ConfigError
 from heteromark.environment.opponent_pool import OpponentPool
 from heteromark.training.components import ComponentFactory
-from heteromark.training.evaluate import LoadedPolicy, evaluate
+from heteromark.training.evaluate import evaluate
 from heteromark.training.gif import check_gif_path, record_episode, write_gif
+from heteromark.training.loaded_policy import LoadedPolicy
 
 
 def untrained(config):
     components = ComponentFactory(config).create()
     components.environment.close()
-    return LoadedPolicy(config, components.learner.policies.actors, None, 0)
+    groups = components.environment.groups
+    return LoadedPolicy(config, components.learner.policies.actors, groups, None, 0)
 
 
 @pytest.mark.parametrize("max_steps", [None, 2])

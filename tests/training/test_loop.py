@@ -14,7 +14,8 @@ import torch
 from engine_config import TIC_TAC_TOE, make_config
 
 from heteromark.runs.record import WALL_CLOCK_COLUMNS, Status
-from heteromark.training.evaluate import Evaluator, evaluate, load_policy
+from heteromark.training.evaluate import Evaluator, evaluate
+from heteromark.training.loaded_policy import load_policy
 from heteromark.training.loop import train
 
 TOY = {"environment__task": "toy_environments:ToyBattle"}

@@ -1,4 +1,4 @@
-"""Training on battles with the SMAC API and on custom environments, interrupted or not."""
+"""Training on battles, real or not, and on custom environments, interrupted or not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from test_loop import Crash, crash_at, results, rows
 from heteromark.runs.record import Status
 from heteromark.training.loop import train
 
+SKIRMISH = {"scenario": "mini_MMM", "episode_limit": 15}
 ENVIRONMENTS = {
     "fixed team": ("smac", "smac_stand_in:Battle"),
     "random teams": ("smac", "smac_stand_in:ScatteredBattle"),
@@ -40,6 +41,34 @@ def test_a_battle_trains(tmp_path, algorithm):
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_an_interrupted_run_ends_the_same(tmp_path, environment):
     config = on(environment, training__total_frames=3 * 64, training__num_epochs=1)
+    train(config, tmp_path / "whole")
+    with pytest.raises(Crash):
+        train(config, tmp_path / "parts", on_progress=crash_at(3))
+    train(config, tmp_path / "parts")
+    assert results(tmp_path / "parts") == results(tmp_path / "whole")
+
+
+def on_skirmish(**settings):
+    """A run on Skirmish with episodes that are shorter than its iterations."""
+    return make_config(
+        env_type="skirmish",
+        environment__task=None,
+        environment__skirmish={**SKIRMISH, **settings},
+        environment__state=True,
+        environment__num_parallel_envs=4,
+        training__total_frames=3 * 64,
+        training__num_epochs=1,
+    )
+
+
+@pytest.mark.parametrize("opponent", ["nearest", "policy"])
+def test_an_interrupted_run_on_skirmish_ends_the_same(tmp_path, opponent):
+    """Also against a policy that was trained before."""
+    config = on_skirmish()
+    if opponent == "policy":
+        train(config, tmp_path / "first")
+        checkpoint = str(tmp_path / "first" / "checkpoint.pt")
+        config = on_skirmish(opponent="policy", checkpoint=checkpoint)
     train(config, tmp_path / "whole")
     with pytest.raises(Crash):
         train(config, tmp_path / "parts", on_progress=crash_at(3))

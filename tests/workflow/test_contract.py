@@ -164,7 +164,9 @@ def test_every_kind_of_experiment_gives_the_metrics_of_snakemake(clone, tmp_path
     before = trained(direct.store)
     direct.run("snakemake", "--cores", "2")
     smokes = [r for r in new_runs(direct.store, before) if r["mode"] == "smoke"]
-    assert {r["agent"]["short_name"] for r in smokes} == {"happo_agent_v1"}  # lr_high varies it itself
+    assert {r["agent"]["short_name"] for r in smokes} == {
+        "happo_agent_v1"
+    }  # lr_high varies it itself
     expected = metrics(direct)
 
     before = trained(clone.store)

@@ -5,30 +5,41 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from heteromark.config.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.compilation import Compiler
-from heteromark.environment.skirmish.layout import Layout, Notes, Side
+from heteromark.environment.skirmish.layout import Layout, Notes
 from heteromark.environment.skirmish.mechanics import Aim, game_loop, take_aim
+from heteromark.environment.skirmish.moments import (
+    Episode,
+    Moment,
+    Opening,
+    Outcome,
+    Start,
+    View,
+    chosen,
+)
 from heteromark.environment.skirmish.opponents import COMMANDERS, Situation
 from heteromark.environment.skirmish.orders import (
+    IllegalAction,
+    Orders,
     is_legal,
     mirrored,
     mirrored_orders,
     mirrored_roster,
     orders_of,
+    others_first,
     with_orders,
 )
+from heteromark.environment.skirmish.policy_opponent import Player, PolicyOpponent
 from heteromark.environment.skirmish.randomness import hashed, uniform
-from heteromark.environment.skirmish.scenarios import MAP_SIZE, scenario_of
+from heteromark.environment.skirmish.scenarios import MAP_SIZE, opposite, scenario_of
 from heteromark.environment.skirmish.starts import draw_places, draw_teams, sorted_agents
 from heteromark.environment.skirmish.state import (
-    Pairs,
-    Roster,
     Traits,
     Units,
     make_pairs,
@@ -42,126 +53,7 @@ REWARD_DEATH = 10.0
 REWARD_SCALE = 20.0
 NEGATIVE_SCALE = 0.5
 # what random numbers are for, besides those of `starts`
-_DELAY, _SPOT, _TURN, _LUCK = range(100, 104)
-
-
-class IllegalAction(ValueError):
-    """An action that is not offered.
-
-    Args:
-        environment: number of the battle.
-        unit: number of the agent's unit.
-        action: the number that it took.
-        offered: the numbers that it may take.
-        name: of the agent, where it is known.
-    """
-
-    def __init__(
-        self, environment: int, unit: int, action: int, offered: list[int], name: str = ""
-    ) -> None:
-        super().__init__(environment, unit, action, offered, name)
-        self.environment, self.unit, self.action = environment, unit, action
-        self.offered, self.name = offered, name
-
-    def __str__(self) -> str:
-        return (
-            f"illegal action in environment {self.environment}: agent {self.name or self.unit} "
-            f"takes action {self.action}, but is offered {self.offered}; sample from the action "
-            "mask, or set check_actions=False, and such an agent stops"
-        )
-
-    def named(self, name: str) -> IllegalAction:
-        """The same with the agent's name."""
-        return IllegalAction(self.environment, self.unit, self.action, self.offered, name)
-
-
-class Episode(NamedTuple):
-    """What is fixed throughout an episode.
-
-    Attributes:
-        key: int64 [B], what its random numbers follow from.
-        roster, pairs: the units, and what they are to each other.
-        bits: [U, type bits, B] or [U, type bits, 1], 1 for a unit's type.
-        objective: [2, B], the middle of where the agents started, as the other side sees it.
-        max_reward: [B], that of a victory without losses of reward: damage, kills, and the win.
-    """
-
-    key: Tensor
-    roster: Roster
-    pairs: Pairs
-    bits: Tensor
-    objective: Tensor
-    max_reward: Tensor
-
-
-class View(NamedTuple):
-    """What agents see; [B, A, …].
-
-    Attributes:
-        observation: [B, A, observation_size].
-        offered: bool [B, A, actions].
-        state: [B, state_size].
-        alive: bool [B, A].
-    """
-
-    observation: Tensor
-    offered: Tensor
-    state: Tensor
-    alive: Tensor
-
-
-class Outcome(NamedTuple):
-    """What came of a step; [B].
-
-    Attributes:
-        reward: of the team.
-        terminated, truncated, won: bool.
-    """
-
-    reward: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    won: Tensor
-
-
-class Moment(NamedTuple):
-    """A battle between two steps: all that the next one follows from, besides its episode.
-
-    Attributes:
-        units, notes: of the episode so far.
-        side: the agents' look at it.
-        steps: int64 [B], of this episode so far.
-    """
-
-    units: Units
-    notes: Notes
-    side: Side
-    steps: Tensor
-
-
-class Opening(NamedTuple):
-    """Who starts an episode where.
-
-    Attributes:
-        key: int64 [B], what its random numbers follow from.
-        kind: int64 [U, B], or [U, 1] where teams are fixed: types of the units.
-        x, y: [U, B].
-    """
-
-    key: Tensor
-    kind: Tensor
-    x: Tensor
-    y: Tensor
-
-
-class Start(NamedTuple):
-    """Battles after a reset."""
-
-    opening: Opening
-    episode: Episode
-    units: Units
-    notes: Notes
-    steps: Tensor
+_DELAY, _SPOT, _LUCK = 100, 101, 103
 
 
 class Battles:
@@ -190,19 +82,22 @@ class Battles:
         self.device, self.dtype = torch.device(device), dtype
         self.traits = Traits.of(scenario, config.rules)
         self.layout = Layout(scenario, config, self.traits)
-        n, m = scenario.n_agents, scenario.n_enemies
         self.their_layout = Layout(
-            replace(scenario, n_agents=m, n_enemies=n), config, replace(self.traits, n_agents=m)
+            opposite(scenario), config, replace(self.traits, n_agents=scenario.n_enemies)
         )
         self._types = scenario.unit_types(config.rules)
         self._table = stat_table(self._types, config.parity).to(self.device, dtype)
-        self._commander = COMMANDERS[config.opponent]
+        self._adversary: PolicyOpponent | None = None
         self._seeds = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._episodes = torch.zeros_like(self._seeds)
         self._start: Start | None = None
         self.moment: Moment | None = None
         self.episode: Episode | None = None
         self._use(Compiler() if config.compile else _eager)
+
+    def oppose(self, player: Player) -> None:
+        """Let a player command the other side, where `opponent` is "policy"."""
+        self._adversary = PolicyOpponent(self.their_layout, player)
 
     def compile(self) -> None:
         """Compile the simulation, part by part as they are first called."""
@@ -257,7 +152,8 @@ class Battles:
         actions = actions.T
         if self.config.check_actions:
             self._require_legal(actions, before)
-        units, notes, aim = self._order(before, episode, actions)
+        theirs = self._their_orders(before, episode)
+        units, notes, aim = self._order(before, episode, actions, theirs)
         for loop in range(self.config.step_mul):
             if loop and loop % FASTEST_WEAPON == 0:
                 aim = aim._replace(delay=self._delay(before, episode, loop))
@@ -269,10 +165,10 @@ class Battles:
 
     def _renewed(self, where: Tensor, drawn: Opening, held: Opening, now: Moment) -> Start:
         """New episodes where it says so, and the others as they are now."""
-        start = self._prepared(_chosen(where, drawn, held))
+        start = self._prepared(chosen(where, drawn, held))
         ongoing = (now.units, now.notes, now.steps)
         fresh = (start.units, start.notes, start.steps)
-        units, notes, steps = map(functools.partial(_chosen, where), fresh, ongoing)
+        units, notes, steps = map(functools.partial(chosen, where), fresh, ongoing)
         return start._replace(units=units, notes=notes, steps=steps)
 
     def _drawn(self, seeds: Tensor, episodes: Tensor) -> Opening:
@@ -281,7 +177,16 @@ class Battles:
         kind = draw_teams(key, self.scenario)
         x, y = draw_places(key, self.scenario, self._types, self.dtype)
         sorted_kind, x, y = sorted_agents(kind, x, y, self.scenario)
+        if self.config.opponent == "policy":
+            sorted_kind, x, y = self._with_their_sorted(sorted_kind, x, y)
         return Opening(key, sorted_kind if self.scenario.is_random else kind, x, y)
+
+    def _with_their_sorted(self, kind: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """The other side sorted as the agents are, so that its policy finds what it knows."""
+        n, m = self.scenario.n_agents, self.scenario.n_enemies
+        turned = (others_first(part, n) for part in (kind, MAP_SIZE - x, y))
+        kind, x, y = sorted_agents(*turned, opposite(self.scenario))
+        return tuple(others_first(part, m) for part in (kind, MAP_SIZE - x, y))
 
     def _prepared(self, opening: Opening) -> Start:
         """All that follows from who starts where."""
@@ -318,12 +223,24 @@ class Battles:
         return Start(opening, episode, units, self.layout.fresh_notes(x), steps)
 
     def _orders(
-        self, before: Moment, episode: Episode, actions: Tensor
+        self, before: Moment, episode: Episode, actions: Tensor, theirs: Orders | None
     ) -> tuple[Units, Notes, Aim]:
-        """The units with both sides' orders, and what those mean in the game loops to come."""
+        """The units with both sides' orders, and what those mean in the game loops to come.
+
+        Args:
+            theirs: the other side's; None: its script says.
+        """
         own, notes = orders_of(
             actions, before.side, before.units, episode.roster, self.layout, before.notes
         )
+        n, n_units = self.scenario.n_agents, self.scenario.n_units
+        theirs = self._scripted(before, episode) if theirs is None else theirs
+        units = with_orders(before.units, own, mirrored_orders(theirs, n_units - n, n_units))
+        delay = self._delay(before, episode, 0)
+        return units, notes, take_aim(units, episode.roster, episode.pairs, delay)
+
+    def _scripted(self, before: Moment, episode: Episode) -> Orders:
+        """The other side's orders as its script has them."""
         n, n_units = self.scenario.n_agents, self.scenario.n_units
         row = torch.arange(n_units - n, device=self.device)[:, None]
         situation = Situation(
@@ -333,10 +250,7 @@ class Battles:
             objective=episode.objective,
             luck=uniform(episode.key, _LUCK, before.steps, row, dtype=self.dtype),
         )
-        theirs = self._commander(situation, self.their_layout)
-        units = with_orders(before.units, own, mirrored_orders(theirs, n_units - n, n_units))
-        delay = self._delay(before, episode, 0)
-        return units, notes, take_aim(units, episode.roster, episode.pairs, delay)
+        return COMMANDERS[self.config.opponent](situation, self.their_layout)
 
     def _delay(self, before: Moment, episode: Episode, loop: int) -> Tensor:
         """Game loops, from -1 to 2, by which each unit's next attack is late; [U, B]."""
@@ -375,14 +289,10 @@ class Battles:
         self, units: Units, notes: Notes, steps: Tensor, episode: Episode
     ) -> tuple[Moment, Tensor, Tensor]:
         """The moment, observations [A, observation_size, B], and the state [state_size, B]."""
-        layout, n, roster = self.layout, self.scenario.n_agents, episode.roster
-        side = layout.look(units, roster, episode.pairs, notes)
-        agent = torch.arange(n, device=self.device)
-        enemy = torch.arange(self.scenario.n_enemies, device=self.device)[:, None]
-        if layout.enemies_may_be_hidden:
-            chance = uniform(episode.key, _SPOT, steps, agent[:, None, None], enemy)
-            order = uniform(episode.key, _TURN, steps, agent[:, None])
-            notes = layout.spot(units, side, notes, chance, order)
+        layout, roster = self.layout, episode.roster
+        side, notes = layout.watch(
+            units, roster, episode.pairs, notes, key=episode.key, steps=steps, purpose=_SPOT
+        )
         observation = layout.observe(units, roster, episode.bits, side, notes)
         state = layout.state(units, roster, episode.bits, notes)
         return Moment(units, notes, side, steps), observation, state
@@ -393,6 +303,13 @@ class Battles:
         self.moment, observation, state = self._see(units, notes, steps, episode)
         offered, alive = self.moment.side.offered, units.alive[: self.scenario.n_agents]
         return View(*map(_batch_first, (observation, offered, state, alive)))
+
+    def _their_orders(self, now: Moment, episode: Episode) -> Orders | None:
+        if self.config.opponent != "policy":
+            return None
+        if self._adversary is None:
+            raise RuntimeError("the opponent is a policy, but no one plays it: call oppose() first")
+        return self._adversary.orders(now, episode)
 
     def _now(self) -> tuple[Moment, Episode]:
         if self.moment is None or self.episode is None:
@@ -417,13 +334,6 @@ def _suffered(before: Units, after: Units) -> Tensor:
 def _sum_of_rows(rows: Tensor) -> Tensor:
     """The sum over [U, B] along U, added in order whatever the size of the batch."""
     return functools.reduce(torch.add, rows.unbind(0))
-
-
-def _chosen(where: Tensor, new: Any, old: Any) -> Any:
-    """`new` in the battles where it says so, else `old`; what all battles share stays."""
-    if isinstance(new, Tensor):
-        return torch.where(where, new, old) if new.shape[-1] == where.shape[0] else old
-    return type(new)(*(_chosen(where, *parts) for parts in zip(new, old, strict=True)))
 
 
 def _batch_first(part: Tensor) -> Tensor:

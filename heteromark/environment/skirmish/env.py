@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from pydantic import ValidationError
 from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor
 
 from heteromark.config.errors import ConfigError, faults_of
@@ -17,9 +18,13 @@ from heteromark.config.skirmish import SkirmishConfig
 from heteromark.environment.groups import Group, group_agents
 from heteromark.environment.opponent_pool import OpponentPool
 from heteromark.environment.seeds import stream_seed
-from heteromark.environment.skirmish.battles import Battles, IllegalAction, View
+from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.draw import draw_battle
+from heteromark.environment.skirmish.moments import View
+from heteromark.environment.skirmish.orders import IllegalAction
 from heteromark.environment.skirmish.places import Places
+from heteromark.environment.skirmish.policy_opponent import ActorPlayer
+from heteromark.environment.skirmish.scenarios import opposite
 from heteromark.environment.skirmish.state import Units
 from heteromark.environment.specs import make_specs
 from heteromark.environment.stepping import SelfRestartingEnv
@@ -110,6 +115,28 @@ class SkirmishEnv(SelfRestartingEnv):
         """Compile the simulation; TorchRL calls this where `compile` was set."""
         self.battles.compile()
         return self
+
+    def oppose(
+        self,
+        actors: Mapping[str, ProbabilisticTensorDictSequential],
+        groups: Mapping[str, Group],
+    ) -> None:
+        """Let a trained policy command the other side, where `opponent` is "policy".
+
+        It sees and may do what agents in its place would, and samples its actions.
+
+        Args:
+            actors: by group, on the device of this environment.
+            groups: of the environment that it was trained in.
+
+        Raises:
+            ValueError: the policy does not fit the other side.
+        """
+        battles = self.battles
+        theirs = {agent for group in groups.values() for agent in group.agents}
+        by_type = not any(agent.startswith("ally_") for agent in theirs)
+        places = Places(opposite(battles.scenario), by_type)
+        battles.oppose(ActorPlayer(actors, groups, places, battles.their_layout))
 
     def reseed(self, seed: int, *stream: int | str) -> None:
         """Give battle i the seed stream_seed(seed, *stream, first + i), used by its next reset.

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from heteromark.config.skirmish import SkirmishConfig
+from heteromark.environment.skirmish.randomness import uniform
 from heteromark.environment.skirmish.scenarios import MAP_SIZE, Scenario
 from heteromark.environment.skirmish.state import Pairs, Roster, Traits, Units
 from heteromark.environment.skirmish.units import MAX_ENERGY
@@ -212,6 +213,32 @@ class Layout:
         return Notes(
             filled(0, self.n_agents), filled(-1, self.n_agents), filled(-1, self.n_enemies), shown
         )
+
+    def watch(
+        self,
+        units: Units,
+        roster: Roster,
+        pairs: Pairs,
+        notes: Notes,
+        *,
+        key: Tensor,
+        steps: Tensor,
+        purpose: int,
+    ) -> tuple[Side, Notes]:
+        """Look, and note who spots an enemy first.
+
+        Args:
+            key, steps: int64 [B]; what is random follows from them and the purpose.
+            purpose: and the next number are those of this side's random numbers.
+        """
+        side = self.look(units, roster, pairs, notes)
+        if not self.enemies_may_be_hidden:
+            return side, notes
+        agent = torch.arange(self.n_agents, device=key.device)
+        enemy = torch.arange(self.n_enemies, device=key.device)[:, None]
+        chance = uniform(key, purpose, steps, agent[:, None, None], enemy)
+        order = uniform(key, purpose + 1, steps, agent[:, None])
+        return side, self.spot(units, side, notes, chance, order)
 
     def spot(self, units: Units, side: Side, notes: Notes, chance: Tensor, order: Tensor) -> Notes:
         """Notes after the own side looked: who spots an enemy first decides who may see it.

@@ -20,6 +20,36 @@ from heteromark.environment.skirmish.scenarios import MAP_SIZE
 from heteromark.environment.skirmish.state import Pairs, Roster, Units
 
 
+class IllegalAction(ValueError):
+    """An action that is not offered.
+
+    Args:
+        environment: number of the battle.
+        unit: number of the agent's unit.
+        action: the number that it took.
+        offered: the numbers that it may take.
+        name: of the agent, where it is known.
+    """
+
+    def __init__(
+        self, environment: int, unit: int, action: int, offered: list[int], name: str = ""
+    ) -> None:
+        super().__init__(environment, unit, action, offered, name)
+        self.environment, self.unit, self.action = environment, unit, action
+        self.offered, self.name = offered, name
+
+    def __str__(self) -> str:
+        return (
+            f"illegal action in environment {self.environment}: agent {self.name or self.unit} "
+            f"takes action {self.action}, but is offered {self.offered}; sample from the action "
+            "mask, or set check_actions=False, and such an agent stops"
+        )
+
+    def named(self, name: str) -> IllegalAction:
+        """The same with the agent's name."""
+        return IllegalAction(self.environment, self.unit, self.action, self.offered, name)
+
+
 class Orders(NamedTuple):
     """What each own unit is to do, as in `Units`; [A, B]."""
 
@@ -100,7 +130,7 @@ def with_orders(units: Units, own: Orders, others: Orders) -> Units:
 
 def mirrored(units: Units, n_own: int) -> Units:
     """The battle as the other side sees it: its units first, west and east exchanged."""
-    swapped = Units(*(_others_first(part, n_own) for part in units))
+    swapped = Units(*(others_first(part, n_own) for part in units))
     return swapped._replace(
         x=MAP_SIZE - swapped.x,
         to_x=MAP_SIZE - swapped.to_x,
@@ -110,7 +140,7 @@ def mirrored(units: Units, n_own: int) -> Units:
 
 def mirrored_roster(roster: Roster, n_own: int) -> Roster:
     """The roster with the other side's units first."""
-    return Roster(*(_others_first(part, n_own) for part in roster))
+    return Roster(*(others_first(part, n_own) for part in roster))
 
 
 def mirrored_pairs(pairs: Pairs, n_own: int) -> Pairs:
@@ -128,7 +158,8 @@ def mirrored_orders(orders: Orders, n_own: int, n_units: int) -> Orders:
     return orders._replace(to_x=MAP_SIZE - orders.to_x, target=target)
 
 
-def _others_first(part: Tensor, n_own: int) -> Tensor:
+def others_first(part: Tensor, n_own: int) -> Tensor:
+    """The rows [U, …] with the other side's first."""
     return torch.cat([part[n_own:], part[:n_own]])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -39,36 +40,23 @@ class Places:
         alone = scenario.teams.not_alone
         sizes = {name: n - (name in alone) for name in scenario.types}
         self.agents = tuple(f"{name}_{k}" for name in scenario.types for k in range(sizes[name]))
-        kinds = [kind for kind, name in enumerate(scenario.types) for _ in range(sizes[name])]
-        self._kind = torch.tensor(kinds)
-        self._rank = torch.tensor([k for name in scenario.types for k in range(sizes[name])])
-        self._first = torch.tensor(
-            [kinds.index(kind) if sizes[name] else 0 for kind, name in enumerate(scenario.types)]
-        )
-        alphabet = sorted(scenario.types)
-        self._earlier = torch.tensor(
-            [
-                [alphabet.index(other) < alphabet.index(name) for other in scenario.types]
-                for name in scenario.types
-            ]
-        )
+        starts = [0, *itertools.accumulate(sizes.values())]
+        self._first = torch.tensor(starts[:-1])
 
     def seats(self, kind: Tensor) -> Seats:
-        """Who sits where in these battles.
+        """Who sits where in these battles: units of one type in the order of their slots.
 
         Args:
-            kind: int64 [A, B], types of the agents' units, sorted by the types' names.
+            kind: int64 [A, B], types of the side's units.
         """
-        device = kind.device
-        which = torch.arange(len(self._first), device=device)[:, None, None]
-        count = (kind == which).sum(1)  # [types, B]
-        begins = (self._earlier.to(device).unsqueeze(-1) * count).sum(1)  # [types, B]
-        of_place, rank = self._kind.to(device), self._rank.to(device)[:, None]
-        exists = rank < count[of_place]
-        slot = torch.where(exists, begins[of_place] + rank, 0)
-        number = torch.arange(kind.shape[0], device=device)[:, None]
-        place = self._first.to(device)[kind] + number - begins.gather(0, kind)
-        return Seats(slot.T.contiguous(), exists.T.contiguous(), place.T.contiguous())
+        number = torch.arange(kind.shape[0], device=kind.device)
+        is_earlier = number[:, None] > number
+        same = (kind.unsqueeze(1) == kind) & is_earlier.unsqueeze(-1)
+        place = self._first.to(kind.device)[kind] + same.sum(1)
+        agent = torch.arange(len(self.agents), device=kind.device)[:, None]
+        sits = place.unsqueeze(1) == agent  # [A, P, B]
+        slot = (sits * number[:, None, None]).sum(0)
+        return Seats(*(part.T.contiguous() for part in (slot, sits.any(0), place)))
 
 
 class Seats(NamedTuple):

@@ -148,3 +148,14 @@ def scenario_of(config: SkirmishConfig) -> Scenario:
         start=config.start or scenario.start,
         episode_limit=config.episode_limit or scenario.episode_limit,
     )
+
+
+def opposite(scenario: Scenario) -> Scenario:
+    """The same as the other side has it."""
+    teams = scenario.teams
+    if not isinstance(teams, RandomTeams):
+        teams = (teams[1], teams[0])
+    elif scenario.n_enemies < scenario.n_agents:  # a part of an allowed team
+        teams = replace(teams, not_alone=())
+    n, m = scenario.n_agents, scenario.n_enemies
+    return replace(scenario, n_agents=m, n_enemies=n, teams=teams)

@@ -10,8 +10,9 @@ import torch
 
 from heteromark.config.skirmish import SkirmishConfig
 from heteromark.environment.seeds import stream_seed
-from heteromark.environment.skirmish.battles import Battles, View
+from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.env import checked_settings
+from heteromark.environment.skirmish.moments import View
 
 
 class SkirmishSMAC:
