@@ -188,13 +188,11 @@ def heteromark(*arguments: str) -> None:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
 
 
-def curve(metrics: Path) -> list[tuple[int, float]]:
-    """(frames, mean return per agent) of `POINTS` equal parts of a run."""
+def curve(metrics: Path, column: str = "episode_return") -> list[tuple[int, float]]:
+    """(frames, mean of a column) of `POINTS` equal parts of a run."""
     with metrics.open(encoding="utf-8", newline="") as file:
         rows = [
-            (int(row["frames"]), float(row["episode_return"]))
-            for row in csv.DictReader(file)
-            if row["episode_return"]
+            (int(row["frames"]), float(row[column])) for row in csv.DictReader(file) if row[column]
         ]
     size = math.ceil(len(rows) / POINTS)
     parts = [rows[start : start + size] for start in range(0, len(rows), size)]

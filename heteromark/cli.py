@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from heteromark.config.components import EvaluationOpponent
 from heteromark.config.errors import ConfigError
-from heteromark.config.fields import Device, Opponent, Seat
+from heteromark.config.fields import Device, Seat
 
 app = typer.Typer(
     help="Train heterogeneous multi-agent reinforcement learning systems, reproducibly. "
@@ -200,12 +201,13 @@ def evaluate(
         ),
     ] = "final",
     opponent: Annotated[
-        Opponent | None,
+        EvaluationOpponent | None,
         typer.Option(
             help="Turn-based games: who plays the other seats. random: any legal action. "
             "heuristic: the game's built-in player, or environment.opponent.heuristic. past_self: "
             "earlier policies of a run that was trained against them. self: the policy plays all "
-            "seats, so nobody's wins are counted. Default: as in training.",
+            "seats, so nobody's wins are counted. Skirmish: nearest, attack_move, focus_fire, kite "
+            "or random commands the other side. Default: as in training.",
         ),
     ] = None,
     seat: Annotated[

@@ -24,7 +24,7 @@ from heteromark.config.fields import (
     Seat,
     UnitType,
 )
-from heteromark.config.skirmish import SkirmishConfig
+from heteromark.config.skirmish import ScriptName, SkirmishConfig
 
 
 class OpponentConfig(Frozen):
@@ -238,6 +238,9 @@ class TrainingConfig(Frozen):
     keep_checkpoints: Count = Field(2, description="Newest checkpoints kept while training.")
 
 
+EvaluationOpponent = Literal[Opponent, ScriptName]
+
+
 class EvaluationConfig(Frozen):
     """What is measured once training is over, and now and then before."""
 
@@ -249,8 +252,10 @@ class EvaluationConfig(Frozen):
     max_steps: Count | None = Field(
         None, description="Frames after which an episode is cut off; null: never."
     )
-    opponent: Opponent | None = Field(
-        None, description="Turn-based games: who plays the other seats; null: as in training."
+    opponent: EvaluationOpponent | None = Field(
+        None,
+        description="Turn-based games: who plays the other seats; Skirmish: the script that "
+        "commands the other side. null: as in training.",
     )
     seat: Seat | None = Field(None, description="The learner's seat; null: as in training.")
 

@@ -16,7 +16,8 @@ UnitName = Literal[
     *("zergling", "hydralisk", "baneling"),
 ]
 Team = Annotated[dict[UnitName, Count], Field(min_length=1)]
-OpponentName = Literal["nearest", "attack_move", "focus_fire", "kite", "random", "policy"]
+ScriptName = Literal["nearest", "attack_move", "focus_fire", "kite", "random"]
+OpponentName = Literal[ScriptName, "policy"]
 Start = Literal["facing", "reflect", "surrounded", "surrounded_and_reflect"]
 
 

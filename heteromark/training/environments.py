@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from torchrl.envs import EnvBase
 
 from heteromark.config.components import EvaluationConfig, OpponentConfig
+from heteromark.config.fields import Opponent
 from heteromark.config.schema import RunConfig
+from heteromark.config.skirmish import ScriptName
 from heteromark.environment.opponents import OpponentMisfit
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.policy import with_memory
@@ -72,7 +74,7 @@ def make_evaluation_environment(
     """
     try:
         environment = make_environment(
-            config,
+            against(config, settings),
             num_envs,
             remembering=remembering,
             opponent=opponent_of(config, settings),
@@ -83,7 +85,7 @@ def make_evaluation_environment(
             raise
         raise misfit.under(_key(config, settings, "opponent")) from None
     try:
-        _require_turns(config, settings, environment)
+        _require_players(config, settings, environment)
         key = _key(config, settings, "seat")
         if key == "--seat" and opponent_of(config, settings).kind == "self":
             raise ValueError(
@@ -106,22 +108,55 @@ def require_evaluation(config: RunConfig, environment: EnvBase) -> None:
         ValueError, ModuleNotFoundError: see `make_evaluation_environment`.
     """
     settings = config.evaluation
-    _require_turns(config, settings, environment)
+    _require_players(config, settings, environment)
     if environment.turn_based and opponent_of(config, settings) != config.environment.opponent:
         with preserved_random_state():
             make_evaluation_environment(config, settings, 1).close()
 
 
-def _require_turns(config: RunConfig, settings: EvaluationConfig, environment: EnvBase) -> None:
-    """Raise ValueError for an opponent or a seat where all agents act at once."""
+def against(config: RunConfig, settings: EvaluationConfig) -> RunConfig:
+    """The run with whoever commands the other side of Skirmish in an evaluation.
+
+    Raises:
+        ValueError: that is no script.
+    """
+    environment, opponent = config.environment, settings.opponent
+    if config.env_type != "skirmish" or opponent is None:
+        return config
+    if opponent not in get_args(ScriptName):
+        key = _key(config, settings, "opponent")
+        raise ValueError(
+            f"{key} is {opponent}, but in environment {environment.name!r} a script commands the "
+            f"other side; use one of {', '.join(get_args(ScriptName))}, or {_without(key)}"
+        )
+    other = {"opponent": opponent, "checkpoint": None}
+    skirmish = environment.skirmish.model_copy(update=other)
+    environment = environment.model_copy(update={"skirmish": skirmish})
+    return config.model_copy(update={"environment": environment})
+
+
+def _require_players(config: RunConfig, settings: EvaluationConfig, environment: EnvBase) -> None:
+    """Raise ValueError for an opponent or a seat that there cannot be in this environment."""
+    against(config, settings)
+    there = f"environment {config.environment.name!r}"
     for field, value in (("opponent", settings.opponent), ("seat", settings.seat)):
-        if value is not None and not environment.turn_based:
-            key = _key(config, settings, field)
-            remedy = f"leave out {key}" if key.startswith("--") else f"set {key}=null"
+        if value is None or (field == "opponent" and config.env_type == "skirmish"):
+            continue
+        key = _key(config, settings, field)
+        if not environment.turn_based:
             raise ValueError(
-                f"{key} is {value}, but in environment {config.environment.name!r} all agents act "
-                f"at once; opponents and seats are for turn-based (AEC) environments only: {remedy}"
+                f"{key} is {value}, but in {there} all agents act at once; opponents and seats are "
+                f"for turn-based (AEC) environments only: {_without(key)}"
             )
+        if field == "opponent" and value not in get_args(Opponent):
+            raise ValueError(
+                f"{key} is {value}, a script of Skirmish; in {there} use one of "
+                f"{', '.join(get_args(Opponent))}, or {_without(key)}"
+            )
+
+
+def _without(key: str) -> str:
+    return f"leave out {key}" if key.startswith("--") else f"set {key}=null"
 
 
 def _key(config: RunConfig, settings: EvaluationConfig, field: str) -> str:

@@ -18,7 +18,11 @@ from heteromark.config.components import EvaluationConfig, OpponentConfig
 from heteromark.config.schema import RunConfig
 from heteromark.environment.seeds import stream_seed
 from heteromark.modules.policy import recurrent_groups
-from heteromark.training.environments import make_evaluation_environment, opponent_of
+from heteromark.training.environments import (
+    against,
+    make_evaluation_environment,
+    opponent_of,
+)
 from heteromark.training.random_state import preserved_random_state, seeded
 
 Actors = Mapping[str, TensorDictModuleBase]
@@ -106,12 +110,15 @@ class Evaluator:
             return any(len(done) < due for done, due in zip(played, quota, strict=True))
 
         play(environment, self._actors, settings, seed, see)
-        return as_report(
+        report = as_report(
             [played[e % copies][e // copies] for e in range(episodes)],
             settings,
             seed,
             opponent_of(self._config, settings) if environment.turn_based else None,
         )
+        if self._config.env_type == "skirmish":
+            report["opponent"] = against(self._config, settings).environment.skirmish.opponent
+        return report
 
     def close(self) -> None:
         """Close the environment, if there is one."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heteromark.config.components import EvaluationConfig
+from heteromark.config.components import EvaluationConfig, EvaluationOpponent
 from heteromark.config.errors import ConfigError
-from heteromark.config.fields import Opponent, Seat
+from heteromark.config.fields import Seat
 from heteromark.config.schema import RunConfig
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import BEST_FILE, CHECKPOINT_FILE
@@ -43,7 +43,7 @@ class EvaluationRequest:
     deterministic: bool = True
     device: str = "auto"
     checkpoint: str = FINAL
-    opponent: Opponent | None = None
+    opponent: EvaluationOpponent | None = None
     seat: Seat | None = None
     max_steps: int | None = None
     output: Path | None = None
@@ -169,7 +169,8 @@ def _described(config: RunConfig, report: dict[str, Any]) -> Iterator[str]:
     if report["cut_off"]:
         yield f"cut off:          {report['cut_off']} episodes, after {report['max_steps']} frames"
     if report["win_rate"] is not None:
-        yield f"win rate:         {report['win_rate']:.1%}"
+        other = f" against {report['opponent']}" if config.env_type == "skirmish" else ""
+        yield f"win rate:         {report['win_rate']:.1%}{other}"
     if outcomes := report["outcomes"]:
         yield (
             f"against {report['opponent']}: won {outcomes['won']}, drawn {outcomes['drawn']}, lost "

@@ -274,3 +274,45 @@ def test_a_policy_of_another_environment_is_refused(tmp_path):
     torch.save(saved, path)
     with pytest.raises(ValueError, match="holds a config that this heteromark rejects"):
         load_policy(path)
+
+
+# --- Skirmish -------------------------------------------------------------------------------------
+
+
+def skirmish(**overrides):
+    return make_config(
+        env_type="skirmish",
+        environment__task=None,
+        environment__skirmish={"scenario": "3m"},
+        environment__num_parallel_envs=4,
+        **overrides,
+    )
+
+
+def test_another_script_may_command_the_other_side_in_an_evaluation():
+    config = skirmish(evaluation__episodes=8)
+    actors = untrained_actors(config)
+    reports = {
+        name: evaluate(config, actors, 0, config.evaluation.model_copy(update={"opponent": name}))
+        for name in (None, "nearest", "kite")
+    }
+    assert [report["opponent"] for report in reports.values()] == ["nearest", "nearest", "kite"]
+    assert reports[None] == reports["nearest"]
+    assert reports["kite"]["lengths"] != reports["nearest"]["lengths"]
+    by_config = skirmish(evaluation__episodes=8, evaluation__opponent="kite")
+    assert evaluate(by_config, actors, 0) == reports["kite"]
+
+
+@pytest.mark.parametrize(
+    ("make", "opponent", "message"),
+    [
+        (skirmish, "heuristic", " a script commands the other side; use one of nearest, attack_mo"),
+        (game, "kite", "cript of Skirmish; in environment 'test' use one of self, random"),
+        (make_config, "kite", " in environment 'test' .*must be self"),
+    ],
+)
+def test_who_cannot_play_here_is_refused(make, opponent, message):
+    config = make()
+    settings = EvaluationConfig(opponent=opponent)
+    with pytest.raises(ValueError, match=f"--opponent is {opponent}, (a s|but).*{message}"):
+        evaluate(config, untrained_actors(config), seed=0, settings=settings)

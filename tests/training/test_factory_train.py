@@ -441,7 +441,7 @@ def test_what_does_not_fit_machine_or_environment_is_a_fault_of_its_job(own_stor
         planned(
             "device=cpu,cuda",
             "loss.groups={medivac:{entropy_coef:0.02}},{medivc:{entropy_coef:0.02}}",
-            "evaluation.opponent=null,random",
+            "evaluation.opponent=null,heuristic",
         )
     message = str(caught.value)
     assert message.startswith("3 faults")
@@ -450,7 +450,7 @@ def test_what_does_not_fit_machine_or_environment_is_a_fault_of_its_job(own_stor
     assert "command line: loss.groups.medivc = {'entropy_coef': 0.02}: environment" in message
     assert "Did you mean medivac?" in message
     assert "[job #2, #3, #6, #7 of 8]" in message
-    assert "evaluation.opponent is random, but in environment 'skirmish' all" in message
+    assert "evaluation.opponent is heuristic, but in environment 'skirmish' a scr" in message
     assert not list(own_store.glob("runs/*"))
 
 

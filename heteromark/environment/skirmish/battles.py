@@ -230,14 +230,18 @@ class Battles:
         Args:
             theirs: the other side's; None: its script says.
         """
-        own, notes = orders_of(
-            actions, before.side, before.units, episode.roster, self.layout, before.notes
-        )
+        own, notes = self._own_orders(before, episode, actions)
         n, n_units = self.scenario.n_agents, self.scenario.n_units
         theirs = self._scripted(before, episode) if theirs is None else theirs
         units = with_orders(before.units, own, mirrored_orders(theirs, n_units - n, n_units))
         delay = self._delay(before, episode, 0)
         return units, notes, take_aim(units, episode.roster, episode.pairs, delay)
+
+    def _own_orders(
+        self, before: Moment, episode: Episode, actions: Tensor
+    ) -> tuple[Orders, Notes]:
+        layout, notes = self.layout, before.notes
+        return orders_of(actions, before.side, before.units, episode.roster, layout, notes)
 
     def _scripted(self, before: Moment, episode: Episode) -> Orders:
         """The other side's orders as its script has them."""

@@ -1,0 +1,71 @@
+"""How often Skirmish's scripts win: `python benchmarks/scripted_play.py 10gen_terran`."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import Tensor
+
+from heteromark.config.skirmish import SkirmishConfig
+from heteromark.environment.skirmish.battles import Battles
+from heteromark.environment.skirmish.moments import Episode, Moment
+from heteromark.environment.skirmish.opponents import COMMANDERS, Situation
+from heteromark.environment.skirmish.orders import Orders, mirrored_pairs
+from heteromark.environment.skirmish.randomness import uniform
+
+_LUCK = 1000  # what random numbers are for, beside those of the battles
+
+
+class ScriptedBattles(Battles):
+    """Battles whose agents are commanded by a script, too; the actions that they take are ignored.
+
+    Args:
+        script: its name.
+        others: see `Battles`.
+    """
+
+    def __init__(self, script: str, config: SkirmishConfig, num_envs: int) -> None:
+        self._script = COMMANDERS[script]
+        self.goal: Tensor | None = None  # [2, B], where attack_move goes
+        super().__init__(config, num_envs)
+
+    def _own_orders(self, before: Moment, episode: Episode, actions: Tensor) -> tuple[Orders, ...]:
+        _, notes = super()._own_orders(before, episode, actions)
+        n = self.scenario.n_agents
+        situation = Situation(
+            units=before.units,
+            roster=episode.roster,
+            # a script looks at them from the other side
+            pairs=mirrored_pairs(episode.pairs, n),
+            objective=self.goal,
+            luck=uniform(episode.key, _LUCK, before.steps, torch.arange(n)[:, None]),
+        )
+        return self._script(situation, self.layout), notes
+
+
+def win_rates(scenario: str, battles: int, opponent: str = "nearest") -> dict[str, float]:
+    """Share of battles that each script wins against another, by name."""
+    rates = {}
+    for script in COMMANDERS:
+        config = SkirmishConfig(scenario=scenario, opponent=opponent)
+        made = ScriptedBattles(script, config, battles)
+        made.reseed(range(battles))
+        made.reset()
+        n = made.scenario.n_agents
+        start = made.moment.units
+        made.goal = torch.stack([start.x[n:].mean(0), start.y[n:].mean(0)])
+        nothing = torch.zeros(battles, n, dtype=torch.int64)
+        over = won = torch.zeros(battles, dtype=torch.bool)
+        while not over.all():
+            _, outcome = made.step(nothing)
+            won = won | (outcome.won & ~over)
+            over = over | outcome.terminated | outcome.truncated
+        rates[script] = won.float().mean().item()
+    return rates
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        for script, rate in win_rates(name, 500).items():
+            print(f"{name:<14} {script:<12} won {rate:.1%} against nearest")
