@@ -19,7 +19,7 @@ from heteromark.environment.skirmish.moments import (
     Moment,
     Opening,
     Outcome,
-    Start,
+    Scene,
     View,
     chosen,
 )
@@ -64,10 +64,10 @@ class Battles:
         num_envs: B.
         device: where the tensors are.
         dtype: of the floats; float64 for comparisons with a reference.
+        conceal: show nothing of battles that are over: no observation, nobody alive.
 
     Attributes:
         scenario, layout, traits: of the config.
-        moment, episode: as they are now; None before the first reset.
     """
 
     def __init__(
@@ -76,7 +76,9 @@ class Battles:
         num_envs: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        conceal: bool = False,
     ) -> None:
+        self._conceal = conceal
         self.config, self.num_envs = config, num_envs
         self.scenario = scenario = scenario_of(config)
         self.device, self.dtype = torch.device(device), dtype
@@ -90,9 +92,10 @@ class Battles:
         self._adversary: PolicyOpponent | None = None
         self._seeds = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._episodes = torch.zeros_like(self._seeds)
-        self._start: Start | None = None
-        self.moment: Moment | None = None
-        self.episode: Episode | None = None
+        self._scene: Scene | None = None
+        # the next episode of every battle, made for all at once, and where it has been used
+        self._spare: Scene | None = None
+        self._used = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
         self._use(Compiler() if config.compile else _eager)
 
     def oppose(self, player: Player) -> None:
@@ -107,16 +110,26 @@ class Battles:
         # apart from what uses it, which would otherwise be compiled to draw again for each use
         self._draw = wrapped(self._drawn)
         self._prepare = wrapped(self._prepared)
-        self._renew = wrapped(self._renewed)
+        self._choose = wrapped(chosen)
         self._order = wrapped(self._orders)
         self._loop = wrapped(functools.partial(game_loop, traits=self.traits))
-        self._judge = wrapped(self._judged)
-        self._see = wrapped(self._seen)
+        self._finish = wrapped(self._finished)
 
     def reseed(self, seeds: Sequence[int]) -> None:
         """Give each battle a 32-bit seed; its next episode is the first of that seed."""
         self._seeds = torch.tensor(list(seeds), dtype=torch.int64, device=self.device)
         self._episodes = torch.zeros_like(self._seeds)
+        self._spare = None
+
+    @property
+    def moment(self) -> Moment:
+        """The battles as they are now."""
+        return self._now().moment
+
+    @property
+    def episode(self) -> Episode:
+        """What is fixed throughout the episodes that they are in."""
+        return self._now().episode
 
     def reset(self, where: Tensor | None = None) -> View:
         """Start new episodes.
@@ -124,20 +137,22 @@ class Battles:
         Args:
             where: bool [B], in which battles; None: in all.
         """
-        now, held = self.moment, self._start
-        if where is None or now is None or held is None:
-            start = self._prepare(self._draw(self._seeds, self._episodes))
-            self._episodes = self._episodes + 1
+        held = self._scene
+        if where is None or held is None:
+            where = torch.ones_like(self._used)
+        if self._spare is None or (where & self._used).any():
+            self._spare, self._used = self._next_episodes(), torch.zeros_like(self._used)
+        if held is None:
+            scene = self._spare
         else:
-            drawn = self._draw(self._seeds, self._episodes)
-            start = self._renew(where, drawn, held.opening, now)
-            self._episodes = self._episodes + where
-        if self.config.parity and self.episode is not None:
-            start = start._replace(
-                episode=start.episode._replace(max_reward=self.episode.max_reward)
-            )
-        self._start, self.episode = start, start.episode
-        return self._look(start.units, start.notes, start.steps, start.episode)
+            scene = self._choose(where, self._spare, held)
+            if self.config.parity:
+                episode = scene.episode._replace(max_reward=held.episode.max_reward)
+                scene = scene._replace(episode=episode)
+        self._scene = scene
+        self._used = self._used | where
+        self._episodes = self._episodes + where
+        return scene.view()
 
     def step(self, actions: Tensor) -> tuple[View, Outcome]:
         """One step of all battles.
@@ -148,28 +163,22 @@ class Battles:
         Raises:
             IllegalAction: an agent takes an action that is not offered, and `check_actions` is set.
         """
-        before, episode = self._now()
+        scene = self._now()
+        episode, before = scene.episode, scene.moment
         actions = actions.T
         if self.config.check_actions:
             self._require_legal(actions, before)
         theirs = self._their_orders(before, episode)
-        units, notes, aim = self._order(before, episode, actions, theirs)
+        units, notes, aim, points = self._order(before, episode, actions, theirs)
         for loop in range(self.config.step_mul):
             if loop and loop % FASTEST_WEAPON == 0:
                 aim = aim._replace(delay=self._delay(before, episode, loop))
             units = self._loop(units, aim, episode.roster, episode.pairs)
-        outcome = self._judge(before, units, episode)
-        return self._look(units, notes, before.steps + 1, episode), outcome
+        outcome, *after = self._finish(points, units, notes, before.steps + 1, episode)
+        self._scene = Scene(episode, *after)
+        return self._scene.view(), outcome
 
     # --- the parts of a step, each a function of tensors -----------------------------------------
-
-    def _renewed(self, where: Tensor, drawn: Opening, held: Opening, now: Moment) -> Start:
-        """New episodes where it says so, and the others as they are now."""
-        start = self._prepared(chosen(where, drawn, held))
-        ongoing = (now.units, now.notes, now.steps)
-        fresh = (start.units, start.notes, start.steps)
-        units, notes, steps = map(functools.partial(chosen, where), fresh, ongoing)
-        return start._replace(units=units, notes=notes, steps=steps)
 
     def _drawn(self, seeds: Tensor, episodes: Tensor) -> Opening:
         """New episodes: of battles with these seeds, those with these numbers."""
@@ -188,7 +197,7 @@ class Battles:
         kind, x, y = sorted_agents(*turned, opposite(self.scenario))
         return tuple(others_first(part, m) for part in (kind, MAP_SIZE - x, y))
 
-    def _prepared(self, opening: Opening) -> Start:
+    def _prepared(self, opening: Opening) -> tuple[Episode, Units]:
         """All that follows from who starts where."""
         scenario, (key, kind, x, y) = self.scenario, opening
         n, m = scenario.n_agents, scenario.n_enemies
@@ -219,13 +228,12 @@ class Battles:
             objective=torch.stack([MAP_SIZE - x[:n].sum(0) / n, y[:n].sum(0) / n]),
             max_reward=(points + REWARD_DEATH * m + REWARD_WIN).expand(key.shape[0]),
         )
-        steps = torch.zeros_like(key)
-        return Start(opening, episode, units, self.layout.fresh_notes(x), steps)
+        return episode, units
 
     def _orders(
         self, before: Moment, episode: Episode, actions: Tensor, theirs: Orders | None
-    ) -> tuple[Units, Notes, Aim]:
-        """The units with both sides' orders, and what those mean in the game loops to come.
+    ) -> tuple[Units, Notes, Aim, Tensor]:
+        """The units with both sides' orders, what those mean in the game loops to come, and points.
 
         Args:
             theirs: the other side's; None: its script says.
@@ -235,13 +243,14 @@ class Battles:
         theirs = self._scripted(before, episode) if theirs is None else theirs
         units = with_orders(before.units, own, mirrored_orders(theirs, n_units - n, n_units))
         delay = self._delay(before, episode, 0)
-        return units, notes, take_aim(units, episode.roster, episode.pairs, delay)
+        aim = take_aim(units, episode.roster, episode.pairs, delay)
+        return units, notes, aim, _points(units)
 
     def _own_orders(
         self, before: Moment, episode: Episode, actions: Tensor
     ) -> tuple[Orders, Notes]:
         layout, notes = self.layout, before.notes
-        return orders_of(actions, before.side, before.units, episode.roster, layout, notes)
+        return orders_of(actions, before.options, before.units, episode.roster, layout, notes)
 
     def _scripted(self, before: Moment, episode: Episode) -> Orders:
         """The other side's orders as its script has them."""
@@ -262,7 +271,7 @@ class Battles:
         drawn = uniform(episode.key, _DELAY, before.steps, loop, unit, dtype=self.dtype)
         return 3 * drawn - 1
 
-    def _judged(self, before: Moment, units: Units, episode: Episode) -> Outcome:
+    def _judged(self, points: Tensor, units: Units, steps: Tensor, episode: Episode) -> Outcome:
         """Reward and end, as SMACv2 has them; but the scale is that of the episode's own teams."""
         config, n = self.config, self.scenario.n_agents
         fights = units.alive & (episode.roster.heals == 0)
@@ -274,7 +283,7 @@ class Battles:
         if config.reward_sparse:
             reward = won.to(self.dtype) - lost.to(self.dtype)
         else:
-            suffered = _suffered(before.units, units)
+            suffered = _suffered(points, _points(units))
             reward = _sum_of_rows(suffered[n:])
             if config.reward_only_positive:
                 reward = reward.clamp(min=0)
@@ -284,29 +293,45 @@ class Battles:
         if not config.reward_sparse or config.parity:
             reward = reward / (episode.max_reward / REWARD_SCALE)
         terminated = ~agents_fight | ~enemies_fight
-        timeout = ~terminated & (before.steps + 1 >= self.scenario.episode_limit)
+        timeout = ~terminated & (steps >= self.scenario.episode_limit)
         if not config.continuing_episode:
             terminated, timeout = terminated | timeout, torch.zeros_like(timeout)
         return Outcome(reward, terminated, timeout, won)
 
-    def _seen(
-        self, units: Units, notes: Notes, steps: Tensor, episode: Episode
-    ) -> tuple[Moment, Tensor, Tensor]:
-        """The moment, observations [A, observation_size, B], and the state [state_size, B]."""
-        layout, roster = self.layout, episode.roster
+    def _finished(
+        self, points: Tensor, units: Units, notes: Notes, steps: Tensor, episode: Episode
+    ) -> tuple[Outcome, Moment, Tensor, Tensor, Tensor]:
+        """What came of a step, and the scene after it without its episode.
+
+        Args:
+            points: [U, B], of the units before the step.
+            units, notes, steps: after it.
+        """
+        layout, roster, n = self.layout, episode.roster, self.scenario.n_agents
+        outcome = self._judged(points, units, steps, episode)
+        shown = units
+        if self._conceal:  # as if all were dead
+            shown = units._replace(health=units.health * ~outcome.terminated)
         side, notes = layout.watch(
-            units, roster, episode.pairs, notes, key=episode.key, steps=steps, purpose=_SPOT
+            shown, roster, episode.pairs, notes, key=episode.key, steps=steps, purpose=_SPOT
         )
-        observation = layout.observe(units, roster, episode.bits, side, notes)
+        observation = layout.observe(shown, roster, episode.bits, side, notes)
         state = layout.state(units, roster, episode.bits, notes)
-        return Moment(units, notes, side, steps), observation, state
+        moment = Moment(units, notes, side.options, steps)
+        return outcome, moment, observation, state, shown.alive[:n]
 
     # --- state -----------------------------------------------------------------------------------
 
-    def _look(self, units: Units, notes: Notes, steps: Tensor, episode: Episode) -> View:
-        self.moment, observation, state = self._see(units, notes, steps, episode)
-        offered, alive = self.moment.side.offered, units.alive[: self.scenario.n_agents]
-        return View(*map(_batch_first, (observation, offered, state, alive)))
+    def _next_episodes(self) -> Scene:
+        """The beginnings of the next episodes of all battles."""
+        episode, units = self._prepare(self._draw(self._seeds, self._episodes))
+        notes = self.layout.fresh_notes(units.x)
+        return self._scene_of(units, notes, torch.zeros_like(self._episodes), episode)
+
+    def _scene_of(self, units: Units, notes: Notes, steps: Tensor, episode: Episode) -> Scene:
+        """The scene of battles in which nothing has happened since the last step."""
+        _, *scene = self._finish(_points(units), units, notes, steps, episode)
+        return Scene(episode, *scene)
 
     def _their_orders(self, now: Moment, episode: Episode) -> Orders | None:
         if self.config.opponent != "policy":
@@ -315,34 +340,33 @@ class Battles:
             raise RuntimeError("the opponent is a policy, but no one plays it: call oppose() first")
         return self._adversary.orders(now, episode)
 
-    def _now(self) -> tuple[Moment, Episode]:
-        if self.moment is None or self.episode is None:
+    def _now(self) -> Scene:
+        if self._scene is None:
             raise RuntimeError("the battles have not started: call reset() first")
-        return self.moment, self.episode
+        return self._scene
 
     def _require_legal(self, actions: Tensor, now: Moment) -> None:
         # whatever the dead are told to do, they do nothing
-        illegal = ~is_legal(actions, now.side) & now.units.alive[: self.scenario.n_agents]
+        illegal = ~is_legal(actions, now.options) & now.units.alive[: self.scenario.n_agents]
         if illegal.any():
             agent, environment = illegal.nonzero()[0].tolist()
-            offered = now.side.offered[agent, :, environment].nonzero()[:, 0].tolist()
+            offered = now.options.offered[agent, :, environment].nonzero()[:, 0].tolist()
             raise IllegalAction(environment, agent, int(actions[agent, environment]), offered)
 
 
-def _suffered(before: Units, after: Units) -> Tensor:
-    """Points of health and shield that each unit lost, and those for its death; [U, B]."""
-    lost = (before.health + before.shield) - (after.health + after.shield)
-    return lost + REWARD_DEATH * (before.alive & ~after.alive)
+def _points(units: Units) -> Tensor:
+    """Health and shield of each unit, [U, B]; nothing for the dead."""
+    return units.health + units.shield
+
+
+def _suffered(before: Tensor, after: Tensor) -> Tensor:
+    """Points that each unit lost, and those for its death; [U, B]."""
+    return before - after + REWARD_DEATH * ((before > 0) & (after <= 0))
 
 
 def _sum_of_rows(rows: Tensor) -> Tensor:
     """The sum over [U, B] along U, added in order whatever the size of the batch."""
     return functools.reduce(torch.add, rows.unbind(0))
-
-
-def _batch_first(part: Tensor) -> Tensor:
-    """[…, B] as [B, …]; by way of a matrix, whose transpose is copied several times as fast."""
-    return part.reshape(-1, part.shape[-1]).T.contiguous().view(-1, *part.shape[:-1])
 
 
 def _eager(function: Callable[..., Any]) -> Callable[..., Any]:

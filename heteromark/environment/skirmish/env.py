@@ -85,11 +85,7 @@ class SkirmishEnv(SelfRestartingEnv):
         _require_device(torch.device(device))
         super().__init__(device=device, batch_size=[num_envs])
         self.config = config = checked_settings({"scenario": scenario, **settings})
-        self.battles = Battles(
-            config,
-            num_envs,
-            self.device,
-        )
+        self.battles = Battles(config, num_envs, self.device, conceal=True)
         layout = self.battles.layout
         self._places = Places(self.battles.scenario, config.units == "type")
         self._seats: Any = None
@@ -168,7 +164,7 @@ class SkirmishEnv(SelfRestartingEnv):
         if not self._places.is_fixed:
             kinds = self.battles.episode.roster.kind[: self.battles.scenario.n_agents]
             self._seats = self._places.seats(kinds)
-        shown = self._shown(view, self._not_over.squeeze(1))
+        shown = self._shown(view)
         over = self._not_over
         shown.update({"won": self._nobody_won, "done": over, "terminated": over, "truncated": over})
         return TensorDict(shown, batch_size=self.batch_size, device=self.device)
@@ -181,7 +177,7 @@ class SkirmishEnv(SelfRestartingEnv):
             actions[:, rows] = tensordict.get((name, "action"))
         if self._seats is not None:
             actions = self._seats.by_unit(actions)
-        self._before = None if self.battles.moment is None else self.battles.moment.units
+        self._before = self.battles.moment.units
         try:
             view, outcome = self.battles.step(actions)
         except IllegalAction as error:
@@ -189,7 +185,7 @@ class SkirmishEnv(SelfRestartingEnv):
         reward = outcome.reward.unsqueeze(1)
         self._return = self._return + reward
         self._steps = self._steps + 1
-        shown = self._shown(view, outcome.terminated)
+        shown = self._shown(view)
         for name, group in self.groups.items():
             shown[name]["reward"] = reward.unsqueeze(1).expand(-1, len(group.agents), -1)
         over = outcome.terminated | outcome.truncated
@@ -208,26 +204,26 @@ class SkirmishEnv(SelfRestartingEnv):
 
     def render(self) -> np.ndarray:
         """What battle 0 looks like now, with the shots of the last step; uint8 [480, 480, 3]."""
-        now = self.battles.moment
-        if now is None:
-            raise RuntimeError("the battles have not started: call reset() first")
         return draw_battle(
-            now.units, self._before, self.battles.episode.roster, self.battles.scenario, self._steps
+            self.battles.moment.units,
+            self._before,
+            self.battles.episode.roster,
+            self.battles.scenario,
+            self._steps,
         )
 
     def _name_of(self, environment: int, unit: int) -> str:
         number = unit if self._seats is None else int(self._seats.place[environment, unit])
         return self._places.agents[number]
 
-    def _shown(self, view: View, terminated: Tensor) -> dict[str, Any]:
+    def _shown(self, view: View) -> dict[str, Any]:
         """What agents see, nested by group; nothing where they have left the battle."""
         observation, offered, active = view.observation, view.offered, view.alive
         if self._seats is not None:
             parts = (observation, offered, active)
             observation, offered, active = (self._seats.by_agent(part) for part in parts)
             active = active & self._seats.exists
-        active = active & ~terminated.unsqueeze(1)
-        observation = observation * active.unsqueeze(2)
+            observation = observation * active.unsqueeze(2)
         offered = offered | ~active.unsqueeze(2)
         shown: dict[str, Any] = {
             name: {

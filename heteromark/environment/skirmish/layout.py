@@ -53,6 +53,18 @@ class Notes(NamedTuple):
     shown: Tensor
 
 
+class Options(NamedTuple):
+    """What a side's units may do.
+
+    Attributes:
+        offered: bool [A, actions, B], the actions that each may take.
+        carried_out: [A, targets, B], 1 for the attacks and heals that act, else 0.
+    """
+
+    offered: Tensor
+    carried_out: Tensor
+
+
 class Side(NamedTuple):
     """One side's look at all units, its own A first; [A, U, B] unless said otherwise.
 
@@ -62,8 +74,7 @@ class Side(NamedTuple):
         dx, dy, distance: from each own unit to each unit.
         sees: within sight (and cone) of a living own unit.
         attackable: [A, E, B], enemies that it can attack now.
-        offered: bool [A, actions, B], the actions that it may take.
-        carried_out: [A, targets, B], the attacks and heals that act.
+        options: what follows from that.
     """
 
     dx: Tensor
@@ -71,8 +82,7 @@ class Side(NamedTuple):
     distance: Tensor
     sees: Tensor
     attackable: Tensor
-    offered: Tensor
-    carried_out: Tensor
+    options: Options
 
 
 class Layout:
@@ -140,7 +150,7 @@ class Layout:
             attackable = carried_out[:, : self.n_enemies]
         else:
             attackable = acts_now[:, self.n_agents :]
-        return Side(dx, dy, distance, sees, attackable, offered, carried_out)
+        return Side(dx, dy, distance, sees, attackable, Options(offered, carried_out))
 
     def observe(
         self, units: Units, roster: Roster, bits: Tensor, side: Side, notes: Notes
@@ -170,7 +180,7 @@ class Layout:
         mates, present = self._others(features), self._others(visible)
         there = torch.ones_like(mates[:, :, :1])
         mates = torch.cat([there, mates], 2) * present.unsqueeze(2)
-        moves = side.offered[:, 2:6].to(features.dtype)
+        moves = side.options.offered[:, 2:6].to(features.dtype)
         itself = self._itself(units, roster, bits, notes) * living[own].unsqueeze(1)
         return torch.cat([moves, enemies.flatten(1, 2), mates.flatten(1, 2), itself], 1)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from heteromark.environment.skirmish.layout import Notes, Side
+from heteromark.environment.skirmish.layout import Notes, Options
 from heteromark.environment.skirmish.state import Pairs, Roster, Units
 
 
@@ -65,13 +65,13 @@ class Moment(NamedTuple):
 
     Attributes:
         units, notes: of the episode so far.
-        side: the agents' look at it.
+        options: what the agents may do.
         steps: int64 [B], of this episode so far.
     """
 
     units: Units
     notes: Notes
-    side: Side
+    options: Options
     steps: Tensor
 
 
@@ -90,14 +90,27 @@ class Opening(NamedTuple):
     y: Tensor
 
 
-class Start(NamedTuple):
-    """Battles after a reset."""
+class Scene(NamedTuple):
+    """All there is to know of battles at a moment.
 
-    opening: Opening
+    Attributes:
+        episode, moment: what the next step follows from.
+        observation: [A, observation_size, B].
+        state: [state_size, B].
+        alive: bool [A, B].
+    """
+
     episode: Episode
-    units: Units
-    notes: Notes
-    steps: Tensor
+    moment: Moment
+    observation: Tensor
+    state: Tensor
+    alive: Tensor
+
+    def view(self) -> View:
+        """What agents see of it; the same memory."""
+        offered = self.moment.options.offered
+        seen = (self.observation, offered, self.state, self.alive)
+        return View(*(part.movedim(-1, 0) for part in seen))
 
 
 def chosen(where: Tensor, new: Any, old: Any) -> Any:

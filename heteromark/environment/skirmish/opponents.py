@@ -125,8 +125,8 @@ def random(situation: Situation, layout: Layout) -> Orders:
     notes = layout.fresh_notes(units.x)
     pairs = mirrored_pairs(situation.pairs, layout.n_enemies)
     side = layout.look(units, roster, pairs, notes)
-    actions = pick_offered(side.offered, situation.luck)
-    orders, _ = orders_of(actions, side, units, roster, layout, notes)
+    actions = pick_offered(side.options.offered, situation.luck)
+    orders, _ = orders_of(actions, side.options, units, roster, layout, notes)
     return orders
 
 

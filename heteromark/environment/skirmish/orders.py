@@ -14,7 +14,7 @@ from heteromark.environment.skirmish.layout import (
     STOP,
     Layout,
     Notes,
-    Side,
+    Options,
 )
 from heteromark.environment.skirmish.scenarios import MAP_SIZE
 from heteromark.environment.skirmish.state import Pairs, Roster, Units
@@ -69,18 +69,18 @@ def standing_orders(units: Units, n_own: int) -> Orders:
     return orders._replace(target=torch.where(on_living, orders.target, -1))
 
 
-def is_legal(actions: Tensor, side: Side) -> Tensor:
+def is_legal(actions: Tensor, options: Options) -> Tensor:
     """Whether each action is offered, bool [A, B].
 
     Args:
         actions: int64 [A, B].
     """
-    number = torch.arange(side.offered.shape[1], device=actions.device)[:, None]
-    return (side.offered & (actions.unsqueeze(1) == number)).any(1)
+    number = torch.arange(options.offered.shape[1], device=actions.device)[:, None]
+    return (options.offered & (actions.unsqueeze(1) == number)).any(1)
 
 
 def orders_of(
-    actions: Tensor, side: Side, units: Units, roster: Roster, layout: Layout, notes: Notes
+    actions: Tensor, options: Options, units: Units, roster: Roster, layout: Layout, notes: Notes
 ) -> tuple[Orders, Notes]:
     """The orders that actions give, and notes of them.
 
@@ -92,7 +92,7 @@ def orders_of(
     """
     n = layout.n_agents
     alive = units.alive[:n]
-    actions = torch.where(is_legal(actions, side), actions, torch.where(alive, STOP, 0))
+    actions = torch.where(is_legal(actions, options), actions, torch.where(alive, STOP, 0))
     last = standing_orders(units, n)
     to_x, to_y = units.x[:n], units.y[:n]
     moves = torch.zeros_like(alive)
@@ -103,7 +103,7 @@ def orders_of(
         to_y = to_y + chosen * (north * MOVE_AMOUNT)
     slot = actions - layout.first_target
     number = torch.arange(layout.n_targets, device=actions.device)[:, None]
-    acts = (side.carried_out * (slot.unsqueeze(1) == number)).sum(1) > 0
+    acts = (options.carried_out * (slot.unsqueeze(1) == number)).sum(1) > 0
     target = torch.where(roster.heals[:n] > 0, slot, slot + n)
     stays = (actions >= FIRST_TURN) & ~acts
     orders = Orders(

@@ -33,7 +33,8 @@ def change(battles, **values):
             if number is not None:
                 column[k, 0] = number
         fields[name] = column
-    battles._look(now.units._replace(**fields), now.notes, now.steps, battles.episode)
+    units = now.units._replace(**fields)
+    battles._scene = battles._scene_of(units, now.notes, now.steps, battles.episode)
 
 
 def step(battles, *actions):

@@ -76,7 +76,7 @@ def play(fast, view, twin, generator, steps, atol, follow=False):
     """Random legal actions that like to attack, to the end of the episode; returns the steps."""
     compare(fast, view, twin, atol)
     for step in range(steps):
-        offered = fast.moment.side.offered
+        offered = fast.moment.options.offered
         fights = offered.clone()
         if torch.rand(1, generator=generator) < 0.6:
             fights[:, :6] &= ~offered[:, 6:].any(1, keepdim=True)

@@ -133,9 +133,9 @@ def test_ground_weapons_do_not_reach_the_air():
     # the enemies, in the order of their types' names: a marine far away, a medivac near
     x, y = [14, 30, 18], [16, 30, 16]
     marauder = arranged({"marauder": 1}, {"marine": 1, "medivac": 1}, x, y)
-    assert marauder.moment.side.offered[0, 6:, 0].tolist() == [False, False]
+    assert marauder.moment.options.offered[0, 6:, 0].tolist() == [False, False]
     marine = arranged({"marine": 1}, {"marine": 1, "medivac": 1}, x, y)
-    assert marine.moment.side.offered[0, 6:, 0].tolist() == [False, True]
+    assert marine.moment.options.offered[0, 6:, 0].tolist() == [False, True]
     step(marine, ATTACK + 1)
     assert health(marine)[2] == 150 - 5
 

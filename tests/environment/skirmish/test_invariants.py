@@ -44,7 +44,7 @@ def test_invariants(chosen, seed):
     n = battles.scenario.n_agents
     for _ in range(12):
         before, episode = battles.moment.units, battles.episode
-        offered = battles.moment.side.offered
+        offered = battles.moment.options.offered
         assert offered.any(1).all(), "somebody has no action"
         assert torch.equal(offered[:, 0], ~before.alive[:n]), "nothing is for the dead alone"
         actions = pick_offered(offered, torch.rand(n, 8, generator=generator))
@@ -87,7 +87,7 @@ def test_every_offered_action_is_carried_out(scenario):
     n, layout = battles.scenario.n_agents, battles.layout
     checked = 0
     for _ in range(80):
-        before, offered = battles.moment.units, battles.moment.side.offered
+        before, offered = battles.moment.units, battles.moment.options.offered
         heals = battles.episode.roster.heals[:n] > 0
         actions = pick_offered(offered, torch.rand(n, 64, generator=generator))
         _, outcome = battles.step(actions.T)
@@ -177,7 +177,7 @@ def test_the_dead_block_nobody():
     x = torch.tensor([[10.0], [11.0], [30.0], [30.0]])
     y = torch.tensor([[16.0], [16.0], [2.0], [30.0]])
     health = torch.tensor([[45.0], [0.0], [45.0], [45.0]])
-    battles._look(
+    battles._scene = battles._scene_of(
         now.units._replace(x=x, y=y, to_x=x, to_y=y, health=health),
         now.notes,
         now.steps,

@@ -55,7 +55,8 @@ def test_healers_heal_the_nearest_damaged_or_keep_near(opponent):
 
 def test_attack_move_walks_to_where_the_agents_started():
     battles = arranged({"marine": 1}, {"marine": 1}, [4, 30], [16, 16], opponent="attack_move")
-    battles.episode = battles.episode._replace(objective=torch.tensor([[28.0], [6.0]]).double())
+    there = battles.episode._replace(objective=torch.tensor([[28.0], [6.0]]).double())
+    battles._scene = battles._scene._replace(episode=there)
     step(battles, STOP)
     assert target_of(battles, 1) == -1
     x, y = place_of(battles, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import comb
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ def opened(**settings):
     battles = Battles(SkirmishConfig(**settings), BATTLES)
     battles.reseed(range(BATTLES))
     battles.reset()
-    return battles, battles._start.opening
+    units = battles.moment.units
+    return battles, SimpleNamespace(kind=battles.episode.roster.kind, x=units.x, y=units.y)
 
 
 def test_random_numbers_are_uniform_and_independent():
@@ -155,3 +157,29 @@ def test_units_start_apart():
     assert inside.float().mean() > 0.5
     overlap = (room.unsqueeze(-1) - gap)[..., inside]
     assert overlap.max() < 0.01
+
+
+def test_each_battle_goes_through_its_own_episodes():
+    """In any order, again and again, and with steps between: the next one of its seed."""
+    battles = Battles(SkirmishConfig(scenario="10gen_zerg"), 4)
+    battles.reseed(range(4))
+    in_order = []
+    for _ in range(7):
+        view = battles.reset()
+        in_order.append((battles.moment.units.x, view.observation, view.state))
+    battles.reseed(range(4))
+    battles.reset()
+    number = torch.zeros(4, dtype=torch.int64)
+    for where in ("1000", "1000", "0110", "1111", "1000", "0000", "0110", "1001"):
+        chosen = torch.tensor([c == "1" for c in where])
+        before = battles.moment.units.x
+        view = battles.reset(chosen)
+        number += chosen
+        assert torch.equal(battles.moment.units.x[:, ~chosen], before[:, ~chosen])
+        for i in chosen.nonzero()[:, 0].tolist():
+            x, observation, state = in_order[number[i]]
+            assert torch.equal(battles.moment.units.x[:, i], x[:, i])
+            assert torch.equal(view.observation[i], observation[i])
+            assert torch.equal(view.state[i], state[i])
+            assert int(battles.moment.steps[i]) == 0
+        battles.step(torch.ones(4, 5, dtype=torch.int64))
