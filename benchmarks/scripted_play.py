@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from heteromark.config.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.battles import Battles
-from heteromark.environment.skirmish.moments import Episode, Moment
+from heteromark.environment.skirmish.moments import Episode, Moment, Outcome
 from heteromark.environment.skirmish.opponents import COMMANDERS, Situation
 from heteromark.environment.skirmish.orders import Orders, mirrored_pairs
 from heteromark.environment.skirmish.randomness import uniform
@@ -29,6 +30,17 @@ class ScriptedBattles(Battles):
         self._script = COMMANDERS[script]
         self.goal: Tensor | None = None  # [2, B], where attack_move goes
         super().__init__(config, num_envs)
+
+    def start(self, seeds: Sequence[int]) -> None:
+        """Begin the first battles of these seeds."""
+        self.reseed(seeds)
+        self.reset()
+        n, units = self.scenario.n_agents, self.moment.units
+        self.goal = torch.stack([units.x[n:].mean(0), units.y[n:].mean(0)])
+
+    def play(self) -> Outcome:
+        """One step."""
+        return self.step(torch.zeros(self.num_envs, self.scenario.n_agents, dtype=torch.int64))[1]
 
     def _own_orders(self, before: Moment, episode: Episode, actions: Tensor) -> tuple[Orders, ...]:
         _, notes = super()._own_orders(before, episode, actions)
@@ -50,15 +62,10 @@ def win_rates(scenario: str, battles: int, opponent: str = "nearest") -> dict[st
     for script in COMMANDERS:
         config = SkirmishConfig(scenario=scenario, opponent=opponent)
         made = ScriptedBattles(script, config, battles)
-        made.reseed(range(battles))
-        made.reset()
-        n = made.scenario.n_agents
-        start = made.moment.units
-        made.goal = torch.stack([start.x[n:].mean(0), start.y[n:].mean(0)])
-        nothing = torch.zeros(battles, n, dtype=torch.int64)
+        made.start(range(battles))
         over = won = torch.zeros(battles, dtype=torch.bool)
         while not over.all():
-            _, outcome = made.step(nothing)
+            outcome = made.play()
             won = won | (outcome.won & ~over)
             over = over | outcome.terminated | outcome.truncated
         rates[script] = won.float().mean().item()

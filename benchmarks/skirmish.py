@@ -6,7 +6,8 @@
 Environment steps per second with random legal actions, five units against five: 10gen_terran
 against `nearest`, and SMAX's smacv2_5_units against its heuristic. Included are observations,
 state, masks and resets, as TorchRL's `step_and_maybe_reset` returns them. Not included is
-compilation, which is told beside. SMAX needs a virtual environment of its own with the packages of
+compilation, which is told beside. How cost grows is told for batches, and for teams of 5, 10 and 20
+units, each against as many. SMAX needs a virtual environment of its own with the packages of
 benchmarks/peers/smax/requirements.txt; without one it is left out.
 
 Each figure is taken in a process of its own; every round takes each figure once, and ratios are of
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -35,6 +37,9 @@ PEER = ROOT / "benchmarks" / "peers" / "smax" / "run.py"
 SCENARIO = "10gen_terran"
 # of SMAX's speed at the same batch
 COMPARED_AT, TARGETS = 1024, {"compiled": 5.0, "eager": 1.0}
+# cost grows with the size to at most this power
+TEAMS, TEAMS_AT = (5, 10, 20), 256
+GROWTH = {"batch": 1.0, "units": 2.0}
 Figure = dict[str, float]
 
 
@@ -53,6 +58,11 @@ def main() -> None:
                 measured[name] = measure(way, batch, arguments)
                 rate = measured[name]["env_steps_per_second"]
                 print(f"round {number}: {name:<16} {rate:12,.0f} env-steps/s", flush=True)
+        for units in TEAMS:
+            name = f"eager, {TEAMS_AT}, {units} units"
+            measured[name] = measure("eager", TEAMS_AT, arguments, units)
+            rate = measured[name]["env_steps_per_second"]
+            print(f"round {number}: {name} {rate:12,.0f} env-steps/s", flush=True)
         rounds.append(measured)
     report = summarise(rounds)
     show(report)
@@ -83,7 +93,7 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def measure(way: str, batch: int, arguments: argparse.Namespace) -> Figure:
+def measure(way: str, batch: int, arguments: argparse.Namespace, units: int = 5) -> Figure:
     if way == "SMAX":
         options = (
             *("--batch", batch, "--seconds", arguments.seconds),
@@ -92,17 +102,20 @@ def measure(way: str, batch: int, arguments: argparse.Namespace) -> Figure:
         return run_peer(arguments.peer_python, *options)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as executor:
-        values = (batch, way == "compiled", arguments.threads, arguments.seconds)
+        values = (batch, units, way == "compiled", arguments.threads, arguments.seconds)
         return executor.submit(measure_skirmish, *values).result()
 
 
-def measure_skirmish(batch: int, compiled: bool, threads: int, seconds: float) -> Figure:
+def measure_skirmish(
+    batch: int, units: int, compiled: bool, threads: int, seconds: float
+) -> Figure:
     import torch
 
     from heteromark.environment.skirmish import SkirmishEnv
 
     torch.set_num_threads(threads)
-    env = SkirmishEnv(SCENARIO, num_envs=batch, seed=0, units="slot", compile=compiled)
+    settings = {"n_units": units, "units": "slot", "compile": compiled}
+    env = SkirmishEnv(SCENARIO, num_envs=batch, seed=0, **settings)
     now = env.reset()
 
     def run(steps: int) -> float:
@@ -154,7 +167,29 @@ def summarise(rounds: list[dict[str, Figure]]) -> dict[str, Any]:
                 for measured in rounds
             ]
             ratios[f"{ours} / {theirs}"] = {**spread(values, 2), "target": target}
-    return {"figures": figures, "ratios": ratios}
+    return {"figures": figures, "ratios": ratios, "growth": growth(figures)}
+
+
+def growth(figures: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The power of the size with which the cost of a step grows, from the smallest to the largest.
+
+    Batches are compared from 64 on: below, a step costs what its calls cost.
+    """
+    costs: dict[str, list[tuple[int, float]]] = {}
+    for name, figure in figures.items():
+        way, batch, *team = name.split(", ")
+        cost = int(batch) / figure["env_steps_per_second"]["median"]
+        if team:
+            costs.setdefault("units", []).append((int(team[0].split()[0]), cost))
+        elif int(batch) >= 64:
+            costs.setdefault(f"batch, {way}", []).append((int(batch), cost))
+    powers = {}
+    for name, points in costs.items():
+        (small, cheap), (large, dear) = points[0], points[-1]
+        if large > small:
+            power = math.log(dear / cheap) / math.log(large / small)
+            powers[name] = {"power": round(power, 2), "target": GROWTH[name.split(", ")[0]]}
+    return powers
 
 
 def spread(values: list[float], digits: int) -> dict[str, float]:
@@ -176,6 +211,8 @@ def show(report: dict[str, Any]) -> None:
     for name, ratio in report["ratios"].items():
         span = f"{ratio['min']} to {ratio['max']}"
         print(f"{name}: {ratio['median']} ({span}), target {ratio['target']}")
+    for name, grown in report["growth"].items():
+        print(f"cost grows as the {name} to the {grown['power']}, at most {grown['target']}")
 
 
 if __name__ == "__main__":
