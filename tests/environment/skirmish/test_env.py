@@ -178,7 +178,7 @@ def test_truncation_is_no_termination():
 
 
 def test_a_victory_returns_about_20():
-    env = SkirmishEnv("mini_MMM", num_envs=32, seed=0, opponent="random")
+    env = SkirmishEnv("mini_MMM", num_envs=32, seed=0, start="facing", opponent="random")
     now = env.reset()
     returns = []
     for _ in range(300):
@@ -229,7 +229,7 @@ def test_a_device_that_is_not_there_is_named():
 
 
 def test_illegal_actions_are_refused_or_stop():
-    checked = SkirmishEnv("mini_MMM", num_envs=3, seed=0, check_actions=True)
+    checked = SkirmishEnv("mini_MMM", num_envs=3, seed=0, start="facing", check_actions=True)
     now = checked.reset()
     legal = {
         name: torch.ones_like(now[name, "action_mask"][..., 0], dtype=torch.int64)
@@ -247,7 +247,7 @@ def test_illegal_actions_are_refused_or_stop():
     ):
         checked.step(now)
 
-    ignoring = SkirmishEnv("mini_MMM", num_envs=3, seed=0)
+    ignoring = SkirmishEnv("mini_MMM", num_envs=3, seed=0, start="facing")
     first = ignoring.reset()
     for name, actions in legal.items():
         first[name, "action"] = actions

@@ -39,7 +39,7 @@ def battles(player, **settings):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"scenario": "mini_MMM"},
+        {"scenario": "mini_MMM", "start": "facing"},
         {"scenario": "10gen_protoss", "start": "reflect"},
         {"scenario": "10gen_terran", "start": "reflect", "conic_fov": True},
     ],
@@ -57,7 +57,7 @@ def test_in_mirrored_battles_both_sides_see_the_same(settings):
 
 def test_its_view_is_its_own_once_the_sides_differ():
     recorder = Recorder()
-    made = battles(recorder, scenario="mini_MMM")
+    made = battles(recorder, scenario="mini_MMM", start="facing")
     made.reset()
     for _ in range(3):
         view, _ = made.step(torch.full((SEVERAL, 5), 4))  # east, and the others stop
