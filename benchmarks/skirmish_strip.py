@@ -20,7 +20,7 @@ SIDE = 400  # pixels
 
 def main() -> None:
     battles = ScriptedBattles("kite", SkirmishConfig(scenario="mini_MMM"), 1)
-    battles.start([3])
+    battles.start([8])
     before, pictures = None, []
     for step in range(max(SHOWN) + 1):
         if step in SHOWN:
