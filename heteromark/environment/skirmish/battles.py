@@ -325,6 +325,9 @@ class Battles:
     def _next_episodes(self) -> Scene:
         """The beginnings of the next episodes of all battles."""
         episode, units = self._prepare(self._draw(self._seeds, self._episodes))
+        # tensors in two places, or of stride 0, would have all that reads them compiled once more
+        units = Units(*(part.clone() for part in units))
+        episode = episode._replace(max_reward=episode.max_reward.clone())
         notes = self.layout.fresh_notes(units.x)
         return self._scene_of(units, notes, torch.zeros_like(self._episodes), episode)
 
