@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from matplotlib import get_data_path
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from heteromark.workflow.plan import Plan
@@ -27,6 +29,7 @@ def draw_dag(plan: Plan, path: Path, winner: str | None = None) -> None:
         ("publish", f"results/model\n{full.eval_episodes} episodes", _CHEAP),
         ("report", "results/\nreport.html", _CHEAP),
     ]
+    title, body = _font("DejaVuSans-Bold", 13), _font("DejaVuSans", 9.5)
     pitch = _WIDTH + _GAP
     figure = Figure(figsize=(len(steps) * pitch, 1.5))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -46,8 +49,8 @@ def draw_dag(plan: Plan, path: Path, winner: str | None = None) -> None:
             )
         )
         middle = left + _WIDTH / 2
-        axes.text(middle, 0.73, name, ha="center", va="center", fontsize=13, weight="bold")
-        axes.text(middle, 0.32, detail, ha="center", va="center", fontsize=9.5)
+        for y, text, font in ((0.73, name, title), (0.32, detail, body)):
+            axes.text(middle, y, text, ha="center", va="center", fontproperties=font)
         if index:
             axes.add_patch(
                 FancyArrowPatch(
@@ -59,6 +62,11 @@ def draw_dag(plan: Plan, path: Path, winner: str | None = None) -> None:
                 )
             )
     save_figure(figure, path)
+
+
+def _font(name: str, size: float) -> FontProperties:
+    """A font that matplotlib brings along: a machine's own of that name may be another version."""
+    return FontProperties(fname=Path(get_data_path(), "fonts", "ttf", f"{name}.ttf"), size=size)
 
 
 def _files(plan: Plan) -> str:
