@@ -30,6 +30,7 @@ VERSIONED = ("torch", "torchrl", "tensordict")
 TRAINING_CODE = ("environment", "modules", "loss", "algorithm", "llm", "training")
 # In those packages, but around the training rather than in it.
 NOT_TRAINING_CODE = (
+    "environment/skirmish/draw.py",
     "training/console.py",
     "training/dry_run.py",
     "training/evaluate_run.py",

@@ -141,13 +141,15 @@ def _draw_caption(
     canvas: ImageDraw.ImageDraw, drawn: list[_Drawn], scenario: Scenario, step: int
 ) -> None:
     living = [sum(unit.alive for unit in drawn if unit.side == side) for side in (0, 1)]
-    font = _font(26)
-    canvas.text((14, 10), f"{scenario.name}   step {step}", _TEXT, font)
-    canvas.text((14, 44), f"agents {living[0]}/{scenario.n_agents}", _SIDES[0], font)
-    canvas.text((190, 44), f"enemies {living[1]}/{scenario.n_enemies}", _SIDES[1], font)
     names = dict.fromkeys(unit.name for unit in drawn)
-    legend = "   ".join(f"{_LETTERS[name]} {name}" for name in names)
-    canvas.text((14, SIZE * _FINER - 40), legend, _TEXT, font)
+    for x, y, text, colour in (
+        (14, 10, f"{scenario.name}   step {step}", _TEXT),
+        (14, 44, f"agents {living[0]}/{scenario.n_agents}", _SIDES[0]),
+        (190, 44, f"enemies {living[1]}/{scenario.n_enemies}", _SIDES[1]),
+        (14, SIZE * _FINER - 40, "   ".join(f"{_LETTERS[name]} {name}" for name in names), _TEXT),
+    ):
+        # with a rim, so that it can be read where it covers a unit
+        canvas.text((x, y), text, colour, _font(26), stroke_width=5, stroke_fill=_GROUND)
 
 
 @functools.cache
