@@ -40,6 +40,8 @@ from heteromark.environment.skirmish.randomness import hashed, uniform
 from heteromark.environment.skirmish.scenarios import MAP_SIZE, opposite, scenario_of
 from heteromark.environment.skirmish.starts import draw_places, draw_teams, sorted_agents
 from heteromark.environment.skirmish.state import (
+    Pairs,
+    Roster,
     Traits,
     Units,
     make_pairs,
@@ -110,7 +112,7 @@ class Battles:
         # apart from what uses it, which would otherwise be compiled to draw again for each use
         self._draw = wrapped(self._drawn)
         self._prepare = wrapped(self._prepared)
-        self._choose = wrapped(chosen)
+        self._choose = wrapped(self._renewed)
         self._order = wrapped(self._orders)
         self._loop = wrapped(functools.partial(game_loop, traits=self.traits))
         self._finish = wrapped(self._finished)
@@ -201,8 +203,7 @@ class Battles:
         """All that follows from who starts where."""
         scenario, (key, kind, x, y) = self.scenario, opening
         n, m = scenario.n_agents, scenario.n_enemies
-        roster = make_roster(kind, self._table)
-        number = torch.arange(scenario.type_bits, device=self.device)[:, None]
+        roster, pairs, bits = self._of_types(kind)
         zero = torch.zeros_like(x)
         units = Units(
             x=x,
@@ -223,12 +224,34 @@ class Battles:
         episode = Episode(
             key=key,
             roster=roster,
-            pairs=make_pairs(roster, n),
-            bits=(kind.unsqueeze(1) == number).to(self.dtype),
+            pairs=pairs,
+            bits=bits,
             objective=torch.stack([MAP_SIZE - x[:n].sum(0) / n, y[:n].sum(0) / n]),
             max_reward=(points + REWARD_DEATH * m + REWARD_WIN).expand(key.shape[0]),
         )
         return episode, units
+
+    def _renewed(self, where: Tensor, spare: Scene, held: Scene) -> Scene:
+        """`spare` in the battles where it says so, else `held`."""
+        if not self.scenario.is_random:
+            return chosen(where, spare, held)
+        # what follows from the units' types is made anew: that is faster than to read it twice
+        new, old = spare.episode, held.episode
+        made = self._of_types(torch.where(where, new.roster.kind, old.roster.kind))
+        rest = [chosen(where, *parts) for parts in zip(spare[1:], held[1:], strict=True)]
+        episode = Episode(
+            chosen(where, new.key, old.key),
+            *made,
+            *(chosen(where, *parts) for parts in zip(new[4:], old[4:], strict=True)),
+        )
+        return Scene(episode, *rest)
+
+    def _of_types(self, kind: Tensor) -> tuple[Roster, Pairs, Tensor]:
+        """Roster, pairs and bits of units of these types."""
+        roster = make_roster(kind, self._table)
+        number = torch.arange(self.scenario.type_bits, device=self.device)[:, None]
+        bits = (kind.unsqueeze(1) == number).to(self.dtype)
+        return roster, make_pairs(roster, self.scenario.n_agents), bits
 
     def _orders(
         self, before: Moment, episode: Episode, actions: Tensor, theirs: Orders | None
