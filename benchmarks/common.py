@@ -72,3 +72,14 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def svg_plots() -> Any:
+    """matplotlib's pyplot, for SVG files that are the same for the same curves."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "heteromark"
+    from matplotlib import pyplot
+
+    return pyplot

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, ROOT, commit, write_report
+from common import RESULTS, ROOT, commit, svg_plots, write_report
 
 VERSIONED = ("torch", "torchrl", "tensordict", "pettingzoo", "mpe2")
 EPISODES = 200
@@ -221,13 +221,7 @@ def judged(task: Task, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """All curves, a panel for each task and a line for each seed."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    # the same curves give the same file
-    matplotlib.rcParams["svg.hashsalt"] = "heteromark"
-    from matplotlib import pyplot
-
+    pyplot = svg_plots()
     columns = min(3, len(results))
     rows = math.ceil(len(results) / columns)
     figure, axes = pyplot.subplots(

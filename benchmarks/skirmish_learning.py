@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, commit, write_report
+from common import RESULTS, commit, svg_plots, write_report
 from learning import curve, heteromark
 
 VERSIONED = ("torch", "torchrl", "tensordict")
@@ -166,13 +166,7 @@ def show(results: dict[str, Any]) -> None:
 
 def draw(results: dict[str, Any], path: Path) -> None:
     """Win rates while training, a panel for each scenario and a line for each seed."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    # the same curves give the same file
-    matplotlib.rcParams["svg.hashsalt"] = "heteromark"
-    from matplotlib import pyplot
-
+    pyplot = svg_plots()
     figure, axes = pyplot.subplots(
         1, len(results), figsize=(5 * len(results), 3.2), squeeze=False, layout="constrained"
     )

@@ -237,13 +237,19 @@ class Battles:
             return chosen(where, spare, held)
         # what follows from the units' types is made anew: that is faster than to read it twice
         new, old = spare.episode, held.episode
-        made = self._of_types(torch.where(where, new.roster.kind, old.roster.kind))
-        rest = [chosen(where, *parts) for parts in zip(spare[1:], held[1:], strict=True)]
+        kind = torch.where(where, new.roster.kind, old.roster.kind)
+        roster, pairs, bits = self._of_types(kind)
         episode = Episode(
-            chosen(where, new.key, old.key),
-            *made,
-            *(chosen(where, *parts) for parts in zip(new[4:], old[4:], strict=True)),
+            key=torch.where(where, new.key, old.key),
+            roster=roster,
+            pairs=pairs,
+            bits=bits,
+            objective=torch.where(where, new.objective, old.objective),
+            max_reward=torch.where(where, new.max_reward, old.max_reward),
         )
+        _, *fresh = spare
+        _, *ongoing = held
+        rest = (chosen(where, *parts) for parts in zip(fresh, ongoing, strict=True))
         return Scene(episode, *rest)
 
     def _of_types(self, kind: Tensor) -> tuple[Roster, Pairs, Tensor]:
