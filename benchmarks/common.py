@@ -83,3 +83,12 @@ def svg_plots() -> Any:
     from matplotlib import pyplot
 
     return pyplot
+
+
+def label_curves(axis: Any, title: str, measured: str) -> None:
+    """Say what a panel of learning curves shows."""
+    axis.set_title(title, fontsize=9)
+    axis.set_xlabel("thousand frames", fontsize=8)
+    axis.set_ylabel(measured, fontsize=8)
+    axis.tick_params(labelsize=7)
+    axis.grid(alpha=0.3)

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, ROOT, commit, svg_plots, write_report
+from common import RESULTS, ROOT, commit, label_curves, svg_plots, write_report
 
 VERSIONED = ("torch", "torchrl", "tensordict", "pettingzoo", "mpe2")
 EPISODES = 200
@@ -234,11 +234,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
             thousands = [frames / 1e3 for frames, _ in run["curve"]]
             returns = [value for _, value in run["curve"]]
             axis.plot(thousands, returns, label=f"seed {run['seed']}", linewidth=1.2)
-        axis.set_title(name.replace("_", " "), fontsize=9)
-        axis.set_xlabel("thousand frames", fontsize=8)
-        axis.set_ylabel("return per agent", fontsize=8)
-        axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.3)
+        label_curves(axis, name.replace("_", " "), "return per agent")
     axes.flat[0].legend(fontsize=7)
     figure.savefig(path, metadata={"Date": None})
 

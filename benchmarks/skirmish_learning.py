@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, commit, svg_plots, write_report
+from common import RESULTS, commit, label_curves, svg_plots, write_report
 from learning import curve, heteromark
 
 VERSIONED = ("torch", "torchrl", "tensordict")
@@ -179,18 +179,14 @@ def draw(results: dict[str, Any], path: Path) -> None:
                 axis.plot(
                     [frames / 1e3 for frames, _ in run["curve"]],
                     [rate for _, rate in run["curve"]],
-                    *(line,),
+                    line,
                     color=colour,
                     linewidth=1.3,
                     label=way if number == 0 else None,
                 )
         axis.axhline(result["floors"]["random"], color="#999999", linewidth=0.8, label="random")
-        axis.set_title(f"{scenario}, against nearest", fontsize=9)
-        axis.set_xlabel("thousand frames", fontsize=8)
-        axis.set_ylabel("battles won while training", fontsize=8)
+        label_curves(axis, f"{scenario}, against nearest", "battles won while training")
         axis.set_ylim(-0.02, 1.02)
-        axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.3)
     axes.flat[0].legend(fontsize=7)
     figure.savefig(path, metadata={"Date": None})
 

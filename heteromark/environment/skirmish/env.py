@@ -22,7 +22,7 @@ from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.draw import draw_battle
 from heteromark.environment.skirmish.moments import View
 from heteromark.environment.skirmish.orders import IllegalAction
-from heteromark.environment.skirmish.places import Places
+from heteromark.environment.skirmish.places import Places, as_agents_see
 from heteromark.environment.skirmish.policy_opponent import ActorPlayer
 from heteromark.environment.skirmish.scenarios import opposite
 from heteromark.environment.skirmish.state import Units
@@ -218,13 +218,7 @@ class SkirmishEnv(SelfRestartingEnv):
 
     def _shown(self, view: View) -> dict[str, Any]:
         """What agents see, nested by group; nothing where they have left the battle."""
-        observation, offered, active = view.observation, view.offered, view.alive
-        if self._seats is not None:
-            parts = (observation, offered, active)
-            observation, offered, active = (self._seats.by_agent(part) for part in parts)
-            active = active & self._seats.exists
-            observation = observation * active.unsqueeze(2)
-        offered = offered | ~active.unsqueeze(2)
+        observation, offered, active = as_agents_see(view, self._seats)
         shown: dict[str, Any] = {
             name: {
                 "observation": observation[:, rows],

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from heteromark.environment.skirmish.moments import View
 from heteromark.environment.skirmish.scenarios import RandomTeams, Scenario
 
 
@@ -80,3 +81,21 @@ class Seats(NamedTuple):
     def by_unit(self, of_agents: Tensor) -> Tensor:
         """[B, P] of agents as [B, A] of units."""
         return of_agents.gather(1, self.place)
+
+
+def as_agents_see(view: View, seats: Seats | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Observations, offered actions and who is active, [B, P, …].
+
+    Those who are not active see nothing, and may do anything: nobody listens.
+
+    Args:
+        view: what units see.
+        seats: who is which unit; None: agent k is unit k.
+    """
+    observation, offered, active = view.observation, view.offered, view.alive
+    if seats is not None:
+        parts = (observation, offered, active)
+        observation, offered, active = (seats.by_agent(part) for part in parts)
+        active = active & seats.exists
+        observation = observation * active.unsqueeze(2)
+    return observation, offered | ~active.unsqueeze(2), active

@@ -21,7 +21,7 @@ from heteromark.environment.skirmish.orders import (
     orders_of,
     others_first,
 )
-from heteromark.environment.skirmish.places import Places
+from heteromark.environment.skirmish.places import Places, as_agents_see
 from heteromark.environment.skirmish.randomness import uniform
 
 # what random numbers are for, besides those of `battles` and `starts`
@@ -111,16 +111,11 @@ class ActorPlayer:
     @torch.no_grad()
     def __call__(self, view: View, kind: Tensor, steps: Tensor, luck: Tensor) -> Tensor:
         """See `Player`."""
-        observation, offered, active = view.observation, view.offered, view.alive
         luck = luck.T
         seats = None if self._places.is_fixed else self._places.seats(kind)
+        observation, offered, active = as_agents_see(view, seats)
         if seats is not None:
-            parts = (observation, offered, active, luck)
-            observation, offered, active, luck = (seats.by_agent(part) for part in parts)
-            active = active & seats.exists
-        # as `SkirmishEnv` shows it to agents
-        observation = observation * active.unsqueeze(2)
-        offered = offered | ~active.unsqueeze(2)
+            luck = seats.by_agent(luck)
         actions = torch.zeros(active.shape, dtype=torch.int64, device=active.device)
         for name, rows in self._rows.items():
             shown: dict[str, Any] = {
