@@ -147,7 +147,7 @@ class Battles:
         if held is None:
             scene = self._spare
         else:
-            scene = self._choose(where, self._spare, held)
+            scene = self._choose(where.to(self.dtype), self._spare, held)
             if self.config.parity:
                 episode = scene.episode._replace(max_reward=held.episode.max_reward)
                 scene = scene._replace(episode=episode)
@@ -214,7 +214,7 @@ class Battles:
             cooldown=zero,
             calm=zero + SHIELD_DELAY,
             bursting=zero,
-            walking=torch.zeros_like(x, dtype=torch.bool),
+            walking=zero,
             to_x=x,
             to_y=y,
             target=torch.full_like(x, -1, dtype=torch.int64),
@@ -232,7 +232,8 @@ class Battles:
         return episode, units
 
     def _renewed(self, where: Tensor, spare: Scene, held: Scene) -> Scene:
-        """`spare` in the battles where it says so, else `held`."""
+        """`spare` in the battles where it says so, by 1 or 0, else `held`."""
+        where = where > 0
         if not self.scenario.is_random:
             return chosen(where, spare, held)
         # what follows from the units' types is made anew: that is faster than to read it twice
@@ -347,7 +348,7 @@ class Battles:
         observation = layout.observe(shown, roster, episode.bits, side, notes)
         state = layout.state(units, roster, episode.bits, notes)
         moment = Moment(units, notes, side.options, steps)
-        return outcome, moment, observation, state, shown.alive[:n]
+        return outcome, moment, observation, state, shown.alive[:n].to(self.dtype)
 
     # --- state -----------------------------------------------------------------------------------
 

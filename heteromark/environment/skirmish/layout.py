@@ -44,7 +44,7 @@ class Notes(NamedTuple):
         facing: int64 [A, B], the direction looked in.
         last_action: int64 [A, B].
         spotter: int64 [E, B], who saw that enemy first; -1 nobody.
-        shown: bool [A, E, B], who may see it.
+        shown: [A, E, B], 1 for who may see it, else 0.
     """
 
     facing: Tensor
@@ -57,18 +57,23 @@ class Options(NamedTuple):
     """What a side's units may do.
 
     Attributes:
-        offered: bool [A, actions, B], the actions that each may take.
+        offer: [A, actions, B], 1 for the actions that each may take, else 0.
         carried_out: [A, targets, B], 1 for the attacks and heals that act, else 0.
     """
 
-    offered: Tensor
+    offer: Tensor
     carried_out: Tensor
+
+    @property
+    def offered(self) -> Tensor:
+        """The actions that each may take, bool [A, actions, B]."""
+        return self.offer > 0
 
 
 class Side(NamedTuple):
     """One side's look at all units, its own A first; [A, U, B] unless said otherwise.
 
-    What is or is not so is 1 or 0: compiled code is slow to load booleans.
+    What is or is not so is 1 or 0, as in `Units`.
 
     Attributes:
         dx, dy, distance: from each own unit to each unit.
@@ -145,12 +150,12 @@ class Layout:
         parts = [1 - alive, alive, moves]
         if self.config.conic_fov:
             parts.append(alive.expand(-1, FOV_DIRECTIONS, -1))
-        offered = torch.cat([*parts, shown], 1) > 0
+        offer = torch.cat([*parts, shown], 1)
         if self.config.parity:
             attackable = carried_out[:, : self.n_enemies]
         else:
             attackable = acts_now[:, self.n_agents :]
-        return Side(dx, dy, distance, sees, attackable, Options(offered, carried_out))
+        return Side(dx, dy, distance, sees, attackable, Options(offer, carried_out))
 
     def observe(
         self, units: Units, roster: Roster, bits: Tensor, side: Side, notes: Notes
@@ -180,7 +185,7 @@ class Layout:
         mates, present = self._others(features), self._others(visible)
         there = torch.ones_like(mates[:, :, :1])
         mates = torch.cat([there, mates], 2) * present.unsqueeze(2)
-        moves = side.options.offered[:, 2:6].to(features.dtype)
+        moves = side.options.offer[:, 2:6]
         itself = self._itself(units, roster, bits, notes) * living[own].unsqueeze(1)
         return torch.cat([moves, enemies.flatten(1, 2), mates.flatten(1, 2), itself], 1)
 
@@ -219,7 +224,9 @@ class Layout:
             return torch.full((rows, batch), value, dtype=torch.int64, device=device)
 
         size = (self.n_agents, self.n_enemies, batch)
-        shown = torch.full(size, not self.enemies_may_be_hidden, dtype=torch.bool, device=device)
+        shown = torch.full(
+            size, float(not self.enemies_may_be_hidden), dtype=shape.dtype, device=device
+        )
         return Notes(
             filled(0, self.n_agents), filled(-1, self.n_agents), filled(-1, self.n_enemies), shown
         )
@@ -265,14 +272,14 @@ class Layout:
         dead = (notes.spotter.unsqueeze(0) == numbers[:, None, None]) & ~alive.unsqueeze(1)
         lost = dead.any(0) | ~foes
         spotter = torch.where(lost, -1, notes.spotter)
-        shown = notes.shown & ~lost
+        shown = (notes.shown > 0) & ~lost
         turn = torch.where(sees, order.unsqueeze(1), math.inf)
         first = turn.argmin(0)
         new = sees.any(0) & (spotter < 0)
         spotter = torch.where(new, first, spotter)
         is_first = first.unsqueeze(0) == numbers[:, None, None]
         told = is_first | (chance < self.config.prob_obs_enemy)
-        return notes._replace(spotter=spotter, shown=shown | (told & new))
+        return notes._replace(spotter=spotter, shown=(shown | (told & new)).to(notes.shown.dtype))
 
     # --- parts ---------------------------------------------------------------------------------
 
@@ -350,7 +357,7 @@ class Layout:
 
     def _not_wiped_out(self, notes: Notes) -> Tensor:
         """Enemies after which each own unit finds none that it may not see, float [A, E, B]."""
-        return notes.shown.flip(1).float().cumprod(1).flip(1)
+        return notes.shown.flip(1).cumprod(1).flip(1)
 
 
 def _padded(rows: Tensor, size: int) -> Tensor:

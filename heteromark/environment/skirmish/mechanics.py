@@ -117,7 +117,7 @@ def game_loop(units: Units, aim: Aim, roster: Roster, pairs: Pairs, traits: Trai
     to_x, to_y = units.to_x - units.x, units.to_y - units.y
     to_go = torch.sqrt(to_x * to_x + to_y * to_y)
     chases = engaged > in_range
-    walks = units.walking & alive
+    walks = (units.walking > 0) & alive
     far = torch.where(chases, distance, to_go)
     ahead = distance - (aim.reach - INSIDE)
     step = torch.minimum(torch.where(chases, ahead, to_go), roster.speed)

@@ -97,19 +97,18 @@ class Scene(NamedTuple):
         episode, moment: what the next step follows from.
         observation: [A, observation_size, B].
         state: [state_size, B].
-        alive: bool [A, B].
+        living: [A, B], 1 or 0.
     """
 
     episode: Episode
     moment: Moment
     observation: Tensor
     state: Tensor
-    alive: Tensor
+    living: Tensor
 
     def view(self) -> View:
-        """What agents see of it; the same memory."""
-        offered = self.moment.options.offered
-        seen = (self.observation, offered, self.state, self.alive)
+        """What agents see of it; the numbers are in the same memory."""
+        seen = (self.observation, self.moment.options.offered, self.state, self.living > 0)
         return View(*(part.movedim(-1, 0) for part in seen))
 
 

@@ -89,7 +89,7 @@ def attack_move(situation: Situation, layout: Layout) -> Orders:
     stays = ((now.target.unsqueeze(1) == foe) & in_sight).any(1)
     seen = torch.where(in_sight | arrived.unsqueeze(1), distance, math.inf)
     target = torch.where(stays, now.target, _number_of_lowest(seen, n))
-    walks = now._replace(walking=target < 0, to_x=to_x, to_y=to_y)
+    walks = now._replace(walking=(target < 0).to(to_x.dtype), to_x=to_x, to_y=to_y)
     return _attack(target, walks, situation, layout)
 
 
@@ -112,7 +112,7 @@ def kite(situation: Situation, layout: Layout) -> Orders:
     retreats = cools & (target >= 0) & (gap < needed)
     share = _RETREAT / gap.clamp(min=1e-6)
     back = now._replace(
-        walking=retreats,
+        walking=retreats.to(dx.dtype),
         to_x=on_map(units.x[:n] + on_grid(dx * share)),
         to_y=on_map(units.y[:n] + on_grid(dy * share)),
     )
@@ -172,7 +172,7 @@ def _number_of_lowest(values: Tensor, first: int) -> Tensor:
 
 def _attack(target: Tensor, otherwise: Orders, situation: Situation, layout: Layout) -> Orders:
     """Attack the targets; units without one follow the other orders, and healers heal."""
-    orders = otherwise._replace(walking=otherwise.walking & (target < 0), target=target)
+    orders = otherwise._replace(walking=otherwise.walking * (target < 0), target=target)
     if not layout.traits.heals:
         return orders
     n, units, roster = layout.n_agents, situation.units, situation.roster
@@ -185,5 +185,5 @@ def _attack(target: Tensor, otherwise: Orders, situation: Situation, layout: Lay
     patient = torch.where(patient >= 0, patient, _number_of_lowest(distance, 0))
     healer = roster.heals[:n] > 0
     return orders._replace(
-        walking=orders.walking & ~healer, target=torch.where(healer, patient, orders.target)
+        walking=orders.walking * ~healer, target=torch.where(healer, patient, orders.target)
     )

@@ -75,8 +75,8 @@ def is_legal(actions: Tensor, options: Options) -> Tensor:
     Args:
         actions: int64 [A, B].
     """
-    number = torch.arange(options.offered.shape[1], device=actions.device)[:, None]
-    return (options.offered & (actions.unsqueeze(1) == number)).any(1)
+    number = torch.arange(options.offer.shape[1], device=actions.device)[:, None]
+    return (options.offer * (actions.unsqueeze(1) == number)).sum(1) > 0
 
 
 def orders_of(
@@ -95,10 +95,10 @@ def orders_of(
     actions = torch.where(is_legal(actions, options), actions, torch.where(alive, STOP, 0))
     last = standing_orders(units, n)
     to_x, to_y = units.x[:n], units.y[:n]
-    moves = torch.zeros_like(alive)
+    moves = torch.zeros_like(to_x)
     for number, east, north in MOVES:
         chosen = actions == number
-        moves = moves | chosen
+        moves = moves + chosen
         to_x = to_x + chosen * (east * MOVE_AMOUNT)
         to_y = to_y + chosen * (north * MOVE_AMOUNT)
     slot = actions - layout.first_target

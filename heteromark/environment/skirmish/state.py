@@ -32,11 +32,11 @@ class Units(NamedTuple):
         cooldown: game loops until the weapon is ready.
         calm: game loops since the last damage.
         bursting: 1 where it was killed in the last game loop and bursts in the next, else 0.
-        walking: bool; has the order to go to (to_x, to_y).
+        walking: 1 where it has the order to go to (to_x, to_y), else 0.
         to_x, to_y: where to.
         target: int64; the unit that it has the order to attack or to heal, -1 without.
 
-    What pairs of units look at is floats: compiled code is slow to load booleans.
+    Conditions are floats, 1 or 0: compiled code is slow to load booleans, and slower to store them.
     """
 
     x: Tensor
