@@ -70,7 +70,8 @@ class SkirmishConfig(Frozen):
     step_mul: Count = Field(8, description="Game loops per step.")
     conic_fov: bool = Field(
         False,
-        description="Agents see and attack in a cone of 30 degrees, which 12 more actions turn.",
+        description="Agents see and attack in a cone of 30 degrees with its edges, which 12 more "
+        "actions turn.",
     )
     prob_obs_enemy: Probability = Field(
         1.0,

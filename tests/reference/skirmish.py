@@ -7,8 +7,9 @@ It shares the table of units with it, whose numbers have a test of their own.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from heteromark.config.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.units import UnitType
 
 MAP = 32.0
@@ -66,6 +67,11 @@ class Unit:
         dx, dy = other.x - self.x, other.y - self.y
         return math.sqrt(dx * dx + dy * dy)
 
+    def affects(self, other: Unit) -> bool:
+        if self.side == other.side:
+            return other is not self and self.type.can_heal(other.type)
+        return self.type.can_attack(other.type)
+
     @property
     def separation(self) -> float:
         return self.type.radius if self.type.separation is None else self.type.separation
@@ -78,7 +84,12 @@ class Battle:
     Args:
         units: allies first.
         type_names: in the order of the observation's bits; one name gives no bits.
-        key: what random delays follow from.
+        key: what random numbers follow from.
+        config: the switches.
+
+    Attributes:
+        spotter: by enemy, who of the living saw it first.
+        shown: pairs (ally, enemy), who may see whom where that depends on who spotted it.
     """
 
     units: list[Unit]
@@ -86,10 +97,14 @@ class Battle:
     key: int
     episode_limit: int
     has_bits: bool
-    step_mul: int = 8
-    steps: int = 0
+    config: SkirmishConfig
     has_shields: bool = False
-    reward_only_positive: bool = True
+    steps: int = 0
+    spotter: dict[int, Unit | None] = field(default_factory=dict)
+    shown: set[tuple[int, int]] = field(default_factory=set)
+
+    def __post_init__(self):
+        self.watch()
 
     @property
     def allies(self) -> list[Unit]:
@@ -98,6 +113,10 @@ class Battle:
     @property
     def enemies(self) -> list[Unit]:
         return [unit for unit in self.units if unit.side == 1]
+
+    @property
+    def first_target(self) -> int:
+        return 18 if self.config.conic_fov else 6
 
     @property
     def any_healer(self) -> bool:
@@ -114,9 +133,10 @@ class Battle:
         orders += [self.nearest(unit) for unit in self.enemies]
         for unit, order in zip(self.units, orders, strict=True):
             unit.order = order
-        for loop in range(self.step_mul):
+        for loop in range(self.config.step_mul):
             self.game_loop(loop - loop % 8)
         self.steps += 1
+        self.watch()
         return self.outcome(before)
 
     def ally_order(self, unit: Unit, action: int) -> tuple | None:
@@ -127,8 +147,14 @@ class Battle:
         if action <= 5:
             east, north = {2: (0, 1), 3: (0, -1), 4: (1, 0), 5: (-1, 0)}[action]
             return ("move", x + 2 * east, y + 2 * north)
+        if action < self.first_target:
+            unit.facing = action - 6
+            return unit.order
+        slot = action - self.first_target
+        if not self.can_act_on(unit)[slot]:
+            return unit.order
         team = self.allies if unit.type.heals else self.enemies
-        return ("target", team[action - 6])
+        return ("target", team[slot])
 
     def nearest(self, unit: Unit) -> tuple | None:
         """Idle units attack the nearest foe; healers heal the nearest damaged ally, or follow one."""
@@ -175,7 +201,7 @@ class Battle:
                 walks.append((unit, x, y, min(far, unit.type.speed)))
                 continue
             target = unit.order[1]
-            if not target.alive:
+            if not target.alive or not unit.affects(target):
                 continue
             distance = unit.distance(target)
             reach = unit.type.range + unit.type.radius + target.type.radius
@@ -291,43 +317,131 @@ class Battle:
             any(unit.alive and not unit.type.heals for unit in team)
             for team in (self.allies, self.enemies)
         ]
-        won = fights[0] and not fights[1]
-        reward = suffered[1]
-        if self.reward_only_positive:
-            reward = max(reward, 0.0)
+        won, lost = fights[0] and not fights[1], fights[1] and not fights[0]
+        if self.config.parity and self.any_healer:
+            lost = not fights[0]
+        scale = 20 / (200 + sum(10 + unit.type.health + unit.type.shield for unit in self.enemies))
+        if self.config.reward_sparse:
+            reward = float(won) - float(lost)
+            scale = scale if self.config.parity else 1.0
         else:
-            reward -= 0.5 * suffered[0]
-        reward += 200 * won
-        most = 200 + sum(10 + unit.type.health + unit.type.shield for unit in self.enemies)
+            reward = suffered[1]
+            if self.config.reward_only_positive:
+                reward = max(reward, 0.0)
+            else:
+                reward -= 0.5 * suffered[0]
+            reward += 200 * won
         terminated = not all(fights)
         truncated = not terminated and self.steps >= self.episode_limit
-        return reward * 20 / most, terminated, truncated, won
+        if truncated and not self.config.continuing_episode:
+            terminated, truncated = True, False
+        return reward * scale, terminated, truncated, won
 
     # --- what agents see -----------------------------------------------------------------------
 
     def shoot_range(self, unit: Unit) -> float:
         return max(unit.type.shoot_range, 2.0)
 
-    def offered(self, unit: Unit) -> list[int]:
-        slots = len(self.enemies)
-        if self.any_healer:
-            slots = max(slots, len(self.allies))
-        if not unit.alive:
-            return [1] + [0] * (5 + slots)
-        moves = [
-            0 <= unit.x + east <= MAP and 0 <= unit.y + north <= MAP
-            for east, north in ((0, 1), (0, -1), (1, 0), (-1, 0))
-        ]
+    def direction(self, unit: Unit) -> tuple[float, float]:
+        angle = 2 * math.pi * unit.facing / 12
+        return math.cos(angle), math.sin(angle)
+
+    def in_cone(self, unit: Unit, other: Unit) -> bool:
+        """Within 15 degrees of where the unit looks, these included."""
+        if not self.config.conic_fov:
+            return True
+        dx, dy = other.x - unit.x, other.y - unit.y
+        ahead_x, ahead_y = self.direction(unit)
+        if self.config.parity:  # arctangents of slopes, which know no back and front
+            hair = 1e-7 if dx > 0 else -1e-7
+            outwards = max if dx > 0 else min
+            angle = math.atan(dy / outwards(dx, hair)) - math.atan(
+                ahead_y / outwards(ahead_x, hair)
+            )
+            return abs(angle) < math.radians(15)
+        if dx == dy == 0:
+            return True
+        angle = math.atan2(dy, dx) - math.atan2(ahead_y, ahead_x)
+        angle = abs((angle + math.pi) % (2 * math.pi) - math.pi)
+        return angle < math.radians(15) or math.isclose(angle, math.radians(15))
+
+    def in_sight(self, unit: Unit, other: Unit) -> bool:
+        """Near enough to be seen; by a cone up to the range of sight, else below it."""
+        distance = unit.distance(other)
+        if self.config.conic_fov:
+            return distance <= unit.type.sight and self.in_cone(unit, other)
+        return distance < unit.type.sight
+
+    def targets(self, unit: Unit) -> list[bool]:
+        """By slot, whether the unit could act on that target if it were in range."""
         team = self.allies if unit.type.heals else self.enemies
+        if self.config.parity:
+            useful = [not (unit.type.heals and other.type.heals) for other in team]
+        else:
+            useful = [unit.affects(other) for other in team]
         possible = [
-            other is not unit
-            and other.alive
-            and unit.distance(other) <= self.shoot_range(unit)
-            and (unit.type.can_heal if unit.type.heals else unit.type.can_attack)(other.type)
+            unit.alive and other.alive and use for other, use in zip(team, useful, strict=True)
+        ]
+        return possible + [False] * (self.slots - len(possible))
+
+    def can_act_on(self, unit: Unit) -> list[bool]:
+        """By slot, whether an attack or heal would be carried out now."""
+        team = self.allies if unit.type.heals else self.enemies
+        near = [
+            unit.distance(other) <= self.shoot_range(unit) and self.in_cone(unit, other)
             for other in team
         ]
-        possible += [False] * (slots - len(possible))
-        return [0, 1, *map(int, moves), *map(int, possible)]
+        near += [False] * (self.slots - len(near))
+        return [possible and here for possible, here in zip(self.targets(unit), near, strict=True)]
+
+    @property
+    def slots(self) -> int:
+        if self.any_healer:
+            return max(len(self.allies), len(self.enemies))
+        return len(self.enemies)
+
+    def offered(self, unit: Unit) -> list[int]:
+        turns = self.first_target - 6
+        if not unit.alive:
+            return [1] + [0] * (5 + turns + self.slots)
+        moves = []
+        for east, north in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+            x, y = unit.x + east, unit.y + north
+            if self.config.parity:
+                moves.append(all(0 <= int(at) < MAP for at in (x, y)))
+            else:
+                moves.append(all(0 <= at <= MAP for at in (x, y)))
+        possible = self.can_act_on(unit) if self.config.action_mask else self.targets(unit)
+        return [0, 1, *map(int, moves), *[1] * turns, *map(int, possible)]
+
+    def watch(self) -> None:
+        """Who spots an enemy first decides which of its teammates may see it, too."""
+        for foe in self.enemies:
+            spotter = self.spotter.get(foe.number)
+            if not foe.alive or (spotter is not None and not spotter.alive):
+                spotter = None
+                self.shown -= {(ally.number, foe.number) for ally in self.allies}
+            lookers = [
+                ally
+                for ally in self.allies
+                if ally.alive and self.in_sight(ally, foe) and (foe.alive or self.config.parity)
+            ]
+            if spotter is None and lookers:
+                spotter = min(
+                    lookers, key=lambda ally: uniform(self.key, 102, self.steps, ally.number)
+                )
+                slot = foe.number - len(self.allies)
+                for ally in self.allies:
+                    chance = uniform(self.key, 101, self.steps, ally.number, slot)
+                    if ally is spotter or chance < self.config.prob_obs_enemy:
+                        self.shown.add((ally.number, foe.number))
+            self.spotter[foe.number] = spotter
+
+    def may_see(self, unit: Unit, foe: Unit) -> bool:
+        if self.config.parity:  # one that may not be seen wipes out those before it, too
+            later = [other for other in self.enemies if other.number >= foe.number]
+            return all((unit.number, other.number) in self.shown for other in later)
+        return self.config.prob_obs_enemy == 1 or (unit.number, foe.number) in self.shown
 
     def bits(self, unit: Unit) -> list[float]:
         if not self.has_bits:
@@ -341,26 +455,38 @@ class Battle:
         return health
 
     def observation(self, unit: Unit) -> list[float]:
-        mask = self.offered(unit)
-        seen: list[float] = [float(offered) for offered in mask[2:6]]
+        seen: list[float] = [float(offered) for offered in self.offered(unit)[2:6]]
         width = 5 + self.has_shields + len(self.bits(unit))
         sight = unit.type.sight
         others = [*self.enemies, *(mate for mate in self.allies if mate is not unit)]
         for other in others:
-            distance = unit.distance(other)
-            if not other.alive or distance >= sight:
+            is_foe = other.side == 1
+            is_hidden = is_foe and not self.may_see(unit, other)
+            if not other.alive or not self.in_sight(unit, other) or is_hidden:
                 seen += [0.0] * width
                 continue
-            if other.side == 0:
-                first = 1.0
-            else:
-                first = float(
-                    distance <= self.shoot_range(unit) and unit.type.can_attack(other.type)
-                )
-            place = [distance / sight, (other.x - unit.x) / sight, (other.y - unit.y) / sight]
-            seen += [first, *place, *self.shares(other), *self.bits(other)]
-        seen += [*self.shares(unit), unit.x / MAP, unit.y / MAP, *self.bits(unit)]
+            first = self.attackable(unit, other) if is_foe else True
+            place = [(other.x - unit.x) / sight, (other.y - unit.y) / sight]
+            seen += [float(first), unit.distance(other) / sight, *place]
+            seen += [*self.shares(other), *self.bits(other)]
+        seen += self.shares(unit)
+        if self.config.obs_own_pos:
+            seen += [unit.x / MAP, unit.y / MAP]
+        if self.config.conic_fov:
+            seen += self.direction(unit)
+        seen += self.bits(unit)
         return seen if unit.alive else [0.0] * len(seen)
+
+    def attackable(self, unit: Unit, foe: Unit) -> bool:
+        if self.config.parity:  # the mask's entry of that number, which is a heal for healers
+            return self.can_act_on(unit)[foe.number - len(self.allies)]
+        near = unit.distance(foe) <= self.shoot_range(unit) and self.in_cone(unit, foe)
+        return near and unit.affects(foe)
+
+    def max_cooldown(self, unit: Unit) -> float:
+        if self.config.parity:  # each other's
+            return {"stalker": 35, "colossus": 24}.get(unit.type.name, unit.type.max_cooldown)
+        return unit.type.max_cooldown
 
     def state(self) -> list[float]:
         numbers: list[float] = []
@@ -368,10 +494,10 @@ class Battle:
             health, *shield = self.shares(unit)
             place = [(unit.x - 16) / 32, (unit.y - 16) / 32]
             if unit.side == 0:
-                ready = (
-                    unit.energy / 200 if unit.type.heals else unit.cooldown / unit.type.max_cooldown
-                )
-                row = [health, ready, *place, *shield, *self.bits(unit)]
+                is_healer = unit.type.heals
+                ready = unit.energy / 200 if is_healer else unit.cooldown / self.max_cooldown(unit)
+                looks = self.direction(unit) if self.config.conic_fov else ()
+                row = [health, ready, *place, *shield, *looks, *self.bits(unit)]
             else:
                 row = [health, *place, *shield, *self.bits(unit)]
             numbers += row if unit.alive else [0.0] * len(row)

@@ -34,6 +34,7 @@ FIRST_TURN = 6
 FOV_DIRECTIONS = 12
 MOVE_AMOUNT = 2.0  # a move's destination, in map units; no unit gets there within a step of 8 loops
 _CONE = math.radians(360 / FOV_DIRECTIONS / 2)
+_EDGE = 1e-5  # map units; cones have their edges, where groups of a surrounded start stand
 _EPS = 1e-7
 
 
@@ -319,7 +320,7 @@ class Layout:
     def _in_cone(self, dx: Tensor, dy: Tensor, distance: Tensor, facing: Tensor) -> Tensor:
         ahead_x, ahead_y = (part.unsqueeze(1) for part in self._facing(facing, dx.dtype))
         if not self.config.parity:
-            return dx * ahead_x + dy * ahead_y > math.cos(_CONE) * distance
+            return dx * ahead_x + dy * ahead_y >= math.cos(_CONE) * distance - _EDGE
         right = dx > 0
         slope = dy / torch.where(right, dx.clamp(min=_EPS), dx.clamp(max=-_EPS))
         ahead_x = torch.where(right, ahead_x.clamp(min=_EPS), ahead_x.clamp(max=-_EPS))

@@ -40,9 +40,8 @@ def twin_of(fast):
         key=int(fast.episode.key[0]),
         episode_limit=scenario.episode_limit,
         has_bits=scenario.type_bits > 0,
-        step_mul=config.step_mul,
+        config=config,
         has_shields=any(unit.shield for unit in types),
-        reward_only_positive=config.reward_only_positive,
     )
 
 
@@ -79,7 +78,8 @@ def play(fast, view, twin, generator, steps, atol, follow=False):
         offered = fast.moment.options.offered
         fights = offered.clone()
         if torch.rand(1, generator=generator) < 0.6:
-            fights[:, :6] &= ~offered[:, 6:].any(1, keepdim=True)
+            first = fast.layout.first_target
+            fights[:, :6] &= ~offered[:, first:].any(1, keepdim=True)
         luck = torch.rand(fast.scenario.n_agents, 1, generator=generator)
         actions = pick_offered(fights, luck).T
         view, outcome = fast.step(actions)
@@ -135,6 +135,17 @@ def test_single_precision_agrees_step_by_step(scenario):
         {"step_mul": 3},
         {"step_mul": 20},
         {"reward_only_positive": False},
+        {"reward_sparse": True},
+        {"continuing_episode": False, "episode_limit": 10},
+        {"obs_own_pos": False},
+        {"action_mask": False},
+        {"conic_fov": True},
+        {"conic_fov": True, "action_mask": False, "prob_obs_enemy": 0.3},
+        {"prob_obs_enemy": 0.0, "action_mask": False},  # SMACv2's EPO
+        {"prob_obs_enemy": 0.5},
+        {"parity": True},
+        {"parity": True, "prob_obs_enemy": 0.5, "reward_sparse": True},
+        {"parity": True, "conic_fov": True, "action_mask": False},
         {"n_units": 3, "n_enemies": 5},
         {"n_units": 6, "n_enemies": 4},
     ],
