@@ -22,16 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import heteromark
-from heteromark.config.effect import idle_keys
+from heteromark.config.effect import idle_keys, is_own
 from heteromark.config.schema import RunConfig
 
 DIGEST_LENGTH = 12
 VERSIONED = ("torch", "torchrl", "tensordict")
 TRAINING_CODE = ("environment", "modules", "loss", "algorithm", "llm", "training")
+# Beyond the last iteration, they are the same by any number.
+_CLAMPED = (("training", "checkpoint_interval"), ("evaluation", "interval"))
 # In those packages, but around the training rather than in it.
 NOT_TRAINING_CODE = (
     "environment/skirmish/draw.py",
     "training/console.py",
+    "training/continuation.py",
     "training/dry_run.py",
     "training/evaluate_run.py",
     "training/factory_train.py",
@@ -55,6 +58,28 @@ def run_digest(config: RunConfig) -> str:
 def config_digest(config: RunConfig) -> str:
     """Identity of a run but for its seed: what the seeds of one config have in common."""
     return _digest({**_identity(config), "seed": None})
+
+
+def trajectory_digest(config: RunConfig) -> str:
+    """Identity of a run but for when it ends: of two that share it, one continues the other.
+
+    How a run is judged at its end is not in it either; evaluations leave the training alone.
+    """
+    identity = _identity(config)
+    del identity["mode"]
+    if not config.evaluation.interval:
+        del identity["evaluation"]
+    for section, key in _CLAMPED:
+        if section in identity:
+            identity[section][key] = getattr(getattr(config, section), key)
+    if not _knows_its_end(config):
+        del identity["iterations"]
+    return _digest(identity)
+
+
+def _knows_its_end(config: RunConfig) -> bool:
+    """Whether what is learnt may depend on the number of iterations to come."""
+    return config.optimizer.decay != "none" or is_own(config.agent.algorithm)
 
 
 @functools.cache
@@ -115,8 +140,7 @@ def _say_in_one_way(data: dict[str, Any], config: RunConfig) -> None:
     optimizer["critic_learning_rate"] = (
         optimizer["critic_learning_rate"] or optimizer["learning_rate"]
     )
-    # beyond the last iteration is beyond it by any number
-    for section, key in (("training", "checkpoint_interval"), ("evaluation", "interval")):
+    for section, key in _CLAMPED:
         data[section][key] = min(data[section][key], config.num_iterations)
 
 

@@ -83,6 +83,13 @@ class RunSummary(BaseModel):
     frames_per_second: float | None = None
 
 
+class ContinuedRun(BaseModel):
+    """The shorter run that a run went on from, and how far that had come."""
+
+    digest: str
+    iteration: int
+
+
 class RunRecord(BaseModel):
     """One training of one resolved config with one seed in one mode.
 
@@ -94,6 +101,7 @@ class RunRecord(BaseModel):
     record_version: int = RECORD_VERSION
     digest: str
     config_digest: str
+    trajectory: str | None = None
     agent: AgentIdentity
     environment: str
     mode: str
@@ -104,6 +112,7 @@ class RunRecord(BaseModel):
     ended: str | None = None
     duration_seconds: float | None = None
     attempts: int = 1
+    continued: ContinuedRun | None = None
     host: str
     pid: int | None = None
     device: str | None = None

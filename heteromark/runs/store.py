@@ -158,6 +158,14 @@ class RunStore:
         folders = sorted(self.root.joinpath("runs").glob("*"))
         return [self._stored(folder) for folder in folders if folder.is_dir()]
 
+    def finished(self) -> Iterator[RunRecord]:
+        """The records of finished runs, read one by one; broken ones are passed over."""
+        for path in self.root.joinpath("runs").glob(f"*/{RECORD_FILE}"):
+            with suppress(OSError, ValueError):
+                record = RunRecord.read(path.parent)
+                if record.status.is_final:
+                    yield record
+
     def prunable(
         self, statuses: set[Status] | None = None, older_than: timedelta = timedelta()
     ) -> list[StoredRun]:

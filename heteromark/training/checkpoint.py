@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import pickle
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,14 +17,13 @@ from heteromark.algorithm.base import Learner
 from heteromark.config.nested import flatten
 from heteromark.config.schema import RunConfig
 from heteromark.environment.opponent_pool import OpponentPool
+from heteromark.runs.checkpoints import checkpoint_files, checkpoint_path
 from heteromark.runs.files import atomic_path
 from heteromark.runs.record import CHECKPOINT_FILE
 from heteromark.training.random_state import random_state, restore_random_state
 
 VERSION = 2
-FOLDER = "checkpoints"
 
-_NAME = re.compile(r"^iteration_(?P<iteration>\d+)-(?P<hash>[0-9a-f]{16})\.pt$")
 # What decides how a state is to be read, beyond the shapes of its tensors.
 _DECISIVE = ("agent.algorithm", "policy_type", "optimizer_type")
 _POOL = "environment"  # the one entry of a checkpoint's opponent pools
@@ -80,12 +77,14 @@ class Progress:
         elapsed: seconds of training over all attempts.
         best: None: nothing was evaluated yet.
         logger_runs: what the run is called by back ends that metrics are sent to.
+        is_own: False: a shorter run came so far, and this one goes on from there.
     """
 
     iteration: int = 0
     elapsed: float = 0.0
     best: BestPolicy | None = None
     logger_runs: Mapping[str, str] = field(default_factory=dict)
+    is_own: bool = True
 
 
 def save_checkpoint(
@@ -98,15 +97,14 @@ def save_checkpoint(
     """Write everything a run needs to continue; drop all but `training.keep_checkpoints` files.
 
     The best policy is part of it, so that what a resumed run knows as its best never comes from
-    iterations after the checkpoint. The file's name carries the hash of its content, so damage is
-    noticed before it is used.
+    iterations after the checkpoint.
 
     Args:
         folder: the run's folder.
         opponent_pool: the past policies that the environment plays against, if it does.
 
     Returns:
-        the file, `checkpoints/iteration_{iteration}-{hash}.pt`.
+        the file, see `runs.checkpoints`.
     """
     content = _to_bytes(
         {
@@ -123,12 +121,11 @@ def save_checkpoint(
             "random": random_state(),
         }
     )
-    digest = hashlib.sha256(content).hexdigest()[:16]
-    path = folder / FOLDER / f"iteration_{progress.iteration:06d}-{digest}.pt"
+    path = checkpoint_path(folder, progress.iteration, content)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
-    for outdated in _checkpoints(folder)[config.training.keep_checkpoints :]:
-        outdated.unlink()
+    for outdated in checkpoint_files(folder)[config.training.keep_checkpoints :]:
+        outdated.path.unlink()
     return path
 
 
@@ -146,10 +143,14 @@ def load_checkpoint(
         ValueError: the checkpoint is of another version, algorithm, or of other networks; the
             message names what differs, both values, and what to do.
     """
-    candidates = _checkpoints(folder)
-    for i, path in enumerate(candidates):
+    # one taken at the end is for longer runs: what is to follow it here comes before it there
+    candidates = [
+        file for file in checkpoint_files(folder) if file.iteration < config.num_iterations
+    ]
+    for i, candidate in enumerate(candidates):
+        path = candidate.path
         content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest()[:16] != _NAME.match(path.name)["hash"]:
+        if not candidate.is_whole(content):
             then = "trying the one before it" if i + 1 < len(candidates) else "training anew"
             logger.warning("checkpoint %s is corrupt (hash differs); %s", path, then)
             path.rename(path.with_name(path.name + ".corrupt"))
@@ -159,11 +160,13 @@ def load_checkpoint(
         _check_config(saved["config"], config, path)
         _restore(_stateful(learner, opponent_pool), saved["state"], path)
         restore_random_state(saved["random"])
+        is_own = _is_of_this_run(saved["config"], config)
         return Progress(
             saved["iteration"],
             saved["elapsed"],
             None if saved["best"] is None else BestPolicy(**saved["best"]),
-            saved["logger_runs"],
+            saved["logger_runs"] if is_own else {},
+            is_own,
         )
     return None
 
@@ -292,12 +295,6 @@ def _restore(
                 ) from error
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    """A run's checkpoints, newest first."""
-    named = [path for path in (folder / FOLDER).glob("*.pt") if _NAME.match(path.name)]
-    return sorted(named, key=lambda path: int(_NAME.match(path.name)["iteration"]), reverse=True)
-
-
 def _check_version(saved: dict[str, Any], path: Path) -> None:
     if saved["version"] != VERSION:
         raise ValueError(
@@ -314,6 +311,12 @@ def _check_config(saved: dict[str, Any], config: RunConfig, path: Path) -> None:
                 f"checkpoint {path} was written with {key} = {theirs.get(key)!r}, but this run has "
                 f"{ours[key]!r}; {_REMEDY}"
             )
+
+
+def _is_of_this_run(saved: dict[str, Any], config: RunConfig) -> bool:
+    """False for a shorter run, or one in another mode, that this one continues."""
+    there = saved["mode"], saved["training"]["total_frames"]
+    return there == (config.mode, config.training.total_frames)
 
 
 def _to_bytes(content: dict[str, Any]) -> bytes:

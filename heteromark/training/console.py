@@ -60,6 +60,8 @@ def outcome_lines(record: RunRecord, from_store: bool, folder: Path) -> list[str
     }
     figures = ", ".join(f"{name} {value}" for name, value in shown.items())
     origin = "found in the run store" if from_store else "trained"
+    if not from_store and record.continued is not None:
+        origin += f", from iteration {record.continued.iteration} of {record.continued.digest} on"
     lines = [f"{record.status}: {record.digest} ({origin}); {figures}"]
     if record.reason:
         lines.append(f"reason: {record.reason}")

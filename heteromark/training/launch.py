@@ -22,18 +22,20 @@ from heteromark.config.backends import backend_faults
 from heteromark.config.errors import ConfigError
 from heteromark.config.files import to_yaml
 from heteromark.config.schema import RunConfig
-from heteromark.runs.digest import config_digest, run_digest, versions
+from heteromark.runs.digest import config_digest, run_digest, trajectory_digest, versions
 from heteromark.runs.files import sha256_of, write_text_atomic
 from heteromark.runs.record import (
     CONFIG_FILE,
     LOG_FILE,
     RUN_FILES,
     AgentIdentity,
+    ContinuedRun,
     RunRecord,
     RunSummary,
     Status,
 )
 from heteromark.runs.store import RunStore, StoreError
+from heteromark.training.continuation import continue_shorter_run
 
 log = logging.getLogger("heteromark")
 
@@ -101,20 +103,18 @@ def train_run(
                 if not resume and (aside := store.set_aside(digest)):
                     log.info("the unfinished attempt was moved to %s", aside)
                 folder.mkdir(parents=True, exist_ok=True)
-                record = _train_in(folder, config, digest, config_path, on_progress)
+                continued = continue_shorter_run(config, folder, store) if resume else None
+                record = _opening_record(folder, config, digest, config_path, continued)
+                record = _train_in(folder, config, record, on_progress)
     if target is not None:
         store.materialise(digest, target)
     return record, from_store
 
 
 def _train_in(
-    folder: Path,
-    config: RunConfig,
-    digest: str,
-    config_path: str | None,
-    on_progress: OnProgress | None,
+    folder: Path, config: RunConfig, record: RunRecord, on_progress: OnProgress | None
 ) -> RunRecord:
-    record = _opening_record(folder, config, digest, config_path)
+    digest = record.digest
     attempt_started = time.monotonic()
     earlier_seconds = record.duration_seconds or 0.0
 
@@ -138,6 +138,8 @@ def _train_in(
         try:
             with _logging_to(folder / LOG_FILE), _ending_on_signals():
                 log.info("run %s, attempt %d, in %s", digest, record.attempts, folder)
+                if record.continued is not None:
+                    log.info("it continues run %s", record.continued.digest)
                 outcome = _train(config, folder, on_progress)
         except Terminated as stop:
             close(Status.INTERRUPTED, f"ended by {stop}")
@@ -176,18 +178,24 @@ def _train(config: RunConfig, folder: Path, on_progress: OnProgress | None):
 
 
 def _opening_record(
-    folder: Path, config: RunConfig, digest: str, config_path: str | None
+    folder: Path,
+    config: RunConfig,
+    digest: str,
+    config_path: str | None,
+    continued: ContinuedRun | None,
 ) -> RunRecord:
     try:
         earlier = RunRecord.read(folder)
         attempts, started = earlier.attempts + 1, earlier.started
         seconds = earlier.duration_seconds
+        continued = continued or earlier.continued
     except (FileNotFoundError, ValueError):
         attempts, started, seconds = 1, _now(), None
     agent = config.agent
     return RunRecord(
         digest=digest,
         config_digest=config_digest(config),
+        trajectory=trajectory_digest(config),
         agent=AgentIdentity(
             short_name=agent.short_name,
             config_path=config_path,
@@ -202,6 +210,7 @@ def _opening_record(
         started=started,
         duration_seconds=seconds,
         attempts=attempts,
+        continued=continued,
         host=platform.node(),
         pid=os.getpid(),
         git=_git_state(),

@@ -101,9 +101,12 @@ class _Training:
         resources.callback(self.evaluator.close)
         self.progress = self._start_or_resume()
         self.metrics = MetricsFile(folder / METRICS_FILE, keep=self.progress.iteration)
+        logged = self.frames if self.progress.is_own else 0
         self.loggers = resources.enter_context(
-            MetricLoggers(config, folder, self.frames, self.progress.logger_runs)
+            MetricLoggers(config, folder, logged, self.progress.logger_runs)
         )
+        for row in () if self.progress.is_own else self.metrics.rows():
+            self.loggers.log(row)
         self._started = time.perf_counter() - self.progress.elapsed
         self._last_report: dict[str, Any] | None = None
 
@@ -121,11 +124,14 @@ class _Training:
                 self.loggers.log(row)
                 if on_progress is not None:
                     on_progress(self.frames, total, row)
-                self._checkpoint_if_due()
+                if self.progress.iteration < self.config.num_iterations:
+                    self._checkpoint_if_due()
         except Diverged as diverged:
             logger.warning("the run diverged: %s", diverged.reason)
             return self._finish(Status.DIVERGED, diverged.reason)
-        return self._finish(Status.COMPLETED, None)
+        outcome = self._finish(Status.COMPLETED, None)
+        self._checkpoint_if_due()  # for a longer run, which is not judged here, to go on from
+        return outcome
 
     def _start_or_resume(self) -> Progress:
         learner, pool = self.components.learner, self.opponent_pool
@@ -201,14 +207,12 @@ class _Training:
         )
 
     def _checkpoint_if_due(self) -> None:
-        iteration = self.progress.iteration
-        last = iteration == self.config.num_iterations
-        if last or iteration % self.config.training.checkpoint_interval:
+        if self.progress.iteration % self.config.training.checkpoint_interval:
             return
         self.metrics.sync()
         if self.opponent_pool is not None:
             self.opponent_pool.add(self.actors)
-        self.progress = replace(self.progress, logger_runs=self.loggers.runs)
+        self.progress = replace(self.progress, logger_runs=self.loggers.runs, is_own=True)
         save_checkpoint(
             self.folder, self.config, self.components.learner, self.progress, self.opponent_pool
         )

@@ -84,8 +84,15 @@ class MetricsFile:
 
     def column(self, name: str) -> list[float]:
         """The values of a column, NaN where empty."""
+        return [row[name] for row in self.rows()]
+
+    def rows(self) -> list[dict[str, float]]:
+        """All rows, NaN where empty."""
         with self._path.open(encoding="utf-8", newline="") as file:
-            return [float(row[name] or "nan") for row in csv.DictReader(file)]
+            return [
+                {name: float(value or "nan") for name, value in row.items()}
+                for row in csv.DictReader(file)
+            ]
 
 
 def _cell(value: float | int) -> str:

@@ -146,12 +146,12 @@ def test_what_a_gpu_wrote_is_read_without_one(tmp_path, monkeypatch, learner):
         elsewhere.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
         elsewhere.setattr(checkpoint, "random_state", lambda: state)
         content = policy_content(CONFIG, learner, 4, -1.5)
-        path = save_checkpoint(tmp_path, CONFIG, learner, Progress(4))
+        path = save_checkpoint(tmp_path, CONFIG, learner, Progress(3))
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeError, match="CUDA"):
             torch.load(path, weights_only=True)
     fresh = untrained(make_config(seed=9))
-    assert load_checkpoint(tmp_path, CONFIG, fresh) == Progress(4)
+    assert load_checkpoint(tmp_path, CONFIG, fresh) == Progress(3)
     assert (weights(learner) == weights(fresh)).all()
     write_policy(tmp_path / "best.pt", content)
     saved = read_policy(tmp_path / "best.pt", CPU)
