@@ -39,8 +39,22 @@ def _all_optional(model: type[BaseModel], name: str) -> type[Frozen]:
 HyperparameterOverrides = _all_optional(Hyperparameters, "HyperparameterOverrides")
 
 
+class HalvingParams(Frozen):
+    """Successive halving: all configs train a little, the best of them go on, and so on."""
+
+    eta: Annotated[int, Field(ge=2)] = Field(
+        3, description="One config in so many goes on to the next rung, which is so often as long."
+    )
+    min_frames: Count = Field(
+        5_000, description="Frames of the first rung, at least; rungs end at checkpoints."
+    )
+    max_frames: Count | None = Field(
+        None, description="Frames of the last rung; null: smoke.total_frames."
+    )
+
+
 class SweepParams(Frozen):
-    """What is swept, and on what."""
+    """What is swept, on what, and how."""
 
     agents: str | Annotated[list[str], Field(min_length=1)] = Field(
         "config/agents/happo_agent_*.yaml",
@@ -50,6 +64,10 @@ class SweepParams(Frozen):
         None, description="Base of every variant; null: {agent_id}_v{version} beside it."
     )
     environment: str = Field("skirmish", description="Name of a file in config/environment/.")
+    strategy: Literal["grid", "halving"] = Field(
+        "grid", description="grid: every config trains the whole smoke; halving: see there."
+    )
+    halving: HalvingParams = HalvingParams()
 
 
 class BudgetParams(Frozen):
@@ -96,6 +114,29 @@ class ProjectParams(HyperparameterOverrides):
     smoke: BudgetParams = BudgetParams(total_frames=40_000, seeds=[0, 1, 2], eval_episodes=50)
     full: BudgetParams = BudgetParams(total_frames=300_000, seeds=[0], eval_episodes=100)
     selection: SelectionParams = SelectionParams()
+
+    @model_validator(mode="after")
+    def _at_least_two_rungs(self) -> ProjectParams:
+        halving = self.sweep.halving
+        if self.sweep.strategy == "halving" and len(self.rungs) < 2:
+            raise cross_field_error(
+                "sweep.halving.min_frames",
+                halving.min_frames,
+                f"makes a single rung; for a second one it must be at most {self.rungs[-1]:,} / "
+                f"eta = {self.rungs[-1] // halving.eta:,}",
+            )
+        return self
+
+    @property
+    def rungs(self) -> list[int]:
+        """Frames of the sweep's runs after each rung; the smoke alone without halving."""
+        if self.sweep.strategy == "grid":
+            return [self.smoke.total_frames]
+        halving = self.sweep.halving
+        frames = [halving.max_frames or self.smoke.total_frames]
+        while frames[0] // halving.eta >= halving.min_frames:
+            frames.insert(0, frames[0] // halving.eta)
+        return frames
 
     @model_validator(mode="after")
     def _enough_seeds(self) -> ProjectParams:

@@ -32,6 +32,16 @@ def plan(output: Path) -> None:
 
 
 @workflow_app.command()
+def rung(expect: ExpectOption, number: int, output: Path, param: ParamOption = None) -> None:
+    """Runs of a rung → who goes on (sweep.strategy: halving)."""
+    from heteromark.workflow.publish import write_decision
+
+    plan = _plan(param)
+    _check(plan.rung_digest(number), expect)
+    typer.echo(write_decision(plan, number, output))
+
+
+@workflow_app.command()
 def aggregate(expect: ExpectOption, folder: Path, param: ParamOption = None) -> None:
     """Smoke runs → tables, learning curves and metrics."""
     from heteromark.workflow.publish import write_aggregate

@@ -26,10 +26,12 @@ def plan_lines(plan: Plan) -> list[str]:
     """What a sweep would run: configs, seeds, frames."""
     params = plan.params
     smoke, full = params.smoke, params.full
-    runs = len(plan.configs) * len(smoke.seeds)
     lines = [
         f"valid: {len(plan.configs)} configs on {params.sweep.environment}",
-        f"smoke: {runs} runs of {smoke.total_frames:,} frames, seeds {smoke.seeds}",
+        *(
+            f"{name}: {configs * len(smoke.seeds)} runs of {frames:,} frames, seeds {smoke.seeds}"
+            for name, configs, frames in _rungs(plan)
+        ),
         f"full:  {len(full.seeds)} runs of {full.total_frames:,} frames of the winner",
     ]
     width = max(len(config.smoke.label) for config in plan.configs)
@@ -37,6 +39,18 @@ def plan_lines(plan: Plan) -> list[str]:
         f"  {config.smoke.label:<{width}}  {config.agent.algorithm:<11}  {config.smoke.config_path}"
         for config in plan.configs
     ]
+
+
+def _rungs(plan: Plan) -> list[tuple[str, int, int]]:
+    """Name, number of configs and frames of every rung of the smoke."""
+    frames = plan.params.rungs
+    if len(frames) == 1:
+        return [("smoke", len(plan.configs), frames[0])]
+    configs, rungs = len(plan.configs), []
+    for number, length in enumerate(frames, start=1):
+        rungs.append((f"smoke, rung {number}", configs, length))
+        configs = max(1, configs // plan.params.sweep.halving.eta)
+    return rungs
 
 
 def table_lines(tables: Tables) -> list[str]:

@@ -22,7 +22,7 @@ def draw_dag(plan: Plan, path: Path, winner: str | None = None) -> None:
     configs, seeds = len(plan.configs), len(smoke.seeds)
     steps = [
         ("expand", f"{configs} configs\n{_files(plan)}", _CHEAP),
-        ("smoke", f"{configs} configs, {seeds} seeds\n{smoke.total_frames:,} frames", _EXPENSIVE),
+        ("smoke", f"{configs} configs, {seeds} seeds\n{_frames(plan)} frames", _EXPENSIVE),
         ("aggregate", "results/tables\nruns, summary", _CHEAP),
         ("select", f"results/selected\n{winner or 'winner and why'}", _CHEAP),
         ("train", f"{_count(len(full.seeds), 'seed')}\n{full.total_frames:,} frames", _EXPENSIVE),
@@ -67,6 +67,11 @@ def draw_dag(plan: Plan, path: Path, winner: str | None = None) -> None:
 def _font(name: str, size: float) -> FontProperties:
     """A font that matplotlib brings along: a machine's own of that name may be another version."""
     return FontProperties(fname=Path(get_data_path(), "fonts", "ttf", f"{name}.ttf"), size=size)
+
+
+def _frames(plan: Plan) -> str:
+    first, last = plan.params.rungs[0], plan.params.rungs[-1]
+    return f"{last:,}" if first == last else f"{first:,} to {last:,}"
 
 
 def _files(plan: Plan) -> str:

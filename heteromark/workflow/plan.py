@@ -16,15 +16,17 @@ from typing import Any
 
 import heteromark
 from heteromark.config.agent import AgentConfig
-from heteromark.config.compose import compose_run, load_params
+from heteromark.config.compose import PARAMS_FILE, compose_run, load_params
 from heteromark.config.errors import ConfigError, Fault, config_error
 from heteromark.config.fields import Mode
 from heteromark.config.layers import ResolvedAgent, resolve_sweep
 from heteromark.config.params import ProjectParams
 from heteromark.config.schema import RunConfig
-from heteromark.runs.digest import code_fingerprint, config_digest
-from heteromark.runs.record import run_folder
+from heteromark.runs.digest import code_fingerprint, config_digest, trajectory_digest
+from heteromark.runs.record import RESULTS, run_folder
 from heteromark.training.requirements import requirement_faults
+
+RUNGS = RESULTS / "tables" / "rungs"
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ class Candidate:
     agent_id: str
     environment: str
     hyperparameters: dict[str, Any]
+    frames: int  # of a run
     folders: dict[int, Path]  # seed → run folder
+    rung: int = 1
 
     @property
     def name(self) -> str:
@@ -55,14 +59,24 @@ class Candidate:
 
 @dataclass(frozen=True)
 class PlannedConfig:
-    """A candidate in both modes, with what is needed to train it."""
+    """A candidate in both modes, with what is needed to train it.
+
+    Attributes:
+        rungs: the smoke, as far as it goes after each rung; one without halving.
+    """
 
     agent: AgentConfig
-    smoke: Candidate
+    rungs: tuple[Candidate, ...]
     full: Candidate
 
-    def candidate(self, mode: Mode) -> Candidate:
-        return self.smoke if mode == "smoke" else self.full
+    @property
+    def smoke(self) -> Candidate:
+        """The whole smoke."""
+        return self.rungs[-1]
+
+    def candidates(self, mode: Mode) -> tuple[Candidate, ...]:
+        """The config in one mode, shorter ones first."""
+        return self.rungs if mode == "smoke" else (self.full,)
 
 
 @dataclass(frozen=True)
@@ -73,21 +87,63 @@ class Plan:
     configs: tuple[PlannedConfig, ...]
 
     def candidates(self, mode: Mode) -> list[Candidate]:
-        """The distinct configs in one mode."""
-        return [config.candidate(mode) for config in self.configs]
+        """The distinct configs in one mode, at full length."""
+        return [config.candidates(mode)[-1] for config in self.configs]
 
-    def find(self, mode: Mode, name: str, digest: str) -> PlannedConfig:
-        """The config whose run folder is called `{name}-{digest}`.
+    def find(self, mode: Mode, name: str, digest: str) -> tuple[PlannedConfig, Candidate]:
+        """The config whose run folder is called `{name}-{digest}`, and which of its candidates.
 
         Raises:
             LookupError: the plan has none; it was made from other params or configs.
         """
+        known = []
         for config in self.configs:
-            candidate = config.candidate(mode)
-            if (candidate.name, candidate.config_digest) == (name, digest):
-                return config
-        known = ", ".join(f"{c.name}-{c.config_digest}" for c in self.candidates(mode))
-        raise LookupError(f"the plan has no {mode} config {name}-{digest}; it has: {known}")
+            for candidate in config.candidates(mode):
+                if (candidate.name, candidate.config_digest) == (name, digest):
+                    return config, candidate
+                known.append(f"{candidate.name}-{candidate.config_digest}")
+        raise LookupError(
+            f"the plan has no {mode} config {name}-{digest}; it has: {', '.join(known)}"
+        )
+
+    # --- successive halving ----------------------------------------------------------------------
+
+    @property
+    def decisions(self) -> dict[int, Path]:
+        """The files that say, after each rung but the last, which configs go on."""
+        return {
+            rung: RUNGS / f"rung_{rung}-{self.rung_digest(rung)}.json"
+            for rung in range(1, len(self.params.rungs))
+        }
+
+    def entrants(self, rung: int) -> list[Candidate]:
+        """The configs that train in a rung, from 1; the decisions before it must have been made."""
+        configs = self.configs
+        if rung > 1:
+            going_on = survivors(self.decisions[rung - 1], self.params.sweep.halving.eta)
+            configs = [config for config in configs if config.smoke.names in going_on]
+        return [config.rungs[rung - 1] for config in configs]
+
+    def trained(self) -> list[Candidate]:
+        """What has been trained after all rungs: each config as far as it came."""
+        furthest = {
+            candidate.names: candidate
+            for rung in range(1, len(self.params.rungs) + 1)
+            for candidate in self.entrants(rung)
+        }
+        return [furthest[config.smoke.names] for config in self.configs]
+
+    def rung_digest(self, rung: int) -> str:
+        """What the decision after a rung follows from."""
+        rungs = [[_described(c) for c in config.rungs[:rung]] for config in self.configs]
+        return _digest([rungs, self._how_it_is_judged])
+
+    @property
+    def _how_it_is_judged(self) -> list[Any]:
+        """What else the tables follow from: who is in them depends on the selection's measure."""
+        if len(self.params.rungs) == 1:
+            return []
+        return [self.params.sweep.halving.eta, self.params.selection.model_dump(mode="json")]
 
     def selected(self, selection_file: Path) -> PlannedConfig:
         """The config that a selection.json names as its winner.
@@ -96,17 +152,25 @@ class Plan:
             LookupError: the plan has no such config; the selection was made for another.
         """
         winner = json.loads(Path(selection_file).read_text(encoding="utf-8"))["winner"]
-        return self.find("smoke", winner["name"], winner["config_digest"])
+        return self.find("smoke", winner["name"], winner["config_digest"])[0]
 
     @property
     def tables_digest(self) -> str:
         """What results/tables follows from: the smoke runs, their names, the workflow's code."""
-        return _digest([_described(c) for c in self.candidates("smoke")])
+        rungs = [[_described(c) for c in config.rungs] for config in self.configs]
+        return _digest([rungs, self._how_it_is_judged])
 
     @property
     def smoke_inputs(self) -> dict[str, Any]:
         """Which smoke runs the sweep consists of, for people and for DVC to depend on."""
-        return {"digest": self.tables_digest, "smoke": runs_of(self.candidates("smoke"))}
+        rungs = zip(*(config.rungs for config in self.configs), strict=True)
+        return {
+            "digest": self.tables_digest,
+            "smoke": [
+                {"frames": frames, "configs": runs_of(candidates)}
+                for frames, candidates in zip(self.params.rungs, rungs, strict=True)
+            ],
+        }
 
     @property
     def selection_digest(self) -> str:
@@ -118,6 +182,17 @@ class Plan:
         """What results/model and results/report follow from."""
         full = [_described(c) for c in self.candidates("full")]
         return _digest([self.selection_digest, full])
+
+
+def survivors(decision: Path, eta: int) -> set[tuple[str, ...]]:
+    """Names of the configs that go on after a rung: the best in `eta`, and at least one.
+
+    Args:
+        decision: the rung's ranking, a `selection.json` of the configs that trained in it.
+    """
+    ranked = json.loads(Path(decision).read_text(encoding="utf-8"))["candidates"]
+    eligible = [tuple(candidate["names"]) for candidate in ranked if candidate["eligible"]]
+    return set(eligible[: max(1, len(ranked) // eta)])
 
 
 def stamp_name(digest: str) -> str:
@@ -153,6 +228,7 @@ def plan_of(agents: Sequence[ResolvedAgent], params: ProjectParams, root: Path =
                 "smoke",
                 params.smoke.seeds[0],
                 root,
+                overrides={"training": {"total_frames": params.rungs[-1]}},
                 agent_file=str(resolved.path),
             )
             grouped.setdefault(config_digest(smoke), []).append((resolved, smoke))
@@ -163,39 +239,65 @@ def plan_of(agents: Sequence[ResolvedAgent], params: ProjectParams, root: Path =
         faults.extend(requirement_faults(run_config))
     if faults:
         raise config_error(faults)
-    return Plan(
-        params,
-        tuple(_planned(digest, members, params, root) for digest, members in grouped.items()),
-    )
+    return Plan(params, tuple(_planned(members, params, root) for members in grouped.values()))
 
 
 def _planned(
-    smoke_digest: str,
-    members: list[tuple[ResolvedAgent, RunConfig]],
-    params: ProjectParams,
-    root: Path,
+    members: list[tuple[ResolvedAgent, RunConfig]], params: ProjectParams, root: Path
 ) -> PlannedConfig:
-    resolved = members[0][0]
+    resolved, smoke = members[0]
     names = tuple(member.agent.short_name for member, _ in members)
-    full = compose_run(
-        resolved.agent, params, "full", params.full.seeds[0], root, agent_file=str(resolved.path)
-    )
-    digests: dict[Mode, str] = {"smoke": smoke_digest, "full": config_digest(full)}
-    candidates = {
-        mode: Candidate(
+
+    def composed(mode: Mode, frames: int) -> RunConfig:
+        return compose_run(
+            resolved.agent,
+            params,
+            mode,
+            params.budget(mode).seeds[0],
+            root,
+            overrides={"training": {"total_frames": frames}},
+            agent_file=str(resolved.path),
+        )
+
+    def candidate(config: RunConfig, rung: int = 1) -> Candidate:
+        digest = config_digest(config)
+        return Candidate(
             names=names,
             config_digest=digest,
             config_path=str(resolved.path),
             agent_id=resolved.agent.agent_id,
             environment=params.sweep.environment,
             hyperparameters=resolved.agent.hyperparameters(),
+            frames=config.training.total_frames,
             folders={
-                seed: run_folder(mode, names[0], digest, seed) for seed in params.budget(mode).seeds
+                seed: run_folder(config.mode, names[0], digest, seed)
+                for seed in params.budget(config.mode).seeds
             },
+            rung=rung,
         )
-        for mode, digest in digests.items()
-    }
-    return PlannedConfig(resolved.agent, candidates["smoke"], candidates["full"])
+
+    *shorter, _ = params.rungs
+    rungs = [*(composed("smoke", _to_checkpoint(frames, smoke)) for frames in shorter), smoke]
+    if len({trajectory_digest(config) for config in rungs}) > 1:
+        raise ConfigError.single(
+            PARAMS_FILE,
+            f"needs runs that can be gone on with, and {names[0]} ({resolved.path}) cannot be: its "
+            "learning rate falls over the whole run (set optimizer.decay: none), or its algorithm "
+            "is your own. Set sweep.strategy: grid",
+            params.sweep.strategy,
+            "sweep.strategy",
+        )
+    return PlannedConfig(
+        resolved.agent,
+        tuple(candidate(config, number) for number, config in enumerate(rungs, start=1)),
+        candidate(composed("full", params.full.total_frames)),
+    )
+
+
+def _to_checkpoint(frames: int, config: RunConfig) -> int:
+    """Frames rounded up to whole checkpoints, so that nothing after the last one is lost."""
+    between = config.collector.frames_per_batch * config.training.checkpoint_interval
+    return min(-(-frames // between) * between, config.training.total_frames)
 
 
 def runs_of(candidates: list[Candidate]) -> dict[str, Any]:

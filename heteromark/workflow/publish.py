@@ -39,10 +39,27 @@ AGENT_FILE = "agent.yaml"
 SELECTION_FILE = "selection.json"
 
 
+def write_decision(plan: Plan, rung: int, path: Path) -> str:
+    """Rank the configs of a rung, and say who goes on.
+
+    Raises:
+        NoWinner: every candidate was left out.
+    """
+    candidates = plan.entrants(rung)
+    select(aggregate(candidates), candidates, plan.params.selection).write(path)
+    for stale in path.parent.glob(f"rung_{rung}-*.json"):
+        if stale != path:
+            stale.unlink()
+    going_on = plan.entrants(rung + 1)
+    return (
+        f"after {candidates[0].frames:,} frames, {len(going_on)} of {len(candidates)} configs go "
+        f"on: {', '.join(candidate.label for candidate in going_on)}"
+    )
+
+
 def write_aggregate(plan: Plan, folder: Path) -> None:
     """Aggregate the smoke runs into tables, metrics.json and learning curves."""
-    candidates = plan.candidates("smoke")
-    tables = aggregate(candidates)
+    tables = aggregate(plan.trained())
     write_tables(tables, folder)
     save_figure(draw_learning_curves(tables), Path(folder) / "learning_curves.svg")
     _stamp(folder, plan.tables_digest, plan.smoke_inputs)
@@ -54,7 +71,7 @@ def write_selection(plan: Plan, tables_folder: Path, folder: Path) -> str:
     Raises:
         NoWinner: every candidate was left out.
     """
-    selection = select(read_tables(tables_folder), plan.candidates("smoke"), plan.params.selection)
+    selection = select(read_tables(tables_folder), plan.trained(), plan.params.selection)
     selection.write(Path(folder) / SELECTION_FILE)
     winner = plan.selected(Path(folder) / SELECTION_FILE)
     write_text_atomic(Path(folder) / AGENT_FILE, _agent_yaml(winner.agent, selection))

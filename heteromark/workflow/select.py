@@ -57,6 +57,8 @@ class RankedCandidate(Frozen):
     names: tuple[str, ...]
     config_digest: str
     config_path: str
+    rung: int  # how far it came; 1 without halving
+    frames: int  # of each of its runs
     rank: int  # 1 is best; those left out follow, diverged ones last
     eligible: bool
     score: float | None
@@ -128,8 +130,9 @@ class _Contender:
 def select(tables: Tables, candidates: Sequence[Candidate], params: SelectionParams) -> Selection:
     """Rank the candidates by `params.statistic` of `params.metric` over their completed seeds.
 
-    A diverged run counts as not completed. Equal scores are decided by `params.tie_break` in its
-    order, at last by name; the result does not depend on the order of `candidates`.
+    Those that came to a higher rung come first. A diverged run counts as not completed. Equal
+    scores are decided by `params.tie_break` in its order, at last by name; the result does not
+    depend on the order of `candidates`.
 
     Raises:
         NoWinner: every candidate is left out.
@@ -139,6 +142,7 @@ def select(tables: Tables, candidates: Sequence[Candidate], params: SelectionPar
         key=lambda contender: (
             contender.obstacle is not None,
             contender.obstacle is not None and contender.has_diverged,
+            -contender.candidate.rung,
             contender.sort_key(params.tie_break),
         )
     )
@@ -164,6 +168,8 @@ def select(tables: Tables, candidates: Sequence[Candidate], params: SelectionPar
                 names=contender.candidate.names,
                 config_digest=contender.candidate.config_digest,
                 config_path=contender.candidate.config_path,
+                rung=contender.candidate.rung,
+                frames=contender.candidate.frames,
                 rank=rank,
                 eligible=contender.obstacle is None,
                 score=contender.score,
@@ -241,7 +247,12 @@ def _explanation(rank: int, eligible: Sequence[_Contender], params: SelectionPar
     if len(eligible) == 1:
         return f"won: {subject}; no other candidate is eligible"
     rival = eligible[1] if rank == 0 else eligible[0]
-    if own.score == rival.score:
+    here, there = own.candidate, rival.candidate
+    if here.rung < there.rung:
+        comparison = f"after {here.frames:,} frames, and it did not go on"
+    elif here.rung > there.rung:
+        comparison = f"and no other went on beyond {there.frames:,} frames"
+    elif own.score == rival.score:
         comparison = _tie_words(own, rival, params.tie_break)
     else:
         side = "above" if own.score > rival.score else "below"

@@ -47,7 +47,16 @@ def sweep_overrides(
             "is a component, which a sweep takes from config/; change it there",
             next(iter(assigned.components)),
         )
+    if assigned.params.get("sweep", {}).get("strategy", "grid") != "grid":
+        raise ConfigError.single(
+            "--set",
+            "is for the workflow, which judges between the rungs: set it in params.yaml and run "
+            "snakemake",
+            assigned.params["sweep"]["strategy"],
+            "sweep.strategy",
+        )
     sweep = {
+        "strategy": "grid",
         "agents": list(patterns) or None,
         "base_config": str(base_config) if base_config else None,
         "environment": environment,

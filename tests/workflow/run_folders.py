@@ -32,6 +32,7 @@ def make_candidate(root: Path, name: str, seeds: Sequence[int] = (0, 1, 2), **ch
         agent_id="happo_agent",
         environment="speaker_listener",
         hyperparameters=HYPERPARAMETERS | changes,
+        frames=20_000,
         folders={seed: root / f"{name}-{digest}" / f"seed_{seed}" for seed in seeds},
     )
 

@@ -12,7 +12,7 @@ sys.path.insert(0, str(workflow.current_basedir.join("../..")))
 from heteromark.config.errors import ConfigError
 from heteromark.config.files import retyped
 from heteromark.runs.record import RECORD_FILE
-from heteromark.workflow.plan import make_plan, stamp_name
+from heteromark.workflow.plan import RUNGS, make_plan, stamp_name
 
 
 def plan_or_explain(overrides):
@@ -36,6 +36,7 @@ wildcard_constraints:
     name=r"[A-Za-z][A-Za-z0-9_-]*",
     digest=r"[0-9a-f]{12}",
     seed=r"\d+",
+    rung=r"\d+",
 
 
 # Functions, because Snakemake would take braces in a plain string for wildcards.
@@ -51,8 +52,20 @@ def records_of(candidate):
     return [f"{folder}/{RECORD_FILE}" for folder in candidate.folders.values()]
 
 
+def await_decisions(number):
+    for rung in range(1, number + 1):
+        checkpoints.rung.get(rung=rung, digest=PLAN.rung_digest(rung))
+
+
+def rung_run_records(wildcards):
+    rung = int(wildcards.rung)
+    await_decisions(rung - 1)
+    return [record for candidate in PLAN.entrants(rung) for record in records_of(candidate)]
+
+
 def smoke_run_records(wildcards):
-    return [record for candidate in PLAN.candidates("smoke") for record in records_of(candidate)]
+    await_decisions(len(PLAN.decisions))
+    return [record for candidate in PLAN.trained() for record in records_of(candidate)]
 
 
 def selected_run_records(wildcards):
@@ -61,8 +74,16 @@ def selected_run_records(wildcards):
 
 
 def config_of_smoke_run(wildcards):
-    return PLAN.find("smoke", wildcards.name, wildcards.digest).smoke.config_path
+    return PLAN.find("smoke", wildcards.name, wildcards.digest)[1].config_path
+
+
+def frames_of_smoke_run(wildcards):
+    return PLAN.find("smoke", wildcards.name, wildcards.digest)[1].frames
 
 
 def config_of_long_run(wildcards):
-    return PLAN.find("full", wildcards.name, wildcards.digest).full.config_path
+    return PLAN.find("full", wildcards.name, wildcards.digest)[1].config_path
+
+
+def frames_of_long_run(wildcards):
+    return PLAN.find("full", wildcards.name, wildcards.digest)[1].frames

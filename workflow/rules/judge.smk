@@ -2,6 +2,24 @@
 # the stamp's name decides, not modification times.
 
 
+# After each rung but the last of sweep.strategy "halving"; a grid has one rung.
+checkpoint rung:
+    input:
+        ancient(rung_run_records),
+    output:
+        f"{RUNGS}/rung_{{rung}}-{{digest}}.json",
+    log:
+        "logs/rungs/rung_{rung}-{digest}.log",
+    params:
+        python=PYTHON,
+        params=params_options,
+    message:
+        "decision after rung {wildcards.rung}"
+    shell:
+        "{params.python} workflow rung --expect {wildcards.digest} {wildcards.rung} {output:q}"
+        " {params.params} 2>&1 | tee {log:q}"
+
+
 rule aggregate:
     input:
         ancient(smoke_run_records),
