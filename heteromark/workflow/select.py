@@ -21,13 +21,8 @@ from heteromark.runs.record import LOG_FILE, Status
 from heteromark.workflow.aggregate import Tables
 from heteromark.workflow.errors import WorkflowError
 from heteromark.workflow.plan import Candidate
-from heteromark.workflow.statistics import (
-    CONFIDENCE,
-    Interval,
-    bootstrap_interval,
-    reasons_in_words,
-    score,
-)
+from heteromark.workflow.stability import reasons_in_words
+from heteromark.workflow.statistics import CONFIDENCE, Interval, bootstrap_interval, score
 
 # How a tie-break criterion reads, and its sign in a sort where smaller comes first.
 _PREFERENCE: dict[TieBreak, tuple[str, int]] = {
