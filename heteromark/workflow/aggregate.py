@@ -22,14 +22,8 @@ from pydantic import ValidationError
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import METRICS_FILE, RECORD_FILE, RunRecord, Status
 from heteromark.workflow.plan import Candidate
-from heteromark.workflow.statistics import (
-    Curve,
-    bootstrap_interval,
-    coefficient_of_variation,
-    judge_stability,
-    last_half_trend,
-    score,
-)
+from heteromark.workflow.stability import Curve, judge_stability, last_half_trend
+from heteromark.workflow.statistics import bootstrap_interval, coefficient_of_variation, score
 
 # Besides the values of `Status`: what can be wrong with a run folder itself.
 MISSING = "missing"
@@ -44,7 +38,7 @@ KEY_HYPERPARAMETERS = {
 }
 
 # Column -> dtype, in the order of the files. Int64 and str hold missing values; returns are rewards
-# per episode; slopes are per 1,000 frames (see `statistics.Trend`); durations are in seconds.
+# per episode; slopes are per 1,000 frames (see `stability.Trend`); durations are in seconds.
 RUNS_COLUMNS = {
     "config": "str",
     "config_digest": "str",

@@ -21,7 +21,7 @@ from matplotlib.ticker import EngFormatter
 from heteromark.runs.files import atomic_path
 from heteromark.workflow.aggregate import Tables
 from heteromark.workflow.select import RankedCandidate, Selection
-from heteromark.workflow.statistics import CONFIDENCE
+from heteromark.workflow.statistics import CONFIDENCE, RANGE_SEEDS
 
 # Okabe and Ito, "Color Universal Design" (2008): distinct under all common colour blindnesses.
 # Without their yellow, which is too faint for a line on white, and ordered by contrast.
@@ -88,6 +88,7 @@ def draw_learning_curves(tables: Tables) -> Figure:
 def draw_selection(selection: Selection) -> Figure:
     """One row per candidate, best on top: score with its 95 % interval, and each seed's value.
 
+    With few seeds, the legend calls the interval what it is: their range.
     What was left out is grey, with the reason in its row.
     """
     settings = selection.settings
@@ -110,7 +111,7 @@ def draw_selection(selection: Selection) -> Figure:
             f"{settings.min_seeds} completed seed{'s' if settings.min_seeds > 1 else ''}",
             loc="left",
         )
-        _selection_legend(figure)
+        _selection_legend(figure, seeds=max(len(each.values) for each in selection.candidates))
     return figure
 
 
@@ -189,7 +190,9 @@ def _band_words(curves: pd.DataFrame) -> str:
     seeds = curves["seeds"].max() if len(curves) else 0
     if seeds < 2:
         return ""
-    return "; band: their range" if seeds < 4 else "; band: bootstrap 95 % interval of the mean"
+    if seeds <= RANGE_SEEDS:
+        return "; band: their range"
+    return f"; band: bootstrap {CONFIDENCE:.0%} interval of the mean"
 
 
 def _draw_candidate(axes: Axes, candidate: RankedCandidate) -> None:
@@ -244,7 +247,9 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
         figure.legend(handles, labels, loc="outside lower left", ncols=columns)
 
 
-def _selection_legend(figure: Figure) -> None:
+def _selection_legend(figure: Figure, seeds: int) -> None:
+    interval = "range of the seeds" if seeds <= RANGE_SEEDS else f"{CONFIDENCE:.0%} interval"
+
     def mark(label: str, colour: str, **style) -> Line2D:
         return Line2D([], [], color=colour, label=label, **style)
 
@@ -255,7 +260,7 @@ def _selection_legend(figure: Figure) -> None:
             mark("eligible", PALETTE[0], marker="o", markersize=7, **none),
             mark("left out", LEFT_OUT_COLOUR, marker="o", markersize=7, **none),
             mark("one seed", "black", marker="o", markersize=4, markerfacecolor="none", **none),
-            mark(f"{CONFIDENCE:.0%} interval", "black", linewidth=2),
+            mark(interval, "black", linewidth=2),
         ],
         loc="outside lower left",
         ncols=5,

@@ -33,7 +33,8 @@ from heteromark.workflow.plots import (
     draw_selection,
     save_figure,
 )
-from heteromark.workflow.select import Selection, rank_check, select
+from heteromark.workflow.rank_check import rank_check
+from heteromark.workflow.select import Selection, select
 
 AGENT_FILE = "agent.yaml"
 SELECTION_FILE = "selection.json"

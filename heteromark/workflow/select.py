@@ -1,4 +1,4 @@
-"""The selection: which config of the sweep is trained long, and whether the smoke was right.
+"""The selection: which config of the sweep is trained long.
 
 `select` is pure: tables and params in, a `Selection` out, whose JSON is `selection.json`. Every
 candidate is in it, with its rank and with why it won, lost or was left out.
@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import pandas as pd
 
@@ -21,11 +20,13 @@ from heteromark.runs.record import LOG_FILE, Status
 from heteromark.workflow.aggregate import Tables
 from heteromark.workflow.errors import WorkflowError
 from heteromark.workflow.plan import Candidate
+from heteromark.workflow.stability import reasons_in_words
 from heteromark.workflow.statistics import (
     CONFIDENCE,
+    RANGE_SEEDS,
     Interval,
     bootstrap_interval,
-    reasons_in_words,
+    probability_of_improvement,
     score,
 )
 
@@ -63,6 +64,9 @@ class RankedCandidate(Frozen):
     eligible: bool
     score: float | None
     interval: Interval | None  # bootstrap 95 % interval of the score
+    # That a run of the winner beats one of this config by the metric: the share of pairs of runs,
+    # ties half. None for the winner itself and for those left out.
+    improvement: float | None
     seeds: int
     completed: int
     values: dict[int, float]  # seed -> metric, of the completed runs that measured it
@@ -174,6 +178,11 @@ def select(tables: Tables, candidates: Sequence[Candidate], params: SelectionPar
                 eligible=contender.obstacle is None,
                 score=contender.score,
                 interval=contender.interval,
+                improvement=(
+                    None
+                    if contender is best or contender.obstacle is not None
+                    else _improvement(best, contender)
+                ),
                 seeds=len(contender.runs),
                 completed=contender.completed,
                 values=contender.values,
@@ -192,7 +201,7 @@ def select(tables: Tables, candidates: Sequence[Candidate], params: SelectionPar
 def _contender(tables: Tables, candidate: Candidate, params: SelectionParams) -> _Contender:
     runs = tables.runs[tables.runs["config"] == candidate.label]
     summary = tables.summary[tables.summary["config"] == candidate.label].iloc[0]
-    values = _values(runs, params)
+    values = values_by_seed(runs, params)
     numbers = list(values.values())
     return _Contender(
         candidate=candidate,
@@ -205,8 +214,8 @@ def _contender(tables: Tables, candidate: Candidate, params: SelectionParams) ->
     )
 
 
-def _values(runs: pd.DataFrame, params: SelectionParams) -> dict[int, float]:
-    """Seed -> metric of the completed runs that measured it."""
+def values_by_seed(runs: pd.DataFrame, params: SelectionParams) -> dict[int, float]:
+    """Seed -> `params.metric`, of the completed runs that measured it; rows of the runs table."""
     completed = runs[runs["status"] == Status.COMPLETED].dropna(subset=[params.metric])
     return {
         int(seed): float(value)
@@ -230,6 +239,10 @@ def _obstacle(runs: pd.DataFrame, values: dict[int, float], params: SelectionPar
         f"selection.min_seeds is {params.min_seeds}"
         f"{f' ({reasons_in_words(reasons)})' if reasons else ''}"
     )
+
+
+def _improvement(winner: _Contender, other: _Contender) -> float:
+    return probability_of_improvement(list(winner.values.values()), list(other.values.values()))
 
 
 # --- in words ---------------------------------------------------------------------------------
@@ -258,7 +271,15 @@ def _explanation(rank: int, eligible: Sequence[_Contender], params: SelectionPar
         side = "above" if own.score > rival.score else "below"
         comparison = (
             f"{abs(own.score - rival.score):.4g} {side} {rival.candidate.label} "
-            f"({rival.score:.4g}); {_overlap_words(own.interval, rival.interval)}"
+            f"({rival.score:.4g}); {_overlap_words(own, rival)}"
+        )
+    # No probability from one seed: that run is known, and says nothing about the next.
+    if min(len(own.values), len(rival.values)) > 1:
+        other, name = (rival, rival.candidate.label) if rank == 0 else (own, "this config")
+        comparison += (
+            f"; a run of the winner beats one of {name} with probability "
+            f"{_improvement(eligible[0], other):.2g}, over {len(own.values) * len(rival.values)} "
+            "pairs"
         )
     return f"{'won' if rank == 0 else f'ranked {rank + 1}'}: {subject}, {comparison}"
 
@@ -280,12 +301,17 @@ def _tie_words(own: _Contender, rival: _Contender, tie_break: Sequence[TieBreak]
     )
 
 
-def _overlap_words(own: Interval | None, rival: Interval | None) -> str:
-    if own is None or rival is None:
+def _overlap_words(own: _Contender, rival: _Contender) -> str:
+    if own.interval is None or rival.interval is None:
         return "one seed has no interval, so chance cannot be ruled out"
-    if own.overlaps(rival):
-        return f"the {CONFIDENCE:.0%} intervals overlap, so more seeds may change the order"
-    return f"the {CONFIDENCE:.0%} intervals do not overlap"
+    # With so few seeds the name promises more than there is.
+    is_range = min(len(own.values), len(rival.values)) <= RANGE_SEEDS
+    intervals = (
+        f"the {CONFIDENCE:.0%} intervals{' (so few seeds: their range)' if is_range else ''}"
+    )
+    if own.interval.overlaps(rival.interval):
+        return f"{intervals} overlap, so more seeds may change the order"
+    return f"{intervals} do not overlap"
 
 
 def _no_winner_message(contenders: Sequence[_Contender], params: SelectionParams) -> str:
@@ -337,110 +363,3 @@ def _advice(contenders: Sequence[_Contender], params: SelectionParams) -> list[s
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-# --- after the long run -----------------------------------------------------------------------
-
-
-class LongRun(Frozen):
-    """One config's score in the smoke and after the long run, in units of the metric."""
-
-    config: str
-    smoke: float | None
-    long: float | None
-
-
-class RankCheck(Frozen):
-    """Did the smoke predict the long run? Scores are by the selection's metric and statistic."""
-
-    verdict: Literal["confirmed", "questioned", "unknown"]
-    why: str
-    runs: tuple[LongRun, ...]  # of the configs that were trained long, by smoke rank
-    # Rank correlation of smoke and long scores, in [-1, 1]; None below two scored long configs or
-    # where all scores of one side are equal.
-    spearman: float | None
-    kendall: float | None
-
-    def write(self, path: Path) -> None:
-        """Write the check as JSON, atomically."""
-        write_text_atomic(Path(path), self.model_dump_json(indent=2) + "\n")
-
-
-def rank_check(selection: Selection, long: Tables) -> RankCheck:
-    """Compare the long runs with the smokes they were selected by.
-
-    The verdict is `confirmed` when the winner's long score is at least every smoke score and every
-    other long score, else `questioned`; the sentence gives the numbers. Nothing more can be said
-    where only the winner was trained long: another config's long run might still be better.
-
-    Args:
-        long: tables of the long runs (`aggregate`); configs are matched by their label.
-    """
-    scores = {
-        label: score(list(_values(rows, selection.settings).values()), selection.settings.statistic)
-        for label, rows in long.runs.groupby("config", sort=False)
-    }
-    runs = tuple(
-        LongRun(config=candidate.label, smoke=candidate.score, long=scores[candidate.label])
-        for candidate in selection.candidates
-        if candidate.label in scores
-    )
-    spearman, kendall = _rank_correlations(runs)
-    verdict, why = _compare(selection, runs)
-    if spearman is not None:
-        why += (
-            f". Over {sum(_is_scored(run) for run in runs)} configs, the smoke's order and the "
-            f"long runs' order correlate with Spearman {spearman:.2f}, Kendall {kendall:.2f}"
-        )
-    return RankCheck(verdict=verdict, why=why, runs=runs, spearman=spearman, kendall=kendall)
-
-
-def _compare(selection: Selection, runs: Sequence[LongRun]) -> tuple[str, str]:
-    winner = selection.candidates[0]
-    own = next((run.long for run in runs if run.config == winner.label), None)
-    if own is None:
-        return "unknown", f"{winner.label} has no completed long run that measured its score"
-    gain = own - winner.score
-    change = "equal to" if gain == 0 else f"{abs(gain):.4g} {'above' if gain > 0 else 'below'}"
-    words = (
-        f"the long run of {winner.label} scores {own:.4g}, {change} its smoke's {winner.score:.4g}"
-    )
-    rivals = [
-        (run.long, f"the long run of {run.config}")
-        for run in runs
-        if run.long is not None and run.config != winner.label
-    ] + [
-        (candidate.score, f"the smoke of {candidate.label}")
-        for candidate in selection.candidates[1:]
-        if candidate.score is not None
-    ]
-    better = [rival for rival in rivals if rival[0] > own]
-    if better:
-        best, source = max(better)
-        return (
-            "questioned",
-            f"{words}, and {source} is better by {best - own:.4g}: train that config long too",
-        )
-    if gain < 0:
-        return "questioned", f"{words}: longer training made it worse; see its learning curve"
-    if not rivals:
-        return "confirmed", f"{words}; there is no other config to compare with"
-    best, source = max(rivals)
-    return "confirmed", f"{words}, and {own - best:.4g} above the best rival, {source}"
-
-
-def _is_scored(run: LongRun) -> bool:
-    return run.smoke is not None and run.long is not None
-
-
-def _rank_correlations(runs: Sequence[LongRun]) -> tuple[float | None, float | None]:
-    smoke = [run.smoke for run in runs if _is_scored(run)]
-    long = [run.long for run in runs if _is_scored(run)]
-    if len(set(smoke)) < 2 or len(set(long)) < 2:
-        return None, None
-    import scipy.stats  # takes longer than a selection, and only long runs need it
-
-    return (
-        float(scipy.stats.spearmanr(smoke, long).statistic),
-        float(scipy.stats.kendalltau(smoke, long).statistic),
-    )

@@ -1,11 +1,17 @@
-"""Statistics over seeds and learning curves. Pure functions on numbers: no files, no tables.
+"""Statistics over seeds. Pure functions on numbers: no files, no tables.
 
 Scores of one config form an array `[seeds]`, or `[seeds, tasks]` when it ran on several tasks. The
 seed is the independent unit: episodes of one run share its weights, so resampling them would
 invent precision that a new training does not have.
 
-Source of the interquartile mean and of the stratified bootstrap: Agarwal et al., "Deep
-Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 2021, section 4.
+Source of the interquartile mean, the stratified bootstrap, the probability of improvement and the
+performance profile: Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical
+Precipice", NeurIPS 2021, section 4.
+
+What intervals are worth with few seeds, whatever their confidence is called: none from one seed,
+which says nothing about the next; from two or three seeds of one task the 95 % interval is their
+range, and the range of `n` seeds holds the median of all trainings of that config with probability
+`1 - 2**(1 - n)`: 50 % with two, 75 % with three.
 """
 
 from __future__ import annotations
@@ -13,9 +19,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -32,27 +36,9 @@ CONFIDENCE = 0.95
 # smoke has no Monte Carlo error at all. Beyond, that error is about 1 % of the interval's width.
 MAX_RESAMPLES = 5_000
 BOOTSTRAP_SEED = 0
-
-SLOPE_UNIT_FRAMES = 1_000
-# A line through two points has no residual, so neither its noise nor its error is known.
-MIN_TREND_POINTS = 3
-
-# Returns that change by less than a tenth of their own size, on any reward scale, are constant for
-# the eye; without this floor a curve of 1000.000 ... 1000.001 would count as all noise.
-SCALE_FLOOR_SHARE = 0.1
-SCALE_PERCENTILES = (5, 95)  # unlike the range, these do not widen with the number of iterations
-# Pure Gaussian noise has a standard deviation of 0.30 of its 5-95 percentile range, whatever its
-# size; a straight line plus noise reaches 0.2 when the noise is a fifth of the whole rise.
-NOISY_SHARE = 0.2
-# Seeds whose last halves lie this far apart (standard deviation) found different policies: of
-# three, two at the top and one a bit less than half way down.
-DISAGREEMENT_SHARE = 0.25
-# A straight learning curve changes by about half its scale over the last half; a tenth of that
-# is too slow to be worth waiting for.
-FLAT_SHARE = 0.05
-# The usual two standard errors. Successive iterations are correlated, so this errs towards seeing
-# a trend; FLAT_SHARE keeps small ones out.
-TREND_STANDARD_ERRORS = 2.0
+# Up to so many seeds of one task, the 95 % interval is their range: of three, the worst is drawn
+# three times in 1 of 27 resamples, which is more than the tail of 2.5 %.
+RANGE_SEEDS = 3
 
 
 class Interval(NamedTuple):
@@ -101,6 +87,9 @@ REDUCTIONS: dict[Statistic, Reduction] = {
 def score(scores: ArrayLike, statistic: Statistic = "iqm") -> float | None:
     """One number for all scores, `[seeds]` or `[seeds, tasks]` pooled; None without scores.
 
+    Several tasks are pooled, so their scores must be of one scale: see `normalised`. Their median
+    is that of all runs, where rliable's is that of the tasks' means.
+
     Raises:
         ValueError: a score is NaN or infinite.
     """
@@ -127,17 +116,13 @@ def bootstrap_interval(
     Raises:
         ValueError: a score is NaN or infinite.
     """
-    checked = _finite_scores(scores)
-    if len(checked) < 2:
+    by_task = _by_task(scores)
+    tasks, seeds = by_task.shape
+    if seeds < 2:
         return None
-    by_task = np.sort(checked.reshape(len(checked), -1), axis=0)
-    seeds, tasks = by_task.shape
-    resampled = by_task[_resamples(seeds, tasks), np.arange(tasks)].reshape(-1, seeds * tasks)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(
-        REDUCTIONS[statistic](resampled), [tail, 1 - tail], method="inverted_cdf"
-    )
-    return Interval(float(low), float(high))
+    drawn = _resamples((seeds,) * tasks).reshape(-1, tasks, seeds)
+    resampled = by_task[np.arange(tasks)[:, None], drawn].reshape(-1, tasks * seeds)
+    return _percentiles(REDUCTIONS[statistic](resampled), confidence)
 
 
 def coefficient_of_variation(scores: ArrayLike) -> float | None:
@@ -149,182 +134,183 @@ def coefficient_of_variation(scores: ArrayLike) -> float | None:
     return float(checked.std(ddof=1)) / mean if mean > 0 else None
 
 
+# --- several tasks, several configs -----------------------------------------------------------
+
+
+def normalised(scores: ArrayLike, low: ArrayLike, high: ArrayLike) -> np.ndarray:
+    """Scores on a scale that tasks share: 0 at `low`, 1 at `high`, beyond them not clipped.
+
+    Args:
+        scores: `[seeds]` or `[seeds, tasks]`, in units of each task's score.
+        low: of each task, `[tasks]`, or one number for all: what random play scores, say.
+        high: likewise: what a reference policy scores, or the best possible score.
+
+    Returns:
+        Dimensionless, in the shape of `scores`.
+
+    Raises:
+        ValueError: a number is NaN or infinite, `high` is not above `low`, or there are not as
+            many of them as tasks.
+    """
+    checked = _finite_scores(scores)
+    tasks = checked.shape[1:]
+    bounds = {}
+    for name, bound in (("low", low), ("high", high)):
+        array = np.asarray(bound, dtype=float)
+        if array.shape not in ((), tasks):
+            raise ValueError(
+                f"{name} must be one number{f' or {tasks[0]}, one per task' if tasks else ''}, "
+                f"got {array.tolist()}"
+            )
+        bounds[name] = np.broadcast_to(array, tasks)
+    for index in np.ndindex(tasks):
+        lowest, highest = bounds["low"][index], bounds["high"][index]
+        if not (np.isfinite([lowest, highest]).all() and lowest < highest):
+            raise ValueError(
+                f"{f'task {index[0]}: ' if index else ''}scores are normalised between finite "
+                f"numbers with low < high, got low {lowest:g}, high {highest:g}"
+            )
+    return (checked - bounds["low"]) / (bounds["high"] - bounds["low"])
+
+
+def probability_of_improvement(scores_x: ArrayLike, scores_y: ArrayLike) -> float | None:
+    """How likely a run of config X scores higher than one of config Y on a task, in [0, 1].
+
+    The share of pairs of runs of the same task in which X scores higher, ties counted half, over
+    all tasks: the Mann-Whitney statistic over its maximum, averaged over tasks. It says nothing
+    about by how much. None where a config has no scores; from a single run on either side it is
+    no more than a count.
+
+    Args:
+        scores_x: `[seeds]` or `[seeds, tasks]`.
+        scores_y: likewise, of the same tasks; the number of seeds may differ.
+
+    Raises:
+        ValueError: a score is NaN or infinite, or the numbers of tasks differ.
+    """
+    half_wins = _half_wins(scores_x, scores_y)
+    return float(half_wins.mean()) / 2 if half_wins.size else None
+
+
+def improvement_interval(
+    scores_x: ArrayLike, scores_y: ArrayLike, confidence: float = CONFIDENCE
+) -> Interval | None:
+    """Percentile bootstrap interval of the probability of improvement.
+
+    The seeds of both configs are drawn anew, independently, within each task; otherwise as in
+    `bootstrap_interval`. None where either has fewer than two seeds.
+
+    Where every run of one config beats every run of the other on each task, it is [1, 1] or
+    [0, 0] however few they are, since no resample shows what no run did. That is no certainty: on
+    one task, two equal configs come out like this in 2 of `binomial(n + m, n)` cases: in a third
+    with two seeds each, in a tenth with three. Else, with two seeds each on one task, it is [0, 1]
+    (but for ties), which says nothing.
+    """
+    half_wins = _half_wins(scores_x, scores_y)
+    tasks, seeds_x, seeds_y = half_wins.shape
+    if min(seeds_x, seeds_y) < 2:
+        return None
+    drawn = _resamples((seeds_x,) * tasks + (seeds_y,) * tasks)
+    drawn_x, drawn_y = np.split(drawn, [tasks * seeds_x], axis=1)
+    drawn_x = drawn_x.reshape(-1, tasks, seeds_x, 1)
+    drawn_y = drawn_y.reshape(-1, tasks, 1, seeds_y)
+    won = sum(  # task by task: the pairs of all resamples and tasks at once may take gigabytes
+        half_wins[task][drawn_x[:, task], drawn_y[:, task]].sum(axis=(1, 2))
+        for task in range(tasks)
+    )
+    return _percentiles(won / (2 * half_wins.size), confidence)
+
+
+def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
+    """Share of all runs, over tasks, that score above each threshold: `[thresholds]`, in [0, 1].
+
+    Args:
+        scores: `[seeds]` or `[seeds, tasks]`, normalised where tasks differ in scale.
+        thresholds: in the unit of the scores.
+
+    Raises:
+        ValueError: there are no scores, or a score or threshold is NaN or infinite.
+    """
+    return _above(scores, thresholds).mean(axis=(1, 2))
+
+
+def performance_profile_intervals(
+    scores: ArrayLike, thresholds: ArrayLike, confidence: float = CONFIDENCE
+) -> list[Interval] | None:
+    """`bootstrap_interval` of the performance profile at each threshold; None with one seed.
+
+    They hold point by point, not for the whole profile at once. Where no run, or every run, is
+    above a threshold, the interval is that one number, however few the runs.
+    """
+    above = _above(scores, thresholds).astype(float)
+    if above.shape[1] < 2:
+        return None
+    return [bootstrap_interval(each, "mean", confidence) for each in above]
+
+
+def _half_wins(scores_x: ArrayLike, scores_y: ArrayLike) -> np.ndarray:
+    """`[tasks, seeds_x, seeds_y]`: 2 where the run of X scores higher, 1 where both score equal.
+
+    Whole numbers, so that sums are exact in any order of the seeds.
+    """
+    x, y = _by_task(scores_x), _by_task(scores_y)
+    if len(x) != len(y):
+        raise ValueError(
+            f"both configs must have run on the same tasks, got scores of {len(x)} and of {len(y)}"
+        )
+    x, y = x[:, :, None], y[:, None, :]
+    return (x > y).astype(np.int8) + (x >= y)
+
+
+def _above(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
+    """`[thresholds, seeds, tasks]`: whether a run scores above a threshold."""
+    checked = _by_task(scores).T
+    if not checked.size:
+        raise ValueError("a performance profile needs scores, got none")
+    levels = np.asarray(thresholds, dtype=float)
+    if levels.ndim != 1 or not np.isfinite(levels).all():
+        raise ValueError(f"thresholds must be a list of finite numbers, got {levels.tolist()}")
+    return checked > levels[:, None, None]
+
+
+# --- resampling -------------------------------------------------------------------------------
+
+
 def _finite_scores(scores: ArrayLike) -> np.ndarray:
     array = np.asarray(scores, dtype=float)
+    if array.ndim not in (1, 2):
+        raise ValueError(f"scores must be [seeds] or [seeds, tasks], got shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"scores must be finite, got {array.tolist()}")
     return array
 
 
+def _by_task(scores: ArrayLike) -> np.ndarray:
+    """Finite scores as `[tasks, seeds]`, sorted, so that the order of the seeds is forgotten."""
+    checked = _finite_scores(scores)
+    return np.sort(checked[None] if checked.ndim == 1 else checked.T, axis=1)
+
+
+def _percentiles(resampled: np.ndarray, confidence: float) -> Interval:
+    """The interval between the tails of a statistic's values, `[resamples]`."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail], method="inverted_cdf")
+    return Interval(float(low), float(high))
+
+
 @functools.lru_cache(maxsize=16)
-def _resamples(seeds: int, tasks: int) -> np.ndarray:
-    """Indices `[resamples, seeds, tasks]` of seeds, drawn with replacement within each task."""
-    draws = seeds * tasks
+def _resamples(strata: tuple[int, ...]) -> np.ndarray:
+    """Indices `[resamples, draws]`: in each stratum of n seeds, n drawn with replacement.
+
+    Draws are independent, within a stratum and between strata, which follow one another.
+    """
+    seeds = np.repeat(strata, strata)  # to draw from, at each draw
     # In logarithms: the count itself overflows nothing in Python but takes long to compute.
-    if draws * math.log(seeds) <= math.log(MAX_RESAMPLES):
-        indices = np.array(list(itertools.product(range(seeds), repeat=draws)))
+    if np.log(seeds).sum() <= math.log(MAX_RESAMPLES):
+        indices = np.array(list(itertools.product(*map(range, seeds))))
     else:
-        indices = np.random.default_rng(BOOTSTRAP_SEED).integers(seeds, size=(MAX_RESAMPLES, draws))
-    indices = indices.reshape(-1, seeds, tasks)
+        indices = np.random.default_rng(BOOTSTRAP_SEED).integers(
+            seeds, size=(MAX_RESAMPLES, len(seeds))
+        )
     indices.flags.writeable = False  # the cache hands out the same array again
     return indices
-
-
-# --- one learning curve -----------------------------------------------------------------------
-
-
-class Curve(NamedTuple):
-    """A learning curve: `frames` and `returns`, both `[iterations]`, finite, frames increasing."""
-
-    frames: np.ndarray
-    returns: np.ndarray
-
-
-@dataclass(frozen=True)
-class Trend:
-    """Least-squares line through the last half of a learning curve, in units of the return."""
-
-    slope: float  # per SLOPE_UNIT_FRAMES frames
-    change: float  # of the line, from its first to its last frame
-    change_error: float  # standard error of `change`
-    noise: float  # standard deviation around the line
-
-
-def last_half_trend(curve: Curve) -> Trend | None:
-    """Trend over the iterations that end in the last half of the run's frames.
-
-    None where fewer than `MIN_TREND_POINTS` of them measured a return.
-    """
-    if len(curve.frames) == 0:
-        return None
-    late = curve.frames > curve.frames[-1] / 2
-    frames, returns = curve.frames[late], curve.returns[late]
-    if len(frames) < MIN_TREND_POINTS:
-        return None
-    units = (frames - frames[0]) / SLOPE_UNIT_FRAMES
-    # scipy.stats.linregress gives the same; importing it takes longer than all else here
-    around_mean = units - units.mean()
-    spread = float(np.sum(around_mean**2))
-    slope = float(np.sum(around_mean * (returns - returns.mean()))) / spread
-    residuals = returns - returns.mean() - slope * around_mean
-    variance = float(np.sum(residuals**2)) / (len(returns) - 2)
-    return Trend(
-        slope=slope,
-        change=slope * float(units[-1]),
-        change_error=math.sqrt(variance / spread) * float(units[-1]),
-        noise=math.sqrt(variance),
-    )
-
-
-# --- the verdict ------------------------------------------------------------------------------
-
-
-class Verdict(StrEnum):
-    """What the learning curves of one config look like, over its seeds."""
-
-    STEADY = "steady"  # still rises, and the seeds agree
-    NOISY = "noisy"  # fluctuation, or disagreement between seeds, hides what is learnt
-    FLAT = "flat"  # changes no more: converged, or never learnt
-    FALLING = "falling"  # loses what it had learnt
-    DIVERGED = "diverged"  # a seed met NaN or infinity
-    UNKNOWN = "unknown"  # too little was measured
-
-
-@dataclass(frozen=True)
-class Stability:
-    """A verdict, and the sentence that says why, with its numbers."""
-
-    verdict: Verdict
-    reason: str
-
-
-def reasons_in_words(reasons: Mapping[int, str]) -> str:
-    """`seeds 0, 2: loss is NaN; seed 1: ...`, from seed -> reason."""
-    seeds_of: dict[str, list[int]] = {}
-    for seed in sorted(reasons):
-        seeds_of.setdefault(reasons[seed], []).append(seed)
-    return "; ".join(
-        f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}: {reason}"
-        for reason, seeds in seeds_of.items()
-    )
-
-
-def judge_stability(
-    curves: Sequence[Curve], seeds: int, diverged: Mapping[int, str] | None = None
-) -> Stability:
-    """Judge one config by its completed runs' learning curves.
-
-    Fluctuation, disagreement and change are compared with one scale: the 5-95 percentile range of
-    all returns, at least `SCALE_FLOOR_SHARE` of their mean size.
-
-    Args:
-        curves: one per completed run.
-        seeds: planned runs, for the sentence.
-        diverged: seed -> reason, of the runs that diverged. One suffices for the verdict.
-    """
-    if diverged:
-        return Stability(
-            Verdict.DIVERGED,
-            f"{len(diverged)} of {seeds} seeds diverged ({reasons_in_words(diverged)})",
-        )
-    if not curves:
-        return Stability(Verdict.UNKNOWN, f"none of {seeds} seeds completed")
-    trends = [trend for curve in curves if (trend := last_half_trend(curve)) is not None]
-    if len(trends) < len(curves):
-        return Stability(
-            Verdict.UNKNOWN,
-            f"{len(curves) - len(trends)} of {len(curves)} completed runs measured fewer than "
-            f"{MIN_TREND_POINTS} returns over the last half",
-        )
-    return _judge_trends(curves, trends)
-
-
-def _judge_trends(curves: Sequence[Curve], trends: Sequence[Trend]) -> Stability:
-    returns = np.sort(np.concatenate([curve.returns for curve in curves]))
-    low, high = np.percentile(returns, SCALE_PERCENTILES)
-    scale = max(float(high - low), SCALE_FLOOR_SHARE * float(np.abs(returns).mean()))
-
-    def share(amount: float) -> float:
-        return amount / scale if scale > 0 else 0.0
-
-    noise = math.sqrt(math.fsum(trend.noise**2 for trend in trends) / len(trends))
-    change = math.fsum(trend.change for trend in trends) / len(trends)
-    error = math.sqrt(math.fsum(trend.change_error**2 for trend in trends)) / len(trends)
-    levels = np.sort([_last_half_mean(curve) for curve in curves])
-    disagreement = float(levels.std(ddof=1)) if len(levels) > 1 else 0.0
-
-    of_scale = f"of the returns' scale of {scale:.3g}"
-    if share(noise) > NOISY_SHARE:
-        return Stability(
-            Verdict.NOISY,
-            f"returns fluctuate by {noise:.3g} around their trend over the last half, "
-            f"{share(noise):.0%} {of_scale} (noisy above {NOISY_SHARE:.0%})",
-        )
-    if share(disagreement) > DISAGREEMENT_SHARE:
-        return Stability(
-            Verdict.NOISY,
-            f"{len(levels)} seeds average {levels[0]:.3g} to {levels[-1]:.3g} over the last half, "
-            f"a standard deviation of {share(disagreement):.0%} {of_scale} "
-            f"(noisy above {DISAGREEMENT_SHARE:.0%})",
-        )
-    is_trend = abs(share(change)) > FLAT_SHARE and abs(change) > TREND_STANDARD_ERRORS * error
-    amount = f"by {abs(change):.3g} over the last half, {abs(share(change)):.0%} {of_scale}"
-    if is_trend and change > 0:
-        return Stability(
-            Verdict.STEADY, f"the return rises {amount}, with {share(noise):.0%} noise"
-        )
-    if is_trend:
-        return Stability(
-            Verdict.FALLING, f"the return falls {amount}: what was learnt is being lost"
-        )
-    start = math.fsum(curve.returns[0] for curve in curves) / len(curves)
-    return Stability(
-        Verdict.FLAT,
-        f"the return changes by {change:+.3g} (standard error {error:.2g}) over the last half, "
-        f"{abs(share(change)):.0%} {of_scale}; it began at {start:.3g} and stays near "
-        f"{float(levels.mean()):.3g}",
-    )
-
-
-def _last_half_mean(curve: Curve) -> float:
-    return float(curve.returns[curve.frames > curve.frames[-1] / 2].mean())

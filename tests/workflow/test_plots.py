@@ -73,6 +73,13 @@ def test_the_selection_shows_scores_seeds_and_reasons(selection):
     assert any(text.startswith("diverged: 0 of 3 seeds completed") for text in texts)
 
 
+def test_the_interval_of_few_seeds_is_called_their_range(tmp_path, selection):
+    assert legend(draw_selection(selection))[-1] == "range of the seeds"
+    four = [make_config(tmp_path, "four", [1.0, 2.0, 3.0, 4.0])]
+    drawn = draw_selection(select(aggregate(four), four, SelectionParams()))
+    assert legend(drawn)[-1] == "95% interval"
+
+
 def test_the_long_run_is_drawn_against_the_end_of_its_smoke(selection, smoke, long):
     figure = draw_long_run(selection, smoke, long)
     assert legend(figure) == ["high: long run", "high: end of the smoke (-62)"]

@@ -1,7 +1,6 @@
 import contextlib
 import json
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from run_folders import make_candidate, make_config, write_run
 from heteromark.config.params import SelectionParams
 from heteromark.runs.record import Status
 from heteromark.workflow.aggregate import aggregate, read_tables, write_tables
-from heteromark.workflow.select import NoWinner, Selection, rank_check, select
+from heteromark.workflow.select import NoWinner, Selection, select
 
 
 def selected(candidates, **params) -> Selection:
@@ -39,11 +38,13 @@ def test_the_best_score_wins_and_says_by_how_much(tmp_path):
     assert selection.winner.why == winner.why
     assert winner.why == (
         "won: iqm of evaluation_return over 3 seeds is 6, 4 above low (2); "
-        "the 95% intervals do not overlap"
+        "the 95% intervals (so few seeds: their range) do not overlap; "
+        "a run of the winner beats one of low with probability 1, over 9 pairs"
     )
     assert loser.why == (
         "ranked 2: iqm of evaluation_return over 3 seeds is 2, 4 below high (6); "
-        "the 95% intervals do not overlap"
+        "the 95% intervals (so few seeds: their range) do not overlap; "
+        "a run of the winner beats one of this config with probability 1, over 9 pairs"
     )
     assert (winner.rank, loser.rank) == (1, 2)
     assert winner.interval == (5.0, 7.0)
@@ -53,8 +54,81 @@ def test_the_best_score_wins_and_says_by_how_much(tmp_path):
 def test_overlapping_intervals_are_admitted(tmp_path):
     candidates = [make_config(tmp_path, "a", [1.0, 4.0]), make_config(tmp_path, "b", [2.0, 4.0])]
     assert (
-        "intervals overlap, so more seeds may change the order" in selected(candidates).winner.why
+        "the 95% intervals (so few seeds: their range) overlap, so more seeds may change the order"
+    ) in selected(candidates).winner.why
+
+
+def test_the_interval_of_more_than_three_seeds_is_not_called_their_range(tmp_path):
+    candidates = [
+        make_config(tmp_path, "a", [1.0, 2.0, 3.0, 4.0]),
+        make_config(tmp_path, "b", [5.0, 6.0, 7.0, 8.0]),
+    ]
+    assert "the 95% intervals do not overlap" in selected(candidates).winner.why
+
+
+# --- the probability of improvement
+
+
+def test_the_probability_that_the_winner_improves_on_each_is_told(tmp_path):
+    candidates = [
+        make_config(tmp_path, "first", [3.0, 5.0, 10.0]),
+        make_config(tmp_path, "second", [1.0, 4.0, 5.0]),
+        make_config(tmp_path, "third", [0.0, 11.0, -6.0]),
+    ]
+    first, second, third = selected(candidates).candidates
+    assert first.improvement is None
+    # 3 beats 1; 5 beats 1 and 4, ties with 5; 10 beats all: 6.5 of 9 pairs.
+    assert second.improvement == 6.5 / 9
+    assert third.improvement == 6 / 9
+    assert first.why.endswith("beats one of second with probability 0.72, over 9 pairs")
+    assert second.why.endswith("beats one of this config with probability 0.72, over 9 pairs")
+    assert third.why.endswith("beats one of this config with probability 0.67, over 9 pairs")
+
+
+def test_a_winner_that_mostly_loses_says_so(tmp_path):
+    candidates = [
+        make_config(tmp_path, "usual", [1.0, 1.0, 1.0]),
+        make_config(tmp_path, "lucky", [0.0, 0.0, 99.0]),
+    ]
+    lucky, usual = selected(candidates).candidates
+    assert lucky.why.endswith("beats one of usual with probability 0.33, over 9 pairs")
+    assert usual.improvement == 3 / 9
+
+
+def test_configs_with_equal_scores_are_compared_run_by_run(tmp_path):
+    candidates = [make_config(tmp_path, "a", [2.0, 2.0]), make_config(tmp_path, "b", [2.0, 2.0])]
+    selection = selected(candidates)
+    assert selection.candidates[1].improvement == 0.5
+    assert selection.winner.why.endswith(
+        "equal to b; the alphabet decides; "
+        "a run of the winner beats one of b with probability 0.5, over 4 pairs"
     )
+
+
+@pytest.mark.parametrize("best", [[9.0], [9.0, 9.0, 9.0]])
+def test_nothing_is_called_a_probability_with_one_seed(tmp_path, best):
+    candidates = [make_config(tmp_path, "high", best), make_config(tmp_path, "low", [1.0])]
+    high, low = selected(candidates, min_seeds=1).candidates
+    for candidate in (high, low):
+        assert candidate.why.endswith("one seed has no interval, so chance cannot be ruled out")
+    assert low.improvement == 1.0
+
+
+def test_runs_are_compared_by_the_metric_that_selects(tmp_path):
+    candidates = [
+        make_config(tmp_path, "a", [1.0, 1.0], win_rate=0.9),
+        make_config(tmp_path, "b", [5.0, 5.0], win_rate=0.1),
+    ]
+    assert selected(candidates, metric="win_rate").candidates[1].improvement == 1.0
+    assert selected(candidates).candidates[1].names == ("a",)
+
+
+def test_the_left_out_are_not_compared(tmp_path):
+    candidates = [make_config(tmp_path, "a", [1.0, 2.0]), make_config(tmp_path, "b", [0.0])]
+    assert [each.improvement for each in selected(candidates).candidates] == [None, None]
+
+
+# --- the settings
 
 
 @pytest.mark.parametrize(
@@ -231,6 +305,7 @@ def test_selection_json_survives_its_file(tmp_path):
     assert content["settings"]["metric"] == "evaluation_return"
     assert content["candidates"][0]["interval"] == [1.0, 2.0]
     assert content["candidates"][1]["score"] is None
+    assert content["candidates"][1]["improvement"] is None
 
 
 def test_the_files_of_the_tables_give_the_same_selection(tmp_path):
@@ -275,8 +350,8 @@ def test_the_order_of_candidates_and_seeds_changes_no_rank(sweep, statistic, dat
             for seed, value in enumerate(data.draw(st.permutations(returns))):
                 write_run(candidate, seed, value)
         result = selected(data.draw(st.permutations(candidates)), **params)
-    assert [(each.names, each.score, each.why) for each in result.candidates] == [
-        (each.names, each.score, each.why) for each in expected.candidates
+    assert [(each.names, each.score, each.improvement, each.why) for each in result.candidates] == [
+        (each.names, each.score, each.improvement, each.why) for each in expected.candidates
     ]
 
 
@@ -302,77 +377,3 @@ def test_removing_a_loser_keeps_the_winner(sweep, statistic, data):
         loser = data.draw(st.sampled_from([c for c in candidates if c.name != winner.name]))
         rest = selected([c for c in candidates if c is not loser], **params).winner
     assert (rest.name, rest.score) == (winner.name, winner.score)
-
-
-# --- the rank check
-
-
-@pytest.fixture
-def smokes(tmp_path):
-    """Selection of b (6) over a (4), c (2); d is left out with a score of 5."""
-    candidates = [
-        make_config(tmp_path, "a", [4.0, 4.0]),
-        make_config(tmp_path, "b", [6.0, 6.0]),
-        make_config(tmp_path, "c", [2.0, 2.0]),
-        make_config(tmp_path, "d", [5.0]),
-    ]
-    return selected(candidates)
-
-
-def long_tables(tmp_path, **scores):
-    return aggregate(
-        [make_config(tmp_path / "train", name, [value]) for name, value in scores.items()]
-    )
-
-
-def test_a_better_long_run_confirms_the_smoke(tmp_path, smokes):
-    check = rank_check(smokes, long_tables(tmp_path, b=10.0))
-    assert check.verdict == "confirmed"
-    assert check.why == (
-        "the long run of b scores 10, 4 above its smoke's 6, "
-        "and 5 above the best rival, the smoke of d"
-    )
-    assert check.spearman is None
-
-
-def test_a_long_run_below_another_smoke_questions_it(tmp_path, smokes):
-    check = rank_check(smokes, long_tables(tmp_path, b=4.5))
-    assert check.verdict == "questioned"
-    assert check.why.endswith("the smoke of d is better by 0.5: train that config long too")
-
-
-def test_a_long_run_below_its_own_smoke_questions_it(tmp_path, smokes):
-    check = rank_check(smokes, long_tables(tmp_path, b=5.5))
-    assert check.verdict == "questioned"
-    assert "0.5 below its smoke's 6: longer training made it worse" in check.why
-
-
-def test_several_long_runs_are_correlated(tmp_path, smokes):
-    same = rank_check(smokes, long_tables(tmp_path / "same", a=8.0, b=9.0, c=7.0))
-    assert (same.verdict, same.spearman, same.kendall) == ("confirmed", 1.0, 1.0)
-    # Smoke order b, a, c; long order a, c, b: two of three pairs turned round.
-    turned = rank_check(smokes, long_tables(tmp_path / "turned", a=9.0, b=7.0, c=8.0))
-    assert turned.verdict == "questioned"
-    assert "the long run of a is better by 2" in turned.why
-    assert turned.kendall == pytest.approx(-1 / 3)
-    assert turned.spearman == pytest.approx(-0.5)
-    assert [run.config for run in turned.runs] == ["b", "a", "c"]
-
-
-def test_no_long_run_is_unknown(tmp_path, smokes):
-    absent = aggregate([make_candidate(tmp_path / "train", "b")])
-    check = rank_check(smokes, absent)
-    assert check.verdict == "unknown"
-    check.write(tmp_path / "rank_check.json")
-    assert json.loads((tmp_path / "rank_check.json").read_text())["runs"] == [
-        {"config": "b", "smoke": 6.0, "long": None}
-    ]
-
-
-def test_configs_with_two_names_are_matched_by_both(tmp_path):
-    names = ("b", "b_same")
-    smoke = replace(make_config(tmp_path, "b", [6.0, 6.0]), names=names)
-    long = replace(make_config(tmp_path / "train", "b", [7.0]), names=names)
-    check = rank_check(selected([smoke]), aggregate([long]))
-    assert check.verdict == "confirmed"
-    assert check.why.endswith("there is no other config to compare with")

@@ -1,34 +1,35 @@
+import math
+
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
 from heteromark.workflow.statistics import (
     MAX_RESAMPLES,
-    SLOPE_UNIT_FRAMES,
-    Curve,
+    RANGE_SEEDS,
     Interval,
-    Verdict,
     bootstrap_interval,
     coefficient_of_variation,
-    judge_stability,
-    last_half_trend,
+    improvement_interval,
+    normalised,
+    performance_profile,
+    performance_profile_intervals,
+    probability_of_improvement,
     score,
 )
 
 returns = st.floats(-1e6, 1e6, allow_nan=False)
 seeds_of_returns = st.lists(returns, min_size=2, max_size=12)
+few_levels = st.integers(-3, 3).map(float)  # so that ties are frequent
 
 
-def curve(values, frames_per_iteration=1000):
-    return Curve(
-        frames_per_iteration * np.arange(1.0, len(values) + 1), np.asarray(values, dtype=float)
-    )
-
-
-def noise(seed, size=40):
-    return np.random.default_rng(seed).normal(size=size)
+@st.composite
+def score_tables(draw, configs=1, elements=few_levels):
+    """Scores `[seeds, tasks]` of each config, on the same tasks, with 2 to 5 seeds of its own."""
+    tasks = draw(st.integers(1, 3))
+    rows = st.lists(elements, min_size=tasks, max_size=tasks)
+    return [np.array(draw(st.lists(rows, min_size=2, max_size=5))) for _ in range(configs)]
 
 
 # --- scores
@@ -48,10 +49,12 @@ def test_interquartile_mean_by_hand(scores, expected):
     assert score(scores, "iqm") == expected
 
 
-@given(st.lists(returns, min_size=1, max_size=40))
-def test_interquartile_mean_is_that_of_rliable(scores):
-    expected = scipy.stats.trim_mean(scores, proportiontocut=0.25, axis=None)
-    assert score(scores, "iqm") == pytest.approx(expected, rel=1e-9, abs=1e-6)
+@given(seeds_of_returns, st.sampled_from(["iqm", "mean", "median"]), st.data())
+def test_scores_keep_to_the_scale(scores, statistic, data):
+    factor, shift = data.draw(st.floats(-100, 100)), data.draw(returns)
+    moved = score([factor * each + shift for each in scores], statistic)
+    # Rounding is relative to the largest number on the way: 100 * 1e6 + 1e6.
+    assert moved == pytest.approx(factor * score(scores, statistic) + shift, abs=1e-6)
 
 
 @given(st.lists(returns, min_size=1, max_size=40), st.sampled_from(["iqm", "mean", "median"]))
@@ -83,12 +86,32 @@ def test_no_score_without_seeds():
     assert score([]) is None
     assert bootstrap_interval([]) is None
     assert coefficient_of_variation([]) is None
+    assert probability_of_improvement([], [1.0]) is None
+    assert probability_of_improvement([1.0], []) is None
+    assert improvement_interval([], [1.0, 2.0]) is None
 
 
-@pytest.mark.parametrize("function", [score, bootstrap_interval, coefficient_of_variation])
+@pytest.mark.parametrize(
+    "function",
+    [
+        score,
+        bootstrap_interval,
+        coefficient_of_variation,
+        lambda scores: probability_of_improvement([1.0], scores),
+        lambda scores: improvement_interval(scores, [1.0, 2.0]),
+        lambda scores: performance_profile(scores, [0.0]),
+        lambda scores: performance_profile([0.0], scores),
+        lambda scores: normalised(scores, 0, 1),
+    ],
+)
 def test_scores_must_be_finite(function):
     with pytest.raises(ValueError, match="finite"):
         function([1.0, float("nan")])
+
+
+def test_scores_have_seeds_and_tasks_and_no_third_axis():
+    with pytest.raises(ValueError, match=r"\[seeds\] or \[seeds, tasks\], got shape \(2, 2, 2\)"):
+        score(np.zeros((2, 2, 2)))
 
 
 # --- intervals
@@ -98,9 +121,25 @@ def test_one_seed_has_no_interval():
     assert bootstrap_interval([3.0]) is None
 
 
-@given(st.lists(returns, min_size=2, max_size=3))
-def test_the_interval_of_two_or_three_seeds_is_their_range(scores):
-    assert bootstrap_interval(scores) == Interval(min(scores), max(scores))
+@given(
+    st.lists(returns, min_size=2, max_size=RANGE_SEEDS),
+    st.sampled_from(["iqm", "mean", "median", "min"]),
+)
+def test_the_interval_of_two_or_three_seeds_is_their_range(scores, statistic):
+    assert bootstrap_interval(scores, statistic) == Interval(min(scores), max(scores))
+
+
+def test_the_interval_of_four_seeds_is_not_their_range():
+    low, high = bootstrap_interval([0.0, 1.0, 2.0, 3.0], "mean")
+    assert 0 < low < high < 3
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_the_range_of_few_seeds_holds_the_median_less_often_than_95_percent(seeds):
+    # As the module says: 1 - 2**(1 - n). Of 4,000 trials, a share has a standard error of 0.8 %.
+    trials = np.random.default_rng(0).normal(size=(4000, seeds))
+    held = [low <= 0 <= high for low, high in map(bootstrap_interval, trials)]
+    assert np.mean(held) == pytest.approx(1 - 2.0 ** (1 - seeds), abs=0.03)
 
 
 def test_the_interval_of_few_seeds_is_exact():
@@ -119,7 +158,7 @@ def test_the_interval_contains_the_score(scores, statistic):
 
 
 def test_many_seeds_are_drawn_with_a_fixed_generator():
-    scores = noise(seed=1, size=30)
+    scores = np.random.default_rng(1).normal(size=30)
     interval = bootstrap_interval(scores, "mean")
     assert interval == bootstrap_interval(scores, "mean")
     error = scores.std(ddof=1) / np.sqrt(30)
@@ -144,98 +183,179 @@ def test_coefficient_of_variation_by_hand():
     assert coefficient_of_variation([-1.0, 1.0]) is None
 
 
-# --- trends
+# --- normalised scores
 
 
-def test_the_trend_is_that_of_the_last_half():
-    # Ten iterations: 6,000 to 10,000 frames are the last half. The first half would be steeper.
-    trend = last_half_trend(curve([0, 100, 200, 300, 400, 500, 503, 506, 509, 512]))
-    assert trend.slope == pytest.approx(3.0)  # per 1,000 frames
-    assert trend.change == pytest.approx(12.0)
-    assert trend.noise == pytest.approx(0.0, abs=1e-9)
+def test_scores_are_normalised_task_by_task():
+    scores = [[-80.0, 5.0], [-20.0, 20.0]]
+    np.testing.assert_array_equal(
+        normalised(scores, low=[-80, 10], high=[-40, 20]), [[0.0, -0.5], [1.5, 1.0]]
+    )
+    np.testing.assert_array_equal(normalised([1.0, 3.0], 1, 5), [0.0, 0.5])
+    np.testing.assert_array_equal(normalised(scores, 0, 20)[1], [-1.0, 1.0])
 
 
-def test_the_trend_is_scipys_regression():
-    returns = np.random.default_rng(0).normal(size=20) + 0.1 * np.arange(20)
-    trend = last_half_trend(curve(returns, frames_per_iteration=500))
-    frames = 500 * np.arange(11, 21) / SLOPE_UNIT_FRAMES
-    line = scipy.stats.linregress(frames, returns[10:])
-    length = frames[-1] - frames[0]
-    assert trend.slope == pytest.approx(line.slope)
-    assert trend.change == pytest.approx(line.slope * length)
-    assert trend.change_error == pytest.approx(line.stderr * length)
+@pytest.mark.parametrize(
+    ("low", "high", "message"),
+    [
+        ([0, 3], [1, 3], r"task 1: .* low < high, got low 3, high 3"),
+        ([0, 4], [1, 3], r"task 1: .* got low 4, high 3"),
+        ([math.nan, 0], [1, 3], r"task 0: .* finite numbers .* got low nan, high 1"),
+        (0, [math.inf, 3], r"task 0: .* got low 0, high inf"),
+        ([0, 0, 0], 1, r"low must be one number or 2, one per task, got \[0.0, 0.0, 0.0\]"),
+        (0, [[1, 1]], r"high must be one number or 2"),
+    ],
+)
+def test_what_cannot_normalise_is_refused(low, high, message):
+    with pytest.raises(ValueError, match=message):
+        normalised([[1.0, 2.0], [3.0, 4.0]], low, high)
 
 
-def test_the_slope_is_per_thousand_frames():
-    assert last_half_trend(curve(range(20), frames_per_iteration=500)).slope == pytest.approx(2.0)
+def test_one_task_has_one_number_to_normalise_by():
+    with pytest.raises(ValueError, match=r"high must be one number, got \[1.0, 2.0\]"):
+        normalised([1.0, 2.0], 0, [1, 2])
+    with pytest.raises(ValueError, match=r"^scores are normalised between .* got low 2, high 1"):
+        normalised([1.0, 2.0], 2, 1)
 
 
-@pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0, 3.0, 4.0]])
-def test_no_trend_through_fewer_than_three_points(values):
-    assert last_half_trend(curve(values)) is None
+@given(score_tables())
+def test_the_score_of_one_task_is_normalised_as_its_runs_are(table):
+    scores = table[0][:, 0]
+    expected = normalised([score(scores)], -5, 7)[0]
+    assert score(normalised(scores, -5, 7)) == pytest.approx(expected, abs=1e-12)
 
 
-# --- verdicts
+# --- the probability of improvement
 
 
-def verdict(*curves):
-    return judge_stability(curves, seeds=len(curves)).verdict
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        ([1.0], [0.0], 1.0),
+        ([1.0], [1.0], 0.5),
+        ([2.0, 4.0], [1.0, 3.0], 3 / 4),  # only 2 does not beat 3
+        ([3.0, 5.0, 10.0], [1.0, 4.0, 5.0], 6.5 / 9),
+        ([1.0, 2.0], [0.0, 2.0, 2.0], (1 + 1 + 2 * 0.5) / 6),
+        # Two tasks: 3/4 and 0 of the pairs.
+        ([[2.0, 0.0], [4.0, 0.0]], [[1.0, 9.0], [3.0, 9.0]], 3 / 8),
+    ],
+)
+def test_probability_of_improvement_by_hand(x, y, expected):
+    assert probability_of_improvement(x, y) == expected
 
 
-@pytest.mark.parametrize("level", [0.0, -20.0, 1000.0])
-def test_constant_curves_are_flat(level):
-    assert verdict(curve([level] * 20), curve([level] * 20)) == Verdict.FLAT
+def test_improvement_is_on_the_same_tasks():
+    with pytest.raises(ValueError, match="the same tasks, got scores of 2 and of 1"):
+        probability_of_improvement([[1.0, 2.0]], [1.0])
 
 
-def test_a_rounding_error_is_not_noise():
-    assert verdict(curve(1000 + 1e-6 * noise(0))) == Verdict.FLAT
+@given(score_tables(configs=2))
+def test_one_of_two_configs_improves_on_the_other(tables):
+    x, y = tables
+    assert probability_of_improvement(x, y) + probability_of_improvement(y, x) == pytest.approx(1)
 
 
-def test_rising_curves_are_steady():
-    rise = np.linspace(-80, -20, 40)
-    stability = judge_stability([curve(rise + noise(0)), curve(rise + noise(1))], seeds=2)
-    assert stability.verdict == Verdict.STEADY
-    assert "rises by" in stability.reason
+@given(
+    st.lists(returns, min_size=1, max_size=6), st.lists(returns, min_size=1, max_size=6), st.data()
+)
+def test_adding_a_constant_never_lowers_the_probability_of_improvement(x, y, data):
+    constant = data.draw(st.floats(0, 1e6))
+    raised = [each + constant for each in x]
+    assert probability_of_improvement(raised, y) >= probability_of_improvement(x, y)
+    assert probability_of_improvement(y, raised) <= probability_of_improvement(y, x)
 
 
-@pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("level", [0.0, -20.0])
-def test_random_curves_are_noisy(seed, level):
-    stability = judge_stability([curve(level + 5 * noise(10 * seed + i)) for i in range(3)], 3)
-    assert stability.verdict == Verdict.NOISY
-    assert "fluctuate" in stability.reason
+@given(score_tables(configs=2, elements=returns), st.data())
+def test_the_order_of_seeds_changes_no_bit_of_a_comparison(tables, data):
+    x, y = tables
+    permuted_x, permuted_y = (np.array(data.draw(st.permutations(list(each)))) for each in (x, y))
+    for function in (probability_of_improvement, improvement_interval):
+        assert function(permuted_x, permuted_y) == function(x, y)
 
 
-def test_a_plateau_is_flat():
-    plateau = -80 + 60 * np.minimum(np.arange(40) / 10, 1)
-    assert verdict(curve(plateau + noise(0)), curve(plateau + noise(1))) == Verdict.FLAT
+@given(score_tables(configs=2))
+def test_the_interval_contains_the_probability_of_improvement(tables):
+    low, high = improvement_interval(*tables)
+    assert 0 <= low <= probability_of_improvement(*tables) <= high <= 1
 
 
-def test_seeds_that_disagree_are_noisy():
-    learnt, stuck = curve(np.linspace(-80, -20, 40)), curve(np.full(40, -80.0))
-    stability = judge_stability([learnt, learnt, stuck], seeds=3)
-    assert stability.verdict == Verdict.NOISY
-    assert "3 seeds average -80 to -34.6" in stability.reason
+@pytest.mark.parametrize(("x", "y"), [([3.0], [1.0, 2.0]), ([1.0, 2.0], [3.0]), ([1.0], [2.0])])
+def test_one_seed_has_no_interval_of_improvement(x, y):
+    assert improvement_interval(x, y) is None
 
 
-def test_a_falling_curve_is_not_called_steady():
-    assert verdict(curve(np.linspace(-20, -80, 40))) == Verdict.FALLING
+@given(st.permutations(range(4)))
+def test_two_seeds_each_say_next_to_nothing(scores):
+    x, y = scores[:2], scores[2:]
+    wins = probability_of_improvement(x, y)
+    assert improvement_interval(x, y) == ((wins, wins) if wins in (0, 1) else (0, 1))
 
 
-def test_one_diverged_seed_makes_a_config_diverged():
-    rising = curve(np.linspace(-80, -20, 40))
-    stability = judge_stability([rising], seeds=3, diverged={2: "loss is NaN", 0: "loss is NaN"})
-    assert stability.verdict == Verdict.DIVERGED
-    assert stability.reason == "2 of 3 seeds diverged (seeds 0, 2: loss is NaN)"
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_equal_configs_are_often_told_apart_by_chance(seeds):
+    # As the docstring says: in a third of cases with two seeds, in a tenth with three.
+    trials = np.random.default_rng(0).normal(size=(4000, 2, seeds))
+    wins = [probability_of_improvement(x, y) in (0, 1) for x, y in trials]
+    assert np.mean(wins) == pytest.approx(2 / math.comb(2 * seeds, seeds), abs=0.03)
 
 
-def test_too_little_measured_is_unknown():
-    assert judge_stability([], seeds=3).reason == "none of 3 seeds completed"
-    assert verdict(curve([1.0, 2.0]), curve(range(20))) == Verdict.UNKNOWN
+def test_the_configs_are_resampled_independently():
+    # Resampled alike, a config would always tie with itself in half of the pairs.
+    for seeds in (3, 8):  # all resamples, and random ones
+        low, high = improvement_interval(np.arange(seeds), np.arange(seeds))
+        assert low < 0.3
+        assert high > 0.7
 
 
-@given(st.lists(st.lists(returns, min_size=6, max_size=12), min_size=1, max_size=4), st.data())
-def test_a_verdict_is_always_found_and_ignores_the_order_of_seeds(values, data):
-    curves = [curve(each) for each in values]
-    permuted = data.draw(st.permutations(curves))
-    assert judge_stability(curves, 4).verdict == judge_stability(permuted, 4).verdict
+def test_the_interval_of_improvement_of_few_seeds_is_exact():
+    # All 27 * 27 resamples, counted one by one.
+    x, y = [1.0, 2.0, 5.0], [0.0, 2.0, 3.0]
+    every = [np.array(np.meshgrid(*[each] * 3)).reshape(3, -1).T for each in (x, y)]
+    resampled = sorted(probability_of_improvement(a, b) for a in every[0] for b in every[1])
+    for confidence in (0.5, 0.9, 0.95):
+        low = resampled[math.ceil(729 * (1 - confidence) / 2) - 1]
+        high = resampled[math.ceil(729 * (1 + confidence) / 2) - 1]
+        assert improvement_interval(x, y, confidence) == (low, high)
+
+
+# --- performance profiles
+
+
+def test_a_performance_profile_by_hand():
+    scores = [[0.0, 1.0], [0.5, 1.0]]
+    np.testing.assert_array_equal(
+        performance_profile(scores, [-1.0, 0.0, 0.5, 0.9, 1.0]), [1.0, 0.75, 0.5, 0.5, 0.0]
+    )
+    # The first task's runs differ: below 0.5, drawing only the one or only the other moves the
+    # share by a quarter. Those of the second task do not.
+    assert performance_profile_intervals(scores, [-1.0, 0.0, 0.5, 1.0]) == [
+        (1.0, 1.0),
+        (0.5, 1.0),
+        (0.5, 0.5),
+        (0.0, 0.0),
+    ]
+
+
+def test_a_profile_without_scores_or_of_one_seed():
+    with pytest.raises(ValueError, match="needs scores"):
+        performance_profile([], [0.0])
+    assert performance_profile_intervals([1.0], [0.0]) is None
+    assert performance_profile_intervals([[1.0, 2.0]], [0.0]) is None
+
+
+@given(
+    score_tables(elements=returns), st.lists(returns, min_size=1, max_size=8).map(sorted), st.data()
+)
+def test_a_profile_falls_within_its_intervals(tables, thresholds, data):
+    profile = performance_profile(tables[0], thresholds)
+    low, high = np.array(performance_profile_intervals(tables[0], thresholds)).T
+    assert (low <= profile).all()
+    assert (profile <= high).all()
+    for each in (low, profile, high):
+        assert (np.diff(each) <= 0).all()
+    permuted = np.array(data.draw(st.permutations(list(tables[0]))))
+    assert performance_profile(permuted, thresholds).tolist() == profile.tolist()
+    assert np.array(performance_profile_intervals(permuted, thresholds)).T.tolist() == [
+        low.tolist(),
+        high.tolist(),
+    ]

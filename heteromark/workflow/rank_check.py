@@ -1,0 +1,119 @@
+"""The rank check: whether the long runs bear out the smokes that their config was selected by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from heteromark.config.fields import Frozen
+from heteromark.runs.files import write_text_atomic
+from heteromark.workflow.aggregate import Tables
+from heteromark.workflow.select import Selection, values_by_seed
+from heteromark.workflow.statistics import score
+
+
+class LongRun(Frozen):
+    """One config's score in the smoke and after the long run, in units of the metric."""
+
+    config: str
+    smoke: float | None
+    long: float | None
+
+
+class RankCheck(Frozen):
+    """Did the smoke predict the long run? Scores are by the selection's metric and statistic."""
+
+    verdict: Literal["confirmed", "questioned", "unknown"]
+    why: str
+    runs: tuple[LongRun, ...]  # of the configs that were trained long, by smoke rank
+    # Rank correlation of smoke and long scores, in [-1, 1]; None below two scored long configs or
+    # where all scores of one side are equal.
+    spearman: float | None
+    kendall: float | None
+
+    def write(self, path: Path) -> None:
+        """Write the check as JSON, atomically."""
+        write_text_atomic(Path(path), self.model_dump_json(indent=2) + "\n")
+
+
+def rank_check(selection: Selection, long: Tables) -> RankCheck:
+    """Compare the long runs with the smokes they were selected by.
+
+    The verdict is `confirmed` when the winner's long score is at least every smoke score and every
+    other long score, else `questioned`; the sentence gives the numbers. Nothing more can be said
+    where only the winner was trained long: another config's long run might still be better.
+
+    Args:
+        long: tables of the long runs (`aggregate`); configs are matched by their label.
+    """
+    scores = {
+        label: score(
+            list(values_by_seed(rows, selection.settings).values()), selection.settings.statistic
+        )
+        for label, rows in long.runs.groupby("config", sort=False)
+    }
+    runs = tuple(
+        LongRun(config=candidate.label, smoke=candidate.score, long=scores[candidate.label])
+        for candidate in selection.candidates
+        if candidate.label in scores
+    )
+    spearman, kendall = _rank_correlations(runs)
+    verdict, why = _compare(selection, runs)
+    if spearman is not None:
+        why += (
+            f". Over {sum(_is_scored(run) for run in runs)} configs, the smoke's order and the "
+            f"long runs' order correlate with Spearman {spearman:.2f}, Kendall {kendall:.2f}"
+        )
+    return RankCheck(verdict=verdict, why=why, runs=runs, spearman=spearman, kendall=kendall)
+
+
+def _compare(selection: Selection, runs: Sequence[LongRun]) -> tuple[str, str]:
+    winner = selection.candidates[0]
+    own = next((run.long for run in runs if run.config == winner.label), None)
+    if own is None:
+        return "unknown", f"{winner.label} has no completed long run that measured its score"
+    gain = own - winner.score
+    change = "equal to" if gain == 0 else f"{abs(gain):.4g} {'above' if gain > 0 else 'below'}"
+    words = (
+        f"the long run of {winner.label} scores {own:.4g}, {change} its smoke's {winner.score:.4g}"
+    )
+    rivals = [
+        (run.long, f"the long run of {run.config}")
+        for run in runs
+        if run.long is not None and run.config != winner.label
+    ] + [
+        (candidate.score, f"the smoke of {candidate.label}")
+        for candidate in selection.candidates[1:]
+        if candidate.score is not None
+    ]
+    better = [rival for rival in rivals if rival[0] > own]
+    if better:
+        best, source = max(better)
+        return (
+            "questioned",
+            f"{words}, and {source} is better by {best - own:.4g}: train that config long too",
+        )
+    if gain < 0:
+        return "questioned", f"{words}: longer training made it worse; see its learning curve"
+    if not rivals:
+        return "confirmed", f"{words}; there is no other config to compare with"
+    best, source = max(rivals)
+    return "confirmed", f"{words}, and {own - best:.4g} above the best rival, {source}"
+
+
+def _is_scored(run: LongRun) -> bool:
+    return run.smoke is not None and run.long is not None
+
+
+def _rank_correlations(runs: Sequence[LongRun]) -> tuple[float | None, float | None]:
+    smoke = [run.smoke for run in runs if _is_scored(run)]
+    long = [run.long for run in runs if _is_scored(run)]
+    if len(set(smoke)) < 2 or len(set(long)) < 2:
+        return None, None
+    import scipy.stats  # takes longer than a selection, and only long runs need it
+
+    return (
+        float(scipy.stats.spearmanr(smoke, long).statistic),
+        float(scipy.stats.kendalltau(smoke, long).statistic),
+    )
