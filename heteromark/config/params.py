@@ -115,18 +115,6 @@ class ProjectParams(HyperparameterOverrides):
     full: BudgetParams = BudgetParams(total_frames=300_000, seeds=[0], eval_episodes=100)
     selection: SelectionParams = SelectionParams()
 
-    @model_validator(mode="after")
-    def _at_least_two_rungs(self) -> ProjectParams:
-        halving = self.sweep.halving
-        if self.sweep.strategy == "halving" and len(self.rungs) < 2:
-            raise cross_field_error(
-                "sweep.halving.min_frames",
-                halving.min_frames,
-                f"makes a single rung; for a second one it must be at most {self.rungs[-1]:,} / "
-                f"eta = {self.rungs[-1] // halving.eta:,}",
-            )
-        return self
-
     @property
     def rungs(self) -> list[int]:
         """Frames of the sweep's runs after each rung; the smoke alone without halving."""

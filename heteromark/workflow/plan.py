@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -219,7 +219,7 @@ def make_plan(root: Path = Path(), overrides: dict[str, Any] | None = None) -> P
 def plan_of(agents: Sequence[ResolvedAgent], params: ProjectParams, root: Path = Path()) -> Plan:
     """The plan for configs that are resolved already."""
     grouped: dict[str, list[tuple[ResolvedAgent, RunConfig]]] = {}
-    faults: list[Fault] = []
+    faults = list(_halving_faults(params))
     for resolved in sorted(agents, key=lambda resolved: resolved.agent.short_name):
         try:
             smoke = compose_run(
@@ -240,6 +240,18 @@ def plan_of(agents: Sequence[ResolvedAgent], params: ProjectParams, root: Path =
     if faults:
         raise config_error(faults)
     return Plan(params, tuple(_planned(members, params, root) for members in grouped.values()))
+
+
+def _halving_faults(params: ProjectParams) -> Iterator[Fault]:
+    halving, (*shorter, longest) = params.sweep.halving, params.rungs
+    if params.sweep.strategy == "halving" and not shorter:
+        yield Fault(
+            PARAMS_FILE,
+            f"makes a single rung; for a second one it must be at most {longest:,} / eta = "
+            f"{longest // halving.eta:,}",
+            "sweep.halving.min_frames",
+            halving.min_frames,
+        )
 
 
 def _planned(

@@ -47,16 +47,7 @@ def sweep_overrides(
             "is a component, which a sweep takes from config/; change it there",
             next(iter(assigned.components)),
         )
-    if assigned.params.get("sweep", {}).get("strategy", "grid") != "grid":
-        raise ConfigError.single(
-            "--set",
-            "is for the workflow, which judges between the rungs: set it in params.yaml and run "
-            "snakemake",
-            assigned.params["sweep"]["strategy"],
-            "sweep.strategy",
-        )
     sweep = {
-        "strategy": "grid",
         "agents": list(patterns) or None,
         "base_config": str(base_config) if base_config else None,
         "environment": environment,
@@ -76,7 +67,9 @@ def sweep_overrides(
 def run_sweep(
     overrides: dict[str, Any], mode: str, cores: int | None = None, dry_run: bool = False
 ) -> int:
-    """Run the sweep through Snakemake and print its table; returns the exit status.
+    """Run the whole sweep through Snakemake and print its table; returns the exit status.
+
+    Whatever params.yaml says, this is a grid: halving judges between its rungs, by other rules.
 
     Raises:
         ConfigError: before anything runs.
@@ -87,6 +80,11 @@ def run_sweep(
 
     if not Path("Snakefile").is_file():
         raise WorkflowError("there is no Snakefile here; run this in the project's folder")
+    strategy = overrides.get("sweep", {}).get("strategy", "grid")
+    if strategy != "grid":
+        message = "is for the whole workflow: set it in params.yaml, and run snakemake"
+        raise ConfigError.single("--set", message, strategy, "sweep.strategy")
+    overrides = merge(overrides, {"sweep": {"strategy": "grid"}})
     plan = make_plan(overrides=overrides)
     candidates = plan.candidates(mode)
     folders = [folder for candidate in candidates for folder in candidate.folders.values()]
