@@ -7,7 +7,7 @@ or random identifiers: identical tables give identical bytes (for one version of
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def draw_learning_curves(tables: Tables) -> Figure:
     A config without a completed seed appears in the legend only, with its statuses.
     """
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(height=4.2)
+        figure, axes = figure_with_axes(height=4.2)
         for row, style in zip(tables.summary.itertuples(), _styles(), strict=False):
             curve = tables.curves[tables.curves["config"] == row.config]
             if curve.empty:
@@ -93,21 +93,21 @@ def draw_selection(selection: Selection) -> Figure:
     """
     settings = selection.settings
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(height=1.4 + ROW_HEIGHT * len(selection.candidates))
+        figure, axes = figure_with_axes(height=1.4 + ROW_HEIGHT * len(selection.candidates))
         for candidate in selection.candidates:
             _draw_candidate(axes, candidate)
         axes.set_yticks(
             [candidate.rank for candidate in selection.candidates],
-            ["\n= ".join(candidate.names) for candidate in selection.candidates],
+            _tick_labels(selection.candidates),
         )
         for tick, candidate in zip(axes.get_yticklabels(), selection.candidates, strict=True):
             tick.set_color("black" if candidate.eligible else LEFT_OUT_COLOUR)
             tick.set_fontweight("bold" if candidate.rank == 1 else "normal")
         axes.set_ylim(len(selection.candidates) + 0.6, 0.4)  # rank 1 on top
         axes.grid(False, axis="y")
-        axes.set_xlabel(f"{_words(settings.metric)} ({_unit(settings.metric)})")
+        axes.set_xlabel(f"{words(settings.metric)} ({unit(settings.metric)})")
         axes.set_title(
-            f"Selection by {settings.statistic} of {_words(settings.metric)} over at least "
+            f"Selection by {settings.statistic} of {words(settings.metric)} over at least "
             f"{settings.min_seeds} completed seed{'s' if settings.min_seeds > 1 else ''}",
             loc="left",
         )
@@ -118,7 +118,7 @@ def draw_selection(selection: Selection) -> Figure:
 def draw_long_run(selection: Selection, smoke: Tables, long: Tables) -> Figure:
     """Learning curves of the long runs, and the smoke of the same config to compare with."""
     with mpl.rc_context(STYLE):
-        figure, axes = _figure(height=4.2)
+        figure, axes = figure_with_axes(height=4.2)
         for row, style in zip(long.summary.itertuples(), _styles(), strict=False):
             curve = long.curves[long.curves["config"] == row.config]
             if curve.empty:
@@ -134,7 +134,7 @@ def draw_long_run(selection: Selection, smoke: Tables, long: Tables) -> Figure:
 # --- parts ------------------------------------------------------------------------------------
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
+def figure_with_axes(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
 
@@ -193,6 +193,17 @@ def _band_words(curves: pd.DataFrame) -> str:
     if seeds <= RANGE_SEEDS:
         return "; band: their range"
     return f"; band: bootstrap {CONFIDENCE:.0%} interval of the mean"
+
+
+def _tick_labels(candidates: Sequence[RankedCandidate]) -> list[str]:
+    """Names; and how long each was trained, where they left at different rungs."""
+    names = ["\n= ".join(candidate.names) for candidate in candidates]
+    if len({candidate.frames for candidate in candidates}) == 1:
+        return names
+    return [
+        f"{name}\n{candidate.frames:,} frames"
+        for name, candidate in zip(names, candidates, strict=True)
+    ]
 
 
 def _draw_candidate(axes: Axes, candidate: RankedCandidate) -> None:
@@ -267,9 +278,9 @@ def _selection_legend(figure: Figure, seeds: int) -> None:
     )
 
 
-def _words(name: str) -> str:
+def words(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _unit(metric: str) -> str:
+def unit(metric: str) -> str:
     return "share of episodes" if metric == "win_rate" else "reward per episode"

@@ -24,6 +24,7 @@ from heteromark.runs.record import (
     Status,
 )
 from heteromark.workflow.aggregate import aggregate, read_tables, write_tables
+from heteromark.workflow.bracket import draw_bracket
 from heteromark.workflow.errors import WorkflowError
 from heteromark.workflow.picture import draw_dag
 from heteromark.workflow.plan import Candidate, Plan, runs_of, stamp_name
@@ -38,6 +39,7 @@ from heteromark.workflow.select import Selection, select
 
 AGENT_FILE = "agent.yaml"
 SELECTION_FILE = "selection.json"
+BRACKET_FILE = "bracket.svg"  # with sweep.strategy "halving"
 
 
 def write_decision(plan: Plan, rung: int, path: Path) -> str:
@@ -74,6 +76,9 @@ def write_selection(plan: Plan, tables_folder: Path, folder: Path) -> str:
     """
     selection = select(read_tables(tables_folder), plan.trained(), plan.params.selection)
     selection.write(Path(folder) / SELECTION_FILE)
+    if plan.decisions:
+        rungs = [*map(Selection.read, plan.decisions.values()), selection]
+        save_figure(draw_bracket(rungs), Path(folder) / BRACKET_FILE)
     winner = plan.selected(Path(folder) / SELECTION_FILE)
     write_text_atomic(Path(folder) / AGENT_FILE, _agent_yaml(winner.agent, selection))
     save_figure(draw_selection(selection), Path(folder) / "selection.svg")

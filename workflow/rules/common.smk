@@ -32,6 +32,17 @@ MODEL_STAMP = f"results/model/{stamp_name(PLAN.publication_digest)}"
 REPORT_STAMP = f"results/report/{stamp_name(PLAN.publication_digest)}"
 
 
+# What only halving draws.
+BRACKET = {}
+if PLAN.decisions:
+    BRACKET["bracket"] = report(
+        "results/selected/bracket.svg",
+        caption="../report/bracket.rst",
+        category="2 Selection",
+        labels={"what": "who went on after each rung"},
+    )
+
+
 wildcard_constraints:
     name=r"[A-Za-z][A-Za-z0-9_-]*",
     digest=r"[0-9a-f]{12}",

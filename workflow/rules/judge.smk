@@ -62,6 +62,7 @@ checkpoint select:
     input:
         ancient(TABLES_STAMP),
     output:
+        **BRACKET,
         stamp=SELECTION_STAMP,
         selection=report(
             "results/selected/selection.json",

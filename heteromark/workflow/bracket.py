@@ -1,0 +1,138 @@
+"""The picture of successive halving: every config's score after each rung that it trained in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from heteromark.workflow.plots import (
+    LEFT_OUT_COLOUR,
+    PALETTE,
+    STYLE,
+    figure_with_axes,
+    unit,
+    words,
+)
+from heteromark.workflow.select import RankedCandidate, Selection
+
+_FINALIST, _WINNER = PALETTE[0], PALETTE[1]
+_NAME_HEIGHT = 0.035  # of a name, as a share of the axis
+
+
+def draw_bracket(rungs: Sequence[Selection]) -> Figure:
+    """Scores over frames: a line for each config, up to the rung where it left.
+
+    Args:
+        rungs: the ranking after each rung; that after the last one is the selection.
+    """
+    last = len(rungs)
+    entrants = [
+        [candidate for candidate in ranking.candidates if candidate.rung == number]
+        for number, ranking in enumerate(rungs, start=1)
+    ]
+    selection = rungs[-1]
+    with mpl.rc_context(STYLE):
+        figure, axes = figure_with_axes(height=4.6)
+        ends = []
+        for first in entrants[0]:
+            path = [c for of_rung in entrants for c in of_rung if c.names == first.names]
+            if scored := [candidate for candidate in path if candidate.score is not None]:
+                is_winner = first.names[0] == selection.winner.name
+                colour = _draw_path(axes, scored, last, is_winner)
+                ends.append((scored[-1], colour))
+        _name_ends(axes, ends)
+        _mark_rungs(axes, entrants)
+        axes.set_ylabel(f"{words(selection.settings.metric)} ({unit(selection.settings.metric)})")
+        axes.set_title(f"Successive halving: {frames_in_words(entrants)}", loc="left")
+        _legend(figure, last)
+    return figure
+
+
+def frames_in_words(entrants: Sequence[Sequence[RankedCandidate]]) -> str:
+    """How many frames the rungs took, and how many a grid would have.
+
+    Args:
+        entrants: of each rung, those that trained in it.
+    """
+    trained, before = 0, 0
+    for of_rung in entrants:
+        longest = max(candidate.frames for candidate in of_rung)
+        trained += sum((candidate.frames - before) * candidate.seeds for candidate in of_rung)
+        before = longest
+    grid = before * sum(candidate.seeds for candidate in entrants[0])
+    return f"{trained:,} frames instead of a grid's {grid:,} ({grid / trained:.1f} times fewer)"
+
+
+def _draw_path(axes: Axes, scored: Sequence[RankedCandidate], last: int, is_winner: bool) -> str:
+    """Draw one config's scores; returns the colour."""
+    end = scored[-1]
+    is_finalist = end.rung == last
+    colour = _WINNER if is_winner else _FINALIST if is_finalist else LEFT_OUT_COLOUR
+    axes.plot(
+        [candidate.frames for candidate in scored],
+        [candidate.score for candidate in scored],
+        color=colour,
+        marker="o",
+        markersize=4,
+        linewidth=2.4 if is_winner else 1.2,
+        zorder=3 if is_winner else 2,
+    )
+    marker = "*" if is_winner else "o" if is_finalist else "x"
+    axes.plot(end.frames, end.score, color=colour, marker=marker, markersize=12 if is_winner else 7)
+    return colour
+
+
+def _name_ends(axes: Axes, ends: Sequence[tuple[RankedCandidate, str]]) -> None:
+    """Names beside the ends of the lines, from below; those at one rung do not overlap."""
+    low, high = axes.get_ylim()
+    reached: dict[int, float] = {}
+    for candidate, colour in sorted(ends, key=lambda end: end[0].score):
+        lowest = reached.get(candidate.rung, low) + _NAME_HEIGHT * (high - low)
+        at = reached[candidate.rung] = max(candidate.score, lowest)
+        axes.annotate(
+            candidate.label,
+            (candidate.frames, at),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            fontsize="x-small",
+        )
+
+
+def _mark_rungs(axes: Axes, entrants: Sequence[Sequence[RankedCandidate]]) -> None:
+    """A tick for each rung, with how long its runs are and how many configs it has."""
+    frames = [max(candidate.frames for candidate in of_rung) for of_rung in entrants]
+    counts = dict(zip(frames, map(len, entrants), strict=True))
+    axes.set_xscale("log")
+    axes.set_xlim(frames[0] / 1.15, frames[-1] * (frames[-1] / frames[0]) ** 0.35)
+    axes.xaxis.set_major_locator(FixedLocator(frames))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda at, _: f"{at:,.0f}\n{_configs(counts.get(round(at), 0))}")
+    )
+    axes.set_xlabel("environment frames of a run, and configs that trained so far")
+
+
+def _configs(number: int) -> str:
+    return f"{number} config{'' if number == 1 else 's'}"
+
+
+def _legend(figure: Figure, last: int) -> None:
+    def mark(label: str, colour: str, marker: str, size: int = 7) -> Line2D:
+        return Line2D([], [], color=colour, label=label, marker=marker, markersize=size)
+
+    figure.legend(
+        handles=[
+            mark("winner", _WINNER, "*", 12),
+            mark(f"came to rung {last}", _FINALIST, "o"),
+            mark("left before", LEFT_OUT_COLOUR, "x"),
+        ],
+        loc="outside lower left",
+        ncols=3,
+    )
