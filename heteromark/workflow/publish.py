@@ -26,6 +26,7 @@ from heteromark.runs.record import (
 from heteromark.workflow.aggregate import aggregate, read_tables, write_tables
 from heteromark.workflow.bracket import draw_bracket
 from heteromark.workflow.errors import WorkflowError
+from heteromark.workflow.overview import write_overview
 from heteromark.workflow.picture import draw_dag
 from heteromark.workflow.plan import Candidate, Plan, runs_of, stamp_name
 from heteromark.workflow.plots import (
@@ -39,6 +40,8 @@ from heteromark.workflow.select import Selection, select
 
 AGENT_FILE = "agent.yaml"
 SELECTION_FILE = "selection.json"
+CURVES_FILE = "learning_curves.svg"
+OVERVIEW_FILE = "overview.html"
 BRACKET_FILE = "bracket.svg"  # with sweep.strategy "halving"
 
 
@@ -64,7 +67,7 @@ def write_aggregate(plan: Plan, folder: Path) -> None:
     """Aggregate the smoke runs into tables, metrics.json and learning curves."""
     tables = aggregate(plan.trained())
     write_tables(tables, folder)
-    save_figure(draw_learning_curves(tables), Path(folder) / "learning_curves.svg")
+    save_figure(draw_learning_curves(tables), Path(folder) / CURVES_FILE)
     _stamp(folder, plan.tables_digest, plan.smoke_inputs)
 
 
@@ -124,6 +127,14 @@ def write_model(plan: Plan, tables_folder: Path, selected_folder: Path, folder: 
         "rank_check": check.verdict,
     }
     _write_json(folder / "metrics.json", metrics)
+    pictures = [
+        ("Return of the training episodes, by config", Path(tables_folder) / CURVES_FILE),
+        ("Who went on after each rung", Path(selected_folder) / BRACKET_FILE),
+        ("Scores with intervals, and every seed", Path(selected_folder) / "selection.svg"),
+        ("The long run beside the end of the short ones", folder / "long_run.svg"),
+    ]
+    there = [(caption, path) for caption, path in pictures if path.exists()]
+    write_overview(plan, smoke, selection, long, check, there, folder / OVERVIEW_FILE)
     _stamp(folder, plan.publication_digest, {"full": runs_of([candidate])})
     return check.why
 

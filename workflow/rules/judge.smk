@@ -107,6 +107,12 @@ rule publish:
         agent="results/model/agent.yaml",
         record="results/model/run.json",
         evaluation="results/model/evaluation.json",
+        overview=report(
+            "results/model/overview.html",
+            caption="../report/overview.rst",
+            category="0 Overview",
+            labels={"what": "what was tried, and what came of it"},
+        ),
         metrics=report(
             "results/model/metrics.json",
             caption="../report/model.rst",

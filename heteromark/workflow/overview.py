@@ -1,0 +1,174 @@
+"""The overview of a finished workflow, for readers outside the project: one page, alone readable.
+
+What was tried and on what, who won and by how much, what the long run made of it, what it cost, and
+the commands that make it again.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from heteromark.config.files import read_mapping
+from heteromark.config.nested import flatten
+from heteromark.runs.files import write_text_atomic
+from heteromark.runs.record import CONFIG_FILE, RunRecord
+from heteromark.workflow.aggregate import Tables
+from heteromark.workflow.plan import Candidate, Plan
+from heteromark.workflow.plots import PALETTE, unit, words
+from heteromark.workflow.rank_check import RankCheck
+from heteromark.workflow.select import RankedCandidate, Selection
+
+TEMPLATE = "overview.html"
+_STATISTICS = {"iqm": "interquartile mean", "mean": "mean", "median": "median", "min": "lowest"}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What all runs of a workflow took together.
+
+    Attributes:
+        runs: their number.
+        frames: trained; those that a run took over from a shorter one count once.
+        hours: of training and evaluating, added over runs.
+        hosts, devices: where.
+    """
+
+    runs: int
+    frames: int
+    hours: float
+    hosts: tuple[str, ...]
+    devices: tuple[str, ...]
+
+    @classmethod
+    def of(cls, records: Sequence[RunRecord]) -> Resources:
+        """Those of these runs."""
+        return cls(
+            runs=len(records),
+            frames=sum(map(_trained_frames, records)),
+            hours=sum(record.duration_seconds or 0 for record in records) / 3600,
+            hosts=tuple(sorted({record.host for record in records})),
+            devices=tuple(sorted({record.device for record in records if record.device})),
+        )
+
+
+def write_overview(
+    plan: Plan,
+    smoke: Tables,
+    selection: Selection,
+    long: Tables,
+    check: RankCheck,
+    pictures: Sequence[tuple[str, Path]],
+    path: Path,
+) -> None:
+    """Write the page.
+
+    Args:
+        smoke, long: tables of the sweep and of the winner's long runs.
+        pictures: captions and SVG files; they become part of the page.
+    """
+    winner = plan.find("smoke", selection.winner.name, selection.winner.config_digest)[0]
+    records = list(_records([*_trained_in_rungs(plan), winner.full]))
+    model = records[-1]
+    settings = selection.settings
+    environment = Environment(
+        loader=PackageLoader("heteromark.workflow"), autoescape=True, undefined=StrictUndefined
+    )
+    text = environment.get_template(TEMPLATE).render(
+        colour=PALETTE[0],
+        accent=PALETTE[1],
+        plan=plan,
+        selection=selection,
+        measure=f"{_STATISTICS[settings.statistic]} of {words(settings.metric)}",
+        battlefield=environment_in_words(read_mapping(Path(path).parent / CONFIG_FILE)),
+        unit=unit(settings.metric),
+        margin=_margin(selection),
+        rows=_rows(smoke, selection),
+        differences=differences([config.smoke for config in plan.configs]),
+        long=long.runs.to_dict("records"),
+        check=check,
+        pictures=[(caption, _as_data(picture)) for caption, picture in pictures],
+        resources=Resources.of(records),
+        versions=model.versions,
+        commit=model.git.get("commit"),
+        is_dirty=model.git.get("dirty", False),
+    )
+    write_text_atomic(path, text)
+
+
+def differences(candidates: Sequence[Candidate]) -> dict[str, list[Any]]:
+    """Hyperparameters in which configs differ, by dotted key: a value for each config."""
+    flat = [flatten(candidate.hyperparameters) for candidate in candidates]
+    keys = dict.fromkeys(key for each in flat for key in each)
+    values = {key: [each.get(key) for each in flat] for key in keys}
+    return {key: each for key, each in values.items() if any(one != each[0] for one in each)}
+
+
+def environment_in_words(config: Mapping[str, Any]) -> str:
+    """What a run was trained in, from its resolved config."""
+    environment = config["environment"]
+    if config["env_type"] != "skirmish":
+        return str(environment["task"])
+    battle = environment["skirmish"]
+    sides = battle["scenario"]
+    if battle["allies"]:
+        sides = f"{battle['allies']} against {battle['enemies'] or 'the same'}"
+    return f"the simulator Skirmish, scenario {sides}, opponent {battle['opponent']}"
+
+
+def _rows(smoke: Tables, selection: Selection) -> list[tuple[RankedCandidate, pd.Series]]:
+    """Every candidate with its row of the summary, best first."""
+    by_config = smoke.summary.set_index("config")
+    return [(candidate, by_config.loc[candidate.label]) for candidate in selection.candidates]
+
+
+def _margin(selection: Selection) -> str:
+    """How far the winner is ahead of the second, in words."""
+    eligible = [candidate for candidate in selection.candidates if candidate.eligible]
+    if len(eligible) < 2:
+        return "No other config completed enough runs to compare with."
+    first, second = eligible[:2]
+    if first.rung != second.rung:
+        return f"No other went on beyond {second.frames:,} frames."
+    words = f"That is {first.score - second.score:.3g} above {second.label}"
+    if first.interval is None or second.interval is None:
+        return f"{words}; with one seed each, chance cannot be ruled out."
+    apart = "overlap" if first.interval.overlaps(second.interval) else "do not overlap"
+    words += f"; their intervals {apart}"
+    if second.improvement is not None:
+        words += (
+            f", and a run of the winner beats one of it with probability {second.improvement:.2f}"
+        )
+    return f"{words}."
+
+
+def _trained_in_rungs(plan: Plan) -> list[Candidate]:
+    return [
+        candidate
+        for rung in range(1, len(plan.params.rungs) + 1)
+        for candidate in plan.entrants(rung)
+    ]
+
+
+def _records(candidates: Sequence[Candidate]) -> Iterator[RunRecord]:
+    for candidate in candidates:
+        for folder in candidate.folders.values():
+            yield RunRecord.read(folder)
+
+
+def _trained_frames(record: RunRecord) -> int:
+    summary = record.summary
+    if record.continued is None or not summary.iterations:
+        return summary.frames
+    return summary.frames - record.continued.iteration * summary.frames // summary.iterations
+
+
+def _as_data(picture: Path) -> str:
+    content = base64.b64encode(picture.read_bytes()).decode()
+    return f"data:image/svg+xml;base64,{content}"
