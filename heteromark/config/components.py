@@ -235,7 +235,14 @@ class TrainingConfig(Frozen):
     max_grad_norm: Annotated[float, Field(gt=0), Number] = 0.5
     num_threads: Count = Field(1, description="Threads of torch on the CPU.")
     checkpoint_interval: Count = Field(10, description="Iterations between checkpoints.")
+    checkpoints_after: list[Count] = Field(
+        [], description="Further iterations after which there is a checkpoint."
+    )
     keep_checkpoints: Count = Field(2, description="Newest checkpoints kept while training.")
+
+    def has_checkpoint_after(self, iteration: int) -> bool:
+        """Whether a run has a checkpoint after an iteration, if it goes on from there."""
+        return iteration % self.checkpoint_interval == 0 or iteration in self.checkpoints_after
 
 
 EvaluationOpponent = Literal[Opponent, ScriptName]

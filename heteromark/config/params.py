@@ -46,7 +46,7 @@ class HalvingParams(Frozen):
         3, description="One config in so many goes on to the next rung, which is so often as long."
     )
     min_frames: Count = Field(
-        5_000, description="Frames of the first rung, at least; rungs end at checkpoints."
+        4_000, description="Frames of the first rung, at least; rounded up to whole iterations."
     )
     max_frames: Count | None = Field(
         None, description="Frames of the last rung; null: smoke.total_frames."

@@ -67,11 +67,11 @@ def trajectory_digest(config: RunConfig) -> str:
     """
     identity = _identity(config)
     del identity["mode"]
+    for section, key in _CLAMPED:
+        identity[section][key] = getattr(getattr(config, section), key)
+    identity["training"]["checkpoints_after"] = _further_checkpoints(config)
     if not config.evaluation.interval:
         del identity["evaluation"]
-    for section, key in _CLAMPED:
-        if section in identity:
-            identity[section][key] = getattr(getattr(config, section), key)
     if not _knows_its_end(config):
         del identity["iterations"]
     return _digest(identity)
@@ -142,6 +142,16 @@ def _say_in_one_way(data: dict[str, Any], config: RunConfig) -> None:
     )
     for section, key in _CLAMPED:
         data[section][key] = min(data[section][key], config.num_iterations)
+    data["training"]["checkpoints_after"] = [
+        iteration for iteration in _further_checkpoints(config) if iteration < config.num_iterations
+    ]
+
+
+def _further_checkpoints(config: RunConfig) -> list[int]:
+    """Iterations that have a checkpoint besides those of the interval."""
+    training = config.training
+    further = (i for i in training.checkpoints_after if i % training.checkpoint_interval)
+    return sorted(set(further))
 
 
 def _digest(identity: dict[str, Any]) -> str:

@@ -207,7 +207,7 @@ class _Training:
         )
 
     def _checkpoint_if_due(self) -> None:
-        if self.progress.iteration % self.config.training.checkpoint_interval:
+        if not self.config.training.has_checkpoint_after(self.progress.iteration):
             return
         self.metrics.sync()
         if self.opponent_pool is not None:

@@ -44,6 +44,7 @@ class Candidate:
     environment: str
     hyperparameters: dict[str, Any]
     frames: int  # of a run
+    checkpoints_after: tuple[int, ...]  # ends of the shorter rungs
     folders: dict[int, Path]  # seed → run folder
     rung: int = 1
 
@@ -260,14 +261,14 @@ def _planned(
     resolved, smoke = members[0]
     names = tuple(member.agent.short_name for member, _ in members)
 
-    def composed(mode: Mode, frames: int) -> RunConfig:
+    def composed(mode: Mode, frames: int, ends: tuple[int, ...] = ()) -> RunConfig:
         return compose_run(
             resolved.agent,
             params,
             mode,
             params.budget(mode).seeds[0],
             root,
-            overrides={"training": {"total_frames": frames}},
+            overrides={"training": {"total_frames": frames, "checkpoints_after": [*ends]}},
             agent_file=str(resolved.path),
         )
 
@@ -281,6 +282,7 @@ def _planned(
             environment=params.sweep.environment,
             hyperparameters=resolved.agent.hyperparameters(),
             frames=config.training.total_frames,
+            checkpoints_after=tuple(config.training.checkpoints_after),
             folders={
                 seed: run_folder(config.mode, names[0], digest, seed)
                 for seed in params.budget(config.mode).seeds
@@ -288,8 +290,22 @@ def _planned(
             rung=rung,
         )
 
-    *shorter, _ = params.rungs
-    rungs = [*(composed("smoke", _to_checkpoint(frames, smoke)) for frames in shorter), smoke]
+    batch = smoke.collector.frames_per_batch
+    *ends, longest = (-(-frames // batch) for frames in params.rungs)
+    if ends:
+        lengths = [*(end * batch for end in ends), smoke.training.total_frames]
+        rungs = [composed("smoke", frames, tuple(ends)) for frames in lengths]
+    else:
+        rungs = [smoke]
+    if len({*ends, longest}) < len(rungs):
+        raise ConfigError.single(
+            PARAMS_FILE,
+            f"makes rungs of {', '.join(map(str, ends))} and {longest} iterations of {batch:,} "
+            f"frames with {names[0]} ({resolved.path}); raise it, so that each is longer than the "
+            "one before, or lower n_steps",
+            params.sweep.halving.min_frames,
+            "sweep.halving.min_frames",
+        )
     if len({trajectory_digest(config) for config in rungs}) > 1:
         raise ConfigError.single(
             PARAMS_FILE,
@@ -304,12 +320,6 @@ def _planned(
         tuple(candidate(config, number) for number, config in enumerate(rungs, start=1)),
         candidate(composed("full", params.full.total_frames)),
     )
-
-
-def _to_checkpoint(frames: int, config: RunConfig) -> int:
-    """Frames rounded up to whole checkpoints, so that nothing after the last one is lost."""
-    between = config.collector.frames_per_batch * config.training.checkpoint_interval
-    return min(-(-frames // between) * between, config.training.total_frames)
 
 
 def runs_of(candidates: list[Candidate]) -> dict[str, Any]:

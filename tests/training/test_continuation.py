@@ -90,6 +90,18 @@ def test_the_run_that_came_furthest_is_gone_on_from(store, empty_store):
         assert results(store, record) == results(empty_store, whole)
 
 
+def test_a_run_is_gone_on_from_where_it_was_told_to_have_a_checkpoint(store, empty_store):
+    settings = {"training__checkpoint_interval": 10, "training__checkpoints_after": [3, 5]}
+    short, _ = run(store, 3, **settings)
+    assert short.digest == run(empty_store, 3, training__checkpoint_interval=10)[0].digest
+    longer, trained = run(store, 6, **settings)
+    assert trained == [4, 5, 6]
+    whole, _ = run(empty_store, 6, **settings)
+    assert results(store, longer) == results(empty_store, whole)
+    # at a checkpoint the environments start anew, so this is another run
+    assert run(empty_store, 6, training__checkpoint_interval=10)[0].digest != whole.digest
+
+
 def test_other_ways_to_be_judged_go_on_from_the_same_iterations(store):
     short, _ = run(store, 4)
     _, trained = run(store, 6, mode="full", evaluation__episodes=5)

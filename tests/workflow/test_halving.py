@@ -74,15 +74,21 @@ def names(candidates):
 ALL = ["gamma_high", "lr_high", "lr_low", "v1"]
 
 
-def test_rungs_end_at_checkpoints(sweep):
-    plan = make_plan()
-    # a checkpoint after two iterations of 64 frames; the last rung is the whole smoke
-    for config in plan.configs:
+def test_rungs_end_with_iterations_and_the_last_with_the_smoke(sweep):
+    for config in make_plan().configs:  # of 64 frames an iteration
         assert [candidate.frames for candidate in config.rungs] == [256, 512, 1000]
+        assert {candidate.checkpoints_after for candidate in config.rungs} == {(4, 8)}
         assert len({candidate.config_digest for candidate in config.rungs}) == 3
-    grid = make_plan(overrides={"sweep": {"strategy": "grid"}})
-    for config, alone in zip(plan.configs, grid.configs, strict=True):
-        assert alone.rungs[0].config_digest == config.smoke.config_digest, "one run for both"
+
+
+def test_rungs_of_the_same_length_are_refused(sweep):
+    with pytest.raises(
+        ConfigError, match=r"rungs of 1, 1, 2 and 4 iterations of 64 frames"
+    ) as caught:
+        make_plan(
+            overrides={"smoke": {"total_frames": 240}, "sweep": {"halving": {"min_frames": 30}}}
+        )
+    assert "sweep.halving.min_frames = 30" in str(caught.value)
 
 
 def test_a_single_rung_is_no_halving(sweep):
@@ -209,8 +215,4 @@ def test_halving_by_snakemake_trains_no_iteration_twice(tmp_path):
     assert [candidate["rung"] for candidate in selection["candidates"]] == [3, 2, 1, 1]
     assert "Nothing to be done" in project.run("snakemake", "--cores", "2").stderr
 
-    # the grid has to train those who left, from where they left, and finds the winner's runs
-    project.run("snakemake", "--cores", "2", "tables", "--config", 'sweep={"strategy":"grid"}')
-    new = [run.record for run in RunStore(project.store).runs() if run.digest not in by_digest]
-    assert len(new) == 3
-    assert all(run.continued is not None and run.summary.frames == 1024 for run in new)
+    assert Path(project.folder, "results/selected/bracket.svg").is_file()

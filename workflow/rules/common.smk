@@ -63,6 +63,14 @@ def records_of(candidate):
     return [f"{folder}/{RECORD_FILE}" for folder in candidate.folders.values()]
 
 
+def length_of(candidate):
+    length = f"--total-timesteps {candidate.frames}"
+    if candidate.checkpoints_after:
+        ends = ",".join(map(str, candidate.checkpoints_after))
+        length += f" --set training.checkpoints_after=[{ends}]"
+    return length
+
+
 def await_decisions(number):
     for rung in range(1, number + 1):
         checkpoints.rung.get(rung=rung, digest=PLAN.rung_digest(rung))
@@ -88,13 +96,13 @@ def config_of_smoke_run(wildcards):
     return PLAN.find("smoke", wildcards.name, wildcards.digest)[1].config_path
 
 
-def frames_of_smoke_run(wildcards):
-    return PLAN.find("smoke", wildcards.name, wildcards.digest)[1].frames
+def length_of_smoke_run(wildcards):
+    return length_of(PLAN.find("smoke", wildcards.name, wildcards.digest)[1])
 
 
 def config_of_long_run(wildcards):
     return PLAN.find("full", wildcards.name, wildcards.digest)[1].config_path
 
 
-def frames_of_long_run(wildcards):
-    return PLAN.find("full", wildcards.name, wildcards.digest)[1].frames
+def length_of_long_run(wildcards):
+    return length_of(PLAN.find("full", wildcards.name, wildcards.digest)[1])

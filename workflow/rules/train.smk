@@ -16,14 +16,14 @@ rule smoke:
     params:
         mode="smoke",
         config=config_of_smoke_run,
-        frames=frames_of_smoke_run,
+        length=length_of_smoke_run,
         python=PYTHON,
         params=params_options,
     message:
         "smoke run of {wildcards.name}, seed {wildcards.seed}"
     shell:
         "{params.python} train --agent-config {params.config:q} --mode {params.mode}"
-        " --seed {wildcards.seed} --total-timesteps {params.frames} --expect {wildcards.digest}"
+        " --seed {wildcards.seed} {params.length} --expect {wildcards.digest}"
         " --output $(dirname {output.record:q}) {params.params} > {log:q} 2>&1"
 
 
@@ -42,7 +42,7 @@ use rule smoke as train with:
     params:
         mode="full",
         config=config_of_long_run,
-        frames=frames_of_long_run,
+        length=length_of_long_run,
         python=PYTHON,
         params=params_options,
     message:
