@@ -52,11 +52,13 @@ TINY = {
 class Project:
     """A project folder that commands run in as a user would run them.
 
-    `store` is the run store of its commands; None: that of the test.
+    `store` is the run store of its commands; None: that of the test. `patience` is how many seconds
+    a command may take.
     """
 
     folder: Path
     store: Path | None = None
+    patience: float = 600
 
     def run(self, *command: str, check: bool = True, **environment: str):
         """Run a command here; `heteromark`, `snakemake` and `dvc` are those of this Python."""
@@ -68,7 +70,7 @@ class Project:
                 env={**self._environment(), **environment},
                 stdout=out,
                 stderr=err,
-                timeout=600,
+                timeout=self.patience,
                 check=False,
             ).returncode
             out.seek(0)

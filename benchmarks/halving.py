@@ -1,0 +1,171 @@
+"""Does successive halving find the winner that a grid finds, and with how many frames?
+
+    python benchmarks/halving.py                     about an hour on two cores
+    python benchmarks/halving.py --repetitions 2
+
+Sixteen configs of HAPPO (four learning rates, two discounts, two numbers of epochs) on the default
+battle, with three seeds each, by the workflow itself: `snakemake selected` with sweep.strategy
+halving, and with grid. Every repetition has seeds of its own. Told are the frames that were trained
+for either, whether they chose the same config, and what the grid says of halving's choice: its rank
+among the sixteen, and how far its score lies below the grid's winner's.
+
+A second call trains only what is missing. Writes benchmarks/results/halving.json and .svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+from common import RESULTS, ROOT, commit, svg_plots, write_report
+
+sys.path.insert(0, str(ROOT / "tests"))
+
+from projects import Project, copy_project
+
+VERSIONED = ("torch", "torchrl", "tensordict", "snakemake")
+LEARNING_RATES = {"tiny": 1e-4, "small": 5e-4, "base": 2e-3, "large": 8e-3}
+GAMMAS = {"near": 0.9, "far": 0.99}
+EPOCHS = {"few": 2, "many": 10}
+SEEDS = 3
+HALVING = {"eta": 3, "min_frames": 2000, "max_frames": None}
+FRAMES = 20_000  # of the longest run
+BATCH = 1024  # frames of an iteration
+TARGET = 2.5  # times fewer frames than the grid
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repetitions", type=int, default=10)
+    parser.add_argument("--store", type=Path, help="run store; default: a temporary one")
+    arguments = parser.parse_args()
+    repetitions = []
+    with tempfile.TemporaryDirectory() as folder:
+        store = arguments.store or Path(folder) / "store"
+        for number in range(arguments.repetitions):
+            repetitions.append(repeat(number, Path(folder) / str(number), store.resolve()))
+            told = {key: repetitions[-1][key] for key in ("same_winner", "rank", "times_fewer")}
+            print(f"repetition {number}: {told}", file=sys.stderr, flush=True)
+    summary = {
+        "same_winner": sum(each["same_winner"] for each in repetitions),
+        "repetitions": len(repetitions),
+        "times_fewer_frames": repetitions[0]["times_fewer"],
+        "target": TARGET,
+        "ranks_in_the_grid": sorted(each["rank"] for each in repetitions),
+        "largest_loss_of_score": max(each["loss"] for each in repetitions),
+    }
+    print(json.dumps(summary, indent=2))
+    settings = {"configs": 16, "seeds": SEEDS, "frames": FRAMES, "halving": HALVING}
+    report = {"commit": commit(), "settings": settings, **summary, "each": repetitions}
+    write_report("halving", "benchmarks/halving.py", VERSIONED, report)
+    draw(repetitions, RESULTS / "halving.svg")
+
+
+def repeat(number: int, folder: Path, store: Path) -> dict[str, Any]:
+    """Halving and the grid over the same configs and seeds."""
+    project = make_project(folder, store)
+    seeds = list(range(SEEDS * number, SEEDS * (number + 1)))
+    found = {}
+    for strategy in ("halving", "grid"):
+        project.set_params(smoke={"seeds": seeds}, sweep={"strategy": strategy})
+        project.run("snakemake", "--cores", "2", "--quiet", "all", "--", "selected")
+        found[strategy] = json.loads(project.read("results/selected/selection.json"))
+        if strategy == "halving":
+            rungs = [*map(candidates_of, sorted((project.folder / RUNGS).glob("*.json")))]
+    rungs.append([c for c in found["halving"]["candidates"] if c["rung"] == len(rungs) + 1])
+    choice, winner = (found[strategy]["winner"] for strategy in ("halving", "grid"))
+    grid = {candidate["names"][0]: candidate for candidate in found["grid"]["candidates"]}
+    chosen = grid[choice["name"]]
+    frames = {"halving": frames_of(rungs), "grid": frames_of([list(grid.values())])}
+    return {
+        "seeds": seeds,
+        "halving": choice["name"],
+        "grid": winner["name"],
+        "same_winner": choice["name"] == winner["name"],
+        "rank": chosen["rank"],
+        "loss": round(winner["score"] - chosen["score"], 3),
+        "intervals_overlap": overlap(chosen["interval"], grid[winner["name"]]["interval"]),
+        "frames": frames,
+        "times_fewer": round(frames["grid"] / frames["halving"], 2),
+        "scores": {name: round(candidate["score"], 3) for name, candidate in grid.items()},
+    }
+
+
+RUNGS = "results/tables/rungs"
+
+
+def candidates_of(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))["candidates"]
+
+
+def frames_of(rungs: list[list[dict[str, Any]]]) -> int:
+    """Frames that these rungs trained; whoever goes on trains only what is missing."""
+    total, before = 0, 0
+    for candidates in rungs:
+        longest = max(candidate["frames"] for candidate in candidates)
+        total += sum((c["frames"] - before) * c["seeds"] for c in candidates)
+        before = longest
+    return total
+
+
+def overlap(one: list[float], other: list[float]) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]
+
+
+def make_project(folder: Path, store: Path) -> Project:
+    """A project with the sixteen configs."""
+    project = copy_project(folder, store)
+    project.patience = 7200
+    agents = project.folder / "config" / "agents"
+    for path in agents.glob("*.yaml"):
+        if path.stem != "happo_agent_v1":
+            path.unlink()
+    base = agents / "happo_agent_v1.yaml"
+    text = base.read_text(encoding="utf-8")
+    base.write_text(text.replace("n_steps: 2048", f"n_steps: {BATCH}"), encoding="utf-8")
+    for rate, gamma, epochs in itertools.product(LEARNING_RATES, GAMMAS, EPOCHS):
+        variant = {
+            "defaults": ["happo_agent_v1"],
+            "sweep_variant": f"{rate}_{gamma}_{epochs}",
+            "learning_rate": LEARNING_RATES[rate],
+            "gamma": GAMMAS[gamma],
+            "n_epochs": EPOCHS[epochs],
+        }
+        path = agents / f"happo_agent_sweep_{variant['sweep_variant']}.yaml"
+        path.write_text(yaml.safe_dump(variant), encoding="utf-8")
+    project.set_params(
+        smoke={"total_frames": FRAMES, "eval_episodes": 50},
+        sweep={"agents": "config/agents/happo_agent_sweep_*.yaml", "halving": HALVING},
+    )
+    return project
+
+
+def draw(repetitions: list[dict[str, Any]], path: Path) -> None:
+    """The grid's scores of every repetition, best first, with halving's choice marked."""
+    pyplot = svg_plots()
+    figure, axis = pyplot.subplots(figsize=(8, 3.4), layout="constrained")
+    for number, each in enumerate(repetitions):
+        scores = each["scores"]
+        axis.plot([number] * len(scores), scores.values(), "_", color="#8A8A8A", markersize=9)
+        axis.plot(
+            number, scores[each["grid"]], "o", color="#0072B2", fillstyle="none", markersize=9
+        )
+        axis.plot(number, scores[each["halving"]], "*", color="#D55E00", markersize=9)
+    axis.set_xticks(range(len(repetitions)))
+    axis.set_xlabel("repetition, each with seeds of its own", fontsize=8)
+    axis.set_ylabel("grid's score (return)", fontsize=8)
+    axis.set_title("circle: the grid's winner; star: halving's choice", fontsize=9)
+    axis.tick_params(labelsize=7)
+    figure.savefig(path, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
