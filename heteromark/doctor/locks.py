@@ -28,10 +28,12 @@ def snakemake_lock(project: Project) -> list[Finding]:
         return []
     folder = locks[0].parent
     here = project.root.resolve()
-    if who := _working("snakemake", lambda folder: folder == here):
+    if who := _working("snakemake", lambda place: place == here):
         return [
             _held(project, folder, f"Snakemake works here: {who}; until it ends, no other starts")
         ]
+    if not any(lock.exists() for lock in locks):  # it has just ended
+        return []
     return [
         Finding(
             Level.PROBLEM,
@@ -81,7 +83,7 @@ def _repository_lock(project: Project, root: Path) -> list[Finding]:
     if Config(str(root / ".dvc"))["core"].get("hardlink_lock", False):
         # For network file systems: here the file is the lock, outlives a killed DVC, and does not
         # say whose it is.
-        if who := _working("dvc", lambda folder: dvc_root(folder) == root):
+        if who := _working("dvc", lambda place: dvc_root(place) == root):
             return [_held(project, path, f"DVC works here: {who}; {_REFUSED}")]
         message = "a DVC that was killed left its lock: no process of this machine works here"
         return [_left_over(project, path, message, _ELSEWHERE)]

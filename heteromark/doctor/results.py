@@ -103,7 +103,7 @@ def unfinished_runs(project: Project) -> list[Finding]:
         Finding(
             Level.NOTE,
             f"was interrupted: {record.agent.short_name} seed {record.seed}, {record.mode}, on "
-            f"{record.environment}; its command resumes it",
+            f"{record.environment}; its command resumes it, unless code or configs have changed",
             file=str(run.folder),
             command=_command_of(record),
         )
