@@ -287,6 +287,32 @@ def show_config(
     typer.echo(to_yaml(config.model_dump(mode="json")), nl=False)
 
 
+@app.command()
+def doctor(
+    thorough: Annotated[
+        bool,
+        typer.Option("--thorough", help="Also compare the contents of every run in the store."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Look for what goes wrong in practice, and say the command that mends it. Changes nothing.
+
+    Exit status 1 if something is a problem; warnings and notes are none.
+    """
+    from rich.console import Console
+
+    from heteromark.doctor.finding import Project
+    from heteromark.doctor.report import examine, is_healthy, show, to_json
+    from heteromark.runs.store import RunStore
+
+    examined = examine(Project(Path(), RunStore(), thorough))
+    if as_json:
+        typer.echo(to_json(examined))
+    else:
+        show(examined, Console())
+    raise typer.Exit(0 if is_healthy(examined) else 1)
+
+
 def _progress(config: Any) -> Any:
     from heteromark.training.progress import progress_of
 

@@ -17,7 +17,7 @@ AGENTS = "config/agents"
 
 def test_help_teaches(project: Project):
     text = project.run("heteromark", "--help").stdout
-    for command in ("train", "sweep", "evaluate", "validate", "store", "show-config"):
+    for command in ("train", "sweep", "evaluate", "validate", "store", "show-config", "doctor"):
         assert command in text
     assert "resumes from the last checkpoint" in project.run("heteromark", "train", "-h").stdout
 

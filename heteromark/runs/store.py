@@ -250,12 +250,13 @@ class RunStore:
         )
 
 
-def damaged_files(folder: Path, record: RunRecord) -> list[str]:
-    """Names of files that are missing or whose content is not what the record says."""
+def damaged_files(folder: Path, record: RunRecord, contents: bool = True) -> list[str]:
+    """Names of files that are missing or, with `contents`, are not what the record says."""
     return [
         name
         for name, digest in sorted(record.files.items())
-        if not (Path(folder) / name).is_file() or sha256_of(Path(folder) / name) != digest
+        if not (Path(folder) / name).is_file()
+        or (contents and sha256_of(Path(folder) / name) != digest)
     ]
 
 

@@ -1,0 +1,1 @@
+"""`heteromark doctor`: what goes wrong around the training, and the command that mends it."""

@@ -1,0 +1,134 @@
+"""All checks, one after the other, and what they found: for people and for machines."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from heteromark.doctor import locks, machine, repository, results
+from heteromark.doctor.finding import Finding, Level, Project
+
+Check = Callable[[Project], list[Finding]]
+
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("project", repository.project_files),
+    ("Python", machine.python_version),
+    ("packages", machine.packages),
+    ("GPU", machine.gpu),
+    ("C++ compiler", machine.compiler),
+    ("git", repository.git),
+    ("DVC", repository.dvc_repository),
+    ("DVC stages", repository.dvc_stages),
+    ("DVC lock", locks.dvc_lock),
+    ("Snakemake lock", locks.snakemake_lock),
+    ("configs", repository.configuration),
+    ("numbers in YAML", repository.string_floats),
+    ("results", results.results),
+    ("run store", results.store_place),
+    ("stored runs", results.stored_runs),
+    ("unfinished runs", results.unfinished_runs),
+)
+
+_SYMBOLS = {Level.OK: "✓", Level.NOTE: "i", Level.WARNING: "!", Level.PROBLEM: "✗"}
+_STYLES = {
+    Level.OK: "green",
+    Level.NOTE: "cyan",
+    Level.WARNING: "yellow",
+    Level.PROBLEM: "bold red",
+}
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One check and all it found."""
+
+    check: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def level(self) -> Level:
+        return max((finding.level for finding in self.findings), default=Level.OK)
+
+
+def examine(
+    project: Project, checks: tuple[tuple[str, Check], ...] = CHECKS
+) -> tuple[Examined, ...]:
+    """Run all checks. One that breaks is a finding itself, and the others go on."""
+    return tuple(Examined(name, tuple(_tried(check, project))) for name, check in checks)
+
+
+def is_healthy(examined: tuple[Examined, ...]) -> bool:
+    """Whether nothing is a problem."""
+    return all(one.level < Level.PROBLEM for one in examined)
+
+
+def show(examined: tuple[Examined, ...], console: Console) -> None:
+    """One line per check; under it each finding and the command that mends it."""
+    width = max(len(one.check) for one in examined)
+    for one in examined:
+        facts = [str(finding) for finding in one.findings if finding.level is Level.OK]
+        line = Text.assemble(
+            (_word(one.level, console), _STYLES[one.level]),
+            f"  {one.check:<{width}}" if facts else f"  {one.check}",
+            (f"  {'; '.join(facts)}" if facts else "", "dim"),
+        )
+        console.print(line, soft_wrap=True)
+        wrong = [finding for finding in one.findings if finding.level > Level.OK]
+        for (command, advice), findings in itertools.groupby(
+            wrong, key=lambda finding: (finding.command, finding.advice)
+        ):
+            for finding in findings:
+                console.print(Text(f"    {finding}"), soft_wrap=True)
+            if command:
+                console.print(Text.assemble("      $ ", (command, "bold")), soft_wrap=True)
+            if advice:
+                console.print(Text(f"      {advice}"), soft_wrap=True)
+    console.print(Text(_sum(examined)), soft_wrap=True)
+
+
+def to_json(examined: tuple[Examined, ...]) -> str:
+    """All findings, with the keys of `Finding`."""
+    content = {
+        "healthy": is_healthy(examined),
+        "checks": [
+            {
+                "check": one.check,
+                "level": one.level.name.lower(),
+                "findings": [
+                    {**asdict(finding), "level": finding.level.name.lower()}
+                    for finding in one.findings
+                ],
+            }
+            for one in examined
+        ],
+    }
+    return json.dumps(content, indent=2, default=str)
+
+
+def _tried(check: Check, project: Project) -> list[Finding]:
+    try:
+        return check(project)
+    except Exception as error:
+        message = f"this check failed itself: {type(error).__name__}: {error}"
+        return [Finding(Level.PROBLEM, message, advice="look into it by hand, and report it")]
+
+
+def _word(level: Level, console: Console) -> str:
+    word = f"{level.name.lower():<7}"
+    with_symbol = console.is_terminal and not console.options.ascii_only
+    return f"{_SYMBOLS[level]} {word}" if with_symbol else word
+
+
+def _sum(examined: tuple[Examined, ...]) -> str:
+    levels = [finding.level for one in examined for finding in one.findings]
+    counts = {
+        word: levels.count(level)
+        for word, level in (("problem", Level.PROBLEM), ("warning", Level.WARNING))
+    }
+    told = ", ".join(f"{n} {word}{'s' * (n != 1)}" for word, n in counts.items())
+    return f"{len(examined)} checks: {told}"
