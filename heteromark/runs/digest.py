@@ -111,7 +111,8 @@ def _identity(config: RunConfig) -> dict[str, Any]:
             for key, path in config.import_paths.items()
             if key not in idle
         },
-        "versions": versions(),
+        # 2.13.0+cpu is 2.13.0: a run is found on machines with other devices
+        "versions": {name: version.partition("+")[0] for name, version in versions().items()},
     }
 
 

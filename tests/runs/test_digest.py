@@ -12,6 +12,7 @@ from heteromark.config.agent import AgentConfig
 from heteromark.config.compose import compose_run, parse_overrides
 from heteromark.config.effect import idle_faults
 from heteromark.config.params import ProjectParams
+from heteromark.runs import digest
 from heteromark.runs.digest import (
     _files_of,
     code_fingerprint,
@@ -162,6 +163,15 @@ def test_two_words_for_one_thing_are_one_run(one, other):
 def test_seeds_of_one_config_share_the_config_digest():
     assert config_digest(config(seed=0)) == config_digest(config(seed=1))
     assert config_digest(config()) != config_digest(config({"gamma": 0.5}))
+
+
+def test_a_build_of_a_version_is_that_version(monkeypatch):
+    def digest_with(torch):
+        monkeypatch.setattr(digest, "versions", lambda: {"torch": torch})
+        return run_digest(config())
+
+    assert digest_with("2.13.0+cpu") == digest_with("2.13.0+cu130") == digest_with("2.13.0")
+    assert digest_with("2.13.1") != digest_with("2.13.0")
 
 
 def test_digests_are_the_same_in_another_process():
