@@ -322,17 +322,17 @@ def _curve_rows(candidate: Candidate, runs: Sequence[_Run]) -> list[dict[str, An
 
 
 def _metrics(candidates: Sequence[Candidate], summary: pd.DataFrame) -> dict[str, Any]:
-    """Under every name of a config, so that a variant keeps its key when it equals its base."""
-    configs = {}
-    for candidate, row in zip(candidates, summary.to_dict("records"), strict=True):
-        figures = {
-            "evaluation_return": _finite(row["evaluation_return"]),
-            "final_return": _finite(row["final_return"]),
-            "completed": int(row["completed"]),
-        }
-        configs |= dict.fromkeys(candidate.names, figures)
-    best = _finite(summary["evaluation_return"].max())
-    return {"best_evaluation_return": best, "configs": configs}
+    """One number per config, its score, for `dvc metrics diff`; the rest is in summary.csv.
+
+    Under every name of a config, so that a variant keeps its key when it equals its base.
+    """
+    returns = {
+        name: _finite(value)
+        for candidate, value in zip(candidates, summary["iqm"], strict=True)
+        for name in candidate.names
+    }
+    best = _finite(summary["iqm"].max())
+    return {"best_evaluation_return": best, "evaluation_return": returns}
 
 
 def _finite(value: float | None) -> float | None:

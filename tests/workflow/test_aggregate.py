@@ -183,13 +183,13 @@ def test_nan_metrics_are_not_measured(tmp_path):
     assert row[["final_return", "evaluation_return", "iqm", "win_rate", "slope"]].isna().all()
     assert row["verdict"] == "unknown"
     assert tables.curves.empty
-    assert tables.metrics["configs"]["a_v1"]["evaluation_return"] is None
+    assert tables.metrics["evaluation_return"]["a_v1"] is None
 
 
 def test_no_candidates_give_empty_tables(tmp_path):
     tables = aggregate([])
     assert tables.runs.empty
-    assert tables.metrics == {"best_evaluation_return": None, "configs": {}}
+    assert tables.metrics == {"best_evaluation_return": None, "evaluation_return": {}}
     write_tables(tables, tmp_path)
     assert read_tables(tmp_path).summary.empty
 
@@ -237,18 +237,14 @@ def test_a_faster_machine_gives_the_identical_metrics(tmp_path):
         (tmp_path / f"{name}_tables/metrics.json").read_bytes() for name in ("slow", "fast")
     )
     assert slow == fast
-    assert json.loads(slow)["configs"]["nan"] == {
-        "completed": 0,
-        "evaluation_return": None,
-        "final_return": None,
-    }
+    assert json.loads(slow)["evaluation_return"]["nan"] is None
 
 
 def test_a_config_with_two_names_is_one_row_and_two_metrics(tmp_path):
     candidate = replace(make_config(tmp_path, "a_v1", [1.0, 2.0]), names=("a_v1", "a_sweep_same"))
     tables = aggregate([candidate])
     assert only_row(tables.summary)["config"] == "a_v1 = a_sweep_same"
-    assert tables.metrics["configs"]["a_v1"] == tables.metrics["configs"]["a_sweep_same"]
+    assert tables.metrics["evaluation_return"] == {"a_v1": 1.5, "a_sweep_same": 1.5}
 
 
 def test_the_workflow_imports_no_torch():
