@@ -16,6 +16,7 @@ DOCUMENTS = (
     "docs/extending.md",
     "docs/configuration.md",
     "docs/skirmish.md",
+    "docs/tutorial.md",
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"^# file: (\S+)\n")
