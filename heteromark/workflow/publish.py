@@ -33,10 +33,15 @@ from heteromark.workflow.plots import (
     draw_selection,
     save_figure,
 )
-from heteromark.workflow.select import Selection, rank_check, select
+from heteromark.workflow.select import (
+    RANK_CHECK_FILE,
+    SELECTION_FILE,
+    Selection,
+    rank_check,
+    select,
+)
 
 AGENT_FILE = "agent.yaml"
-SELECTION_FILE = "selection.json"
 
 
 def write_aggregate(plan: Plan, folder: Path) -> None:
@@ -85,7 +90,7 @@ def write_model(plan: Plan, tables_folder: Path, selected_folder: Path, folder: 
     long.runs.to_csv(folder / "long_runs.csv", index=False, lineterminator="\n")
     save_figure(draw_long_run(selection, smoke, long), folder / "long_run.svg")
     draw_dag(plan, folder / "dag.svg", winner=candidate.label)
-    check.write(folder / "rank_check.json")
+    check.write(folder / RANK_CHECK_FILE)
     evaluation = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
     metrics = {
         "config": candidate.label,
