@@ -111,7 +111,12 @@ def evaluation_histogram(returns: Sequence[float], wins: Sequence[bool] | None) 
         alt.Chart(data)
         .mark_bar(stroke="white", strokeWidth=1)
         .encode(
-            x=alt.X("episode_return:Q", bin=alt.Bin(maxbins=30), title="return of an episode"),
+            x=alt.X(
+                "episode_return:Q",
+                bin=alt.Bin(maxbins=30),
+                title="return of an episode",
+                axis=alt.Axis(format="~g", labelOverlap="greedy", labelSeparation=12),
+            ),
             y=alt.Y("count():Q", title="episodes", axis=alt.Axis(tickMinStep=1)),
             color=alt.Color(
                 "outcome:N",

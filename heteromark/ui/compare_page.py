@@ -218,10 +218,10 @@ def _hyperparameters(entries: Sequence[Compared]) -> None:
     st.dataframe(found.table.reset_index(names="config"), hide_index=True)
     if found.along:
         along = "; ".join(
-            f"{text.literal(', '.join(keys))} with {text.literal(key)}"
+            f"{text.literal(', '.join(keys))} along with {text.literal(key)}"
             for key, keys in found.along.items()
         )
-        st.caption(f"Along go {along}.")
+        st.caption(f"The same values: {along}.")
 
 
 def _seeds(count: int) -> str:

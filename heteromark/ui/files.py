@@ -70,7 +70,7 @@ def resume_command(run: HistoryRun) -> Command | None:
         words = ["python", "-m", MODULES[name], *arguments]
     else:
         words = ["heteromark", *arguments]
-    return Command("go on from the last checkpoint", _line(words))
+    return Command("go on from the last checkpoint", _line_with_store(words))
 
 
 def evaluate_commands(run: HistoryRun, checkpoints: pd.DataFrame) -> list[Command]:
@@ -80,18 +80,19 @@ def evaluate_commands(run: HistoryRun, checkpoints: pd.DataFrame) -> list[Comman
         return []
     words = ["heteromark", "evaluate", _address(run)]
     best = ["--checkpoint", "best"]
+    line_of = shlex.join if run.copies else _line_with_store
     if CHECKPOINT_FILE in files:
         told, chosen = "evaluate the final weights on fresh episodes", []
     else:
         newest = next((file for file in files if file != BEST_FILE), BEST_FILE)
         told = "evaluate the newest checkpoint on fresh episodes"
         chosen = best if newest == BEST_FILE else ["--checkpoint", newest]
-    commands = [Command(told, _line([*words, *chosen, "--episodes", "100"]))]
+    commands = [Command(told, line_of([*words, *chosen, "--episodes", "100"]))]
     if BEST_FILE in files and CHECKPOINT_FILE in files:
-        line = _line([*words, *best, "--episodes", "100"])
+        line = line_of([*words, *best, "--episodes", "100"])
         commands.append(Command("evaluate the best weights", line))
     picture = (run.copies[0] if run.copies else run.folder) / "episode.gif"
-    line = _line([*words, *chosen, "--episodes", "1", "--gif", str(picture)])
+    line = line_of([*words, *chosen, "--episodes", "1", "--gif", str(picture)])
     return [*commands, Command("draw an episode, to be seen on this page", line)]
 
 
@@ -100,8 +101,7 @@ def _address(run: HistoryRun) -> str:
     return str(run.copies[0]) if run.copies else run.key
 
 
-def _line(words: list[str]) -> str:
-    """One command line; names the store where it is not the default one."""
+def _line_with_store(words: list[str]) -> str:
+    """A command line that looks into the store, which is named where it is not the default one."""
     chosen = os.environ.get(STORE_VARIABLE)
-    prefix = f"{STORE_VARIABLE}={shlex.quote(chosen)} " if chosen else ""
-    return prefix + shlex.join(words)
+    return (f"{STORE_VARIABLE}={shlex.quote(chosen)} " if chosen else "") + shlex.join(words)

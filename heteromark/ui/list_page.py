@@ -44,17 +44,17 @@ FILTERS = {
 }
 COLUMNS = {
     "status": st.column_config.TextColumn("Status", width=108),
-    "config": st.column_config.TextColumn("Config", width=190),
-    "algorithm": st.column_config.TextColumn("Algorithm", width=92),
-    "environment": st.column_config.TextColumn("Environment", width=152),
+    "config": st.column_config.TextColumn("Config", width=172),
+    "algorithm": st.column_config.TextColumn("Algorithm", width=98),
+    "environment": st.column_config.TextColumn("Environment", width=148),
     "mode": st.column_config.TextColumn("Mode", width=62),
     "seed": st.column_config.NumberColumn("Seed", width=52),
     "started": st.column_config.DatetimeColumn(
-        "Started", width=150, format="YYYY-MM-DD HH:mm:ss", help="Local time."
+        "Started", width=145, format="YYYY-MM-DD HH:mm:ss", help="Local time."
     ),
     "duration": st.column_config.NumberColumn(
         "Duration",
-        width=78,
+        width=76,
         format="compact",
         help="Wall-clock time over all attempts: hours, minutes, seconds.",
     ),
@@ -79,7 +79,7 @@ COLUMNS = {
         "newest one.",
     ),
     "frames_per_second": st.column_config.NumberColumn("Frames/s", width=76, format="localized"),
-    "run": st.column_config.TextColumn("Run", width=115, help="Its digest."),
+    "run": st.column_config.TextColumn("Run", width=105, help="Its digest."),
 }
 
 
@@ -132,13 +132,15 @@ def _live_table(filters: Filters, order: str) -> None:
     if not shown:
         st.info("No run passes the filters. Take one of them away to see more.")
         return
+    table = table_of(shown)
+    is_live = table["progress"].notna().any()
     chosen = choosable_table(
-        table_of(shown),
+        table,
         [run.key for run in shown],
         "run",
         column_config=COLUMNS,
-        column_order=list(COLUMNS),
-        height=min(620, 38 + 35 * len(shown)),
+        column_order=[name for name in COLUMNS if is_live or name != "progress"],
+        height=min(560, 38 + 35 * len(shown)),
     )
     _actions([run for run in shown if run.key in chosen])
 

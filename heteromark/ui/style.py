@@ -22,11 +22,11 @@ THEME = {
 
 CSS = f"""<style>
 [data-testid="stMainBlockContainer"] {{ padding: 4.2rem 2.5rem 4rem; }}
-.hm-heading h1 {{ font-size: 1.7rem; padding: 0; overflow-wrap: anywhere; }}
+.hm-heading h1 {{ font-size: 1.7rem; margin: 0; padding: 0; overflow-wrap: anywhere; }}
 .hm-heading p {{ color: #5F6B7A; margin: .2rem 0 0; overflow-wrap: anywhere; }}
 .hm-quiet {{ color: #5F6B7A; font-size: .85rem; margin: 0; overflow-wrap: anywhere; }}
 .hm-card {{ border: 1px solid #D9DEE5; border-radius: .5rem; padding: .9rem 1.1rem; }}
-.hm-card h2 {{ font-size: 1.05rem; padding: 0 0 .5rem; }}
+.hm-card h2 {{ font-size: 1.05rem; margin: 0; padding: 0 0 .6rem; }}
 .hm-card dl {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr));
   gap: .5rem 1rem; margin: 0; padding: 0; }}
 .hm-card dl div.hm-long {{ grid-column: span 2; }}

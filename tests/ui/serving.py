@@ -17,6 +17,8 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, sync_playwright
 from projects import ROOT
 
+from heteromark.ui.list_page import COLUMNS
+
 CHROMIUM = "/usr/bin/chromium"
 SCREENSHOTS_VARIABLE = "HETEROMARK_SCREENSHOTS"
 # Opened at a page's own address, Streamlit asks for its server below that address first, then
@@ -74,6 +76,11 @@ def browsing() -> Iterator[Browser]:
         browser.close()
 
 
+# Of the list without progress, up to where it ends at the right.
+COLUMN_WIDTHS = {
+    column["label"]: column["width"] for name, column in COLUMNS.items() if name != "progress"
+}
+
 READ_TABLE = """grid => {
   const names = [...grid.querySelectorAll("th")].map(cell => cell.textContent);
   return [...grid.querySelectorAll("tbody tr")].map(row => Object.fromEntries(
@@ -122,6 +129,18 @@ class Reader:
         canvas.evaluate("canvas => canvas.scrollIntoView({block: 'center'})")
         box = canvas.bounding_box()
         self.page.mouse.click(box["x"] + 16, box["y"] + 35 * (row + 1) + 17)
+
+    def click_header(self, name: str) -> None:
+        """Click on the middle of a column's header in the first table."""
+        canvas = self.page.locator('[data-testid="stDataFrame"] canvas').first
+        box = canvas.bounding_box()
+        x = box["x"] + 35  # of the boxes to tick
+        for title, width in COLUMN_WIDTHS.items():
+            if title == name:
+                self.page.mouse.click(x + width / 3, box["y"] + 17)
+                return
+            x += width
+        raise ValueError(name)
 
     def picture(self, folder: Path, name: str) -> None:
         """Keep a picture of the whole page, as an artefact of the test."""

@@ -119,6 +119,19 @@ def test_the_order(reader):
     assert len(returns) > 5
 
 
+def test_a_column_sorted_by_its_header_stays_so(reader):
+    reader.open("/training?text=happo_agent_v1")
+    assert [row["Seed"] for row in reader.rows()] == ["2", "1", "0"]
+    reader.click_header("Started")
+    wait_until(reader, lambda: [row["Seed"] for row in reader.rows()] == ["0", "1", "2"])
+    reader.page.wait_for_timeout(2500)  # the table is drawn anew meanwhile
+    assert [row["Seed"] for row in reader.rows()] == ["0", "1", "2"]
+    reader.tick(0)
+    wait_for_address(reader, "run=[0-9a-f]{12}")
+    reader.page.get_by_text("Open the run").click()
+    reader.page.get_by_text("seed 0").wait_for()
+
+
 def test_rows_are_chosen_opened_and_compared(reader, tmp_path):
     reader.open("/training?text=happo_agent_lr_000")
     assert "Tick rows" in reader.text()

@@ -107,7 +107,7 @@ def test_a_run_below_results_is_addressed_there(store, tmp_path):
     copy.mkdir(parents=True)
     (copy / "run.json").write_bytes((folder / "run.json").read_bytes())
     run = the_run(store, tmp_path / "results")
-    assert lines(run)[0][3] == str(copy)
+    assert lines(run)[0][:3] == ["heteromark", "evaluate", str(copy)]
     assert lines(run)[-1][-1] == str(copy / "episode.gif")
 
 
