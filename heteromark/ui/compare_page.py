@@ -92,6 +92,8 @@ def _candidates(runs: Sequence[HistoryRun]) -> list[Compared]:
 def _draw(chosen: Sequence[str]) -> None:
     candidates = _candidates(history().runs())
     entries = [entry for entry in candidates if entry.digest in chosen]
+    if not entries:
+        st.rerun()  # they were removed while one looked at them
     tables = {run.key: metrics_of(run)[0] for entry in entries for run in entry.runs}
     by_digest = styles_of(chosen, [entry.digest for entry in candidates])
     styles = {entry.label: by_digest[entry.digest] for entry in entries}
@@ -150,7 +152,7 @@ def _results(entries: Sequence[Compared], tables: dict[str, pd.DataFrame]) -> No
     table = pd.DataFrame([_result(entry, tables) for entry in entries])
     table = table.sort_values("iqm", ascending=False, na_position="last")
     st.dataframe(
-        table,
+        table.drop(columns=["kind", "why"]),
         hide_index=True,
         placeholder="",
         column_config={
@@ -167,12 +169,10 @@ def _results(entries: Sequence[Compared], tables: dict[str, pd.DataFrame]) -> No
             "verdict": st.column_config.TextColumn(
                 "Verdict", help="What the training returns look like, over the seeds."
             ),
-            "why": st.column_config.TextColumn("Why", width="large"),
         },
     )
-
-
-_MARKS = {"good": "✓", "warning": "!", "note": "·"}
+    words = [(row.kind, f"{row.label}: {row.verdict}: {row.why}") for row in table.itertuples()]
+    st.html(text.listed("What the learning curves look like", words))
 
 
 def _result(entry: Compared, tables: dict[str, pd.DataFrame]) -> dict[str, object]:
@@ -195,7 +195,8 @@ def _result(entry: Compared, tables: dict[str, pd.DataFrame]) -> dict[str, objec
         "low": interval and interval.low,
         "high": interval and interval.high,
         "win_rate": 100 * sum(wins) / len(wins) if wins else None,
-        "verdict": f"{_MARKS[KIND_OF_VERDICT[stability.verdict]]} {stability.verdict}",
+        "verdict": stability.verdict.value,
+        "kind": KIND_OF_VERDICT[stability.verdict],
         "why": stability.reason,
     }
 

@@ -78,9 +78,9 @@ def show() -> None:
         st.html(text.heading(run.name, small=str(run.folder)))
         st.html(text.listed("Signs", [("warning", f"its record cannot be read: {run.reason}")]))
         return
-    # Only what still changes is drawn anew by itself.
-    refreshed = st.fragment(_draw, run_every=REFRESH_SECONDS if run.status == "running" else None)
-    refreshed(run.key)
+    # What has not finished may go on at any time.
+    seconds = None if run.record.status.is_final else REFRESH_SECONDS
+    st.fragment(_draw, run_every=seconds)(run.key)
 
 
 def _explain(key: str) -> None:
@@ -98,8 +98,7 @@ def _explain(key: str) -> None:
 def _draw(key: str) -> None:
     run = find_run(history().runs(), key)
     if run is None or run.record is None:
-        st.rerun()  # it was removed while it was looked at
-        return
+        st.rerun()  # it was removed while one looked at it
     table, fault = metrics_of(run)
     record = run.record
     st.html(text.heading(record.agent.short_name, small=_whereabouts(run)))

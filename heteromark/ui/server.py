@@ -8,6 +8,7 @@ import ipaddress
 import os
 import socket
 import sys
+import threading
 from pathlib import Path
 
 from heteromark.runs.store import STORE_VARIABLE
@@ -23,7 +24,7 @@ class UiError(Exception):
 
 
 def serve(host: str, port: int, store: Path | None, results: Path | None, browser: bool) -> None:
-    """Serve the pages until ctrl-C; this process becomes Streamlit's and does not come back.
+    """Serve the pages until ctrl-C, which ends this process.
 
     Args:
         host: address to listen at.
@@ -49,8 +50,19 @@ def serve(host: str, port: int, store: Path | None, results: Path | None, browse
         os.environ[RESULTS_VARIABLE] = str(results)
     print(f"Training History: {address(host, port)} (ctrl-C ends it)", flush=True)
     options = [f"--{name}={_said(value)}" for name, value in _settings(host, port, browser)]
-    command = [sys.executable, "-m", "streamlit", "run", str(APP), *options]
-    os.execv(sys.executable, command)
+    threading.Thread(target=_import_ahead, daemon=True).start()
+    from streamlit.web.cli import main
+
+    sys.argv = ["streamlit", "run", str(APP), *options]
+    main()
+
+
+def _import_ahead() -> None:
+    """Import what the first page needs while the reader's browser loads."""
+    import pyarrow  # noqa: F401
+
+    import heteromark.ui.signs
+    import heteromark.ui.sweep_charts  # noqa: F401
 
 
 def address(host: str, port: int) -> str:

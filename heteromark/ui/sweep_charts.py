@@ -16,14 +16,19 @@ STANDINGS = {
     "left out": (LEFT_OUT_COLOUR, "cross"),
 }
 ROW_HEIGHT = 34
+# Of more candidates, those of lower rank are left to the table.
+MOST_ROWS = 40
 # Between labels of one axis, as a share of its length.
 LABEL_DISTANCE = 0.07
 
 
 def ranking_chart(selection: Selection) -> alt.LayerChart:
-    """A row per candidate by rank: score, its interval, and the value of each seed."""
+    """A row per candidate, by rank: score, its interval, and the value of each seed.
+
+    Beyond `MOST_ROWS` candidates, the first of them.
+    """
     rows, seeds = [], []
-    for candidate in selection.candidates:
+    for candidate in selection.candidates[:MOST_ROWS]:
         standing = (
             "winner" if candidate.rank == 1 else "eligible" if candidate.eligible else "left out"
         )

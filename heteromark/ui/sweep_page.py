@@ -7,7 +7,12 @@ import streamlit as st
 from heteromark.ui import text
 from heteromark.ui.pages import COMPARE, choosable_table, history, link, results_folder
 from heteromark.ui.sweep import Sweep, candidates_table, coordinates, read_sweep
-from heteromark.ui.sweep_charts import parallel_coordinates, rank_check_chart, ranking_chart
+from heteromark.ui.sweep_charts import (
+    MOST_ROWS,
+    parallel_coordinates,
+    rank_check_chart,
+    ranking_chart,
+)
 
 NO_SWEEP = """
 There is no finished sweep here yet. In the project's folder, this runs every agent config over
@@ -64,11 +69,12 @@ def _winner(sweep: Sweep) -> None:
 def _ranking(sweep: Sweep) -> None:
     st.subheader("Candidates")
     st.altair_chart(ranking_chart(sweep.selection), width="stretch")
-    st.caption(
-        "Large marks: scores. Bars: their bootstrap 95 % intervals; of two or three seeds their "
-        "range. Ticks: single seeds."
-    )
     candidates = sweep.selection.candidates
+    first = f"The first {MOST_ROWS} of {len(candidates):,}. " if len(candidates) > MOST_ROWS else ""
+    st.caption(
+        f"{first}Large marks: scores. Bars: their bootstrap 95 % intervals; of two or three seeds "
+        "their range. Ticks: single seeds."
+    )
     chosen = choosable_table(
         candidates_table(sweep),
         [candidate.config_digest for candidate in candidates],

@@ -218,7 +218,8 @@ def test_configs_are_compared(reader, place, tmp_path):
     assert "bootstrap 95% interval" in reader.text()
     results, differing = reader.rows(0), reader.rows(1)
     assert results[0]["Config or run"] == "happo_agent_gamma_high, skirmish, full"
-    assert "✓ steady" in {row["Verdict"] for row in results}
+    assert "steady" in {row["Verdict"] for row in results}
+    assert "happo_agent_v1: steady: the return rises by" in reader.text()
     assert {row["gamma"] for row in differing} == {"0.99", "0.995"}
     reader.picture(tmp_path, "compare")
     reader.page.get_by_text("time", exact=True).click()
