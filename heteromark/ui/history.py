@@ -17,6 +17,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from heteromark.config.errors import ConfigError
 from heteromark.config.files import read_mapping
 from heteromark.runs.record import CONFIG_FILE, METRICS_FILE, RECORD_FILE, RunRecord, Status
@@ -169,7 +171,16 @@ class _Reader:
         try:
             return self._read(path), ""
         except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-            return None, f"{path}: {' '.join(str(error).split())}"
+            return None, f"{path}: {_fault(error)}"
+
+
+def _fault(error: Exception) -> str:
+    """One line: reasons are cells of a table."""
+    if isinstance(error, ValidationError):
+        fault = error.errors()[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        return f"{place}: {fault['msg']}" if place else fault["msg"]
+    return " ".join(str(error).split())
 
 
 def _stored(store: RunStore) -> Iterator[Path]:

@@ -47,14 +47,14 @@ COLUMNS = {
     "config": st.column_config.TextColumn("Config", width=172),
     "algorithm": st.column_config.TextColumn("Algorithm", width=98),
     "environment": st.column_config.TextColumn("Environment", width=148),
-    "mode": st.column_config.TextColumn("Mode", width=62),
+    "mode": st.column_config.TextColumn("Mode", width=58),
     "seed": st.column_config.NumberColumn("Seed", width=52),
     "started": st.column_config.DatetimeColumn(
         "Started", width=145, format="YYYY-MM-DD HH:mm:ss", help="Local time."
     ),
     "duration": st.column_config.NumberColumn(
         "Duration",
-        width=76,
+        width=73,
         format="compact",
         help="Wall-clock time over all attempts: hours, minutes, seconds.",
     ),
@@ -78,7 +78,7 @@ COLUMNS = {
         help="Mean return over the last tenth of the iterations; of unfinished runs, in the "
         "newest one.",
     ),
-    "frames_per_second": st.column_config.NumberColumn("Frames/s", width=76, format="localized"),
+    "frames_per_second": st.column_config.NumberColumn("Frames/s", width=72, format="localized"),
     "run": st.column_config.TextColumn("Run", width=105, help="Its digest."),
 }
 

@@ -77,6 +77,11 @@ def show() -> None:
     if run.record is None:
         st.html(text.heading(run.name, small=str(run.folder)))
         st.html(text.listed("Signs", [("warning", f"its record cannot be read: {run.reason}")]))
+        st.caption(
+            "`heteromark store verify` lists all damaged runs. Whatever needs this one next sets "
+            "it aside, into the store's `quarantine/`, and trains it anew."
+        )
+        link(TRAINING, "All runs")
         return
     # What has not finished may go on at any time.
     seconds = None if run.record.status.is_final else REFRESH_SECONDS

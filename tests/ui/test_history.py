@@ -70,6 +70,8 @@ def test_a_record_that_cannot_be_read_is_a_row_that_says_so(store, three_seeds, 
     assert [run.status for run in runs] == ["completed", "completed", UNREADABLE]
     assert runs[-1].key == three_seeds[0].name
     assert RECORD_FILE in runs[-1].reason
+    assert "\n" not in runs[-1].reason
+    assert "pydantic" not in runs[-1].reason
 
 
 def test_a_folder_without_a_record_is_a_row_that_says_so(store, three_seeds):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from made_history import Made, agent, make_run, many, run_config
 from made_sweep import make_sweep
+from PIL import Image
 from serving import browsing, reading, serving
 
 from heteromark.runs.record import RECORD_FILE, RunRecord, Status
@@ -30,6 +31,9 @@ def place(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("history")
     store = RunStore(place / "store")
     make_sweep(store, place / "results")
+    for folder in (place / "results" / "smoke").glob("happo_agent_gamma_high-*/*"):
+        first, second = (Image.new("RGB", (120, 80), colour) for colour in ("#0072B2", "#D55E00"))
+        first.save(folder / "episode.gif", save_all=True, append_images=[second], duration=100)
     for made in many(12):
         make_run(store, made)
     named = agent("ppo_agent_v1", name=NASTY, description=MARKUP)
@@ -157,7 +161,11 @@ def test_rows_are_chosen_opened_and_compared(reader, tmp_path):
 
 
 def test_one_run(reader, place, tmp_path):
-    record = next(r for r in records(place) if r.agent.short_name == "happo_agent_gamma_high")
+    record = next(
+        record
+        for record in records(place)
+        if (record.agent.short_name, record.mode) == ("happo_agent_gamma_high", "smoke")
+    )
     reader.open(f"/training_run?run={record.digest}")
     reader.page.locator("canvas, svg.marks").nth(8).wait_for()
     told = reader.text()
@@ -174,6 +182,8 @@ def test_one_run(reader, place, tmp_path):
     ):
         assert words in told
     reader.page.get_by_text("--episodes").first.wait_for()
+    reader.page.get_by_text("episode.gif").first.wait_for()
+    assert reader.page.locator("img").evaluate("image => image.naturalWidth") == 120
     differing = reader.rows(table=1)
     assert differing == [{"hyperparameter": "gamma", "base": "0.99", "this run": "0.995"}]
     reader.page.get_by_text("time", exact=True).click()
