@@ -7,13 +7,14 @@ Makes the runs with the project's own classes, without training, and prints the 
 targets; writes them to benchmarks/results/history.json, with the machine and the versions. A cold
 look knows nothing yet, a warm one has read all files before; the files themselves are in the
 operating system's cache. In the browser (Debian's chromium, headless) the time is from asking for
-the address until the table has its first row; the first page of a server waits for what Python
-imports then. Medians of five, but for that first page, which is measured on five servers.
+the address until the table has its first row: for the first page of a server and of a browser
+without a cache, and for the pages after it. Medians of five.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import sys
 import tempfile
@@ -27,7 +28,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROOT / "tests" / "ui"))
 
 from made_history import make_run, many
-from serving import browsing, reading, serving
+from serving import Reader, browsing, reading, serving
 
 from heteromark.runs.store import RunStore
 from heteromark.ui.configs import configs_of
@@ -76,23 +77,21 @@ def measure_looks(store: RunStore, results: Path) -> dict[str, tuple[float, floa
 def measure_browser(store: RunStore, results: Path) -> dict[str, tuple[float, float]]:
     """Opening the list."""
     with browsing() as browser:
-
-        def opened(address: str) -> float:
-            with reading(browser, address) as reader:
-                began = time.perf_counter()
-                reader.page.goto(f"{address}/training")
-                reader.rows()
-                return time.perf_counter() - began
-
         first = []
         for _ in range(REPETITIONS):
-            with serving(store.root, results) as address:
-                first.append(opened(address))
-                later = [opened(address) for _ in range(REPETITIONS)]
+            with serving(store.root, results) as address, reading(browser, address) as reader:
+                first.append(seconds(functools.partial(open_list, reader)))
+                later = [seconds(functools.partial(open_list, reader)) for _ in range(REPETITIONS)]
     return {
         "list in the browser, first page of a server": (statistics.median(first), 5),
         "list in the browser, later": (statistics.median(later), 2),
     }
+
+
+def open_list(reader: Reader) -> None:
+    """Until the table has its first row."""
+    reader.page.goto(f"{reader.address}/training")
+    reader.rows()
 
 
 def median(work: Callable[[], object]) -> float:

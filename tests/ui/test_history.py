@@ -99,7 +99,7 @@ def test_only_what_changed_is_read_again(store, three_seeds):
 
 
 def test_a_run_that_trains_moves_and_is_interrupted_when_its_process_dies(store, training):
-    digest, process = training(seconds=0.05)
+    digest, process = training(seconds=0.3)
     looked = history(store)
     run = only(looked.runs())
     assert (run.key, run.status, run.total_frames) == (digest, "running", 40960)

@@ -303,7 +303,7 @@ def test_a_run_that_trains_moves_without_reload_and_is_interrupted_when_killed(
     browser, training, store, tmp_path
 ):
     with serving(store.root, tmp_path / "results") as address, reading(browser, address) as reader:
-        digest, process = training(seconds=0.2)
+        digest, process = training(seconds=1.0)
         reader.open("/training")
         reader.page.evaluate("window.loadedOnce = true")
         assert reader.rows()[0]["Status"] == "▶ running"
