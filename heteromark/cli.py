@@ -313,6 +313,33 @@ def doctor(
     raise typer.Exit(0 if is_healthy(examined) else 1)
 
 
+@app.command()
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 5173,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen at. 0.0.0.0 shows the history to everyone who reaches this "
+            "machine: there is no password."
+        ),
+    ] = "127.0.0.1",
+    store: Annotated[
+        Path | None, typer.Option(help="Run store to look in. Default: that of `heteromark store`.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Results folder to look in. Default: results/.")
+    ] = None,
+    browser: Annotated[
+        bool,
+        typer.Option("--browser/--no-browser", help="Open a browser, where there is a screen."),
+    ] = True,
+) -> None:
+    """Serve the Training History pages: runs, their curves, comparisons, the sweep."""
+    from heteromark.ui.server import serve
+
+    serve(host, port, store, results, browser)
+
+
 def _progress(config: Any) -> Any:
     from heteromark.training.progress import progress_of
 
@@ -331,11 +358,12 @@ def main() -> None:
     """Entry point: expected errors become one message and an exit status, not a traceback."""
     from heteromark.training.console import expected_errors_told, prepare_process
     from heteromark.training.evaluate_run import EvaluationError
+    from heteromark.ui.server import UiError
     from heteromark.workflow.errors import WorkflowError
 
     prepare_process()
     _add_groups()
-    with expected_errors_told(WorkflowError, EvaluationError):
+    with expected_errors_told(WorkflowError, EvaluationError, UiError):
         app()
 
 

@@ -90,7 +90,8 @@ def test_every_command_of_the_document_runs(document, documented: Project):
 
 
 def test_documents_name_files_that_exist():
-    for document in (*DOCUMENTS, "docs/decisions.md", "docs/algorithms.md", "docs/benchmarks.md"):
+    others = ("docs/decisions.md", "docs/algorithms.md", "docs/benchmarks.md", "docs/history.md")
+    for document in (*DOCUMENTS, *others):
         text = (ROOT / document).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
             assert ((ROOT / document).parent / target).exists(), (document, target)

@@ -10,14 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from heteromark.workflow.plots import (
-    LEFT_OUT_COLOUR,
-    PALETTE,
-    STYLE,
-    figure_with_axes,
-    unit,
-    words,
-)
+from heteromark.workflow.colours import LEFT_OUT_COLOUR, PALETTE
+from heteromark.workflow.plots import STYLE, figure_with_axes, unit, words
 from heteromark.workflow.select import RankedCandidate, Selection
 
 _FINALIST, _WINNER = PALETTE[0], PALETTE[1]

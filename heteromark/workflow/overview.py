@@ -20,8 +20,9 @@ from heteromark.config.nested import flatten
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import CONFIG_FILE, RunRecord
 from heteromark.workflow.aggregate import Tables
+from heteromark.workflow.colours import PALETTE
 from heteromark.workflow.plan import Candidate, Plan
-from heteromark.workflow.plots import PALETTE, unit, words
+from heteromark.workflow.plots import unit, words
 from heteromark.workflow.rank_check import RankCheck
 from heteromark.workflow.select import RankedCandidate, Selection
 

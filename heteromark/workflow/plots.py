@@ -20,14 +20,11 @@ from matplotlib.ticker import EngFormatter
 
 from heteromark.runs.files import atomic_path
 from heteromark.workflow.aggregate import Tables
+from heteromark.workflow.colours import LEFT_OUT_COLOUR, PALETTE
 from heteromark.workflow.select import RankedCandidate, Selection
 from heteromark.workflow.statistics import CONFIDENCE, RANGE_SEEDS
 
-# Okabe and Ito, "Color Universal Design" (2008): distinct under all common colour blindnesses.
-# Without their yellow, which is too faint for a line on white, and ordered by contrast.
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINE_STYLES = ("-", "--", ":", "-.")  # changes each time the palette starts again
-LEFT_OUT_COLOUR = "#8A8A8A"
 
 STYLE = {
     "axes.grid": True,

@@ -35,11 +35,10 @@ from heteromark.workflow.plots import (
     draw_selection,
     save_figure,
 )
-from heteromark.workflow.rank_check import rank_check
-from heteromark.workflow.select import Selection, select
+from heteromark.workflow.rank_check import RANK_CHECK_FILE, rank_check
+from heteromark.workflow.select import SELECTION_FILE, Selection, select
 
 AGENT_FILE = "agent.yaml"
-SELECTION_FILE = "selection.json"
 CURVES_FILE = "learning_curves.svg"
 OVERVIEW_FILE = "overview.html"
 BRACKET_FILE = "bracket.svg"  # with sweep.strategy "halving"
@@ -111,7 +110,7 @@ def write_model(plan: Plan, tables_folder: Path, selected_folder: Path, folder: 
     long.runs.to_csv(folder / "long_runs.csv", index=False, lineterminator="\n")
     save_figure(draw_long_run(selection, smoke, long), folder / "long_run.svg")
     draw_dag(plan, folder / "dag.svg", winner=candidate.label)
-    check.write(folder / "rank_check.json")
+    check.write(folder / RANK_CHECK_FILE)
     evaluation = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
     metrics = {
         "config": candidate.label,

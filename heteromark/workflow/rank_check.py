@@ -12,6 +12,8 @@ from heteromark.workflow.aggregate import Tables
 from heteromark.workflow.select import Selection, values_by_seed
 from heteromark.workflow.statistics import score
 
+RANK_CHECK_FILE = "rank_check.json"
+
 
 class LongRun(Frozen):
     """One config's score in the smoke and after the long run, in units of the metric."""

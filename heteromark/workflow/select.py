@@ -30,6 +30,8 @@ from heteromark.workflow.statistics import (
     score,
 )
 
+SELECTION_FILE = "selection.json"
+
 # How a tie-break criterion reads, and its sign in a sort where smaller comes first.
 _PREFERENCE: dict[TieBreak, tuple[str, int]] = {
     "slope": ("larger", -1),

@@ -1,0 +1,109 @@
+"""How fast the Training History pages are with many runs.
+
+    python benchmarks/history.py            1,000 runs, about a minute
+    python benchmarks/history.py --runs 5000
+
+Makes the runs with the project's own classes, without training, and prints the figures beside their
+targets; writes them to benchmarks/results/history.json, with the machine and the versions. A cold
+look knows nothing yet, a warm one has read all files before; the files themselves are in the
+operating system's cache. In the browser (Debian's chromium, headless) the time is from asking for
+the address until the table has its first row: for the first page of a server and of a browser
+without a cache, and for the pages after it. Medians of five.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from common import ROOT, write_report
+
+sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "ui"))
+
+from made_history import make_run, many
+from serving import Reader, browsing, reading, serving
+
+from heteromark.runs.store import RunStore
+from heteromark.ui.configs import configs_of
+from heteromark.ui.history import History
+from heteromark.ui.listing import ordered, table_of
+
+VERSIONED = ("streamlit", "altair", "pandas", "pydantic", "playwright")
+REPETITIONS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=1000)
+    number = parser.parse_args().runs
+    with tempfile.TemporaryDirectory() as folder:
+        store, results = RunStore(Path(folder) / "store"), Path(folder) / "results"
+        for made in many(number):
+            make_run(store, made)
+        figures = measure_looks(store, results) | measure_browser(store, results)
+    for name, (seconds, target) in figures.items():
+        print(f"{name:<48} {seconds:8.3f} s   target {target:g} s")
+    measured = {
+        "runs": number,
+        "seconds": {name: round(seconds, 4) for name, (seconds, _) in figures.items()},
+        "targets": {name: target for name, (_, target) in figures.items()},
+    }
+    write_report("history", "benchmarks/history.py", VERSIONED, measured)
+
+
+def measure_looks(store: RunStore, results: Path) -> dict[str, tuple[float, float]]:
+    """Finding the runs, without a page."""
+    known = History(store, results)
+    runs = known.runs()
+    assert runs, "no runs were made"
+    return {
+        "index of all runs, cold": (median(lambda: History(store, results).runs()), 2),
+        "index of all runs, nothing changed": (median(known.runs), 0.2),
+        "table of all runs, ordered": (
+            median(lambda: table_of(ordered(runs, "evaluation return"))),
+            0.2,
+        ),
+        "configs of all runs": (median(lambda: configs_of(runs)), 0.2),
+    }
+
+
+def measure_browser(store: RunStore, results: Path) -> dict[str, tuple[float, float]]:
+    """Opening the list."""
+    with browsing() as browser:
+        first = []
+        for _ in range(REPETITIONS):
+            with serving(store.root, results) as address, reading(browser, address) as reader:
+                first.append(seconds(functools.partial(open_list, reader)))
+                later = [seconds(functools.partial(open_list, reader)) for _ in range(REPETITIONS)]
+    return {
+        "list in the browser, first page of a server": (statistics.median(first), 5),
+        "list in the browser, later": (statistics.median(later), 2),
+    }
+
+
+def open_list(reader: Reader) -> None:
+    """Until the table has its first row."""
+    reader.page.goto(f"{reader.address}/training")
+    reader.rows()
+
+
+def median(work: Callable[[], object]) -> float:
+    """Median wall-clock seconds."""
+    return statistics.median(seconds(work) for _ in range(REPETITIONS))
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

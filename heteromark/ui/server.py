@@ -1,0 +1,119 @@
+"""`heteromark ui`: start Streamlit with the Training History pages."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import ipaddress
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+
+from heteromark.runs.store import STORE_VARIABLE
+from heteromark.ui.style import THEME
+
+APP = Path(__file__).with_name("app.py")
+# Where the pages look for results, if not in results/ of the working directory.
+RESULTS_VARIABLE = "HETEROMARK_RESULTS"
+
+
+class UiError(Exception):
+    """The pages cannot be served; the message says what to do."""
+
+
+def serve(host: str, port: int, store: Path | None, results: Path | None, browser: bool) -> None:
+    """Serve the pages until ctrl-C, which ends this process.
+
+    Args:
+        host: address to listen at.
+        store, results: folders to look in; None: the usual ones.
+        browser: open one, where there is a screen.
+
+    Raises:
+        UiError: the port is in use, a folder is missing, or Streamlit is not installed.
+    """
+    for option, folder in (("--store", store), ("--results", results)):
+        if folder is not None and not folder.is_dir():
+            raise UiError(f"{option} {folder}: there is no such folder")
+    for package in ("streamlit", "altair"):
+        if importlib.util.find_spec(package) is None:
+            raise UiError(
+                f"the pages need {package}, which is not installed: pip install {package}, or "
+                "`make setup` for the exact versions of this project"
+            )
+    _check_port(host, port)
+    if store is not None:
+        os.environ[STORE_VARIABLE] = str(store.resolve())
+    if results is not None:
+        os.environ[RESULTS_VARIABLE] = str(results)
+    print(f"Training History: {address(host, port)} (ctrl-C ends it)", flush=True)
+    options = [f"--{name}={_said(value)}" for name, value in _settings(host, port, browser)]
+    threading.Thread(target=_import_ahead, daemon=True).start()
+    from streamlit.web.cli import main
+
+    sys.argv = ["streamlit", "run", str(APP), *options]
+    main()
+
+
+def _import_ahead() -> None:
+    """Import what the first page needs while the reader's browser loads."""
+    import pyarrow  # noqa: F401
+
+    import heteromark.ui.signs
+    import heteromark.ui.sweep_charts  # noqa: F401
+
+
+def address(host: str, port: int) -> str:
+    """Address of the list, as one types it on this machine."""
+    name = "localhost" if _is_loopback(host) or host in ("0.0.0.0", "::") else host
+    return f"http://{name}:{port}/training"
+
+
+def _settings(host: str, port: int, browser: bool) -> list[tuple[str, object]]:
+    """Streamlit's options; each is said here, because a user's own settings may say otherwise."""
+    settings = [
+        ("server.address", host),
+        ("server.port", port),
+        ("server.headless", not browser),
+        ("server.fileWatcherType", "none"),
+        ("server.showEmailPrompt", False),
+        ("browser.gatherUsageStats", False),
+        ("client.toolbarMode", "minimal"),
+        ("client.showErrorLinks", "false"),
+        ("logger.hideWelcomeMessage", True),
+        ("logger.level", "warning"),
+        *THEME.items(),
+    ]
+    if _is_loopback(host):
+        # Against pages elsewhere whose name an attacker's server suddenly resolves to this machine.
+        settings += [("server.allowedHosts", name) for name in ("localhost", "127.0.0.1", host)]
+        settings.append(("browser.serverAddress", "localhost"))
+    return settings
+
+
+def _said(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_port(host: str, port: int) -> None:
+    """Raise UiError unless the server can listen there."""
+    try:
+        kind, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            message = f"port {port} of {host} is in use, perhaps by another `heteromark ui`"
+        else:
+            message = f"cannot listen at {host}, port {port}: {error.strerror or error}"
+        raise UiError(f"{message}; choose another with --port or --host") from error

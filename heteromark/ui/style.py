@@ -1,0 +1,80 @@
+"""How the pages look: colours and dashes of configs, the theme, a little CSS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from heteromark.workflow.colours import PALETTE
+
+# Solid, dashed, dotted, dash-dot, in pixels.
+DASHES = ((1, 0), (7, 3), (2, 2), (8, 3, 2, 3))
+
+GOOD, WARNING, NOTE = "#009E73", "#D55E00", "#8A8A8A"
+ACCENT = PALETTE[0]
+
+THEME = {
+    "theme.base": "light",
+    "theme.primaryColor": ACCENT,
+    "theme.baseRadius": "small",
+    "theme.codeTextColor": "#1F2937",
+}
+
+CSS = f"""<style>
+[data-testid="stMainBlockContainer"] {{ padding: 4.2rem 2.5rem 4rem; }}
+.hm-heading h1 {{ font-size: 1.7rem; margin: 0; padding: 0; overflow-wrap: anywhere; }}
+.hm-heading p {{ color: #5F6B7A; margin: .2rem 0 0; overflow-wrap: anywhere; }}
+.hm-quiet {{ color: #5F6B7A; font-size: .85rem; margin: 0; overflow-wrap: anywhere; }}
+.hm-card {{ border: 1px solid #D9DEE5; border-radius: .5rem; padding: .9rem 1.1rem; }}
+.hm-card h2 {{ font-size: 1.05rem; margin: 0; padding: 0 0 .6rem; }}
+.hm-card dl {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr));
+  gap: .5rem 1rem; margin: 0; padding: 0; }}
+.hm-card dl div.hm-long {{ grid-column: span 2; }}
+.hm-card dl div.hm-longer {{ grid-column: 1 / -1; }}
+.hm-card dt {{ color: #5F6B7A; font-size: .8rem; font-weight: 400; margin: 0; padding: 0; }}
+.hm-card dd {{ margin: 0; padding: 0; overflow-wrap: anywhere; }}
+.hm-card ul {{ list-style: none; margin: 0; padding: 0; }}
+.hm-card li {{ margin: 0 0 .4rem; padding-left: 1.5rem; text-indent: -1.5rem;
+  overflow-wrap: anywhere; font-size: .95rem; }}
+.hm-card li::before {{ display: inline-block; width: 1.5rem; text-indent: 0; font-weight: 700; }}
+.hm-good::before {{ content: "✓"; color: {GOOD}; }}
+.hm-warning::before {{ content: "!"; color: {WARNING}; }}
+.hm-note::before {{ content: "·"; color: {NOTE}; }}
+</style>"""
+
+
+@dataclass(frozen=True)
+class LineStyle:
+    """How a line is drawn: its colour, and its dash pattern in pixels."""
+
+    colour: str
+    dash: tuple[int, ...]
+
+
+def styles_of(shown: Iterable[str], known: Iterable[str]) -> dict[str, LineStyle]:
+    """Styles of the configs in one chart; a config keeps its colour wherever it can.
+
+    Args:
+        shown: digests of the configs in the chart.
+        known: digests of all configs, in an order in which new ones come last.
+
+    Returns:
+        By digest. The colour follows from the place among all configs; where others of the chart
+        have it already, the next one takes its place. Dashes tell lines apart without colours.
+    """
+    places = {digest: place for place, digest in enumerate(known)}
+    styles: dict[str, LineStyle] = {}
+    for digest in sorted(shown, key=lambda digest: places.get(digest, len(places))):
+        wanted = places.get(digest, len(places))
+        colours = PALETTE[wanted % len(PALETTE) :] + PALETTE[: wanted % len(PALETTE)]
+        taken = list(styles.values())
+        colour = min(colours, key=lambda colour: sum(style.colour == colour for style in taken))
+        dash = min(
+            DASHES,
+            key=lambda dash: (
+                LineStyle(colour, dash) in taken,
+                sum(style.dash == dash for style in taken),
+            ),
+        )
+        styles[digest] = LineStyle(colour, dash)
+    return styles

@@ -1,0 +1,395 @@
+"""The pages in a real browser, served by `heteromark ui`."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from made_history import Made, agent, make_run, many, run_config
+from made_sweep import make_sweep
+from PIL import Image
+from serving import browsing, reading, serving
+
+from heteromark.runs.record import RECORD_FILE, RunRecord, Status
+from heteromark.runs.store import RunStore
+
+NASTY = "<script>alert(1)</script>"
+MARKUP = "[x](javascript:alert(1)) **b** $x$ :material/home: :smile: <img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with browsing() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A store and a results folder: a sweep, twelve other runs, and runs with names of markup."""
+    place = tmp_path_factory.mktemp("history")
+    store = RunStore(place / "store")
+    make_sweep(store, place / "results")
+    for folder in (place / "results" / "smoke").glob("happo_agent_gamma_high-*/*"):
+        first, second = (Image.new("RGB", (120, 80), colour) for colour in ("#0072B2", "#D55E00"))
+        first.save(folder / "episode.gif", save_all=True, append_images=[second], duration=100)
+    for made in many(12):
+        make_run(store, made)
+    named = agent("ppo_agent_v1", name=NASTY, description=MARKUP)
+    folder = make_run(store, Made(run_config(named, environment="simple_spread")))
+    record = RunRecord.read(folder)
+    identity = record.agent.model_copy(update={"short_name": NASTY, "config_path": MARKUP})
+    record.model_copy(update={"agent": identity, "environment": MARKUP, "reason": MARKUP}).write(
+        folder
+    )
+    broken = store.folder("0123456789ab")
+    broken.mkdir()
+    (broken / RECORD_FILE).write_text("{")
+    return place
+
+
+@pytest.fixture(scope="module")
+def address(place: Path):
+    with serving(place / "store", place / "results") as address:
+        yield address
+
+
+@pytest.fixture
+def reader(browser, address):
+    with reading(browser, address) as reader:
+        yield reader
+
+
+def records(place: Path) -> list[RunRecord]:
+    folders = (place / "store" / "runs").iterdir()
+    return [
+        RunRecord.model_validate_json(text)
+        for folder in folders
+        if (text := (folder / RECORD_FILE).read_text()) != "{"
+    ]
+
+
+def wait_for_address(reader, pattern: str) -> None:
+    reader.page.wait_for_url(re.compile(pattern))
+    reader.settle()
+
+
+# --- the list ---------------------------------------------------------------------------------
+
+
+def test_the_list(reader, place, tmp_path):
+    reader.open("/training")
+    assert f"{len(records(place)) + 1} runs: ✓" in reader.text()
+    assert "? 1 unreadable" in reader.text()
+    first = reader.rows()[0]
+    assert (first["Status"], first["Config"]) == ("✓ completed", "ppo_agent_lr_003")
+    assert (first["Algorithm"], first["Environment"]) == ("MaskablePPO", "speaker_listener")
+    reader.picture(tmp_path, "list")
+
+
+def test_the_bare_address_leads_to_the_list(reader):
+    reader.open("/")
+    wait_for_address(reader, "/training$")
+    assert "runs: ✓" in reader.text()
+
+
+def test_filters_are_in_the_address_and_the_address_shows_the_same(reader, browser, address):
+    reader.open("/training")
+    reader.page.get_by_label("Algorithm").click()
+    reader.page.get_by_role("option", name="MaskablePPO").click()
+    wait_for_address(reader, "algorithm=MaskablePPO")
+    reader.page.get_by_label("Text").fill("lr_001")
+    reader.page.keyboard.press("Enter")
+    wait_for_address(reader, "text=lr_001")
+    reader.page.get_by_text("3 shown").wait_for()
+    shared = reader.page.url.removeprefix(address)
+    with reading(browser, address) as other:
+        other.open(shared)
+        assert "3 shown" in other.text()
+        assert {row["Config"] for row in other.rows()} == {"ppo_agent_lr_001"}
+
+
+def test_nothing_passes_the_filters(reader, tmp_path):
+    reader.open("/training?text=nothing+of+that+name")
+    assert "No run passes the filters" in reader.text()
+    reader.picture(tmp_path, "list nothing passes")
+
+
+def test_the_order(reader):
+    reader.open("/training?order=evaluation+return&environment=skirmish&status=completed")
+    returns = [float(row["Evaluation"]) for row in reader.rows()]
+    assert returns == sorted(returns, reverse=True)
+    assert len(returns) > 5
+
+
+def test_a_column_sorted_by_its_header_stays_so(reader):
+    reader.open("/training?text=happo_agent_v1")
+    assert [row["Seed"] for row in reader.rows()] == ["2", "1", "0"]
+    reader.click_header("Started")
+    wait_until(reader, lambda: [row["Seed"] for row in reader.rows()] == ["0", "1", "2"])
+    reader.page.wait_for_timeout(2500)  # the table is drawn anew meanwhile
+    assert [row["Seed"] for row in reader.rows()] == ["0", "1", "2"]
+    reader.tick(0)
+    wait_for_address(reader, "run=[0-9a-f]{12}")
+    reader.page.get_by_text("Open the run").click()
+    reader.page.get_by_text("seed 0").wait_for()
+
+
+def test_rows_are_chosen_opened_and_compared(reader, tmp_path):
+    reader.open("/training?text=happo_agent_lr_000")
+    assert "Tick rows" in reader.text()
+    reader.tick(0)
+    wait_for_address(reader, "run=[0-9a-f]{12}")
+    reader.page.get_by_text("Open the run").wait_for()
+    reader.tick(2)
+    wait_for_address(reader, "run=[0-9a-f]{12}&run=[0-9a-f]{12}")
+    reader.page.get_by_text("Compare 1 config, over all seeds").wait_for()
+    reader.picture(tmp_path, "list chosen")
+    time.sleep(2.5)  # the table is drawn anew meanwhile
+    reader.page.get_by_text("Compare 2 runs one by one").click()
+    wait_for_address(reader, "/compare.run=")
+    reader.page.get_by_text("happo_agent_lr_000, seed 2").first.wait_for()
+    reader.page.go_back()
+    wait_for_address(reader, "/training")
+    reader.page.get_by_text("Open the first").click()
+    wait_for_address(reader, "/training_run.run=[0-9a-f]{12}$")
+    reader.page.get_by_text("Config Summary").wait_for()
+
+
+# --- one run ----------------------------------------------------------------------------------
+
+
+def test_one_run(reader, place, tmp_path):
+    record = next(
+        record
+        for record in records(place)
+        if (record.agent.short_name, record.mode) == ("happo_agent_gamma_high", "smoke")
+    )
+    reader.open(f"/training_run?run={record.digest}")
+    reader.page.locator("canvas, svg.marks").nth(8).wait_for()
+    told = reader.text()
+    for words in (
+        "happo_agent_gamma_high",
+        "Config Summary",
+        "HAPPO Agent (Gamma High)",
+        "config/agents/happo_agent_sweep_gamma_high.yaml",
+        "[64, 64]",
+        "return steady: the return rises",
+        "KL divergence in bounds",
+        "episodes with most likely actions",
+        "What differs from its base config",
+    ):
+        assert words in told
+    reader.page.get_by_text("--episodes").first.wait_for()
+    reader.page.get_by_text("episode.gif").first.wait_for()
+    assert reader.page.locator("img").evaluate("image => image.naturalWidth") == 120
+    differing = reader.rows(table=1)
+    assert differing == [{"hyperparameter": "gamma", "base": "0.99", "this run": "0.995"}]
+    reader.page.get_by_text("time", exact=True).click()
+    wait_for_address(reader, "x=time")
+    reader.page.get_by_text("run.json").click()
+    reader.page.get_by_text('"config_digest"').wait_for()
+    reader.picture(tmp_path, "run")
+
+
+def test_a_run_that_diverged_and_one_without_a_record(reader, place, tmp_path):
+    diverged = next(r for r in records(place) if r.status is Status.DIVERGED)
+    reader.open(f"/training_run?run={diverged.digest}")
+    assert "diverged: the loss is NaN" in reader.text()
+    reader.picture(tmp_path, "run diverged")
+    reader.open("/training_run?run=0123456789ab")
+    assert "its record cannot be read" in reader.text()
+    reader.picture(tmp_path, "run unreadable")
+
+
+@pytest.mark.parametrize(
+    "query", ["", "?run=ffffffffffff", "?run=%3Cscript%3Ealert(1)%3C/script%3E"]
+)
+def test_a_run_that_is_not_there(reader, query):
+    reader.open(f"/training_run{query}")
+    reader.page.get_by_text("All runs").click()
+    wait_for_address(reader, "/training$")
+
+
+# --- comparison -------------------------------------------------------------------------------
+
+
+def test_configs_are_compared(reader, place, tmp_path):
+    digests = sorted(
+        {
+            r.config_digest
+            for r in records(place)
+            if "gamma_high" in r.agent.short_name or r.agent.short_name == "happo_agent_v1"
+        }
+    )
+    reader.open("/compare?" + "&".join(f"config={digest}" for digest in digests))
+    reader.page.locator("canvas, svg.marks").first.wait_for()
+    assert "bootstrap 95% interval" in reader.text()
+    results, differing = reader.rows(0), reader.rows(1)
+    assert results[0]["Config or run"] == "happo_agent_gamma_high, skirmish, full"
+    assert "steady" in {row["Verdict"] for row in results}
+    assert "happo_agent_v1: steady: the return rises by" in reader.text()
+    assert {row["gamma"] for row in differing} == {"0.99", "0.995"}
+    reader.picture(tmp_path, "compare")
+    reader.page.get_by_text("time", exact=True).click()
+    wait_for_address(reader, "x=time")
+    reader.page.get_by_label("Metric").click()
+    reader.page.get_by_role("option", name="Entropy (nats)").click()
+    wait_for_address(reader, "metric=entropy")
+    reader.picture(tmp_path, "compare entropy over time")
+
+
+def test_different_environments_are_warned_of(reader, place):
+    digests = {
+        r.environment: r.config_digest for r in records(place) if r.agent.agent_id == "happo_agent"
+    }
+    reader.open("/compare?" + "&".join(f"config={digest}" for digest in digests.values()))
+    assert "These are of different environments" in reader.text()
+
+
+def test_what_the_address_names_but_is_not_there_is_left_out(reader):
+    reader.open("/compare?config=nothing&run=nothing&metric=nothing&x=nothing")
+    assert "Choose what to compare" in reader.text()
+
+
+# --- the sweep --------------------------------------------------------------------------------
+
+
+def test_the_sweep(reader, tmp_path):
+    reader.open("/sweep")
+    reader.page.locator("canvas, svg.marks").nth(1).wait_for()
+    told = reader.text()
+    assert "won: iqm of evaluation_return over 3 seeds" in told
+    assert "Confirmed" in told
+    rows = reader.rows()
+    assert [row["Rank"] for row in rows] == ["1", "2", "3", "4"]
+    assert rows[0]["Config"] == "happo_agent_gamma_high"
+    assert rows[3]["Verdict"] == "diverged"
+    reader.picture(tmp_path, "sweep")
+    reader.tick(0)
+    wait_for_address(reader, "config=[0-9a-f]{12}")
+    reader.page.get_by_text("Compare 1 chosen").wait_for()
+    reader.tick(1)
+    reader.page.get_by_text("Compare 2 chosen").click()
+    wait_for_address(reader, "/compare.config=")
+    reader.page.get_by_text("happo_agent_v1").first.wait_for()
+
+
+# --- text is text -----------------------------------------------------------------------------
+
+
+def test_names_of_markup_are_text_on_every_page(reader, place, tmp_path):
+    record = next(r for r in records(place) if r.agent.short_name == NASTY)
+    reader.open("/training?text=script")
+    assert reader.rows()[0]["Config"] == NASTY
+    reader.picture(tmp_path, "markup in the list")
+    for path in (f"/training_run?run={record.digest}", f"/compare?config={record.config_digest}"):
+        reader.open(path)
+        reader.page.get_by_text(NASTY).first.wait_for()
+    reader.open(f"/training_run?run={record.digest}")
+    assert MARKUP in reader.text()
+    assert reader.page.locator('a[href^="javascript"]').count() == 0
+    assert reader.page.locator('img[src="x"]').count() == 0
+    reader.picture(tmp_path, "markup of a run")
+    reader.open(f"/compare?config={record.config_digest}&run={record.digest}&text={NASTY}")
+    reader.picture(tmp_path, "markup compared")
+
+
+# --- live -------------------------------------------------------------------------------------
+
+
+def test_a_run_that_trains_moves_without_reload_and_is_interrupted_when_killed(
+    browser, training, store, tmp_path
+):
+    with serving(store.root, tmp_path / "results") as address, reading(browser, address) as reader:
+        digest, process = training(seconds=1.0)
+        reader.open("/training")
+        reader.page.evaluate("window.loadedOnce = true")
+        assert reader.rows()[0]["Status"] == "▶ running"
+        frames = frames_of_first(reader)
+        wait_until(reader, lambda: frames_of_first(reader) > frames)
+        reader.picture(tmp_path, "list live")
+        process.kill()
+        process.wait()
+        wait_until(reader, lambda: reader.rows()[0]["Status"] == "‖ interrupted")
+        assert reader.page.evaluate("window.loadedOnce")
+        reader.open(f"/training_run?run={digest}")
+        assert "go on from the last checkpoint" in reader.text()
+        reader.picture(tmp_path, "run interrupted")
+
+
+def frames_of_first(reader) -> int:
+    return int(reader.rows()[0]["Frames"])
+
+
+def wait_until(reader, happened) -> None:
+    deadline = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < deadline, reader.text()
+        reader.page.wait_for_timeout(100)
+
+
+# --- how many ---------------------------------------------------------------------------------
+
+
+def test_without_runs_every_page_says_what_to_do(browser, tmp_path):
+    with (
+        serving(tmp_path / "store", tmp_path / "results") as address,
+        reading(browser, address) as reader,
+    ):
+        for path, words in (
+            ("/training", "make run"),
+            ("/training_run", "Choose a run in the list"),
+            ("/compare", "nothing to compare yet"),
+            ("/sweep", "snakemake --cores 2"),
+        ):
+            reader.open(path)
+            assert words in reader.text()
+            reader.picture(tmp_path, f"empty {path[1:]}")
+
+
+def test_with_one_run(browser, store, tmp_path):
+    folder = make_run(store, Made(run_config(agent("happo_agent_v1"))))
+    with serving(store.root, tmp_path / "results") as address, reading(browser, address) as reader:
+        reader.open("/training")
+        assert "1 run: ✓ 1 completed" in reader.text()
+        reader.picture(tmp_path, "list of one")
+        reader.open(f"/training_run?run={folder.name[:6]}")
+        assert "Config Summary" in reader.text()
+        digest = RunRecord.read(folder).config_digest
+        reader.open(f"/compare?config={digest}")
+        assert "With a second config" in reader.text()
+        reader.picture(tmp_path, "compare one")
+
+
+@pytest.mark.slow
+def test_with_a_thousand_runs(browser, store, tmp_path):
+    for made in many(1000):
+        make_run(store, made)
+    with serving(store.root, tmp_path / "results") as address, reading(browser, address) as reader:
+        reader.open("/training?algorithm=HAPPO&order=win+rate")
+        assert "shown of 1,000 runs" in reader.text()
+        reader.picture(tmp_path, "list of a thousand")
+
+
+@pytest.mark.slow
+def test_a_real_training_is_followed_live(browser, project, store, tmp_path):
+    train = ("heteromark", "train", "--agent-config", "config/agents/happo_agent_v1.yaml")
+    options = ("--environment", "speaker_listener", "--total-timesteps", "100000")
+    with (
+        serving(store.root, tmp_path / "results", project.folder) as address,
+        reading(browser, address) as reader,
+    ):
+        reader.open("/training")
+        assert "Nothing has been trained yet" in reader.text()
+        training = project.start(*train, *options)
+        try:
+            reader.page.get_by_text("▶ 1 running").wait_for(timeout=60_000)
+            wait_until(reader, lambda: frames_of_first(reader) > 0)
+            frames = frames_of_first(reader)
+            wait_until(reader, lambda: frames_of_first(reader) > frames)
+        finally:
+            training.kill()
+            training.wait()
+        reader.page.get_by_text("‖ 1 interrupted").wait_for()

@@ -1,0 +1,157 @@
+"""What lies in a run's folders, and the commands to copy."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from pathlib import Path
+
+import pytest
+from made_history import Made, agent, make_run, run_config
+
+from heteromark.runs.record import BEST_FILE, EVALUATION_FILE, RunRecord, Status
+from heteromark.ui.files import (
+    checkpoints_of,
+    evaluate_commands,
+    evaluation_of,
+    pictures_of,
+    resume_command,
+)
+from heteromark.ui.history import History, HistoryRun
+
+
+def the_run(store, results: Path | None = None) -> HistoryRun:
+    (run,) = History(store, results or store.root / "none").runs()
+    return run
+
+
+def made(store, **changes) -> HistoryRun:
+    make_run(store, Made(run_config(agent("happo_agent_v1")), **changes))
+    return the_run(store)
+
+
+def with_command(run: HistoryRun, store, *command: str) -> HistoryRun:
+    record = RunRecord.read(run.folder).model_copy(update={"command": list(command)})
+    record.write(run.folder)
+    return the_run(store)
+
+
+def lines(run: HistoryRun) -> list[list[str]]:
+    return [shlex.split(command.line) for command in evaluate_commands(run, checkpoints_of(run))]
+
+
+def test_checkpoints_newest_first(store):
+    run = made(store, status=Status.INTERRUPTED, share=0.5)
+    assert checkpoints_of(run)["file"].tolist() == ["checkpoints/iteration_000010.pt"]
+    (run.folder / "checkpoint.pt").write_bytes(b"four")
+    table = checkpoints_of(run)
+    assert table["file"].tolist() == ["checkpoint.pt", "checkpoints/iteration_000010.pt"]
+    assert table["size"].tolist() == [4, 10]
+
+
+def test_a_run_without_checkpoints(store):
+    run = made(store, status=Status.FAILED, share=0.0)
+    assert checkpoints_of(run).empty
+    assert evaluate_commands(run, checkpoints_of(run)) == []
+
+
+@pytest.mark.parametrize(
+    ("recorded", "expected"),
+    [
+        (
+            ["/venv/bin/heteromark", "train", "--set", "name=a b"],
+            "heteromark train --set 'name=a b'",
+        ),
+        (["/x/heteromark/__main__.py", "train", "--seed", "0"], "heteromark train --seed 0"),
+        (
+            ["/x/heteromark/training/factory_train.py", "+experiment=quick_test"],
+            "python -m heteromark.training.factory_train +experiment=quick_test",
+        ),
+    ],
+)
+def test_an_unfinished_run_is_resumed_by_the_command_that_started_it(store, recorded, expected):
+    run = with_command(made(store, status=Status.INTERRUPTED, share=0.5), store, *recorded)
+    assert resume_command(run).line == f"HETEROMARK_STORE={store.root} {expected}"
+
+
+def test_the_default_store_is_not_named(store, monkeypatch):
+    run = made(store, status=Status.INTERRUPTED, share=0.5)
+    monkeypatch.delenv("HETEROMARK_STORE")
+    assert resume_command(run).line.startswith("heteromark train --agent-config config/agents/")
+
+
+@pytest.mark.parametrize("status", [Status.COMPLETED, Status.DIVERGED])
+def test_a_finished_run_is_not_resumed(store, status):
+    assert resume_command(made(store, status=status)) is None
+
+
+def test_final_and_best_weights_are_evaluated_and_drawn(store):
+    run = made(store)
+    (run.folder / BEST_FILE).write_bytes(b"best")
+    _, evaluate, digest, *final = lines(run)[0]
+    assert (evaluate, digest, final) == ("heteromark", "evaluate", [run.key, "--episodes", "100"])
+    assert lines(run)[1][-4:] == ["--checkpoint", "best", "--episodes", "100"]
+    assert lines(run)[2][-2:] == ["--gif", str(run.folder / "episode.gif")]
+
+
+def test_of_an_unfinished_run_its_newest_checkpoint_is_evaluated(store):
+    run = made(store, status=Status.INTERRUPTED, share=0.5)
+    newest = ["--checkpoint", "checkpoints/iteration_000010.pt"]
+    assert lines(run)[0][4:6] == lines(run)[1][4:6] == newest
+
+
+def test_a_run_below_results_is_addressed_there(store, tmp_path):
+    folder = made(store).folder
+    copy = tmp_path / "results" / "watched"
+    copy.mkdir(parents=True)
+    (copy / "run.json").write_bytes((folder / "run.json").read_bytes())
+    run = the_run(store, tmp_path / "results")
+    assert lines(run)[0][:3] == ["heteromark", "evaluate", str(copy)]
+    assert lines(run)[-1][-1] == str(copy / "episode.gif")
+
+
+def test_pictures_are_found_in_all_folders_of_a_run(store, tmp_path):
+    run = made(store)
+    (run.folder / "b.gif").write_bytes(b"GIF89a")
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "a.gif").write_bytes(b"GIF89a")
+    run = HistoryRun(**{**run.__dict__, "copies": (copy,)})
+    assert [path.name for path in pictures_of(run)] == ["a.gif", "b.gif"]
+
+
+def test_an_evaluation(store):
+    assert len(evaluation_of(made(store))["returns"]) == 50
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", json.dumps({"returns": []})])
+def test_without_an_evaluation_there_is_none(store, content):
+    run = made(store)
+    (run.folder / EVALUATION_FILE).write_text(content)
+    assert evaluation_of(run) is None
+
+
+@pytest.mark.slow
+def test_the_commands_are_those_of_the_command_line(project, store):
+    """Train, kill, resume and evaluate by what the page says, in the project's folder."""
+    train = ("heteromark", "train", "--agent-config", "config/agents/happo_agent_v1.yaml")
+    short = ("--environment", "speaker_listener", "--total-timesteps", "4096")
+    training = project.start(*train, *short)
+    wait_until(lambda: any(store.root.glob("runs/*/checkpoints/*.pt")))
+    training.kill()
+    training.wait()
+    run = the_run(store, project.folder / "results")
+    assert run.status == Status.INTERRUPTED
+    assert "completed" in project.run("bash", "-c", resume_command(run).line).stdout
+    run = the_run(store, project.folder / "results")
+    command = evaluate_commands(run, checkpoints_of(run))[0].line
+    command = command.replace("--episodes 100", "--episodes 1")
+    assert "1 episodes" in project.run("bash", "-c", command).stdout
+
+
+def wait_until(happened) -> None:
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,75 @@
+"""A sweep as its files tell it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_history import Made, agent, make_run, run_config
+from made_sweep import make_sweep
+
+from heteromark.ui.history import History
+from heteromark.ui.sweep import Sweep, candidates_table, coordinates, read_sweep
+
+
+@pytest.fixture
+def results(store, tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    make_sweep(store, folder)
+    return folder
+
+
+def test_without_a_selection_there_is_no_sweep(tmp_path):
+    assert read_sweep(tmp_path) is None
+
+
+def test_the_candidates_by_rank(results):
+    sweep = read_sweep(results)
+    table = candidates_table(sweep)
+    assert table["rank"].tolist() == [1, 2, 3, 4]
+    assert table["config"][0] == sweep.selection.winner.name == "happo_agent_gamma_high"
+    assert table["completed"].tolist() == ["3 of 3", "3 of 3", "3 of 3", "1 of 3"]
+    assert (table["low"] <= table["score"]).tolist() == [True, True, True, False]
+    assert table["verdict"][3] == "diverged"
+    assert "selection.min_seeds" in table["why"][3]
+    assert sweep.rank_check.verdict == "confirmed"
+    assert sweep.faults == ()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"winner": 1}'])
+def test_a_selection_that_cannot_be_read_is_told(results, content):
+    (results / "selected" / "selection.json").write_text(content)
+    assert "selection.json" in read_sweep(results)
+
+
+def test_other_files_that_cannot_be_read_leave_the_rest(results):
+    (results / "tables" / "summary.csv").write_text("a,b\n")
+    (results / "model" / "rank_check.json").write_text("{")
+    sweep = read_sweep(results)
+    assert isinstance(sweep, Sweep)
+    assert (sweep.summary, sweep.rank_check) == (None, None)
+    assert ["tables" in fault or "rank_check" in fault for fault in sweep.faults] == [True, True]
+    assert candidates_table(sweep)["verdict"].isna().all()
+
+
+def test_before_the_long_run_there_is_no_rank_check(results):
+    (results / "model" / "rank_check.json").unlink()
+    sweep = read_sweep(results)
+    assert (sweep.rank_check, sweep.faults) == (None, ())
+
+
+def test_coordinates_place_values_in_their_order(store, results):
+    data = coordinates(read_sweep(results), History(store, results).runs())
+    places = data.set_index(["label", "key"])["place"]
+    assert places["happo_agent_v1", "learning_rate"] == 0.5
+    assert places["happo_agent_lr_low", "learning_rate"] == 0
+    assert places["happo_agent_lr_high", "learning_rate"] == 1
+    assert places["happo_agent_gamma_high", "gamma"] == 1
+    assert set(data["key"]) == {"learning_rate", "gamma"}
+
+
+def test_coordinates_of_candidates_whose_runs_are_elsewhere(store, results, tmp_path):
+    sweep = read_sweep(results)
+    assert coordinates(sweep, []).empty
+    make_run(store, Made(run_config(agent("ppo_agent_v1"))))
+    assert coordinates(sweep, History(store, tmp_path / "none").runs()[:1]).empty

@@ -1,0 +1,87 @@
+"""Text from configs and records stays text."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+import pytest
+
+from heteromark.ui.text import card, clock, heading, listed, literal, number, quiet, share
+
+NASTY = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "[x](javascript:alert(1))",
+    "**bold** _it_ ~~gone~~ # no heading",
+    "$\\frac{1}{2}$",
+    ":material/home: :smile: :red[red]",
+    "a -> b -- c",
+    "`code` ``more`` ```",
+    "`",
+    "&lt;b&gt;",
+    "</div><h1>out</h1>",
+    '" onmouseover="alert(1)',
+]
+
+
+class Read(HTMLParser):
+    """Which tags there are, and all text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, tuple(name for name, _ in attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+@pytest.mark.parametrize(
+    "page",
+    [
+        lambda text: heading(text, small=text),
+        lambda text: card(text, {text: text}),
+        lambda text: listed(text, [("good", text)]),
+        quiet,
+    ],
+)
+def test_html_has_the_same_tags_whatever_the_text(page, nasty):
+    plain, read = Read(page("plain")), Read(page(nasty))
+    assert [tag for tag, _ in read.tags] == [tag for tag, _ in plain.tags]
+    assert all(set(names) <= {"class"} for _, names in read.tags)
+    assert nasty in read.text
+
+
+@pytest.mark.parametrize("nasty", NASTY)
+def test_markdown_is_one_span_of_code_with_the_text_in_it(nasty):
+    markdown = literal(nasty)
+    fence = len(markdown) - len(markdown.lstrip("`"))
+    assert markdown.endswith("`" * fence)
+    inner = markdown[fence:-fence]
+    # CommonMark: a span of code ends at the first run of as many backticks as it began with.
+    assert "`" * fence not in inner.replace("`" * (fence + 1), "")
+    assert inner.strip() == nasty
+
+
+def test_lines_become_one():
+    assert literal("a\n\n# b") == "`a # b`"
+    assert literal("") == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, "-"), (float("nan"), "-"), (1234.5, "1,234.50"), (-0.125, "-0.12")],
+)
+def test_numbers(value, expected):
+    assert number(value) == expected
+
+
+def test_shares_and_durations():
+    assert (share(0.834), share(None)) == ("83%", "-")
+    assert (clock(3723.4), clock(59.6), clock(None)) == ("1:02:03", "0:01:00", "-")
+    assert clock(360_000) == "100:00:00"
