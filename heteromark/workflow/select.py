@@ -67,7 +67,7 @@ class RankedCandidate(Frozen):
     score: float | None
     interval: Interval | None  # bootstrap 95 % interval of the score
     # That a run of the winner beats one of this config by the metric: the share of pairs of runs,
-    # ties half. None for the winner itself and for those left out.
+    # ties half. None for the winner itself, for those left out, and for shorter runs.
     improvement: float | None
     seeds: int
     completed: int
@@ -180,11 +180,7 @@ def select(tables: Tables, candidates: Sequence[Candidate], params: SelectionPar
                 eligible=contender.obstacle is None,
                 score=contender.score,
                 interval=contender.interval,
-                improvement=(
-                    None
-                    if contender is best or contender.obstacle is not None
-                    else _improvement(best, contender)
-                ),
+                improvement=_improvement(best, contender),
                 seeds=len(contender.runs),
                 completed=contender.completed,
                 values=contender.values,
@@ -243,7 +239,10 @@ def _obstacle(runs: pd.DataFrame, values: dict[int, float], params: SelectionPar
     )
 
 
-def _improvement(winner: _Contender, other: _Contender) -> float:
+def _improvement(winner: _Contender, other: _Contender) -> float | None:
+    is_as_long = other.candidate.rung == winner.candidate.rung
+    if other is winner or other.obstacle is not None or not is_as_long:
+        return None
     return probability_of_improvement(list(winner.values.values()), list(other.values.values()))
 
 
@@ -275,8 +274,9 @@ def _explanation(rank: int, eligible: Sequence[_Contender], params: SelectionPar
             f"{abs(own.score - rival.score):.4g} {side} {rival.candidate.label} "
             f"({rival.score:.4g}); {_overlap_words(own, rival)}"
         )
-    # No probability from one seed: that run is known, and says nothing about the next.
-    if min(len(own.values), len(rival.values)) > 1:
+    # No probability from one seed: that run is known, and says nothing about the next. And none
+    # between runs of different lengths.
+    if min(len(own.values), len(rival.values)) > 1 and here.rung == there.rung:
         other, name = (rival, rival.candidate.label) if rank == 0 else (own, "this config")
         comparison += (
             f"; a run of the winner beats one of {name} with probability "

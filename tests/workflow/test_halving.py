@@ -122,6 +122,8 @@ def test_the_best_half_goes_on(sweep):
     selection = Selection.read(Path("results/selected/selection.json"))
     assert selection.winner.name == "happo_agent_lr_low"
     ranked = [(c.names[0].removeprefix("happo_agent_"), c.rung) for c in selection.candidates]
+    assert all(candidate.improvement is None for candidate in selection.candidates)
+    assert "probability" not in "".join(candidate.why for candidate in selection.candidates)
     # lr_high's 9 was that of a short run
     assert ranked == [("lr_low", 3), ("lr_high", 2), ("gamma_high", 1), ("v1", 1)]
     assert "after 512 frames, and it did not go on" in selection.candidates[1].why
