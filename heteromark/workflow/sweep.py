@@ -153,7 +153,7 @@ def _frames_of(episodes: int, overrides: dict[str, Any]) -> int:
 def _with_store_folders(plan: Plan, candidate: Candidate, mode: str) -> Candidate:
     """Look into the store for runs that left nothing in results/, to tell why they failed."""
     store = RunStore()
-    agent = next(c.agent for c in plan.configs if c.candidate(mode) == candidate)
+    agent = next(c.agent for c in plan.configs if candidate in c.candidates(mode))
     folders = {
         seed: folder
         if (folder / RECORD_FILE).is_file()
