@@ -214,6 +214,8 @@ def fingerprint_after(tmp_path, monkeypatch):
         source_fingerprint.cache_clear()
         _files_of.cache_clear()
         importlib.invalidate_caches()
+        # what another test imported is not imported in a new process
+        monkeypatch.delitem(sys.modules, task.partition(":")[0], raising=False)
         return source_fingerprint(task)
 
     return take
