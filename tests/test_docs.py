@@ -34,6 +34,7 @@ def commands(block: str) -> list[str]:
 # One iteration for each of the documents' runs, and one seed: what is tested is that they work.
 SHORT = {
     **TINY,
+    "num_parallel_envs": 64,
     "n_steps": 512,
     "batch_size": 512,
     "smoke": {"total_frames": 512, "seeds": [0], "eval_episodes": 1},
