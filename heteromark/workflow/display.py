@@ -57,6 +57,7 @@ def table_lines(tables: Tables) -> list[str]:
     """The summary table, best first, and a line for every run that did not complete."""
     summary = tables.summary.sort_values("iqm", ascending=False, na_position="last")
     shown = summary[list(_SHOWN)].rename(columns=_SHOWN)
+    shown["frames/s"] = shown["frames/s"].round().astype("Int64")
     if shown["wins"].isna().all():
         shown = shown.drop(columns="wins")
     text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:,.2f}")
