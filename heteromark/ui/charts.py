@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
 from heteromark.ui.comparison import COLUMN_OF_AXIS, Axis
+from heteromark.ui.files import Evaluation
 from heteromark.ui.metrics import columns_of, thinned
 from heteromark.ui.style import DASHES, LineStyle
 from heteromark.workflow.colours import PALETTE
@@ -46,8 +47,10 @@ def title_of(metric: str) -> str:
     return TITLES.get(metric, metric.replace("_", " ").capitalize())
 
 
-def run_chart(table: pd.DataFrame, metric: str, axis: Axis) -> alt.Chart | None:
+def run_chart(table: pd.DataFrame, metric: str, axis: Axis) -> alt.LayerChart | None:
     """A metric of one run, a line per group; None where nothing was measured."""
+    if COLUMN_OF_AXIS[axis] not in table:
+        return None
     lines = []
     for group, column in columns_of(table, metric).items():
         x, y = thinned(table[COLUMN_OF_AXIS[axis]].to_numpy(), table[column].to_numpy())
@@ -78,7 +81,7 @@ def run_chart(table: pd.DataFrame, metric: str, axis: Axis) -> alt.Chart | None:
 
 def comparison_chart(
     data: pd.DataFrame, styles: Mapping[str, LineStyle], metric: str, axis: Axis
-) -> alt.Chart:
+) -> alt.LayerChart:
     """Means with bands.
 
     Args:
@@ -99,8 +102,9 @@ def comparison_chart(
     return alt.layer(*layers).properties(height=TALL)
 
 
-def evaluation_histogram(returns: Sequence[float], wins: Sequence[bool] | None) -> alt.Chart:
+def evaluation_histogram(evaluation: Evaluation) -> alt.LayerChart:
     """Episodes by their return, won and lost ones apart where that is known; a rule at the mean."""
+    returns, wins = evaluation.returns, evaluation.wins
     outcome = ["episode"] * len(returns)
     if wins is not None:
         outcome = ["won" if won else "not won" for won in wins]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -176,15 +177,9 @@ def _results(entries: Sequence[Compared], tables: dict[str, pd.DataFrame]) -> No
 
 
 def _result(entry: Compared, tables: dict[str, pd.DataFrame]) -> dict[str, object]:
-    summaries = [run.record.summary for run in entry.runs if run.record.status is Status.COMPLETED]
-    returns = [
-        summary.evaluation_return for summary in summaries if summary.evaluation_return is not None
-    ]
-    wins = [
-        summary.evaluation_win_rate
-        for summary in summaries
-        if summary.evaluation_win_rate is not None
-    ]
+    completed = [run for run in entry.runs if run.status == Status.COMPLETED]
+    returns = _measured(completed, "evaluation_return")
+    wins = _measured(completed, "evaluation_win_rate")
     interval = bootstrap_interval(returns, "iqm")
     stability = stability_of(entry.runs, [tables[run.key] for run in entry.runs])
     counts = Counter(run.status for run in entry.runs)
@@ -199,6 +194,12 @@ def _result(entry: Compared, tables: dict[str, pd.DataFrame]) -> dict[str, objec
         "kind": KIND_OF_VERDICT[stability.verdict],
         "why": stability.reason,
     }
+
+
+def _measured(runs: Sequence[HistoryRun], name: str) -> list[float]:
+    """A figure of the records' summaries, of the runs that have it."""
+    values = [getattr(run.record.summary, name) for run in runs]
+    return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def _hyperparameters(entries: Sequence[Compared]) -> None:

@@ -140,9 +140,11 @@ def compare_with_base(run: HistoryRun) -> BaseComparison:
         return BaseComparison(None, nothing, f"the base config {name} is not in {AGENTS_FOLDER}/")
     try:
         base = flatten(resolve_agent(path).agent.hyperparameters())
-        own = read_mapping(run.folder / CONFIG_FILE).get("agent", {})
+        own = read_mapping(run.folder / CONFIG_FILE).get("agent")
     except ConfigError as error:
         return BaseComparison(path, nothing, str(error))
+    if not isinstance(own, dict):
+        return BaseComparison(path, nothing, f"{run.folder / CONFIG_FILE} has no agent")
     own = flatten({key: value for key, value in own.items() if key in Hyperparameters.model_fields})
     rows = [
         (key, value_text(base.get(key, ABSENT)), value_text(own.get(key, ABSENT)))

@@ -8,7 +8,6 @@ import shlex
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -49,13 +48,35 @@ def pictures_of(run: HistoryRun) -> list[Path]:
     return sorted(found, key=lambda path: (path.name, path))
 
 
-def evaluation_of(run: HistoryRun) -> dict[str, Any] | None:
-    """The content of evaluation.json; None where it is missing or not an evaluation."""
+@dataclass(frozen=True)
+class Evaluation:
+    """A run's final evaluation: its episodes' returns, and who won where that is known."""
+
+    deterministic: bool
+    returns: tuple[float, ...]
+    wins: tuple[bool, ...] | None
+
+
+def evaluation_of(run: HistoryRun) -> Evaluation | None:
+    """What evaluation.json says; None where it is missing, empty, or no evaluation.
+
+    Episodes whose return is not finite are left out.
+    """
     try:
         report = json.loads((run.folder / EVALUATION_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        wins = report["wins"]
+        played = [
+            (float(value), wins and bool(wins[episode]))
+            for episode, value in enumerate(report["returns"])
+            if value is not None
+        ]
+        deterministic = bool(report["deterministic"])
+    except (OSError, ValueError, TypeError, LookupError):
         return None
-    return report if isinstance(report, dict) and report.get("returns") else None
+    if not played:
+        return None
+    returns, won = zip(*played, strict=True)
+    return Evaluation(deterministic, returns, won if wins else None)
 
 
 def resume_command(run: HistoryRun) -> Command | None:

@@ -170,7 +170,7 @@ class _Reader:
     def _look(self, path: Path) -> tuple[Any, str]:
         try:
             return self._read(path), ""
-        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+        except (OSError, ValueError, LookupError, TypeError, ArithmeticError, ConfigError) as error:
             return None, f"{path}: {_fault(error)}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 
 import pandas as pd
 import streamlit as st
@@ -14,6 +15,7 @@ from heteromark.ui.charts import COUNTERS, evaluation_histogram, run_chart
 from heteromark.ui.configs import compare_with_base, configs_of, resolved_config, value_text
 from heteromark.ui.files import (
     Command,
+    Evaluation,
     checkpoints_of,
     evaluate_commands,
     evaluation_of,
@@ -219,28 +221,27 @@ def _grid(table: pd.DataFrame, names: list[str], axis: str) -> None:
 
 
 def _evaluation(run: HistoryRun) -> None:
-    report = evaluation_of(run)
+    evaluation = evaluation_of(run)
     pictures = pictures_of(run)
-    if report is None and not pictures:
+    if evaluation is None and not pictures:
         return
     st.subheader("Evaluation")
     left, right = st.columns([2, 1])
-    if report is not None:
-        left.caption(_evaluation_words(report))
-        left.altair_chart(
-            evaluation_histogram(report["returns"], report.get("wins")), width="stretch"
-        )
+    if evaluation is not None:
+        left.caption(_evaluation_words(evaluation))
+        left.altair_chart(evaluation_histogram(evaluation), width="stretch")
     for picture in pictures:
         right.image(str(picture))
         right.html(text.quiet(picture.name))
 
 
-def _evaluation_words(report: dict) -> str:
-    chosen = "most likely actions" if report.get("deterministic") else "sampled actions"
+def _evaluation_words(evaluation: Evaluation) -> str:
+    chosen = "most likely actions" if evaluation.deterministic else "sampled actions"
+    returns = evaluation.returns
     return (
-        f"{report['episodes']:,} episodes with {chosen}: return "
-        f"{text.number(report.get('return_mean'))} ± {text.number(report.get('return_std'))} "
-        f"(standard deviation); the dashed line is the mean."
+        f"{len(returns):,} episodes with {chosen}: return {text.number(statistics.fmean(returns))} "
+        f"± {text.number(statistics.pstdev(returns))} (standard deviation); the dashed line is the "
+        "mean."
     )
 
 

@@ -12,7 +12,7 @@ NOT_MEASURED = "-"
 LONG, LONGER = 20, 40
 
 
-def literal(text: str) -> str:
+def literal(text: object) -> str:
     """Markdown that shows the text as it stands, in the font of code.
 
     Backslashes would not do: Streamlit looks for `:material/…:` icons, emoji shortcodes and arrows

@@ -12,7 +12,14 @@ from made_sweep import make_sweep
 from PIL import Image
 from serving import browsing, reading, serving
 
-from heteromark.runs.record import RECORD_FILE, RunRecord, Status
+from heteromark.runs.record import (
+    CONFIG_FILE,
+    EVALUATION_FILE,
+    METRICS_FILE,
+    RECORD_FILE,
+    RunRecord,
+    Status,
+)
 from heteromark.runs.store import RunStore
 
 NASTY = "<script>alert(1)</script>"
@@ -201,6 +208,26 @@ def test_a_run_that_diverged_and_one_without_a_record(reader, place, tmp_path):
     reader.open("/training_run?run=0123456789ab")
     assert "its record cannot be read" in reader.text()
     reader.picture(tmp_path, "run unreadable")
+
+
+def test_a_run_whose_files_are_damaged(browser, store, tmp_path):
+    """Whatever they hold, the pages say so rather than fail."""
+    folder = make_run(store, Made(run_config(agent("happo_agent_v1"))))
+    digest = RunRecord.read(folder).config_digest
+    with serving(store.root, tmp_path / "results") as address, reading(browser, address) as reader:
+        for config, metrics, evaluation in (
+            ("agent: [", "a,b\n1,x\n", "{"),
+            ("agent: 1", "entropy/a\n1.0\n", "[]"),
+            ("{}", "", "{}"),
+            ("agent: {network: {net_arch: null}}", "frames,episode_return\n1,nan\n", "null"),
+        ):
+            (folder / CONFIG_FILE).write_text(config)
+            (folder / METRICS_FILE).write_text(metrics)
+            (folder / EVALUATION_FILE).write_text(evaluation)
+            reader.open(f"/training_run?run={folder.name}")
+            assert "Config Summary" in reader.text()
+            reader.open(f"/compare?config={digest}&run={folder.name}")
+            assert "Results" in reader.text()
 
 
 @pytest.mark.parametrize(

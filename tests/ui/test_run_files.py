@@ -12,6 +12,7 @@ from made_history import Made, agent, make_run, run_config
 
 from heteromark.runs.record import BEST_FILE, EVALUATION_FILE, RunRecord, Status
 from heteromark.ui.files import (
+    Evaluation,
     checkpoints_of,
     evaluate_commands,
     evaluation_of,
@@ -122,11 +123,29 @@ def test_pictures_are_found_in_all_folders_of_a_run(store, tmp_path):
 
 
 def test_an_evaluation(store):
-    assert len(evaluation_of(made(store))["returns"]) == 50
+    evaluation = evaluation_of(made(store))
+    assert len(evaluation.returns) == len(evaluation.wins) == 50
+    assert evaluation.deterministic
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", json.dumps({"returns": []})])
-def test_without_an_evaluation_there_is_none(store, content):
+def test_episodes_whose_return_is_not_finite_are_left_out(store):
+    run = made(store)
+    report = {"deterministic": False, "returns": [1.0, None, 3.0], "wins": [True, False, False]}
+    (run.folder / EVALUATION_FILE).write_text(json.dumps(report))
+    assert evaluation_of(run) == Evaluation(False, (1.0, 3.0), (True, False))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "{", "{}", "null"),
+        '{"deterministic": true, "returns": [], "wins": null}',
+        '{"deterministic": true, "returns": [null], "wins": null}',
+        '{"deterministic": true, "returns": ["x"], "wins": null}',
+        '{"deterministic": true, "returns": [1, 2], "wins": [true]}',
+    ],
+)
+def test_what_is_no_evaluation_is_none(store, content):
     run = made(store)
     (run.folder / EVALUATION_FILE).write_text(content)
     assert evaluation_of(run) is None
