@@ -9,7 +9,8 @@ halving, and with grid. Every repetition has seeds of its own. Told are the fram
 for either, whether they chose the same config, and what the grid says of halving's choice: its rank
 among the sixteen, and how far its score lies below the grid's winner's.
 
-A second call trains only what is missing. Writes benchmarks/results/halving.json and .svg.
+With --store, a second call trains only what is missing. Writes benchmarks/results/halving.json and
+.svg.
 """
 
 from __future__ import annotations

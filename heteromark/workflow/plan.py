@@ -262,13 +262,14 @@ def _planned(
     names = tuple(member.agent.short_name for member, _ in members)
 
     def composed(mode: Mode, frames: int, ends: tuple[int, ...] = ()) -> RunConfig:
+        further = {"checkpoints_after": [*ends]} if ends else {}
         return compose_run(
             resolved.agent,
             params,
             mode,
             params.budget(mode).seeds[0],
             root,
-            overrides={"training": {"total_frames": frames, "checkpoints_after": [*ends]}},
+            overrides={"training": {"total_frames": frames, **further}},
             agent_file=str(resolved.path),
         )
 

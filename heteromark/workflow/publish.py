@@ -81,6 +81,8 @@ def write_selection(plan: Plan, tables_folder: Path, folder: Path) -> str:
     if plan.decisions:
         rungs = [*map(Selection.read, plan.decisions.values()), selection]
         save_figure(draw_bracket(rungs), Path(folder) / BRACKET_FILE)
+    else:
+        (Path(folder) / BRACKET_FILE).unlink(missing_ok=True)
     winner = plan.selected(Path(folder) / SELECTION_FILE)
     write_text_atomic(Path(folder) / AGENT_FILE, _agent_yaml(winner.agent, selection))
     save_figure(draw_selection(selection), Path(folder) / "selection.svg")

@@ -198,6 +198,10 @@ def test_another_environment_is_one_switch(copy):
     assert {record["environment"] for record in runs} == {"speaker_listener"}
     assert sorted(record["mode"] for record in runs) == ["full"] + ["smoke"] * 4
     assert metrics(copy) != old
+    before = trained(copy.store)
+    copy.run("dvc", "exp", "run", "-S", "sweep.environment=skirmish")
+    assert new_runs(copy.store, before) == []
+    assert metrics(copy) == old
 
 
 def test_a_changed_variant_reruns_that_variant_only(copy):

@@ -81,6 +81,25 @@ def test_rungs_end_with_iterations_and_the_last_with_the_smoke(sweep):
         assert len({candidate.config_digest for candidate in config.rungs}) == 3
 
 
+def test_checkpoints_of_the_training_config_reach_plan_and_run_alike(sweep):
+    path = Path("config/training/default.yaml")
+    path.write_text(path.read_text().replace("checkpoints_after: []", "checkpoints_after: [3]"))
+    plan = make_plan(overrides={"sweep": {"strategy": "grid"}})
+    for config in plan.configs:
+        assert config.smoke.checkpoints_after == config.full.checkpoints_after == (3,)
+
+
+def test_a_grid_after_halving_shows_no_bracket(sweep):
+    plan = make_plan(overrides={"sweep": {"strategy": "grid"}})
+    finish(plan.trained(), [(1, 1), (2, 2), (3, 3), (4, 4)])
+    stale = Path("results/selected/bracket.svg")
+    stale.parent.mkdir(parents=True)
+    stale.write_text("of an earlier halving")
+    write_aggregate(plan, Path("results/tables"))
+    write_selection(plan, Path("results/tables"), stale.parent)
+    assert not stale.exists()
+
+
 def test_rungs_of_the_same_length_are_refused(sweep):
     with pytest.raises(
         ConfigError, match=r"rungs of 1, 1, 2 and 4 iterations of 64 frames"
