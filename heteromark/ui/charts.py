@@ -102,6 +102,33 @@ def comparison_chart(
     return alt.layer(*layers).properties(height=TALL)
 
 
+def profile_chart(data: pd.DataFrame, styles: Mapping[str, LineStyle]) -> alt.LayerChart:
+    """Performance profiles with bands.
+
+    Args:
+        data: columns label, threshold, share, low, high.
+        styles: by label.
+    """
+    styled = _styled(styles, legend=True)
+    base = alt.Chart(data).encode(
+        x=alt.X("threshold:Q", title="normalised score", axis=alt.Axis(tickCount=6))
+    )
+    share = alt.Axis(format="~%", tickCount=5)
+    line = base.mark_line(strokeWidth=2, interpolate="step-after").encode(
+        y=alt.Y("share:Q", title="runs that score above it", axis=share),
+        tooltip=[
+            alt.Tooltip("label:N", title="agent"),
+            alt.Tooltip("threshold:Q", title="score", format=".2f"),
+            alt.Tooltip("share:Q", title="runs above", format=".0%"),
+        ],
+        **styled,
+    )
+    band = base.mark_area(opacity=0.15, interpolate="step-after").encode(
+        y=alt.Y("low:Q", title=None), y2="high:Q", color=styled["color"]
+    )
+    return alt.layer(band, line).properties(height=HEIGHT + 60)
+
+
 def evaluation_histogram(evaluation: Evaluation) -> alt.LayerChart:
     """Episodes by their return, won and lost ones apart where that is known; a rule at the mean."""
     returns, wins = evaluation.returns, evaluation.wins

@@ -13,7 +13,8 @@ import streamlit as st
 from heteromark.config.errors import ConfigError
 from heteromark.runs.record import Status
 from heteromark.ui import text
-from heteromark.ui.charts import COUNTERS, comparison_chart, title_of
+from heteromark.ui.across import across_table, compare_across, profiles
+from heteromark.ui.charts import COUNTERS, comparison_chart, profile_chart, title_of
 from heteromark.ui.comparison import Axis, band_of, line_of
 from heteromark.ui.configs import configs_of, differences, resolved_config
 from heteromark.ui.history import HistoryRun
@@ -98,19 +99,10 @@ def _draw(chosen: Sequence[str]) -> None:
     tables = {run.key: metrics_of(run)[0] for entry in entries for run in entry.runs}
     by_digest = styles_of(chosen, [entry.digest for entry in candidates])
     styles = {entry.label: by_digest[entry.digest] for entry in entries}
-    _warn_of_environments(entries)
     _curves(entries, tables, styles)
     _results(entries, tables)
+    _environments([run for entry in entries for run in entry.runs])
     _hyperparameters(entries)
-
-
-def _warn_of_environments(entries: Sequence[Compared]) -> None:
-    environments = {run.record.environment for entry in entries for run in entry.runs}
-    if len(environments) > 1:
-        names = ", ".join(text.literal(name) for name in sorted(environments))
-        st.warning(
-            f"These are of different environments, whose returns say different things: {names}"
-        )
 
 
 def _curves(
@@ -200,6 +192,56 @@ def _measured(runs: Sequence[HistoryRun], name: str) -> list[float]:
     """A figure of the records' summaries, of the runs that have it."""
     values = [getattr(run.record.summary, name) for run in runs]
     return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def _environments(runs: Sequence[HistoryRun]) -> None:
+    """Where there are several environments: one comparison over all of them."""
+    names = sorted({run.record.environment for run in runs})
+    if len(names) < 2:
+        return
+    st.subheader("Over all environments")
+    st.warning(
+        "Returns of different environments say different things and are not to be compared: "
+        f"{', '.join(map(text.literal, names))}. Here they are normalised."
+    )
+    found = compare_across(runs)
+    for why in found.left_out:
+        st.warning(f"Left out: {text.literal(why)}")
+    if len(found.environments) < 2 or not found.scores:
+        st.caption("Choose configs of the same agents in each environment, with completed runs.")
+        return
+    st.dataframe(
+        across_table(found),
+        hide_index=True,
+        placeholder="",
+        column_config={
+            "agent": st.column_config.TextColumn("Agent", width=250),
+            "iqm": st.column_config.NumberColumn(
+                "Normalised score (IQM)",
+                format="%.3f",
+                help="Interquartile mean over seeds and environments.",
+            ),
+            "low": st.column_config.NumberColumn("95 % from", format="%.3f"),
+            "high": st.column_config.NumberColumn("to", format="%.3f"),
+            "seeds": st.column_config.NumberColumn("Seeds"),
+            "beaten": st.column_config.NumberColumn(
+                "P(first better)",
+                format="%.2f",
+                help="How likely a run of the first agent scores higher than a run of this one in "
+                "the same environment, averaged over environments.",
+            ),
+            "beaten_low": st.column_config.NumberColumn("95 % from", format="%.2f"),
+            "beaten_high": st.column_config.NumberColumn("to", format="%.2f"),
+        },
+    )
+    agents = list(found.scores)
+    st.altair_chart(profile_chart(profiles(found), styles_of(agents, sorted(agents))))
+    st.caption(
+        f"Of {', '.join(map(text.literal, found.environments))}. In each, 0 is the lowest "
+        "evaluation return of the runs that are compared here, and 1 the highest: with other runs "
+        "the numbers change. Seeds are those completed in every environment. Intervals: bootstrap "
+        "over seeds, within each environment."
+    )
 
 
 def _hyperparameters(entries: Sequence[Compared]) -> None:

@@ -13,7 +13,7 @@ from heteromark.ui.configs import configs_of, differences, resolved_config
 from heteromark.ui.history import HistoryRun
 from heteromark.workflow.aggregate import read_tables
 from heteromark.workflow.rank_check import RANK_CHECK_FILE, RankCheck
-from heteromark.workflow.select import SELECTION_FILE, Selection
+from heteromark.workflow.select import BRACKET_FILE, SELECTION_FILE, Selection
 
 
 @dataclass(frozen=True)
@@ -23,12 +23,14 @@ class Sweep:
     Attributes:
         summary: the table of its configs; None where it cannot be read.
         rank_check: None before the long run.
+        bracket: SVG, the picture of successive halving; None after a grid.
         faults: files that should be readable and are not.
     """
 
     selection: Selection
     summary: pd.DataFrame | None
     rank_check: RankCheck | None
+    bracket: str | None
     faults: tuple[str, ...]
 
 
@@ -55,11 +57,15 @@ def read_sweep(results: Path) -> Sweep | str | None:
     except (OSError, ValueError) as error:
         rank_check = None
         faults.append(f"{path}: {error}")
-    return Sweep(selection, summary, rank_check, tuple(faults))
+    try:
+        bracket = (results / "selected" / BRACKET_FILE).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        bracket = None
+    return Sweep(selection, summary, rank_check, bracket, tuple(faults))
 
 
 def candidates_table(sweep: Sweep) -> pd.DataFrame:
-    """One row per candidate by rank: standing, score with its interval, seeds, verdict, reason."""
+    """One row per candidate by rank: its score, how sure that is, its runs, its verdict, why."""
     verdicts = {}
     if sweep.summary is not None:
         verdicts = dict(zip(sweep.summary["config"], sweep.summary["verdict"], strict=True))
@@ -71,6 +77,8 @@ def candidates_table(sweep: Sweep) -> pd.DataFrame:
                 "score": candidate.score,
                 "low": candidate.interval and candidate.interval.low,
                 "high": candidate.interval and candidate.interval.high,
+                "beaten": candidate.improvement,
+                "frames": candidate.frames,
                 "completed": f"{candidate.completed} of {candidate.seeds}",
                 "verdict": verdicts.get(candidate.label),
                 "why": candidate.why,

@@ -44,6 +44,8 @@ def show() -> None:
     for fault in sweep.faults:
         st.warning(f"Cannot be read: {text.literal(fault)}")
     _winner(sweep)
+    if sweep.bracket:
+        _bracket(sweep.bracket)
     _ranking(sweep)
     _hyperparameters(sweep)
     _rank_check(sweep)
@@ -66,6 +68,15 @@ def _winner(sweep: Sweep) -> None:
     )
 
 
+def _bracket(picture: str) -> None:
+    st.subheader("Successive halving")
+    st.image(picture, width=820)
+    st.caption(
+        "Scores after each rung; the best go on, from their own checkpoints. Scores of different "
+        "rungs are of runs of different length."
+    )
+
+
 def _ranking(sweep: Sweep) -> None:
     st.subheader("Candidates")
     st.altair_chart(ranking_chart(sweep.selection), width="stretch")
@@ -85,6 +96,14 @@ def _ranking(sweep: Sweep) -> None:
             "score": st.column_config.NumberColumn("Score", format="%.2f", width=75),
             "low": st.column_config.NumberColumn("95 % from", format="%.2f", width=85),
             "high": st.column_config.NumberColumn("to", format="%.2f", width=75),
+            "beaten": st.column_config.NumberColumn(
+                "P(winner better)",
+                format="%.2f",
+                width=115,
+                help="How likely a run of the winner scores higher than a run of this config: the "
+                "share of pairs of runs, ties half. Only among runs of equal length.",
+            ),
+            "frames": st.column_config.NumberColumn("Frames", format="localized", width=85),
             "completed": st.column_config.TextColumn("Completed", width=90),
             "verdict": st.column_config.TextColumn("Verdict", width=85),
             "why": st.column_config.TextColumn("Why", width=900),

@@ -104,7 +104,8 @@ def _mark_rungs(axes: Axes, entrants: Sequence[Sequence[RankedCandidate]]) -> No
     frames = [max(candidate.frames for candidate in of_rung) for of_rung in entrants]
     counts = dict(zip(frames, map(len, entrants), strict=True))
     axes.set_xscale("log")
-    axes.set_xlim(frames[0] / 1.15, frames[-1] * (frames[-1] / frames[0]) ** 0.35)
+    room_for_names = max(frames[-1] / frames[0], 3) ** 0.35
+    axes.set_xlim(frames[0] / 1.15, frames[-1] * room_for_names)
     axes.xaxis.set_major_locator(FixedLocator(frames))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(

@@ -36,12 +36,11 @@ from heteromark.workflow.plots import (
     save_figure,
 )
 from heteromark.workflow.rank_check import RANK_CHECK_FILE, rank_check
-from heteromark.workflow.select import SELECTION_FILE, Selection, select
+from heteromark.workflow.select import BRACKET_FILE, SELECTION_FILE, Selection, select
 
 AGENT_FILE = "agent.yaml"
 CURVES_FILE = "learning_curves.svg"
 OVERVIEW_FILE = "overview.html"
-BRACKET_FILE = "bracket.svg"  # with sweep.strategy "halving"
 
 
 def write_decision(plan: Plan, rung: int, path: Path) -> str:

@@ -31,6 +31,7 @@ from heteromark.workflow.statistics import (
 )
 
 SELECTION_FILE = "selection.json"
+BRACKET_FILE = "bracket.svg"  # beside it, with sweep.strategy "halving"
 
 # How a tie-break criterion reads, and its sign in a sort where smaller comes first.
 _PREFERENCE: dict[TieBreak, tuple[str, int]] = {

@@ -13,9 +13,11 @@ from heteromark.runs.digest import config_digest
 from heteromark.runs.record import Status
 from heteromark.runs.store import RunStore
 from heteromark.workflow.aggregate import aggregate, write_tables
+from heteromark.workflow.bracket import draw_bracket
 from heteromark.workflow.plan import Candidate
+from heteromark.workflow.plots import save_figure
 from heteromark.workflow.rank_check import RANK_CHECK_FILE, rank_check
-from heteromark.workflow.select import SELECTION_FILE, select
+from heteromark.workflow.select import BRACKET_FILE, SELECTION_FILE, select
 
 # How fast each candidate learns; the last one diverges in two of its seeds.
 SPEEDS = {
@@ -28,13 +30,20 @@ DIVERGING = "happo_agent_sweep_lr_high"
 SEEDS = range(3)
 
 
-def make_sweep(store: RunStore, results: Path, environment: str = "skirmish") -> None:
-    """Make the smoke runs and a long run of the winner, and write tables, selection, rank check."""
+def make_sweep(
+    store: RunStore, results: Path, environment: str = "skirmish", halving: bool = False
+) -> None:
+    """Make the smoke runs and a long run of the winner, and write tables, selection, rank check.
+
+    With `halving`, also the picture of a bracket, of one rung.
+    """
     smokes = [_candidate(store, results, file, "smoke", SEEDS, environment) for file in SPEEDS]
     tables = aggregate(smokes)
     write_tables(tables, results / "tables")
     selection = select(tables, smokes, SelectionParams())
     selection.write(results / "selected" / SELECTION_FILE)
+    if halving:
+        save_figure(draw_bracket([selection]), results / "selected" / BRACKET_FILE)
     file = next(file for file in SPEEDS if agent(file).short_name == selection.winner.name)
     long = _candidate(store, results, file, "full", [0], environment)
     rank_check(selection, aggregate([long])).write(results / "model" / RANK_CHECK_FILE)

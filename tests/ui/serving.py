@@ -178,6 +178,9 @@ def reading(browser: Browser, address: str) -> Iterator[Reader]:
     reader = Reader(context.new_page(), address)
     try:
         yield reader
+    except BaseException as error:
+        error.add_note(f"the page at {reader.page.url}:\n{reader.text()}")
+        raise
     finally:
         context.close()
     assert reader.faults == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from made_sweep import make_sweep
 from PIL import Image
 from serving import browsing, reading, serving
 
+from heteromark.runs.digest import config_digest
 from heteromark.runs.record import (
     CONFIG_FILE,
     EVALUATION_FILE,
@@ -37,7 +39,7 @@ def place(tmp_path_factory) -> Path:
     """A store and a results folder: a sweep, twelve other runs, and runs with names of markup."""
     place = tmp_path_factory.mktemp("history")
     store = RunStore(place / "store")
-    make_sweep(store, place / "results")
+    make_sweep(store, place / "results", halving=True)
     for folder in (place / "results" / "smoke").glob("happo_agent_gamma_high-*/*"):
         first, second = (Image.new("RGB", (120, 80), colour) for colour in ("#0072B2", "#D55E00"))
         first.save(folder / "episode.gif", save_all=True, append_images=[second], duration=100)
@@ -267,12 +269,28 @@ def test_configs_are_compared(reader, place, tmp_path):
     reader.picture(tmp_path, "compare entropy over time")
 
 
-def test_different_environments_are_warned_of(reader, place):
-    digests = {
-        r.environment: r.config_digest for r in records(place) if r.agent.agent_id == "happo_agent"
-    }
-    reader.open("/compare?" + "&".join(f"config={digest}" for digest in digests.values()))
-    assert "These are of different environments" in reader.text()
+def test_agents_are_compared_over_several_environments(browser, store, tmp_path):
+    digests = {}
+    for environment, file in itertools.product(
+        ("simple_spread", "skirmish"), ("happo_agent_v1", "ppo_agent_v1")
+    ):
+        for seed in range(3):
+            config = run_config(agent(file), environment, seed=seed)
+            make_run(store, Made(config, speed=1.5 if file.startswith("happo") else 0.5))
+        digests[environment, file] = config_digest(config)
+    with serving(store.root, tmp_path / "results") as address, reading(browser, address) as reader:
+        first, *others = (f"config={digest}" for digest in digests.values())
+        reader.open("/compare?" + "&".join((first, *others)))
+        told = reader.text()
+        assert "Returns of different environments say different things" in told
+        assert "Of simple_spread, skirmish. In each, 0 is the lowest" in told
+        assert "Left out" not in told
+        reader.page.locator("canvas, svg.marks").nth(1).wait_for()
+        reader.picture(tmp_path, "compare environments")
+        reader.open(f"/compare?{first}&{others[-1]}")  # one agent here, the other there
+        told = reader.text()
+        assert "happo_agent_v1: no completed run in skirmish" in told
+        assert "Choose configs of the same agents in each environment" in told
 
 
 def test_what_the_address_names_but_is_not_there_is_left_out(reader):
@@ -289,6 +307,8 @@ def test_the_sweep(reader, tmp_path):
     told = reader.text()
     assert "won: iqm of evaluation_return over 3 seeds" in told
     assert "Confirmed" in told
+    bracket = reader.page.locator("img[src^='data:image/svg'], img[src*='.svg']")
+    assert bracket.evaluate("image => image.naturalWidth") > 300
     rows = reader.rows()
     assert [row["Rank"] for row in rows] == ["1", "2", "3", "4"]
     assert rows[0]["Config"] == "happo_agent_gamma_high"

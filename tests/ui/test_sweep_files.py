@@ -8,6 +8,7 @@ import pytest
 from made_history import Made, agent, make_run, run_config
 from made_sweep import make_sweep
 
+from heteromark.runs.store import RunStore
 from heteromark.ui.history import History
 from heteromark.ui.sweep import Sweep, candidates_table, coordinates, read_sweep
 
@@ -34,6 +35,19 @@ def test_the_candidates_by_rank(results):
     assert "selection.min_seeds" in table["why"][3]
     assert sweep.rank_check.verdict == "confirmed"
     assert sweep.faults == ()
+
+
+def test_how_likely_the_winner_beats_each_and_how_long_each_trained(results):
+    table = candidates_table(read_sweep(results))
+    assert table["beaten"].isna().tolist() == [True, False, False, True]  # itself; left out
+    assert table["beaten"][1:3].between(0.5, 1).all()
+    assert set(table["frames"]) == {read_sweep(results).selection.candidates[0].frames}
+
+
+def test_after_halving_there_is_its_picture(store, results, tmp_path):
+    assert read_sweep(results).bracket is None
+    make_sweep(RunStore(tmp_path / "other"), tmp_path / "halved", halving=True)
+    assert read_sweep(tmp_path / "halved").bracket.count("</svg>") == 1
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"winner": 1}'])

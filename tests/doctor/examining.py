@@ -1,0 +1,23 @@
+"""What the doctor's checks are asked for, and what they tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from heteromark.doctor.finding import Finding, Level
+from heteromark.doctor.finding import Project as Examined
+from heteromark.runs.store import RunStore
+
+
+def examined(**options) -> Examined:
+    return Examined(Path(), RunStore(), **options)
+
+
+def only(findings: list[Finding]) -> Finding:
+    """The one thing that is told."""
+    (finding,) = findings
+    return finding
+
+
+def is_content(findings: list[Finding]) -> bool:
+    return all(finding.level is Level.OK for finding in findings)
