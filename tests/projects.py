@@ -124,7 +124,7 @@ class Project:
 
     def wait_for_queue(self) -> None:
         """Wait until DVC's queue has run everything, and make sure that it succeeded."""
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + self.patience
         while time.monotonic() < deadline:
             status = self.run("dvc", "queue", "status").stdout
             if "Running" not in status and "Queued" not in status:
