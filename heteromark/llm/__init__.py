@@ -1,0 +1,1 @@
+"""Language-model agents: groups whose observations and actions are text."""

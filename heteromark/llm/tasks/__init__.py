@@ -1,0 +1,1 @@
+"""Tasks with verifiable rewards. Pure Python: nothing here imports torch."""

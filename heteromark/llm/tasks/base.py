@@ -1,0 +1,153 @@
+"""What a task for language-model agents is.
+
+A `Task` makes problems, each from a seed; a `Problem` is one of them with all that was done about
+it so far. Several roles work on a problem in rounds; in a round each role acts once, in order, and
+sees what those before it did. A problem can be copied, so that every one of several candidate
+responses is scored on a copy of its own.
+
+Source of the terms: AT-GRPO ("Stronger-MAS", arXiv 2510.11062). The reward of a response is
+`alpha * team + local`.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from string import Formatter
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+Split = Literal["train", "validation"]
+# One problem in so many is kept for validation.
+VALIDATION_SHARE = 10
+MAX_ATTEMPTS = 10_000
+
+
+class Reward(NamedTuple):
+    """What a response earned, dimensionless.
+
+    Attributes:
+        team: how well the whole team stands after it, by an exact check.
+        local: what concerns this response alone, such as its format.
+    """
+
+    team: float
+    local: float
+
+
+@dataclass(frozen=True)
+class Role:
+    """A part that an agent can play in a task.
+
+    Attributes:
+        templates: wordings of its prompt, with the names of `Problem.fields` in braces; the first
+            is used unless told otherwise, and prompt optimisation chooses among all.
+    """
+
+    templates: tuple[str, ...]
+
+
+class Problem(ABC):
+    """One problem, and what was done about it."""
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """The problem as text, without what was done about it: equal for equal problems."""
+
+    @property
+    @abstractmethod
+    def is_done(self) -> bool:
+        """Whether nothing is left to do, solved or not."""
+
+    @property
+    @abstractmethod
+    def is_solved(self) -> bool:
+        """Whether it is solved, by an exact check."""
+
+    @abstractmethod
+    def fields(self, role: str) -> dict[str, str]:
+        """What a prompt can tell this role now, by name: always the same names for a role."""
+
+    @abstractmethod
+    def act(self, role: str, response: str) -> Reward:
+        """Take a role's response, any text at all, into account.
+
+        Raises:
+            ValueError: the task has no such role, or the problem is done.
+        """
+
+    @abstractmethod
+    def demonstration(self, role: str) -> str:
+        """What a perfect agent would respond now in this role."""
+
+    def clone(self) -> Self:
+        """A copy that is independent of this one from now on."""
+        return copy.deepcopy(self)
+
+    def prompt(self, role: str, template: str) -> str:
+        """The prompt of a role now."""
+        return template.format_map(self.fields(role))
+
+
+class Task(ABC):
+    """A family of problems of one difficulty.
+
+    Attributes:
+        name: what configs call it.
+        roles: by name, in the order in which they act unless told otherwise; the last one alone
+            can solve the problem, which is how a single agent works on it.
+    """
+
+    name: ClassVar[str]
+    roles: ClassVar[Mapping[str, Role]]
+
+    def problem(self, seed: int, split: Split = "train") -> Problem:
+        """The problem of a seed: the same one on every machine.
+
+        No problem of one split is in the other: which split it belongs to follows from the problem.
+
+        Raises:
+            ValueError: there are too few different problems for both splits.
+        """
+        for attempt in range(MAX_ATTEMPTS):
+            drawn = self.draw(random.Random(f"{self.name}/{seed}/{split}/{attempt}"))
+            if split_of(drawn) == split:
+                return drawn
+        raise ValueError(
+            f"{self.name} has no problem for {split} among {MAX_ATTEMPTS:,}: make it less small"
+        )
+
+    @abstractmethod
+    def draw(self, generator: random.Random) -> Problem:
+        """A random problem; all randomness comes from the generator."""
+
+
+def split_of(problem: Problem) -> Split:
+    """Which split a problem belongs to."""
+    number = int.from_bytes(hashlib.sha256(problem.key.encode()).digest()[:8])
+    return "validation" if number % VALIDATION_SHARE == 0 else "train"
+
+
+def check_template(template: str, fields: Mapping[str, Any]) -> None:
+    """Make sure that a prompt template names nothing but fields.
+
+    Raises:
+        ValueError: it names something else, or its braces do not match.
+    """
+    for _, name, specification, conversion in Formatter().parse(template):
+        if name is None:
+            continue
+        if name not in fields or specification or conversion:
+            told = (
+                name
+                + (f"!{conversion}" if conversion else "")
+                + (specification and ":" + specification)
+            )
+            raise ValueError(
+                f"a prompt template may only name {', '.join(sorted(fields))}, not {{{told}}}; "
+                "write {{ and }} for braces"
+            )

@@ -1,0 +1,178 @@
+"""Arithmetic by two: a helper who writes an expression for a calculator, and one who answers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import ClassVar
+
+from heteromark.config.tasks import MathConfig
+from heteromark.llm.tasks.base import Problem, Reward, Role, Task
+from heteromark.llm.tasks.exact_numbers import MAX_NUMBER, evaluate, number_text, parse_number
+from heteromark.llm.tasks.math_questions import (
+    Question,
+    draw_arithmetic,
+    draw_story,
+    read_questions,
+)
+from heteromark.llm.tasks.responses import last_line
+from heteromark.llm.tasks.rewards import TAGS, answer_text, tagged_reward
+
+NONE = "none"
+UNREADABLE = -0.1
+PLAIN_FORMAT = "the number alone on the last line"
+TAGGED_FORMAT = "{}how{}{}number{}".format(*TAGS)
+
+ROLES = {
+    "tool": Role(
+        (
+            "{question}\nLast answer: {answer}\nExpression:\n",
+            "Question: {question}\nThe team's answer so far: {answer}\nWrite one arithmetic "
+            "expression (numbers, + - * / // and parentheses) with the answer as its value on the "
+            "last line; a calculator evaluates it.\n",
+            "You feed a calculator. Turn this into a single expression, on the last line, without "
+            "words or =.\n{question}\n(Previous answer: {answer})\n",
+        )
+    ),
+    "reasoner": Role(
+        (
+            "{question}\nCalculator: {expression} = {value}\nAnswer ({format}):\n",
+            "Question: {question}\nA helper had a calculator compute {expression}, and it gave "
+            "{value}. This may be wrong. Answer with {format}.\n",
+            "Work this out and check the helper's figure.\n{question}\nHelper: {expression} gives "
+            "{value}\nReply with {format}.\n",
+        )
+    ),
+}
+
+
+class MathProblem(Problem):
+    """A question, the value of the tool's expression, and the reasoner's answer.
+
+    Args:
+        question: what is asked.
+        tags: whether the reasoner's answer stands between tags.
+    """
+
+    def __init__(self, question: Question, tags: bool) -> None:
+        self.question, self.tags = question, tags
+        self.expression = NONE
+        self.value: Fraction | None = None
+        self.answer: Fraction | None = None
+        self._has_tool = False
+
+    @property
+    def key(self) -> str:
+        return self.question.text
+
+    @property
+    def is_done(self) -> bool:
+        """Whether tool and reasoner agree; without a tool, whether there is an answer."""
+        return self.answer is not None and (not self._has_tool or self.answer == self.value)
+
+    @property
+    def is_solved(self) -> bool:
+        return self.is_done and self.answer == self.question.answer
+
+    def fields(self, role: str) -> dict[str, str]:
+        _check(role)
+        if role == "tool":
+            return {"question": self.question.text, "answer": _told(self.answer)}
+        return {
+            "question": self.question.text,
+            "expression": self.expression,
+            "value": _told(self.value),
+            "format": TAGGED_FORMAT if self.tags else PLAIN_FORMAT,
+        }
+
+    def act(self, role: str, response: str) -> Reward:
+        """Take a role's response into account; what a role said before no longer stands."""
+        _check(role)
+        if self.is_done:
+            raise ValueError("this problem is done: no role can act any more")
+        return self._compute(response) if role == "tool" else self._answer(response)
+
+    def demonstration(self, role: str) -> str:
+        _check(role)
+        if role == "tool":
+            return self.question.expression
+        number = number_text(self.question.answer)
+        if not self.tags:
+            return number
+        reasoning, reasoned, answer, answered = TAGS
+        return f"{reasoning}{self.question.expression}{reasoned}{answer}{number}{answered}"
+
+    def _compute(self, response: str) -> Reward:
+        self._has_tool = True
+        line = last_line(response)
+        self.value = evaluate(line)
+        self.expression = NONE if self.value is None else line
+        return Reward(self._team(self.value), UNREADABLE if self.value is None else 0.0)
+
+    def _answer(self, response: str) -> Reward:
+        text = answer_text(response, self.tags)
+        self.answer = None if text is None else parse_number(text)
+        if self.tags:
+            local = tagged_reward(response, number_text(self.question.answer))
+        else:
+            local = UNREADABLE if self.answer is None else 0.0
+        return Reward(self._team(self.answer), local)
+
+    def _team(self, standing: Fraction | None) -> float:
+        return float(standing == self.question.answer)
+
+
+class MathTask(Task):
+    """Arithmetic and word problems, or those of a file.
+
+    The tool writes an expression, whose exact value is shown to the reasoner, who answers. They are
+    done when both numbers agree, right or wrong; the team is rewarded for the right one.
+
+    Args:
+        settings: what is asked, and how the answer is to be written.
+
+    Raises:
+        ValueError: the numbers could become too large, or the file is not one of questions.
+    """
+
+    name: ClassVar[str] = "math"
+    roles: ClassVar[Mapping[str, Role]] = ROLES
+
+    def __init__(self, settings: MathConfig) -> None:
+        self.settings = settings
+        self.questions: tuple[Question, ...] = ()
+        if settings.file is not None:
+            self.questions = read_questions(Path(settings.file))
+        elif _largest(settings) > MAX_NUMBER:
+            raise ValueError(
+                f"max_operand is {settings.max_operand}, so that {settings.num_operands} operands "
+                f"with {' '.join(settings.operators)} could come to more than "
+                f"10**{len(str(MAX_NUMBER)) - 1}; lower max_operand or num_operands"
+            )
+
+    def draw(self, generator: random.Random) -> MathProblem:
+        if self.settings.source == "file":
+            question = generator.choice(self.questions)
+        elif self.settings.source == "word":
+            question = draw_story(self.settings, generator)
+        else:
+            question = draw_arithmetic(self.settings, generator)
+        return MathProblem(question, self.settings.tags)
+
+
+def _largest(settings: MathConfig) -> int:
+    """What no question of these settings exceeds."""
+    if "*" in settings.operators:
+        return settings.max_operand**settings.num_operands
+    return settings.max_operand * settings.num_operands
+
+
+def _told(value: Fraction | None) -> str:
+    return NONE if value is None else number_text(value)
+
+
+def _check(role: str) -> None:
+    if role not in ROLES:
+        raise ValueError(f"math has no role {role!r}; it has {', '.join(ROLES)}")

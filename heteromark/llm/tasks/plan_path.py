@@ -1,0 +1,219 @@
+"""A way through a grid by two: one who proposes moves, and one who makes them."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple, Self
+
+from heteromark.config.tasks import PlanPathConfig
+from heteromark.llm.tasks.base import Problem, Reward, Role, Task
+from heteromark.llm.tasks.grid import FREE, MOVES, Cell, Grid, random_grid
+from heteromark.llm.tasks.responses import last_line
+
+AGENT, GOAL = "A", "G"
+NONE = "none"
+MALFORMED = -0.1
+MAX_DRAWS = 1_000
+
+_MOVES = re.compile(f"[{''.join(MOVES)}]+")
+
+ROLES = {
+    "tool": Role(
+        (
+            "{grid}\nA to G by U D L R:\n",
+            "You are at A in this grid; G is the goal and # is a wall.\n{grid}\nPropose a shortest "
+            "way to G on the last line, as letters U D L R (up, down, left, right) without "
+            "spaces.\n",
+            "Plan a route from A to G around the walls (#).\n{grid}\nEnd with one line of moves "
+            "only, such as UURD.\n",
+        )
+    ),
+    "planner": Role(
+        (
+            "{grid}\nProposal: {proposal} ({outcome})\nA to G by U D L R:\n",
+            "You are at A in this grid; G is the goal and # is a wall.\n{grid}\nA helper proposes "
+            "{proposal}, which ends {outcome}.\nWrite the moves to make on the last line, as "
+            "letters U D L R (up, down, left, right) without spaces. Bumps and steps cost.\n",
+            "Go from A to G around the walls (#) in as few steps as you can.\n{grid}\nSuggested: "
+            "{proposal} (ends {outcome}). Decide, and end with one line of moves only, such as "
+            "UURD.\n",
+        )
+    ),
+}
+
+
+class Walk(NamedTuple):
+    """What carrying out moves comes to: the cell, steps made, and those that bumped."""
+
+    end: Cell
+    steps: int
+    bumps: int
+
+
+class PlanPathProblem(Problem):
+    """A grid, where the agent is in it, and what the tool proposed from there.
+
+    Args:
+        grid: the walls.
+        start: the agent's cell.
+        goal: another cell, which can be reached from there.
+        settings: rewards and penalties.
+    """
+
+    def __init__(self, grid: Grid, start: Cell, goal: Cell, settings: PlanPathConfig) -> None:
+        self.grid, self.goal, self.settings = grid, goal, settings
+        self.distances = grid.distances(goal)
+        self.shortest = self.distances[start]
+        self.position = start
+        self.steps = 0
+        self.proposal = ""
+        self._key = self._picture()
+
+    @property
+    def key(self) -> str:
+        return self._key
+
+    @property
+    def is_done(self) -> bool:
+        return self.position == self.goal
+
+    @property
+    def is_solved(self) -> bool:
+        return self.is_done
+
+    def clone(self) -> Self:
+        """A copy; the grid and its distances never change, so that both can have the same."""
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def fields(self, role: str) -> dict[str, str]:
+        _check(role)
+        if role == "tool":
+            return {"grid": self._picture()}
+        outcome = self._outcome(self._walk(self.proposal)) if self.proposal else NONE
+        return {"grid": self._picture(), "proposal": self.proposal or NONE, "outcome": outcome}
+
+    def act(self, role: str, response: str) -> Reward:
+        """Take a proposal, or make the moves of a response.
+
+        The rewards of all moves that are made add up to one for the way to the goal, with the
+        bonuses, less the penalties: no detour and no halt on the way earns anything.
+        """
+        _check(role)
+        if self.is_done:
+            raise ValueError("this problem is done: no role can act any more")
+        moves = self._read(response)
+        self.proposal = moves if role == "tool" else ""
+        if not moves:
+            return Reward(0.0, MALFORMED)
+        walk = self._walk(moves)
+        reward = Reward(self._earned(walk), 0.0)
+        if role == "planner":
+            self.position, self.steps = walk.end, self.steps + walk.steps
+        return reward
+
+    def demonstration(self, role: str) -> str:
+        """A shortest way; of several, the first one in the order of `MOVES`."""
+        _check(role)
+        cell, moves = self.position, ""
+        while cell != self.goal:
+            nearer = self.distances[cell] - 1
+            move = next(m for m in MOVES if self.distances[self.grid.step(cell, m)] == nearer)
+            cell, moves = self.grid.step(cell, move), moves + move
+        return moves
+
+    def _read(self, response: str) -> str:
+        """The moves on the last line, or nothing; what no way could need is left out."""
+        line = last_line(response)
+        return line[: 2 * len(self.grid.rows) ** 2] if _MOVES.fullmatch(line) else ""
+
+    def _walk(self, moves: str) -> Walk:
+        cell, steps, bumps = self.position, 0, 0
+        for move in moves:
+            if cell == self.goal:
+                break
+            reached = self.grid.step(cell, move)
+            steps, bumps = steps + 1, bumps + (reached == cell)
+            cell = reached
+        return Walk(cell, steps, bumps)
+
+    def _earned(self, walk: Walk) -> float:
+        """The team's reward for a walk from here."""
+        settings = self.settings
+        nearer = self.distances[self.position] - self.distances[walk.end]
+        earned = nearer / self.shortest
+        earned -= settings.invalid_penalty * walk.bumps + settings.step_penalty * walk.steps
+        if walk.end == self.goal:
+            earned += settings.goal_reward
+            if self.steps + walk.steps == self.shortest:
+                earned += settings.optimal_reward
+        return earned
+
+    def _outcome(self, walk: Walk) -> str:
+        row, column = walk.end
+        at = "at G" if walk.end == self.goal else f"at row {row + 1}, column {column + 1}"
+        return at + (f", {walk.bumps} blocked" if walk.bumps else "")
+
+    def _picture(self) -> str:
+        return self.grid.picture({self.goal: GOAL, self.position: AGENT})
+
+
+class PlanPathTask(Task):
+    """A way from A to G through a square grid with walls.
+
+    The tool proposes moves and the planner sees where they would lead, and makes moves. The team
+    is rewarded for what comes nearer to the goal, as a share of the shortest way, and for arriving;
+    the tool for what its proposal would have earned.
+
+    Args:
+        settings: the grid's size and walls, and the rewards.
+
+    Raises:
+        ValueError: no grid has room for so long a way between so many walls.
+    """
+
+    name: ClassVar[str] = "plan_path"
+    roles: ClassVar[Mapping[str, Role]] = ROLES
+
+    def __init__(self, settings: PlanPathConfig) -> None:
+        self.settings = settings
+        free = settings.size**2 - round(settings.walls * settings.size**2)
+        if settings.min_distance >= free:
+            raise ValueError(self._misfit(f"a grid has only {free} free cells"))
+
+    def draw(self, generator: random.Random) -> PlanPathProblem:
+        """A grid with a start and a goal far enough apart.
+
+        Raises:
+            ValueError: none of many grids has two such cells.
+        """
+        for _ in range(MAX_DRAWS):
+            grid = random_grid(self.settings.size, self.settings.walls, generator)
+            goal = generator.choice(_free_cells(grid))
+            far = [
+                cell
+                for cell, distance in grid.distances(goal).items()
+                if distance >= self.settings.min_distance
+            ]
+            if far:
+                return PlanPathProblem(grid, generator.choice(far), goal, self.settings)
+        raise ValueError(self._misfit(f"none of {MAX_DRAWS:,} random grids has such a way"))
+
+    def _misfit(self, why: str) -> str:
+        settings = self.settings
+        return (
+            f"min_distance is {settings.min_distance}, but {why} at size {settings.size} and walls "
+            f"{settings.walls}; lower min_distance or walls, or raise size"
+        )
+
+
+def _free_cells(grid: Grid) -> list[Cell]:
+    return [(i, j) for i, row in enumerate(grid.rows) for j, cell in enumerate(row) if cell == FREE]
+
+
+def _check(role: str) -> None:
+    if role not in ROLES:
+        raise ValueError(f"plan_path has no role {role!r}; it has {', '.join(ROLES)}")

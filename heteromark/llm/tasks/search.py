@@ -1,0 +1,147 @@
+"""Search: a searcher finds passages, a reasoner answers a question that combines their facts."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+from heteromark.config.tasks import SearchConfig
+from heteromark.llm.tasks.base import Problem, Reward, Role, Task
+from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line
+from heteromark.llm.tasks.search_knowledge import Knowledge, Question, draw_question
+
+# What begins a last line with which the reasoner searches, as it must where it works alone.
+SEARCH = "search:"
+
+ROLES = {
+    "searcher": Role(
+        (
+            "{question}\nFound:\n{passages}\nNext query:\n",
+            "Help to answer a question by searching.\n"
+            "{question}\n"
+            "Known so far:\n{passages}\n"
+            "Think if you like. The last line is the query, such as one name:\n",
+            "Question: {question}\n"
+            "Passages:\n{passages}\n"
+            "Not the answer: {wrong}\n"
+            "What should be looked up now? Last line: a name or a few words.\n",
+        )
+    ),
+    "reasoner": Role(
+        (
+            f"{{question}}\nFound:\n{{passages}}\nAnswer with one name, or {SEARCH} and a query:\n",
+            "Answer the question from the passages.\n"
+            "{question}\n"
+            "Passages:\n{passages}\n"
+            "Think if you like. The last line is one name and nothing else"
+            f" (or {SEARCH} and a query, to see more passages):\n",
+            "Question: {question}\n"
+            "Passages:\n{passages}\n"
+            "Not the answer: {wrong}\n"
+            f"Last line: the name that is the answer, or {SEARCH} and the name to look up.\n",
+        )
+    ),
+}
+
+
+class SearchProblem(Problem):
+    """A question over a knowledge base, what was found there, and what was answered.
+
+    Args:
+        knowledge: the knowledge base.
+        question: the question, with its answer.
+        n_passages: how many passages a search shows.
+    """
+
+    def __init__(self, knowledge: Knowledge, question: Question, n_passages: int) -> None:
+        self._knowledge, self._question, self._n_passages = knowledge, question, n_passages
+        self._found: tuple[int, ...] = ()
+        self._wrong: tuple[str, ...] = ()
+        self._is_solved = False
+
+    @property
+    def key(self) -> str:
+        return "\n".join([self._question.text, *self._knowledge.passages])
+
+    @property
+    def is_done(self) -> bool:
+        return self._is_solved
+
+    @property
+    def is_solved(self) -> bool:
+        return self._is_solved
+
+    def clone(self) -> Self:
+        # nothing that it holds is ever changed in place
+        return copy.copy(self)
+
+    def fields(self, role: str) -> dict[str, str]:
+        check_role(role, ROLES)
+        passages = self._knowledge.passages
+        return {
+            "question": self._question.text,
+            "passages": "\n".join(passages[number] for number in self._found) or "nothing",
+            "wrong": ", ".join(self._wrong) or "none",
+        }
+
+    def act(self, role: str, response: str) -> Reward:
+        check_turn(self, role, ROLES)
+        line = last_line(response)
+        if role == "searcher":
+            return self._search(line)
+        if line[: len(SEARCH)].lower() == SEARCH:
+            return self._search(line[len(SEARCH) :].strip())
+        return self._answer(line)
+
+    def demonstration(self, role: str) -> str:
+        check_role(role, ROLES)
+        if role == "reasoner":
+            return self._question.answer
+        return next(iter(self._missing()), self._question.answer)
+
+    def _search(self, query: str) -> Reward:
+        """Show passages: earns the share of those needed that were not found before."""
+        if not query:
+            return MALFORMED
+        missing = len(self._missing())
+        best = self._knowledge.search(query, self._n_passages)
+        self._found = tuple(dict.fromkeys([*self._found, *best]))
+        found_now = missing - len(self._missing())
+        return Reward(found_now / len(self._question.path), local=0.0)
+
+    def _answer(self, answer: str) -> Reward:
+        """Take an answer: earns 1 if it is the right name and nothing else."""
+        names = {name.casefold(): name for name in self._knowledge.names}
+        name = names.get(answer.casefold())
+        if name is None:
+            return MALFORMED
+        self._is_solved = name == self._question.answer
+        if not self._is_solved:
+            self._wrong = tuple(dict.fromkeys([*self._wrong, name]))
+        return Reward(float(self._is_solved), local=0.0)
+
+    def _missing(self) -> list[str]:
+        """The entities on the way to the answer whose passages are not found, in this order."""
+        found = {self._knowledge.names[number] for number in self._found}
+        return [name for name in self._question.path if name not in found]
+
+
+class SearchTask(Task):
+    """Questions, each over a knowledge base of its own, so that none can be learned by heart.
+
+    Args:
+        config: how many facts there are, and how many must be combined.
+    """
+
+    name: ClassVar[str] = "search"
+    roles: ClassVar[Mapping[str, Role]] = ROLES
+
+    def __init__(self, config: SearchConfig) -> None:
+        self._config = config
+
+    def draw(self, generator: random.Random) -> SearchProblem:
+        config = self._config
+        knowledge, question = draw_question(generator, config.entities, config.hops)
+        return SearchProblem(knowledge, question, config.passages)

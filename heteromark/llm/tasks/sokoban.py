@@ -1,0 +1,177 @@
+"""Sokoban: a helper proposes moves and sees where they lead, a planner's moves are carried out."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple, Self
+
+from heteromark.config.tasks import SokobanConfig
+from heteromark.llm.tasks.base import Problem, Reward, Role, Task
+from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line
+from heteromark.llm.tasks.sokoban_level import Level, State, draw_level
+
+SOLVED_REWARD = 1.0
+DEADLOCK_PENALTY = 0.1
+
+_LEGEND = "# wall, - floor, $ box, . goal, * box on goal, @ you, + you on goal"
+ROLES = {
+    "tool": Role(
+        (
+            "{grid}\n"
+            f"{_LEGEND}\n"
+            "Last proposal: {last}\n"
+            "Propose moves (U D L R, at most {limit}) that push all boxes onto goals:\n",
+            "Help to solve this Sokoban level.\n"
+            "{grid}\n"
+            f"{_LEGEND}\n"
+            "Think if you like. The last line must be moves, such as UULR, {limit} at most:\n",
+            "Sokoban ({boxes} on goals)\n"
+            "{grid}\n"
+            "Last proposal: {last}\n"
+            "Which moves out of U D L R solve it? A box in a corner is stuck. Moves, last line:\n",
+        )
+    ),
+    "planner": Role(
+        (
+            "{grid}\n"
+            f"{_LEGEND}\n"
+            "Proposal: {proposal} -> {outcome}\n"
+            "Moves (U D L R, at most {limit}) that push all boxes onto goals:\n",
+            "Solve this Sokoban level.\n"
+            "{grid}\n"
+            f"{_LEGEND}\n"
+            "A helper proposes {proposal}, which leads to {outcome}.\n"
+            "Check it, then write your moves, such as UULR, {limit} at most, as the last line:\n",
+            "Sokoban now:\n"
+            "{grid}\n"
+            "After the proposal {proposal} ({outcome}):\n"
+            "{foreseen}\n"
+            "Repeat it if it is good, else write better moves out of U D L R, last line:\n",
+        )
+    ),
+}
+
+
+class Proposal(NamedTuple):
+    """Moves that were proposed, and the state that they lead to."""
+
+    moves: str
+    state: State
+
+
+class SokobanProblem(Problem):
+    """A level, where its boxes and its player are, and what was last proposed.
+
+    Args:
+        level: what stands still.
+        state: where everything else stands at first.
+    """
+
+    def __init__(self, level: Level, state: State) -> None:
+        self._level, self._start, self._state = level, state, state
+        self._last: Proposal | None = None
+        # whether the planner has not moved since the last proposal
+        self._is_fresh = False
+
+    @property
+    def key(self) -> str:
+        return self._level.text(self._start)
+
+    @property
+    def is_done(self) -> bool:
+        return self.is_solved or self._level.is_deadlocked(self._state)
+
+    @property
+    def is_solved(self) -> bool:
+        return self._level.is_solved(self._state)
+
+    @property
+    def max_moves(self) -> int:
+        """How many moves a response may have: too few for walking about until it is solved."""
+        return self._level.size**2 * len(self._level.goals)
+
+    def clone(self) -> Self:
+        # nothing that it holds is ever changed in place
+        return copy.copy(self)
+
+    def fields(self, role: str) -> dict[str, str]:
+        check_role(role, ROLES)
+        told = {
+            "grid": self._level.text(self._state),
+            "boxes": self._share(self._state),
+            "limit": str(self.max_moves),
+        }
+        if role == "tool":
+            last = self._last
+            return told | {"last": f"{last.moves} -> {self._outcome(last)}" if last else "none"}
+        proposal = self._last if self._is_fresh else None
+        return told | {
+            "proposal": proposal.moves if proposal else "none",
+            "outcome": self._outcome(proposal) if proposal else "none",
+            "foreseen": self._level.text(proposal.state if proposal else self._state),
+        }
+
+    def act(self, role: str, response: str) -> Reward:
+        check_turn(self, role, ROLES)
+        moves = self._moves(response)
+        self._is_fresh = role == "tool" and moves is not None
+        if moves is None:
+            return MALFORMED
+        before, after = self._state, self._level.carried_out(self._state, moves)
+        if role == "tool":
+            self._last = Proposal(moves, after)
+        else:
+            self._state = after
+        return Reward(self._value(after) - self._value(before), local=0.0)
+
+    def demonstration(self, role: str) -> str:
+        check_role(role, ROLES)
+        solution = self._level.solution(self._state)
+        # where there is no way left, a perfect agent can but answer in the right form
+        return "U" if solution is None else solution[: self.max_moves]
+
+    def _moves(self, response: str) -> str | None:
+        """The moves of the last line; None where it has anything else, none, or too many."""
+        moves = "".join(last_line(response).split())
+        if not 0 < len(moves) <= self.max_moves or not set(moves) <= set("UDLRudlr"):
+            return None
+        return moves.upper()
+
+    def _value(self, state: State) -> float:
+        """What a state is worth: rewards are differences of it, so that detours earn nothing."""
+        value = self._level.on_goals(state) / len(self._level.goals)
+        if self._level.is_solved(state):
+            return value + SOLVED_REWARD
+        return value - DEADLOCK_PENALTY * self._level.is_deadlocked(state)
+
+    def _share(self, state: State) -> str:
+        return f"{self._level.on_goals(state)}/{len(self._level.goals)}"
+
+    def _outcome(self, proposal: Proposal) -> str:
+        if self._level.is_solved(proposal.state):
+            return "solved"
+        if self._level.is_deadlocked(proposal.state):
+            return "deadlock"
+        return f"{self._share(proposal.state)} on goals"
+
+
+class SokobanTask(Task):
+    """Levels with walls around them.
+
+    Args:
+        config: how hard they are.
+    """
+
+    name: ClassVar[str] = "sokoban"
+    roles: ClassVar[Mapping[str, Role]] = ROLES
+
+    def __init__(self, config: SokobanConfig) -> None:
+        self._config = config
+
+    def draw(self, generator: random.Random) -> SokobanProblem:
+        config = self._config
+        return SokobanProblem(
+            *draw_level(generator, config.size, config.boxes, config.walls, config.pulls)
+        )

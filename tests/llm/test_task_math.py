@@ -1,0 +1,459 @@
+"""Arithmetic by a tool and a reasoner: what is asked, what counts as an answer, what it earns."""
+
+from __future__ import annotations
+
+import json
+import math as standard_math
+import random
+import re
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heteromark.config.tasks import MathConfig
+from heteromark.llm.tasks.base import Reward, check_template, split_of
+from heteromark.llm.tasks.math import MathProblem, MathTask
+from heteromark.llm.tasks.math_questions import NAMES, SCENES, Question, Scene, read_questions
+from heteromark.llm.tasks.rewards import TAGS
+
+ALL = ("+", "-", "*")
+DIFFICULTIES = [
+    {},
+    {"max_operand": 9},
+    {"operators": ALL, "num_operands": 4},
+    {"operators": ("*",), "num_operands": 6},
+    {"operators": ("-",), "num_operands": 3, "tags": True},
+    {"source": "word"},
+    {"source": "word", "operators": ALL, "num_operands": 3},
+    {"source": "word", "operators": ALL, "num_operands": 6, "tags": True},
+    {"source": "word", "operators": ("*",), "num_operands": 2, "max_operand": 1000},
+]
+
+
+def made(**chosen) -> MathTask:
+    return MathTask(MathConfig(**chosen))
+
+
+def asked(tags: bool = False) -> MathProblem:
+    """What is 40 + 6?"""
+    return MathProblem(Question("40+6", Fraction(46), "40+6"), tags)
+
+
+def answer_of_story(text: str) -> int:
+    """The answer, worked out sentence by sentence from the wording alone."""
+    found = [total for scene in SCENES for total in [told_in(scene, text)] if total is not None]
+    assert len(found) == 1, text
+    return found[0]
+
+
+def told_in(scene: Scene, text: str) -> int | None:
+    """How many there are at a story's end, if it is one of this scene."""
+    patterns = {
+        kind: re.escape(sentence)
+        .replace(r"\{name\}", "[A-Z][a-z]+")
+        .replace(r"\{n\}", r"(?P<n>\d+)")
+        for kind, sentence in vars(scene).items()
+    }
+    total, rest = 0, text
+    while rest:
+        found = [
+            (k, match) for k, p in patterns.items() if (match := re.match(p + "(?: |$)", rest))
+        ]
+        if not found:
+            return None
+        kind, match = found[0]
+        rest = rest[match.end() :]
+        number = int(match.groupdict().get("n", 0))
+        if kind == "times":
+            total *= number
+        else:
+            total += {"opening": number, "more": number, "fewer": -number, "question": 0}[kind]
+    return total
+
+
+@pytest.mark.parametrize("chosen", DIFFICULTIES)
+def test_the_demonstrations_solve_every_problem(chosen):
+    task = made(**chosen)
+    for seed in range(150):
+        problem = task.problem(seed)
+        alone = problem.clone()
+        for role in task.roles:
+            assert not problem.is_done
+            team, local = problem.act(role, problem.demonstration(role))
+            assert team == 1.0
+            assert local == (9.5 if chosen.get("tags") and role == "reasoner" else 0.0)
+        assert problem.is_solved
+        alone.act("reasoner", alone.demonstration("reasoner"))
+        assert alone.is_done
+        assert alone.is_solved
+
+
+@pytest.mark.parametrize("chosen", DIFFICULTIES)
+def test_answers_are_those_of_an_independent_reckoning(chosen):
+    task = made(**chosen)
+    for seed in range(200):
+        problem = task.problem(seed)
+        text = problem.key
+        story = chosen.get("source") == "word"
+        right = answer_of_story(text) if story else eval(text)
+        numbers = [int(number) for number in re.findall(r"\d+", text)]
+        assert len(numbers) == chosen.get("num_operands", 2)
+        assert max(numbers) <= chosen.get("max_operand", 99)
+        assert not story or right >= 0
+        for guess in (right, right - 1, right + 1, -right or 1, right * 10 + 1):
+            clone = problem.clone()
+            clone.act("reasoner", answered(guess, clone.tags))
+            assert clone.is_done
+            assert clone.is_solved == (guess == right)
+
+
+def answered(guess: int, tags: bool) -> str:
+    return f"<reasoning>so</reasoning><answer>{guess}</answer>" if tags else f"So\n{guess}"
+
+
+def test_stories_vary():
+    task = made(source="word", operators=ALL)
+    keys = [task.problem(seed).key for seed in range(400)]
+    assert len(set(keys)) > 390
+    names = "|".join(NAMES)
+    openings = {re.sub(rf"\d+|\b({names})\b", "_", key.split(".")[0]) for key in keys}
+    assert len(SCENES) >= 8
+    assert len(openings) == len(SCENES)
+    assert all(any(name in key for key in keys) for name in NAMES)
+    operators = {
+        re.sub(r"[\d()]", "", task.problem(seed).question.expression) for seed in range(99)
+    }
+    assert operators == set(ALL)
+
+
+def test_precedence_is_the_usual_one():
+    task = made(operators=("+", "*"), num_operands=3)
+    mixed = [p for p in map(task.problem, range(100)) if re.fullmatch(r"\d+\+\d+\*\d+", p.key)]
+    assert len(mixed) > 10
+    for problem in mixed:
+        a, b, c = map(int, re.findall(r"\d+", problem.key))
+        assert problem.question.answer == a + b * c
+
+
+def test_a_seed_has_the_same_problem_everywhere():
+    assert [made().problem(seed).key for seed in range(3)] == ["17+74", "33+94", "40+86"]
+    story = made(source="word", num_operands=3, operators=ALL).problem(3)
+    assert (
+        story.key
+        == "Hana scores 67 points. A bonus adds 63. A foul costs 53. What is Hana's score?"
+    )
+
+
+@pytest.mark.parametrize("chosen", DIFFICULTIES)
+def test_splits_share_nothing_and_seeds_differ(chosen):
+    task = made(**chosen)
+    train = [task.problem(seed).key for seed in range(200)]
+    validation = {task.problem(seed, "validation").key for seed in range(60)}
+    assert not validation & set(train)
+    assert train == [made(**chosen).problem(seed).key for seed in range(200)]
+    assert len(set(train)) > (50 if chosen == {"max_operand": 9} else 150)
+
+
+@pytest.mark.parametrize("tags", [False, True])
+def test_prompts_are_short_ascii_with_all_fields(tags):
+    for chosen in DIFFICULTIES:
+        task = made(**(chosen | {"tags": tags}))
+        problem = task.problem(1)
+        for name, role in task.roles.items():
+            assert len(role.templates) >= 3
+            shortest = problem.prompt(name, role.templates[0])
+            assert len(shortest) < len(problem.key) + 120
+            for template in role.templates:
+                check_template(template, problem.fields(name))
+                prompt = problem.prompt(name, template)
+                assert re.fullmatch(r"[ -~\n]{20,700}", prompt)
+                assert problem.key in prompt
+                assert tags == ("<answer>" in prompt) or name == "tool"
+            problem.act(name, problem.demonstration(name))
+
+
+def test_each_role_sees_what_the_other_said():
+    problem = asked()
+    assert problem.fields("tool") == {"question": "40+6", "answer": "none"}
+    before = problem.fields("reasoner")
+    assert (before["expression"], before["value"]) == ("none", "none")
+    problem.act("tool", "Let me see:\n  40 + 6/4 \n\n")
+    assert problem.fields("reasoner")["expression"] == "40 + 6/4"
+    assert problem.fields("reasoner")["value"] == "41.5"
+    problem.act("reasoner", "45")
+    assert problem.fields("tool")["answer"] == "45"
+    problem.act("tool", "forty plus six")
+    assert problem.fields("reasoner") == before
+
+
+def test_done_when_both_agree_right_or_wrong():
+    problem = asked()
+    assert problem.act("tool", "40+5") == Reward(0.0, 0.0)
+    assert not problem.is_done
+    assert problem.act("reasoner", "46") == Reward(1.0, 0.0)
+    assert not problem.is_done
+    assert not problem.is_solved
+    agreed, corrected = problem.clone(), problem.clone()
+    assert agreed.act("reasoner", "45.0") == Reward(0.0, 0.0)
+    assert agreed.is_done
+    assert not agreed.is_solved
+    assert corrected.act("tool", "40+6") == Reward(1.0, 0.0)
+    assert corrected.is_done
+    assert corrected.is_solved
+    assert not problem.is_done
+
+
+def test_a_tool_that_says_nothing_of_use_keeps_the_team_from_being_done():
+    problem = asked()
+    assert problem.act("tool", "no idea") == Reward(0.0, -0.1)
+    assert problem.act("reasoner", "46") == Reward(1.0, 0.0)
+    assert not problem.is_done
+    problem.act("tool", "23*2")
+    assert problem.is_solved
+
+
+def test_what_was_said_before_no_longer_stands():
+    problem = asked()
+    problem.act("tool", "45")
+    problem.act("reasoner", "46")
+    problem.act("reasoner", "er")
+    problem.act("tool", "46")
+    assert not problem.is_done
+
+
+@pytest.mark.parametrize("tags", [False, True])
+@pytest.mark.parametrize(
+    "response",
+    [
+        *("", "4 6", "45 46", "46 45", "45, 46", "46 or 45", "46\n45 or so", "46."),
+        *("\u0664\u0666", "4\u200b6", "\uff14\uff16", "4e1", "40+6", "40+6=46", "46" + "0" * 5000),
+        "\n".join(map(str, range(46, 100))) + "\n-",
+        " ".join(map(str, range(100))),
+        "<answer>46",
+        "<answer>46</answer><answer>46</answer>",
+        "<answer>45</answer><answer>46</answer>",
+        "<reasoning><answer>46</answer></reasoning>",
+        "<reasoning>46 <answer>46</answer> is it</reasoning><answer>46</answer>",
+        "<answer>45 46</answer>",
+        "<answer>\u0664\u0666</answer>",
+        "<answer>4 6</answer>",
+    ],
+)
+def test_tricks_earn_the_team_nothing(tags, response):
+    for tool in (None, "46", "45"):
+        problem = asked(tags)
+        if tool is not None:
+            problem.act("tool", tool)
+        silent = problem.clone().act("reasoner", "")
+        reward = problem.act("reasoner", response)
+        assert reward.team == silent.team == 0.0
+        assert tags or reward.local <= silent.local == -0.1
+        assert not problem.is_done
+        assert not problem.is_solved
+
+
+def test_one_of_many_numbers_is_never_the_answer():
+    """With tags, listing them all earns less than one honest wrong number nearby."""
+    everything = answered("", True).replace("<answer>", "<answer>" + " ".join(map(str, range(100))))
+    assert asked(True).act("reasoner", everything) == Reward(0.0, 4.5)
+    assert asked(True).act("reasoner", answered(45, True)) == Reward(0.0, 5.5)
+
+
+@pytest.mark.parametrize("response", ["46", "46.0", " 46 ", "+46", "046", "hm\n\n46\n \n"])
+def test_the_right_number_however_written(response):
+    problem = asked()
+    assert problem.act("reasoner", response) == Reward(1.0, 0.0)
+    assert problem.is_solved
+    problem = asked(tags=True)
+    assert (
+        problem.act("reasoner", f"<answer>{response[-6:]}</answer>").team == 1.0 or "h" in response
+    )
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "",
+        "9**9**9",
+        "__import__('os').getpid()",
+        "(" * 1_000_000,
+        "46\n<answer>46</answer>",
+        "<reasoning>40+6</reasoning><answer>46</answer>",
+        "<answer>46</answer>",
+        "46=46",
+        "45\n46 #",
+        "1/0",
+        "\u0664\u0666",
+        "9" * 100_000,
+    ],
+)
+@pytest.mark.parametrize("tags", [False, True])
+def test_the_tools_tricks_are_refused_fast(response, tags):
+    problem = asked(tags)
+    before = time.perf_counter()
+    assert problem.act("tool", response) == Reward(0.0, -0.1)
+    assert time.perf_counter() - before < 0.5
+    assert problem.fields("reasoner")["expression"] == "none"
+    assert not problem.is_done
+
+
+def test_clones_are_independent():
+    problem = asked()
+    problem.act("tool", "45")
+    clone = problem.clone()
+    clone.act("tool", "46")
+    clone.act("reasoner", "46")
+    assert clone.is_solved
+    assert problem.fields("reasoner")["value"] == "45"
+    assert problem.fields("tool")["answer"] == "none"
+
+
+PIECES = st.sampled_from(
+    [*TAGS, "46", "45", "+", "(", "\n", " ", "{question}", "**", "\0", "\ud800"]
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.booleans(), st.lists(st.text() | st.lists(PIECES).map("".join), max_size=6))
+def test_any_text_is_taken(tags, responses):
+    problem = asked(tags)
+    for number, response in enumerate(responses):
+        role = ("tool", "reasoner")[number % 2]
+        if problem.is_done:
+            for done in ("tool", "reasoner"):
+                with pytest.raises(ValueError, match="done"):
+                    problem.act(done, response)
+            return
+        team, local = problem.act(role, response)
+        assert team in (0.0, 1.0)
+        assert -3 <= local <= 9.5
+        problem.prompt(role, MathTask.roles[role].templates[0]).encode()
+
+
+def test_long_responses_are_taken_in_linear_time():
+    for tags in (False, True):
+        for piece in (*TAGS, "46\n", "4", " ", "\n", "(1+"):
+            for role in MathTask.roles:
+                before = time.perf_counter()
+                asked(tags).act(role, piece * (2_000_000 // len(piece)))
+                assert time.perf_counter() - before < 2
+
+
+def test_other_roles_are_refused():
+    for call in (asked().fields, asked().demonstration, lambda role: asked().act(role, "46")):
+        with pytest.raises(ValueError, match="math has no role 'planner'; it has tool, reasoner"):
+            call("planner")
+
+
+def test_settings_at_their_extremes():
+    hardest = made(max_operand=10**5, num_operands=6, operators=ALL)
+    problem = hardest.problem(0)
+    problem.act("tool", problem.demonstration("tool"))
+    problem.act("reasoner", problem.demonstration("reasoner"))
+    assert problem.is_solved
+    made(max_operand=10**29, num_operands=6)
+    for refused in ({"max_operand": 10**6, "operators": ALL}, {"max_operand": 10**30}):
+        with pytest.raises(ValueError, match=r"max_operand is 10+, .*; lower max_operand or num_"):
+            made(num_operands=6, **refused)
+    # 0+0, 0+1, 1+0 and 1+1
+    with pytest.raises(ValueError, match="math has no problem for validation"):
+        made(max_operand=1).problem(0, "validation")
+    assert made(max_operand=1, source="word", operators=ALL).problem(0).demonstration("reasoner")
+
+
+def write_lines(path: Path, *lines) -> Path:
+    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
+    return path
+
+
+def test_questions_of_a_file(tmp_path: Path):
+    lines = [
+        {"question": "One?", "answer": 1},
+        {"question": "Half?", "answer": 0.5},
+        {"question": "Text?", "answer": "1,234"},
+        {"question": "GSM8K?", "answer": "6*7=<<6*7=42>>42\n#### 42", "more": None},
+        "",
+        {"question": " Minus? ", "answer": "#### -7.0"},
+        {"question": "One?", "answer": 1.0},
+    ]
+    path = write_lines(tmp_path / "questions.jsonl", *lines)
+    found = {question.text: question.answer for question in read_questions(path)}
+    assert found == {"One?": 1, "Half?": Fraction(1, 2), "Text?": 1234, "GSM8K?": 42, "Minus?": -7}
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert {question.text: question.answer for question in read_questions(path)} == found
+
+
+def test_problems_of_a_file(tmp_path: Path):
+    lines = [{"question": f"What is {n} \u00d7 2?", "answer": 2 * n} for n in range(100)]
+    path = write_lines(tmp_path / "questions.jsonl", *lines)
+    task = made(source="file", file=str(path))
+    train = {task.problem(seed).key for seed in range(1_000)}
+    validation = {task.problem(seed, "validation").key for seed in range(200)}
+    assert not train & validation
+    assert train | validation == {line["question"] for line in lines}
+    for seed in range(100):
+        problem = task.problem(seed)
+        problem.act("tool", problem.demonstration("tool"))
+        problem.act("reasoner", problem.demonstration("reasoner"))
+        assert problem.is_solved
+        assert problem.question.answer == 2 * int(problem.key.split()[2])
+    one = made(source="file", file=str(write_lines(tmp_path / "one.jsonl", lines[0])))
+    missing = "train" if split_of(one.draw(random.Random(0))) == "validation" else "validation"
+    with pytest.raises(ValueError, match=f"math has no problem for {missing}"):
+        one.problem(0, missing)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "is not JSON in UTF-8: Expecting"),
+        ("[" * 100_000, "is not JSON in UTF-8"),
+        ('{"question": "q", "answer": NaN}', "NaN is not a number"),
+        ('{"question": "q", "answer": ' + "9" * 5000 + "}", "is not JSON"),
+        ("[1, 2]", r"must be an object with question and answer, not \[1, 2\]"),
+        ('{"answer": 1}', "question must be text that is not empty, not None"),
+        ('{"question": " ", "answer": 1}', "question must be text that is not empty, not ' '"),
+        ('{"question": 5, "answer": 1}', "question must be text that is not empty, not 5"),
+        ('{"question": "q"}', "answer must be a number .* not None"),
+        ('{"question": "q", "answer": true}', "answer must be a number .* not True"),
+        ('{"question": "q", "answer": "many"}', "answer must be a number .* not 'many'"),
+        ('{"question": "q", "answer": "#### 4 6"}', "answer must be a number"),
+        ('{"question": "q", "answer": "42 ####"}', "answer must be a number"),
+        ('{"question": "q", "answer": 1e99}', "answer must be a number"),
+        ('{"question": "q", "answer": "' + "x" * 999 + '"}', "not 'x{50,58}…$"),
+        ('{"question": "Good?", "answer": 2}', "another answer, 1 rather than 2; keep one"),
+    ],
+)
+def test_faults_of_a_file_name_the_line(tmp_path: Path, line, told):
+    good = {"question": "Good?", "answer": 1}
+    path = write_lines(tmp_path / "bad.jsonl", good, "", line, good)
+    with pytest.raises(ValueError, match=rf"bad\.jsonl, line 3:? .*{told}"):
+        made(source="file", file=str(path))
+
+
+def test_files_that_are_none(tmp_path: Path):
+    path = tmp_path / "bad.jsonl"
+    with pytest.raises(ValueError, match=r"there is no file .*bad\.jsonl; check the path"):
+        made(source="file", file=str(path))
+    path.write_text(" \n\n")
+    with pytest.raises(ValueError, match=r"bad\.jsonl has no questions"):
+        made(source="file", file=str(path))
+    path.write_bytes(b'{"question": "a", "answer": 1}\n{"question": "\xff", "answer": 1}\n')
+    with pytest.raises(ValueError, match=r"bad\.jsonl, line 2 is not JSON in UTF-8"):
+        made(source="file", file=str(path))
+
+
+def test_the_module_hides_nothing_and_needs_no_torch():
+    assert standard_math.isqrt(9) == 3
+    code = (
+        "import sys, heteromark.llm.tasks.math, heteromark.llm.tasks.plan_path, math\n"
+        "assert math.isqrt(9) == 3 and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,364 @@
+"""A way through a grid by a tool and a planner: what moves do, and that only the way pays."""
+
+from __future__ import annotations
+
+import random
+import re
+import time
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heteromark.config.tasks import PlanPathConfig
+from heteromark.llm.tasks.base import Reward, check_template
+from heteromark.llm.tasks.grid import Grid, random_grid
+from heteromark.llm.tasks.plan_path import PlanPathProblem, PlanPathTask
+
+DIFFICULTIES = [
+    {},
+    {"size": 3, "min_distance": 1},
+    {"size": 5, "walls": 0.0, "min_distance": 8},
+    {"size": 6, "walls": 0.5, "min_distance": 6},
+    {"size": 10, "min_distance": 12},
+]
+STEPS = {"U": -1j, "D": 1j, "L": -1, "R": 1}
+
+
+def made(**chosen) -> PlanPathTask:
+    return PlanPathTask(PlanPathConfig(**chosen))
+
+
+def problem_of(*rows: str, **chosen) -> PlanPathProblem:
+    """The problem of a picture."""
+    cells = {mark: (i, j) for i, row in enumerate(rows) for j, mark in enumerate(row)}
+    grid = Grid(tuple(re.sub("[AG]", ".", row) for row in rows))
+    return PlanPathProblem(grid, cells["A"], cells["G"], PlanPathConfig(**chosen))
+
+
+def free_cells(picture: str) -> dict[complex, str]:
+    """The cells that are no wall, by column + row * 1j: read from what a prompt shows."""
+    rows = picture.split("\n")
+    return {
+        complex(j, i): mark
+        for i, row in enumerate(rows)
+        for j, mark in enumerate(row)
+        if mark != "#"
+    }
+
+
+def arrives(picture: str, moves: str) -> bool:
+    """Whether moves lead over the goal, by the picture alone."""
+    cells = free_cells(picture)
+    at = next(cell for cell, mark in cells.items() if mark == "A")
+    for move in moves:
+        at = at + STEPS[move] if at + STEPS[move] in cells else at
+        if cells[at] == "G":
+            return True
+    return False
+
+
+def shortest_in(picture: str) -> int:
+    """Steps from A to G, by growing the set of cells that can be reached."""
+    cells = free_cells(picture)
+    reached = {cell for cell, mark in cells.items() if mark == "A"}
+    steps = 0
+    while not any(cells[cell] == "G" for cell in reached):
+        grown = reached | {c + s for c in reached for s in STEPS.values() if c + s in cells}
+        assert grown != reached, "G cannot be reached"
+        reached, steps = grown, steps + 1
+    return steps
+
+
+@pytest.mark.parametrize("chosen", DIFFICULTIES)
+def test_the_demonstrations_solve_every_problem(chosen):
+    task = made(**chosen)
+    for seed in range(150):
+        problem = task.problem(seed)
+        alone, picture = problem.clone(), problem.key
+        shortest = shortest_in(picture)
+        assert shortest >= task.settings.min_distance
+        way = problem.demonstration("tool")
+        assert len(way) == shortest
+        assert arrives(picture, way)
+        full = 1 + 1.0 + 0.5 - 0.01 * shortest
+        assert problem.act("tool", way) == pytest.approx((full, 0))
+        assert not problem.is_done
+        assert problem.act("planner", problem.demonstration("planner")) == pytest.approx((full, 0))
+        assert problem.is_solved
+        assert alone.act("planner", f"I go.\n {way} \n\n") == pytest.approx((full, 0))
+        assert alone.is_solved
+
+
+@pytest.mark.parametrize("chosen", DIFFICULTIES)
+def test_grids_are_as_asked(chosen):
+    task = made(**chosen)
+    size = task.settings.size
+    walls = set()
+    for seed in range(50):
+        rows = task.problem(seed).key.split("\n")
+        assert [len(row) for row in rows] == [size] * size
+        text = "".join(rows)
+        assert text.count("#") == round(task.settings.walls * size**2)
+        assert (text.count("A"), text.count("G")) == (1, 1)
+        walls.add(re.sub("[AG]", ".", text))
+    assert len(walls) > 20 or not task.settings.walls
+
+
+@pytest.mark.parametrize("chosen", DIFFICULTIES)
+def test_moves_do_what_an_independent_reckoning_says(chosen):
+    task, generator = made(**chosen), random.Random(1)
+    solved = 0
+    for seed in range(200):
+        problem = task.problem(seed)
+        moves = "".join(generator.choice("UDLR") for _ in range(generator.randrange(1, 30)))
+        moves = moves[: 2 * task.settings.size**2]
+        expected = arrives(problem.key, moves)
+        problem.act("planner", moves)
+        assert problem.is_solved == problem.is_done == expected
+        solved += expected
+    assert 0 < solved < 200 or task.settings.min_distance > 5
+
+
+def test_a_seed_has_the_same_problem_everywhere():
+    assert made().problem(0).key == "###A\n..G.\n....\n..#."
+
+
+@pytest.mark.parametrize("chosen", DIFFICULTIES)
+def test_splits_share_nothing_and_seeds_differ(chosen):
+    task = made(**chosen)
+    train = [task.problem(seed).key for seed in range(150)]
+    validation = {task.problem(seed, "validation").key for seed in range(20)}
+    assert not validation & set(train)
+    assert train == [made(**chosen).problem(seed).key for seed in range(150)]
+    # from one corner to the one opposite there are but four
+    assert len(set(train)) > (2 if chosen.get("walls") == 0 else 100)
+
+
+def test_walls_and_borders_stop_and_cost():
+    problem = problem_of("A#", ".G")
+    # up the border, right the wall, down, right
+    assert problem.act("planner", "URD") == pytest.approx((0.5 - 0.2 - 0.03, 0.0))
+    assert problem.fields("planner")["grid"] == ".#\nAG"
+    assert problem.act("planner", "R") == pytest.approx((0.5 + 1.0 - 0.01, 0.0))
+    assert problem.is_solved
+
+
+def test_nothing_is_done_after_the_goal():
+    beyond, exact = problem_of("A.G.", "....", "....", "...."), problem_of("A.G.", *["...."] * 3)
+    assert beyond.act("planner", "RRRUUUU") == exact.act("planner", "RR")
+    assert beyond.steps == 2
+
+
+def test_a_way_in_two_parts_is_still_the_shortest():
+    problem = problem_of("A..", "##.", "G..")
+    first = problem.act("planner", "RRD")
+    assert first == pytest.approx((3 / 6 - 0.03, 0.0))
+    assert problem.demonstration("planner") == problem.demonstration("tool") == "DLL"
+    assert problem.act("planner", "DLL") == pytest.approx((3 / 6 + 1.5 - 0.03, 0.0))
+
+
+def test_a_detour_is_not_the_shortest():
+    problem = problem_of("A..", "##.", "G..")
+    assert problem.act("planner", "RLRRDDLL") == pytest.approx((1 + 1 - 0.08, 0.0))
+
+
+def test_the_proposal_is_judged_and_shown_but_nothing_moves():
+    problem = problem_of("A.#", "...", "#.G")
+    before = problem.fields("tool")["grid"]
+    assert problem.fields("planner") == {"grid": before, "proposal": "none", "outcome": "none"}
+    seen = []
+    for proposal in ("RDDR", "RD", "LLD", "U"):
+        proposed, carried_out = problem.clone(), problem.clone()
+        assert proposed.act("tool", proposal) == carried_out.act("planner", proposal)
+        assert proposed.fields("planner")["grid"] == before
+        assert proposed.fields("planner")["proposal"] == proposal
+        seen.append(proposed.fields("planner")["outcome"])
+    assert seen == [
+        "at G",
+        "at row 2, column 2",
+        "at row 2, column 1, 2 blocked",
+        "at row 1, column 1, 1 blocked",
+    ]
+    problem.act("tool", "RD")
+    problem.act("planner", "D")
+    assert problem.fields("planner")["proposal"] == "none"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        *("", " ", "\n\n", "udlr", "U D", "R,D", "RRX", "RDDR.", "RDDR\nis the way", "R\u200bD"),
+        *("\uff32", "(RDDR)", "<answer>RDDR</answer>", "RDDR 0", "R" * 100_000 + "x"),
+    ],
+)
+def test_anything_but_moves_is_malformed(response):
+    for role in PlanPathTask.roles:
+        problem = problem_of("A.#", "...", "#.G")
+        assert problem.act(role, response) == Reward(0.0, -0.1)
+        assert problem.key == problem.fields("planner")["grid"]
+        assert problem.fields("planner")["proposal"] == "none"
+
+
+def test_a_malformed_proposal_takes_the_last_one_away():
+    problem = problem_of("A.#", "...", "#.G")
+    problem.act("tool", "RD")
+    problem.act("tool", "hm")
+    assert problem.fields("planner")["proposal"] == "none"
+
+
+def test_all_responses_together_never_earn_more_than_a_shortest_way():
+    """Every sequence of four responses of up to two moves, in grids where that is enough."""
+    responses = ["", *map("".join, (*product("UDLR", repeat=1), *product("UDLR", repeat=2)))]
+    for rows in (("A.G", ".#.", "..."), ("A#G", "..."), ("AG.", "#.."), ("A..", "##.", "G..")):
+        rows = (*rows, *["#" * 3] * (3 - len(rows)))
+        start = problem_of(*rows)
+        shortest = shortest_in(start.key)
+        best = 2.5 - 0.01 * shortest
+        totals: list[tuple[float, int]] = []
+
+        def play(problem: PlanPathProblem, total: float, depth: int, totals=totals) -> None:
+            if problem.is_done or depth == 0:
+                totals.append((total, problem.steps if problem.is_done else -1))
+                return
+            for response in responses:
+                clone = problem.clone()
+                play(clone, total + sum(clone.act("planner", response)), depth - 1)
+
+        play(start, 0.0, 4 if shortest > 4 else 3)
+        assert max(totals)[0] == pytest.approx(best)
+        assert all(steps == shortest for total, steps in totals if total > best - 1e-9)
+        # whoever does not arrive gets less than whoever does
+        assert max(t for t, steps in totals if steps < 0) < 1
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    st.integers(0, 99),
+    st.lists(
+        st.text(alphabet="UDLR", max_size=8) | st.sampled_from(["UD" * 30, "LR" * 3]), max_size=12
+    ),
+)
+def test_no_walk_earns_more_than_a_shortest_one(seed, responses):
+    problem = made().problem(seed)
+    best = sum(problem.clone().act("planner", problem.demonstration("planner")))
+    total = 0.0
+    for response in responses:
+        if not problem.is_done:
+            total += sum(problem.act("planner", response))
+    assert total <= best + 1e-9
+    assert problem.is_done or total < 1
+
+
+@pytest.mark.parametrize("moves", ["UD" * 16, "U" * 32, "RL" * 16, "LLLL", "RLUD"])
+def test_staying_where_one_is_pays_less_than_silence(moves):
+    problem = problem_of("A...", "#...", "....", "...G")
+    assert sum(problem.act("planner", moves)) < 0
+    assert problem.position == (0, 0)
+    assert sum(problem.act("tool", moves)) < 0
+
+
+def test_only_so_many_moves_are_considered():
+    problem = problem_of("A.", ".G")
+    assert problem.act("tool", "U" * 1_000) == problem.act("tool", "U" * 8)
+    assert problem.fields("planner")["proposal"] == "U" * 8
+    assert problem.act("planner", "U" * 1_000_000 + "DR").team == pytest.approx(-8 * 0.11)
+    assert not problem.is_done
+
+
+def test_prompts_are_short_ascii_with_all_fields():
+    for chosen in DIFFICULTIES:
+        problem = made(**chosen).problem(1)
+        for name, role in PlanPathTask.roles.items():
+            assert len(role.templates) >= 3
+            assert len(problem.prompt(name, role.templates[0])) < len(problem.key) + 70
+            for template in role.templates:
+                check_template(template, problem.fields(name))
+                prompt = problem.prompt(name, template)
+                assert re.fullmatch(r"[ -~\n]{20,500}", prompt)
+                assert problem.key in prompt
+                assert name == "tool" or "none" in prompt
+
+
+def test_clones_are_independent():
+    problem = problem_of("A..", "##.", "G..")
+    problem.act("tool", "RR")
+    clone = problem.clone()
+    clone.act("planner", "RRDDLL")
+    assert clone.is_solved
+    assert problem.fields("planner")["proposal"] == "RR"
+    assert problem.position == (0, 0)
+    problem.act("planner", "R")
+    assert (problem.steps, clone.steps) == (1, 6)
+    assert clone.key == problem.key == "A..\n##.\nG.."
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.integers(0, 50), st.lists(st.text() | st.text(alphabet="UDLR\n "), max_size=8))
+def test_any_text_is_taken(seed, responses):
+    problem = made(size=3, min_distance=1).problem(seed)
+    for number, response in enumerate(responses):
+        role = ("tool", "planner")[number % 2]
+        if problem.is_done:
+            with pytest.raises(ValueError, match="done"):
+                problem.act(role, response)
+            return
+        team, local = problem.act(role, response)
+        # at most eight steps farther or nearer, where one is the shortest way
+        assert -2 * 9 * 0.11 - 8 <= team <= 8 + 1.5
+        assert local in (0.0, -0.1)
+
+
+def test_long_responses_are_taken_in_linear_time():
+    problem = made(size=20, min_distance=20).problem(0)
+    for piece in ("U", "UD", " ", "\n", "U\n", "x"):
+        for role in PlanPathTask.roles:
+            before = time.perf_counter()
+            problem.clone().act(role, piece * (2_000_000 // len(piece)))
+            assert time.perf_counter() - before < 2
+
+
+def test_other_roles_are_refused():
+    problem = made().problem(0)
+    for call in (problem.fields, problem.demonstration, lambda role: problem.act(role, "U")):
+        with pytest.raises(ValueError, match="plan_path has no role 'coder'; it has tool, planner"):
+            call("coder")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        ({"walls": 1.0}, "only 0 free cells at size 4 and walls 1.0"),
+        ({"walls": 0.95}, "only 1 free cells"),
+        ({"size": 2, "walls": 0.0, "min_distance": 4}, "only 4 free cells"),
+        ({"size": 2, "walls": 0.0, "min_distance": 3}, "none of 1,000 random grids"),
+        ({"size": 4, "walls": 0.0, "min_distance": 7}, "none of 1,000 random grids"),
+    ],
+)
+def test_settings_that_cannot_be_met_say_what_to_change(chosen, told):
+    with pytest.raises(
+        ValueError, match=f"min_distance is .*{told}.*; lower min_distance or walls, or raise"
+    ):
+        made(**chosen).problem(0)
+
+
+def test_settings_at_their_extremes():
+    for chosen in ({"size": 20, "walls": 0.6}, {"size": 20, "walls": 0.0, "min_distance": 38}):
+        problem = made(**chosen).problem(0)
+        problem.act("planner", problem.demonstration("planner"))
+        assert problem.is_solved
+    # from four corners to the ones opposite: too few for both splits
+    few = made(size=2, walls=0.0)
+    assert few.problem(0, "train")
+    with pytest.raises(ValueError, match="plan_path has no problem for validation"):
+        few.problem(0, "validation")
+    free = made(goal_reward=0.0, optimal_reward=0.0, invalid_penalty=0.0, step_penalty=0.0)
+    problem = free.problem(0)
+    assert problem.act("planner", problem.demonstration("planner")) == pytest.approx((1, 0))
+
+
+def test_the_share_of_walls_is_rounded():
+    for walls, count in ((0.0, 0), (0.22, 4), (0.5, 8), (1.0, 16)):
+        grid = random_grid(4, walls, random.Random(0))
+        assert "".join(grid.rows).count("#") == count
