@@ -1,0 +1,50 @@
+"""Batches of prompts and responses of different lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torch.nn.functional import pad
+
+# What is as long as the prompts and stands at their right; what is as long as the responses.
+PROMPT_KEYS = ("prompt_ids", "prompt_mask")
+RESPONSE_KEYS = ("action", "response_mask", "log_prob", "reference_log_prob", "weight")
+
+
+def concatenate(batches: Sequence[TensorDictBase]) -> TensorDict:
+    """One batch of several, padded with zeros to the longest prompt and the longest response."""
+    width, length = (
+        max(each[key].shape[-1] for each in batches) for key in ("prompt_ids", "action")
+    )
+    return torch.cat([_padded(each, width, length) for each in batches])
+
+
+def trimmed(batch: TensorDictBase) -> TensorDict:
+    """The batch without columns that are padding in every row."""
+    width = int(batch["prompt_mask"].sum(-1).max())
+    length = int(batch["response_mask"].sum(-1).max())
+    cut = {key: batch[key][:, -width:] for key in PROMPT_KEYS}
+    cut |= {key: batch[key][:, :length] for key in RESPONSE_KEYS if key in batch}
+    return batch.copy().update(cut)
+
+
+def micro_batches(batch: TensorDictBase, rows: int) -> Iterator[TensorDict]:
+    """Parts of so many rows, each without needless padding: rows of similar length go together."""
+    lengths = batch["prompt_mask"].sum(-1) + batch["response_mask"].sum(-1)
+    for part in lengths.argsort(stable=True).split(rows):
+        yield trimmed(batch[part])
+
+
+def _padded(batch: TensorDictBase, width: int, length: int) -> TensorDict:
+    def stretch(values: Tensor, left: int, right: int) -> Tensor:
+        return pad(values, (left, right)) if left or right else values
+
+    longer = {key: stretch(batch[key], width - batch[key].shape[-1], 0) for key in PROMPT_KEYS} | {
+        key: stretch(batch[key], 0, length - batch[key].shape[-1])
+        for key in RESPONSE_KEYS
+        if key in batch
+    }
+    return batch.copy().update(longer)

@@ -1,0 +1,125 @@
+"""Responses of a causal language model, and their log-probabilities.
+
+Padding: prompts on the left, responses on the right. Positions count real tokens only, so padding
+changes nothing. Log-probabilities are of the distribution that is sampled from: logits over the
+temperature.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+
+class Responses(NamedTuple):
+    """Sampled responses, `samples` to each prompt, those of one prompt next to each other.
+
+    Attributes:
+        ids: `[prompts * samples, length]`, padded on the right; the end-of-sequence token, where
+            one was sampled, is part of a response.
+        mask: the same shape: true at the tokens of a response.
+        log_prob: the same shape: of each token when it was sampled; 0 beyond the mask.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    log_prob: Tensor
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    *,
+    samples: int,
+    max_length: int,
+    temperature: float,
+    end_id: int,
+    pad_id: int,
+    generator: torch.Generator | None = None,
+) -> Responses:
+    """Sample responses; each prompt is read once, however many responses it gets.
+
+    Args:
+        prompt_ids: `[prompts, length]`, padded on the left.
+        prompt_mask: the same shape: true at the tokens of a prompt.
+        samples: responses per prompt.
+        max_length: of a response, in tokens.
+        temperature: 0: the most likely token each time.
+        end_id: the token that ends a response.
+        pad_id: fills up; it may equal `end_id`, since masks do not depend on it.
+        generator: on the model's device; None: torch's global one.
+    """
+    cache = DynamicCache(config=model.config)
+    positions = _positions(prompt_mask)
+    logits = model(
+        input_ids=prompt_ids,
+        attention_mask=prompt_mask.long(),
+        position_ids=positions,
+        past_key_values=cache,
+        logits_to_keep=1,
+    ).logits[:, -1]
+    cache.batch_repeat_interleave(samples)
+    logits = logits.repeat_interleave(samples, 0)
+    attended = prompt_mask.repeat_interleave(samples, 0)
+    position = positions[:, -1:].repeat_interleave(samples, 0)
+    is_open = attended.new_ones(len(attended))
+    columns: list[tuple[Tensor, Tensor, Tensor]] = []
+    for step in range(max_length):
+        log_probs = _log_softmax(logits, temperature)
+        if temperature == 0:
+            token = logits.argmax(-1)
+        else:
+            token = torch.multinomial(log_probs.exp(), 1, generator=generator).squeeze(-1)
+        token = torch.where(is_open, token, pad_id)
+        chosen = log_probs.gather(-1, token.unsqueeze(-1)).squeeze(-1)
+        columns.append((token, is_open, chosen.masked_fill(~is_open, 0.0)))
+        is_open = is_open & (token != end_id)
+        if step == max_length - 1 or not is_open.any():
+            break
+        attended = torch.cat([attended, columns[-1][1].unsqueeze(-1)], -1)
+        position = position + 1
+        logits = model(
+            input_ids=token.unsqueeze(-1),
+            attention_mask=attended.long(),
+            position_ids=position,
+            past_key_values=cache,
+        ).logits[:, -1]
+    return Responses(*(torch.stack(column, -1) for column in zip(*columns, strict=True)))
+
+
+def response_log_probs(
+    model: PreTrainedModel,
+    prompt_ids: Tensor,
+    prompt_mask: Tensor,
+    response_ids: Tensor,
+    response_mask: Tensor,
+    temperature: float,
+) -> Tensor:
+    """Log-probabilities of the tokens of responses: `[responses, length]`, 0 beyond the mask."""
+    mask = torch.cat([prompt_mask, response_mask], -1)
+    length = response_ids.shape[-1]
+    logits = model(
+        input_ids=torch.cat([prompt_ids, response_ids], -1),
+        attention_mask=mask.long(),
+        position_ids=_positions(mask),
+        use_cache=False,
+        logits_to_keep=length + 1,
+    ).logits[:, :-1]
+    log_probs = _log_softmax(logits, temperature)
+    chosen = log_probs.gather(-1, response_ids.unsqueeze(-1)).squeeze(-1)
+    return chosen.masked_fill(~response_mask, 0.0)
+
+
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    # greedy responses are told with the probabilities of temperature 1
+    return (logits.float() / (temperature or 1.0)).log_softmax(-1)
+
+
+def _positions(mask: Tensor) -> Tensor:
+    """Places of tokens among the real ones; padding stands at the first."""
+    return (mask.long().cumsum(-1) - 1).clamp(min=0)

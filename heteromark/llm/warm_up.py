@@ -1,0 +1,99 @@
+"""Supervised learning from demonstrations, which gives a tiny model something to improve."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from heteromark.llm.backbone import Backbone
+from heteromark.llm.tasks.base import Task
+
+IGNORED = -100  # of no token: what cross entropy leaves out
+
+
+class Demonstration(NamedTuple):
+    """What a perfect agent responds to a prompt."""
+
+    prompt: str
+    response: str
+
+
+def demonstrations(
+    task: Task, turn_order: Sequence[str], templates: Mapping[str, str], seed: int
+) -> Iterator[Demonstration]:
+    """What a perfect team says, problem after problem, for ever; of the training split only."""
+    number = 0
+    while True:
+        problem = task.problem(seed + number)
+        number += 1
+        for role in turn_order:
+            if problem.is_done:
+                break
+            said = Demonstration(problem.prompt(role, templates[role]), problem.demonstration(role))
+            problem.act(role, said.response)
+            yield said
+
+
+def warm_up(
+    backbone: Backbone,
+    shown: Iterator[Demonstration],
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int = 0,
+    on_step: Callable[[int, float], None] | None = None,
+) -> float:
+    """Train all weights of a model on demonstrations; the learning rate falls to zero.
+
+    Args:
+        shown: as many as are asked for, `steps * batch_size`.
+        on_step: called after each step with its number and its loss.
+
+    Returns:
+        the last step's loss: mean cross entropy per token of the responses, in nats.
+    """
+    model, tokenizer = backbone.model, backbone.tokenizer
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+    order = random.Random(seed)
+    loss = torch.tensor(float("nan"))
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * (1 - step / steps)
+        batch = [next(shown) for _ in range(batch_size)]
+        order.shuffle(batch)
+        ids, labels, mask = _tensors(batch, tokenizer)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        loss = nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if on_step is not None:
+            on_step(step, loss.item())
+    return loss.item()
+
+
+def _tensors(batch: Sequence[Demonstration], tokenizer) -> tuple[torch.Tensor, ...]:
+    """Token ids, labels and mask, `[demonstrations, longest]`, padded on the right."""
+    prompts = tokenizer([each.prompt for each in batch]).input_ids
+    responses = tokenizer([each.response for each in batch]).input_ids
+    rows = [
+        (prompt + response + [tokenizer.eos_token_id], len(prompt))
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
+    longest = max(len(ids) for ids, _ in rows)
+    ids = torch.full((len(rows), longest), tokenizer.pad_token_id)
+    labels = torch.full_like(ids, IGNORED)
+    mask = torch.zeros_like(ids)
+    for row, (tokens, start) in enumerate(rows):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        labels[row, start : len(tokens)] = ids[row, start : len(tokens)]
+        mask[row, : len(tokens)] = 1
+    return ids, labels, mask

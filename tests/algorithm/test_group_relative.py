@@ -1,0 +1,159 @@
+"""GRPO's update of a text policy, on a real tiny model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from heteromark.algorithm.base import Diverged
+from heteromark.algorithm.group_relative import GroupRelativeUpdate
+from heteromark.llm.backbone import tiny_backbone
+from heteromark.llm.loss import GroupRelativeLoss
+from heteromark.llm.policy import Lora, TextPolicy, adapter_policies, full_policy
+
+UPDATE = GroupRelativeUpdate(
+    epochs=1,
+    minibatch_size=None,
+    micro_batch_size=100,
+    normalisation="dapo",
+    max_length=8,
+    max_grad_norm=1e9,
+)
+PROMPTS = ["1+1=", "a longer prompt"]
+
+
+@pytest.fixture
+def policy() -> TextPolicy:
+    return full_policy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
+
+
+def judged(policy: TextPolicy) -> TensorDict:
+    """Responses to two prompts, four each; those that hold an even token are rewarded."""
+    batch, _ = policy.respond(
+        PROMPTS,
+        samples=4,
+        max_prompt_length=32,
+        max_response_length=8,
+        generator=torch.Generator().manual_seed(0),
+    )
+    batch["reward"] = (batch["action"] % 2 * batch["response_mask"]).sum(-1).float()
+    batch["group_id"] = torch.arange(2).repeat_interleave(4)
+    return batch
+
+
+def sgd(policy: TextPolicy, rate: float = 1.0) -> torch.optim.Optimizer:
+    return torch.optim.SGD(policy.trained_parameters().values(), lr=rate)
+
+
+def updated(update: GroupRelativeUpdate, kl_coef: float = 0.0, **batch_changes):
+    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
+    batch = judged(policy).update(batch_changes)
+    loss = GroupRelativeLoss(policy, kl_coef=kl_coef)
+    told = update(policy, loss, sgd(policy), batch, torch.Generator().manual_seed(0))
+    return {name: weight.detach() for name, weight in policy.trained_parameters().items()}, told
+
+
+def test_the_first_update_has_ratio_exactly_one():
+    _, told = updated(UPDATE)
+    assert (told["ratio_max"], told["clip_fraction"], told["kl_approx"]) == (1.0, 0.0, 0.0)
+    assert told["grad_norm"] > 0
+
+
+def test_rewarded_responses_become_likelier(policy):
+    batch = judged(policy)
+    with torch.no_grad():
+        before = policy(batch).sum(-1)
+    UPDATE(policy, GroupRelativeLoss(policy), sgd(policy, 0.05), batch, torch.Generator())
+    with torch.no_grad():
+        change = policy(batch).sum(-1) - before
+    for rows in (slice(0, 4), slice(4, 8)):
+        best, worst = batch["reward"][rows].argmax(), batch["reward"][rows].argmin()
+        assert change[rows][best] > change[rows][worst]
+
+
+@pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
+@pytest.mark.parametrize("kl_coef", [0.0, 0.1])
+def test_micro_batches_change_nothing_but_rounding(normalisation, kl_coef):
+    update = replace(UPDATE, normalisation=normalisation)
+    whole, told = updated(update, kl_coef)
+    parts, told_of_parts = updated(replace(update, micro_batch_size=3), kl_coef)
+    for name, weight in whole.items():
+        torch.testing.assert_close(parts[name], weight, atol=1e-5, rtol=1e-4)
+    assert told_of_parts == pytest.approx(told, abs=1e-5)
+
+
+def test_equal_rewards_teach_nothing():
+    before = dict(full_policy(tiny_backbone(hidden_size=32, num_layers=1)).trained_parameters())
+    after, told = updated(UPDATE, reward=torch.full((8,), 0.3))
+    assert (told["grad_norm"], told["flat_share"]) == (0.0, 1.0)
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+
+
+def test_flat_groups_can_be_left_out_without_changing_what_the_others_count():
+    reward = torch.tensor([0.0, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0, 5.0])
+    kept, told = updated(UPDATE, reward=reward)
+    dropped, told_of_dropped = updated(replace(UPDATE, drop_flat=True), reward=reward)
+    assert told["flat_share"] == told_of_dropped["flat_share"] == 0.5
+    for name, weight in kept.items():
+        torch.testing.assert_close(dropped[name], weight, atol=1e-6, rtol=1e-5)
+
+
+def test_if_all_groups_are_left_out_nothing_is_trained():
+    after, told = updated(replace(UPDATE, drop_flat=True), reward=torch.zeros(8))
+    before = full_policy(tiny_backbone(hidden_size=32, num_layers=1)).trained_parameters()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert told["grad_norm"] != told["grad_norm"]  # NaN
+
+
+def test_later_steps_are_clipped_and_told():
+    update = replace(UPDATE, epochs=6, minibatch_size=4)
+    _, told = updated(update)
+    assert told["clip_fraction"] > 0
+    assert told["kl_approx"] > 0
+    assert told["ratio_max"] > 1
+
+
+def test_updates_follow_from_their_seeds():
+    update = replace(UPDATE, epochs=2, minibatch_size=3)
+    first, again = updated(update)[0], updated(update)[0]
+    assert all(torch.equal(first[name], weight) for name, weight in again.items())
+
+
+def test_the_reference_pulls_back(policy):
+    batch = judged(policy)
+    for _ in range(3):
+        UPDATE(policy, GroupRelativeLoss(policy), sgd(policy, 0.5), batch, torch.Generator())
+    with torch.no_grad():
+        far = (policy(batch) - policy.reference_log_probs(batch)).abs().sum()
+    batch["reward"] = torch.zeros(8)
+    loss = GroupRelativeLoss(policy, kl_coef=1.0)
+    for _ in range(3):
+        told = UPDATE(policy, loss, sgd(policy, 0.1), batch, torch.Generator())
+    assert told["kl_reference"] > 0
+    with torch.no_grad():
+        assert (policy(batch) - policy.reference_log_probs(batch)).abs().sum() < far
+
+
+def test_an_update_of_one_adapter_leaves_the_other_alone():
+    roles = ("tool", "planner")
+    adapters = adapter_policies(tiny_backbone(hidden_size=32, num_layers=1), roles, Lora(rank=2))
+    other = {
+        name: weight.detach().clone()
+        for name, weight in adapters["planner"].trained_parameters().items()
+    }
+    policy = adapters["tool"]
+    told = UPDATE(policy, GroupRelativeLoss(policy), sgd(policy), judged(policy), torch.Generator())
+    assert told["grad_norm"] > 0
+    for name, weight in adapters["planner"].trained_parameters().items():
+        assert torch.equal(weight, other[name])
+
+
+def test_a_loss_that_is_not_finite_is_told(policy):
+    batch = judged(policy)
+    with torch.no_grad():
+        next(iter(policy.trained_parameters().values())).fill_(float("nan"))
+    with pytest.raises(Diverged, match="loss_objective is nan"):
+        UPDATE(policy, GroupRelativeLoss(policy), sgd(policy), batch, torch.Generator())

@@ -1,0 +1,133 @@
+"""Policies over text: adapters that share a model, and whole models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from heteromark.llm.backbone import tiny_backbone
+from heteromark.llm.policy import Lora, TextPolicy, adapter_policies, full_policy
+
+PROMPTS = ("12+34=", "7")
+ROLES = ("tool", "planner")
+
+
+@pytest.fixture
+def small():
+    return tiny_backbone(hidden_size=32, num_layers=2)
+
+
+@pytest.fixture
+def adapters(small):
+    return adapter_policies(small, ROLES, Lora(rank=4, alpha=8.0), temperature=0.8)
+
+
+def responses(policy: TextPolicy, seed: int = 0) -> TensorDict:
+    batch, _ = policy.respond(
+        PROMPTS,
+        samples=3,
+        max_prompt_length=16,
+        max_response_length=8,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return batch
+
+
+def improve(policy: TextPolicy, batch: TensorDict) -> None:
+    """A few steps towards the responses of a batch."""
+    optimizer = torch.optim.AdamW(policy.trained_parameters().values(), lr=0.01)
+    for _ in range(5):
+        optimizer.zero_grad()
+        (-policy(batch).sum()).backward()
+        optimizer.step()
+
+
+def test_untrained_adapters_say_what_the_model_says(small, adapters):
+    batch = responses(adapters["tool"])
+    with torch.no_grad():
+        for policy in adapters.values():
+            assert torch.equal(policy(batch), policy.reference_log_probs(batch))
+            torch.testing.assert_close(policy(batch), batch["log_prob"], atol=1e-5, rtol=0)
+
+
+def test_an_update_changes_its_adapter_and_leaves_the_others_bit_identical(adapters):
+    batch = responses(adapters["tool"])
+    with torch.no_grad():
+        before = {name: policy(batch) for name, policy in adapters.items()}
+        reference = adapters["tool"].reference_log_probs(batch)
+    others = responses(adapters["planner"])
+    improve(adapters["tool"], batch)
+    with torch.no_grad():
+        after = {name: policy(batch) for name, policy in adapters.items()}
+    assert after["tool"].sum() > before["tool"].sum() + 1
+    assert torch.equal(after["planner"], before["planner"])
+    assert torch.equal(adapters["planner"].reference_log_probs(batch), reference)
+    again = responses(adapters["planner"])
+    assert torch.equal(again["action"], others["action"])
+    assert not torch.equal(responses(adapters["tool"])["action"], batch["action"])
+
+
+def test_gradients_reach_one_adapter_only(adapters):
+    batch = responses(adapters["tool"])
+    adapters["planner"](batch).sum().backward()
+    model = adapters["tool"].model
+    touched = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    assert touched == set(adapters["planner"].trained_parameters())
+    assert not touched & set(adapters["tool"].trained_parameters())
+
+
+def test_each_adapter_can_be_trained_in_turn(adapters):
+    for name in (*ROLES, *ROLES):
+        batch = responses(adapters[name])
+        with torch.no_grad():
+            before = adapters[name](batch).sum()
+        improve(adapters[name], batch)
+        with torch.no_grad():
+            assert adapters[name](batch).sum() > before
+
+
+def test_a_whole_model_has_a_reference_that_stays(small):
+    policy = full_policy(small, with_reference=True)
+    batch = responses(policy)
+    before = policy.reference_log_probs(batch)
+    improve(policy, batch)
+    assert torch.equal(policy.reference_log_probs(batch), before)
+    assert policy(batch).sum() > before.sum()
+    assert not any(weight.requires_grad for weight in policy.reference.parameters())
+
+
+def test_a_policy_without_a_reference_says_so(small):
+    policy = full_policy(small)
+    with pytest.raises(ValueError, match="without a reference"):
+        policy.reference_log_probs(responses(policy))
+
+
+def test_a_response_as_text_ends_before_the_end_token(small):
+    policy = full_policy(small)
+    batch, texts = policy.respond(
+        PROMPTS, samples=50, max_prompt_length=16, max_response_length=30, temperature=2.0
+    )
+    lengths = batch["response_mask"].sum(-1)
+    is_ended = batch["action"].eq(policy.tokenizer.eos_token_id).any(-1)
+    assert is_ended.any()
+    assert all("<end>" not in text and "<pad>" not in text for text in texts)
+    for text, length in zip(texts, lengths, strict=True):
+        assert len(text) <= length
+
+
+def test_a_prompt_that_is_too_long_is_refused(small):
+    with pytest.raises(ValueError, match=r"has 6 tokens, and 5 are allowed .*'12\+34='"):
+        full_policy(small).encode(PROMPTS, 5)
+
+
+def test_modules_that_match_nothing_are_told(small):
+    with pytest.raises(ValueError, match="nothing_such"):
+        adapter_policies(small, ROLES, Lora(modules="nothing_such"))
+
+
+def test_modules_are_chosen_by_a_pattern(small):
+    policies = adapter_policies(small, ["only"], Lora(rank=2, modules=r".*\.(q_proj|v_proj)"))
+    trained = policies["only"].trained_parameters()
+    assert trained
+    assert all(".q_proj." in name or ".v_proj." in name for name in trained)

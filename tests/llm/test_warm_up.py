@@ -1,0 +1,67 @@
+"""Supervised learning from demonstrations."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+
+from heteromark.config.tasks import MathConfig, PlanPathConfig
+from heteromark.llm.backbone import tiny_backbone
+from heteromark.llm.policy import full_policy
+from heteromark.llm.tasks.base import split_of
+from heteromark.llm.tasks.math import MathTask
+from heteromark.llm.tasks.plan_path import PlanPathTask
+from heteromark.llm.warm_up import Demonstration, demonstrations, warm_up
+
+
+def templates_of(task) -> dict[str, str]:
+    return {name: role.templates[0] for name, role in task.roles.items()}
+
+
+def test_a_team_is_shown_at_work():
+    task = PlanPathTask(PlanPathConfig(size=3))
+    shown = demonstrations(task, ("tool", "planner"), templates_of(task), seed=5)
+    tool, planner, next_tool, _ = itertools.islice(shown, 4)
+    problem = task.problem(5)
+    assert split_of(problem) == "train"
+    assert tool.prompt == problem.prompt("tool", templates_of(task)["tool"])
+    assert tool.response == planner.response
+    assert tool.response in planner.prompt
+    assert next_tool.prompt == task.problem(6).prompt("tool", templates_of(task)["tool"])
+
+
+def test_what_is_shown_is_learnt():
+    backbone = tiny_backbone(hidden_size=64, num_layers=2)
+    shown = [Demonstration("2+2=", "4"), Demonstration("a longer one: 3+4=", "7 or so")]
+    losses = []
+    last = warm_up(
+        backbone,
+        itertools.cycle(shown),
+        steps=60,
+        batch_size=4,
+        learning_rate=3e-3,
+        on_step=lambda step, loss: losses.append(loss),
+    )
+    assert len(losses) == 60
+    assert last == losses[-1] < 0.1 < losses[0]
+    _, texts = full_policy(backbone).respond(
+        [each.prompt for each in shown],
+        samples=1,
+        max_prompt_length=32,
+        max_response_length=16,
+        temperature=0.0,
+    )
+    assert texts == [each.response for each in shown]  # and they end where they should
+
+
+def test_the_same_seed_gives_the_same_model():
+    task = MathTask(MathConfig())
+    weights = []
+    for seed in (0, 0, 1):
+        backbone = tiny_backbone(hidden_size=32, num_layers=1)
+        shown = demonstrations(task, ("reasoner",), templates_of(task), seed)
+        warm_up(backbone, shown, steps=3, batch_size=4, learning_rate=1e-3, seed=seed)
+        weights.append(backbone.model.get_input_embeddings().weight.detach())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
