@@ -97,8 +97,10 @@ class Project:
     def _environment(self) -> dict[str, str]:
         binaries = str(Path(sys.executable).parent)
         own_store = {"HETEROMARK_STORE": str(self.store)} if self.store else {}
+        # `make test` hands its own options and variables on: the environment, for one.
+        inherited = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
         return {
-            **os.environ,
+            **inherited,
             **own_store,
             "PATH": os.pathsep.join([binaries, os.environ["PATH"]]),
             "COLUMNS": "200",
