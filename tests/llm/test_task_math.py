@@ -347,7 +347,9 @@ def test_long_responses_are_taken_in_linear_time():
 
 def test_other_roles_are_refused():
     for call in (asked().fields, asked().demonstration, lambda role: asked().act(role, "46")):
-        with pytest.raises(ValueError, match="math has no role 'planner'; it has tool, reasoner"):
+        with pytest.raises(
+            ValueError, match="no role 'planner' in this task; its roles are tool, reasoner"
+        ):
             call("planner")
 
 

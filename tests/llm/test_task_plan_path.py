@@ -322,7 +322,9 @@ def test_long_responses_are_taken_in_linear_time():
 def test_other_roles_are_refused():
     problem = made().problem(0)
     for call in (problem.fields, problem.demonstration, lambda role: problem.act(role, "U")):
-        with pytest.raises(ValueError, match="plan_path has no role 'coder'; it has tool, planner"):
+        with pytest.raises(
+            ValueError, match="no role 'coder' in this task; its roles are tool, planner"
+        ):
             call("coder")
 
 

@@ -18,6 +18,7 @@ from heteromark.llm.tasks.base import Problem, Reward, Role, Task
 from heteromark.llm.tasks.code_families import FAMILIES
 from heteromark.llm.tasks.code_functions import NAME, Function, same
 from heteromark.llm.tasks.code_judge import call_in_sandbox
+from heteromark.llm.tasks.responses import check_role, check_turn
 
 MAX_TESTS = 4
 _LONGEST_RESPONSE = 20_000  # characters; longer ones are not looked at
@@ -114,7 +115,7 @@ class CodeProblem(Problem):
         return self._solved
 
     def fields(self, role: str) -> dict[str, str]:
-        _check_role(role)
+        check_role(role, CodeTask.roles)
         common = {
             "head": self.function.head,
             "says": self.function.says,
@@ -125,14 +126,12 @@ class CodeProblem(Problem):
         return {**common, "tests": "; ".join(map(str, self.tests)) or _NONE, "last": self.last}
 
     def act(self, role: str, response: str) -> Reward:
-        _check_role(role)
-        if self.is_done:
-            raise ValueError("the problem is done: no role can act on it any more")
+        check_turn(self, role, CodeTask.roles)
         team = self._test(response) if role == "tester" else self._code(response)
         return Reward(team=team, local=0.0)
 
     def demonstration(self, role: str) -> str:
-        _check_role(role)
+        check_role(role, CodeTask.roles)
         if role == "tester":
             return "\n".join(map(str, self.telling))
         return self.function.source
@@ -250,8 +249,3 @@ def _spread(telling: Sequence[Call], calls: Sequence[Call], count: int) -> list[
         chosen.append(rarest)
         seen[repr(rarest.value)] += 1
     return chosen
-
-
-def _check_role(role: str) -> None:
-    if role not in CodeTask.roles:
-        raise ValueError(f"no role {role} in code; there are {', '.join(CodeTask.roles)}")

@@ -17,7 +17,7 @@ from heteromark.llm.tasks.math_questions import (
     draw_story,
     read_questions,
 )
-from heteromark.llm.tasks.responses import last_line
+from heteromark.llm.tasks.responses import check_role, check_turn, last_line
 from heteromark.llm.tasks.rewards import TAGS, answer_text, tagged_reward
 
 NONE = "none"
@@ -77,7 +77,7 @@ class MathProblem(Problem):
         return self.is_done and self.answer == self.question.answer
 
     def fields(self, role: str) -> dict[str, str]:
-        _check(role)
+        check_role(role, ROLES)
         if role == "tool":
             return {"question": self.question.text, "answer": _told(self.answer)}
         return {
@@ -89,13 +89,11 @@ class MathProblem(Problem):
 
     def act(self, role: str, response: str) -> Reward:
         """Take a role's response into account; what a role said before no longer stands."""
-        _check(role)
-        if self.is_done:
-            raise ValueError("this problem is done: no role can act any more")
+        check_turn(self, role, ROLES)
         return self._compute(response) if role == "tool" else self._answer(response)
 
     def demonstration(self, role: str) -> str:
-        _check(role)
+        check_role(role, ROLES)
         if role == "tool":
             return self.question.expression
         number = number_text(self.question.answer)
@@ -171,8 +169,3 @@ def _largest(settings: MathConfig) -> int:
 
 def _told(value: Fraction | None) -> str:
     return NONE if value is None else number_text(value)
-
-
-def _check(role: str) -> None:
-    if role not in ROLES:
-        raise ValueError(f"math has no role {role!r}; it has {', '.join(ROLES)}")

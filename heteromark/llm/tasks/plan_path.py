@@ -10,7 +10,7 @@ from typing import ClassVar, NamedTuple, Self
 from heteromark.config.tasks import PlanPathConfig
 from heteromark.llm.tasks.base import Problem, Reward, Role, Task
 from heteromark.llm.tasks.grid import FREE, MOVES, Cell, Grid, random_grid
-from heteromark.llm.tasks.responses import last_line
+from heteromark.llm.tasks.responses import check_role, check_turn, last_line
 
 AGENT, GOAL = "A", "G"
 NONE = "none"
@@ -90,7 +90,7 @@ class PlanPathProblem(Problem):
         return made
 
     def fields(self, role: str) -> dict[str, str]:
-        _check(role)
+        check_role(role, ROLES)
         if role == "tool":
             return {"grid": self._picture()}
         outcome = self._outcome(self._walk(self.proposal)) if self.proposal else NONE
@@ -102,9 +102,7 @@ class PlanPathProblem(Problem):
         The rewards of all moves that are made add up to one for the way to the goal, with the
         bonuses, less the penalties: no detour and no halt on the way earns anything.
         """
-        _check(role)
-        if self.is_done:
-            raise ValueError("this problem is done: no role can act any more")
+        check_turn(self, role, ROLES)
         moves = self._read(response)
         self.proposal = moves if role == "tool" else ""
         if not moves:
@@ -117,7 +115,7 @@ class PlanPathProblem(Problem):
 
     def demonstration(self, role: str) -> str:
         """A shortest way; of several, the first one in the order of `MOVES`."""
-        _check(role)
+        check_role(role, ROLES)
         cell, moves = self.position, ""
         while cell != self.goal:
             nearer = self.distances[cell] - 1
@@ -212,8 +210,3 @@ class PlanPathTask(Task):
 
 def _free_cells(grid: Grid) -> list[Cell]:
     return [(i, j) for i, row in enumerate(grid.rows) for j, cell in enumerate(row) if cell == FREE]
-
-
-def _check(role: str) -> None:
-    if role not in ROLES:
-        raise ValueError(f"plan_path has no role {role!r}; it has {', '.join(ROLES)}")
