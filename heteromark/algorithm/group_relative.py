@@ -17,6 +17,8 @@ from heteromark.llm.batches import micro_batches
 from heteromark.llm.loss import GroupRelativeLoss, Normalisation, token_weights
 from heteromark.llm.policy import TextPolicy
 
+LARGEST = "ratio_max"  # of all tokens; the other metrics are sums or means
+
 
 @dataclass(frozen=True)
 class GroupRelativeUpdate:
@@ -57,7 +59,7 @@ class GroupRelativeUpdate:
             generator: of the order of responses; on the CPU.
 
         Returns:
-            metrics by name: means over the optimizer steps.
+            metrics by name: means over the optimizer steps, and the largest ratio in any of them.
 
         Raises:
             Diverged: a loss or gradient is not finite.
@@ -79,20 +81,23 @@ class GroupRelativeUpdate:
             with torch.no_grad():
                 batch["log_prob"] = self._computed(policy, batch)
         sums: dict[str, float] = {}
-        steps = 0
+        largest, steps = 0.0, 0
         for minibatch in self._minibatches(batch, size, generator):
             if self.drop_flat and minibatch["is_flat"].all():
                 continue  # a step without a gradient would still follow the momentum
             for name, value in self._step(policy, loss, optimizer, minibatch).items():
-                sums[name] = sums.get(name, 0.0) + value
+                if name == LARGEST:
+                    largest = max(largest, value)
+                else:
+                    sums[name] = sums.get(name, 0.0) + value
             steps += 1
         means = {name: sums[name] / steps if steps else math.nan for name in self._measured(loss)}
-        return told | means
+        return told | means | {LARGEST: largest if steps else math.nan}
 
     @staticmethod
     def _measured(loss: GroupRelativeLoss) -> list[str]:
-        """What is measured in a step."""
-        names = ["loss_objective", "kl_approx", "clip_fraction", "ratio_max", "grad_norm"]
+        """What is averaged over steps."""
+        names = ["loss_objective", "kl_approx", "clip_fraction", "grad_norm"]
         return names + (["loss_kl", "kl_reference"] if loss.kl_coef else [])
 
     def _minibatches(
@@ -125,9 +130,12 @@ class GroupRelativeUpdate:
             sum(losses).backward()
             share = int(part["response_mask"].sum()) / tokens
             for name, value in found.items():
-                # losses are sums over tokens, the others means over them
-                counts = 1.0 if name.startswith("loss_") else share
-                sums[name] = sums.get(name, 0.0) + counts * value.item()
+                if name == LARGEST:
+                    sums[name] = max(sums.get(name, 0.0), value.item())
+                else:
+                    # losses are sums over tokens, the others means over them
+                    counts = 1.0 if name.startswith("loss_") else share
+                    sums[name] = sums.get(name, 0.0) + counts * value.item()
         norm = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm).item()
         for name, value in {**sums, "grad_norm": norm}.items():
             if not math.isfinite(value):

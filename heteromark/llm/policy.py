@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -166,8 +167,9 @@ class AdapterPolicy(TextPolicy):
         self.name = name
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        marked = f".{self.name}."
-        return {name: weight for name, weight in self.model.named_parameters() if marked in name}
+        # After peft's own part of the name: modules may be called what the adapter is called.
+        own = re.compile(rf"\.lora_\w+\.{re.escape(self.name)}(\.|$)")
+        return {name: weight for name, weight in self.model.named_parameters() if own.search(name)}
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:

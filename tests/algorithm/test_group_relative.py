@@ -116,6 +116,14 @@ def test_later_steps_are_clipped_and_told():
     assert told["ratio_max"] > 1
 
 
+def test_the_largest_ratio_is_that_of_any_token_in_any_step():
+    update = replace(UPDATE, epochs=4)
+    whole, parts = updated(update)[1], updated(replace(update, micro_batch_size=1))[1]
+    assert parts["ratio_max"] == pytest.approx(whole["ratio_max"], rel=1e-3)
+    first = updated(replace(update, epochs=2))[1]  # its steps are the first two of the four
+    assert 1 < first["ratio_max"] <= whole["ratio_max"]
+
+
 def test_updates_follow_from_their_seeds():
     update = replace(UPDATE, epochs=2, minibatch_size=3)
     first, again = updated(update)[0], updated(update)[0]

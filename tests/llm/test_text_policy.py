@@ -77,6 +77,14 @@ def test_gradients_reach_one_adapter_only(adapters):
     assert not touched & set(adapters["tool"].trained_parameters())
 
 
+def test_adapters_may_be_called_what_modules_are_called(small):
+    policies = adapter_policies(small, ("model", "layers"), Lora(rank=2))
+    trained = [set(policy.trained_parameters()) for policy in policies.values()]
+    assert not trained[0] & trained[1]
+    assert all("lora_" in name for name in trained[0] | trained[1])
+    assert len(trained[0]) == len(trained[1]) > 0
+
+
 def test_each_adapter_can_be_trained_in_turn(adapters):
     for name in (*ROLES, *ROLES):
         batch = responses(adapters[name])

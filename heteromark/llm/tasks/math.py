@@ -17,11 +17,10 @@ from heteromark.llm.tasks.math_questions import (
     draw_story,
     read_questions,
 )
-from heteromark.llm.tasks.responses import check_role, check_turn, last_line
+from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line
 from heteromark.llm.tasks.rewards import TAGS, answer_text, tagged_reward
 
 NONE = "none"
-UNREADABLE = -0.1
 PLAIN_FORMAT = "the number alone on the last line"
 TAGGED_FORMAT = "{}how{}{}number{}".format(*TAGS)
 
@@ -107,7 +106,7 @@ class MathProblem(Problem):
         line = last_line(response)
         self.value = evaluate(line)
         self.expression = NONE if self.value is None else line
-        return Reward(self._team(self.value), UNREADABLE if self.value is None else 0.0)
+        return Reward(self._team(self.value), MALFORMED.local if self.value is None else 0.0)
 
     def _answer(self, response: str) -> Reward:
         text = answer_text(response, self.tags)
@@ -115,7 +114,7 @@ class MathProblem(Problem):
         if self.tags:
             local = tagged_reward(response, number_text(self.question.answer))
         else:
-            local = UNREADABLE if self.answer is None else 0.0
+            local = MALFORMED.local if self.answer is None else 0.0
         return Reward(self._team(self.answer), local)
 
     def _team(self, standing: Fraction | None) -> float:

@@ -10,11 +10,10 @@ from typing import ClassVar, NamedTuple, Self
 from heteromark.config.tasks import PlanPathConfig
 from heteromark.llm.tasks.base import Problem, Reward, Role, Task
 from heteromark.llm.tasks.grid import FREE, MOVES, Cell, Grid, random_grid
-from heteromark.llm.tasks.responses import check_role, check_turn, last_line
+from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line
 
 AGENT, GOAL = "A", "G"
 NONE = "none"
-MALFORMED = -0.1
 MAX_DRAWS = 1_000
 
 _MOVES = re.compile(f"[{''.join(MOVES)}]+")
@@ -106,7 +105,7 @@ class PlanPathProblem(Problem):
         moves = self._read(response)
         self.proposal = moves if role == "tool" else ""
         if not moves:
-            return Reward(0.0, MALFORMED)
+            return MALFORMED
         walk = self._walk(moves)
         reward = Reward(self._earned(walk), 0.0)
         if role == "planner":
