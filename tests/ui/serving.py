@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from projects import ROOT
 
 from heteromark.ui.list_page import COLUMNS
@@ -116,6 +116,9 @@ class Reader:
 
     def text(self) -> str:
         return self.page.locator('[data-testid="stMain"]').inner_text()
+
+    def wait_for_text(self, words: str) -> None:
+        expect(self.page.locator('[data-testid="stMain"]')).to_contain_text(words)
 
     def rows(self, table: int = 0) -> list[dict[str, str]]:
         """What a table shows now, by its columns' names; numbers come unformatted."""

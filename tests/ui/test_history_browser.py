@@ -392,7 +392,7 @@ def test_without_runs_every_page_says_what_to_do(browser, tmp_path):
             ("/sweep", "snakemake --cores 2"),
         ):
             reader.open(path)
-            assert words in reader.text()
+            reader.wait_for_text(words)  # blocks of code are drawn after the rest
             reader.picture(tmp_path, f"empty {path[1:]}")
 
 
