@@ -24,7 +24,7 @@ from heteromark.config.schema import RunConfig
 from heteromark.environment.groups import Group
 from heteromark.environment.rewards import reward_that_is_not_finite, rewards_that_differ
 from heteromark.modules.loss import Losses, loss_of_group
-from heteromark.modules.optimizer import learning_rate_share
+from heteromark.modules.optimizer import set_learning_rates
 from heteromark.modules.policy import TEAM, Policies, is_recurrent
 from heteromark.modules.registry import Registry
 
@@ -114,7 +114,12 @@ class Algorithm(ABC):
             ValueError: agents that share a critic were given different rewards.
         """
         self.iteration = iteration
-        learning_rate = self._set_learning_rate()
+        learner = self.learner
+        learning_rate = set_learning_rates(
+            self.config,
+            (*learner.actor_optimizers.values(), *learner.critic_optimizers.values()),
+            iteration,
+        )
         self._require_rewards(batch["next"])
         for group in self.learner.groups.values():
             blank_absent(batch, group, turn_based=self.learner.turn_based)
@@ -165,16 +170,6 @@ class Algorithm(ABC):
         if fault := rewards_that_differ(after, groups, self.config.critic):
             name = self.config.environment.name
             raise ValueError(f"environment {name!r}, iteration {self.iteration + 1}: {fault}")
-
-    def _set_learning_rate(self) -> float:
-        """Set every optimizer's learning rate for this iteration; returns the common one."""
-        config = self.config.optimizer
-        share = learning_rate_share(config, self.iteration, self.config.num_iterations)
-        for optimizers in (self.learner.actor_optimizers, self.learner.critic_optimizers):
-            for optimizer in optimizers.values():
-                for parameters in optimizer.param_groups:
-                    parameters["lr"] = parameters["initial_lr"] * share
-        return config.learning_rate * share
 
     def _estimate_advantages(self, batch: TensorDict) -> dict[str, float]:
         metrics = {}

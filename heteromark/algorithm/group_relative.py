@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from tensordict import TensorDict
@@ -12,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from heteromark.algorithm.base import Diverged
-from heteromark.llm.advantage import group_advantage
+from heteromark.llm.advantage import best_responses, group_advantage
 from heteromark.llm.batches import micro_batches
 from heteromark.llm.loss import GroupRelativeLoss, Normalisation, token_weights
 from heteromark.llm.policy import TextPolicy
@@ -33,6 +34,8 @@ class GroupRelativeUpdate:
         max_length: of a response, in tokens.
         max_grad_norm: gradients are clipped to this norm.
         drop_flat: leave out groups whose rewards are all equal; what the others count stays.
+        filter_method, filter_ratio: which responses are trained on, see `best_responses`; judged
+            are they all.
     """
 
     epochs: int
@@ -42,6 +45,8 @@ class GroupRelativeUpdate:
     max_length: int
     max_grad_norm: float
     drop_flat: bool = False
+    filter_method: Literal["none", "mean", "median"] = "none"
+    filter_ratio: float = 1.0
 
     def __call__(
         self,
@@ -74,6 +79,12 @@ class GroupRelativeUpdate:
             "flat_share": judged.flat_share,
             "response_length": batch["response_mask"].sum(-1).float().mean().item(),
         }
+        if self.filter_method != "none":
+            batch = batch[
+                best_responses(
+                    batch["reward"], batch["group_id"], self.filter_method, self.filter_ratio
+                )
+            ]
         if loss.kl_coef:
             batch["reference_log_prob"] = self._computed(policy.reference_log_probs, batch)
         size = self.minibatch_size or len(batch)
@@ -91,11 +102,11 @@ class GroupRelativeUpdate:
                 else:
                     sums[name] = sums.get(name, 0.0) + value
             steps += 1
-        means = {name: sums[name] / steps if steps else math.nan for name in self._measured(loss)}
+        means = {name: sums[name] / steps if steps else math.nan for name in self.measured(loss)}
         return told | means | {LARGEST: largest if steps else math.nan}
 
     @staticmethod
-    def _measured(loss: GroupRelativeLoss) -> list[str]:
+    def measured(loss: GroupRelativeLoss) -> list[str]:
         """What is averaged over steps."""
         names = ["loss_objective", "kl_approx", "clip_fraction", "grad_norm"]
         return names + (["loss_kl", "kl_reference"] if loss.kl_coef else [])

@@ -10,6 +10,7 @@ from pydantic import (
 )
 
 from heteromark.config.fields import (
+    TEXT_ALGORITHMS,
     Activation,
     Algorithm,
     Coefficient,
@@ -23,6 +24,7 @@ from heteromark.config.fields import (
     cross_field_error,
     misfit,
 )
+from heteromark.config.language import GRPOConfig, LLMConfig, SchedulerConfig
 
 
 class NetworkConfig(Frozen):
@@ -67,17 +69,37 @@ class Hyperparameters(Frozen):
     algorithm: Algorithm = Field("HAPPO", description="Training algorithm.")
     learning_rate: LearningRate = Field(3e-4, description="Adam step size.")
     gamma: Discount = Field(0.99, description="Discount factor of future rewards.")
-    n_steps: Count = Field(2048, description="Frames collected before each update.")
+    n_steps: Count = Field(
+        2048,
+        description="Frames collected before each update; of language-model agents: problems, "
+        "times grpo.num_generations, times the rounds of a problem.",
+    )
     batch_size: Count = Field(64, description="Frames in one minibatch; divides n_steps.")
     n_epochs: Count = Field(10, description="Passes over the collected frames per update.")
     network: NetworkConfig = NetworkConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
     ppo: PPOConfig = PPOConfig()
     happo: HAPPOConfig = HAPPOConfig()
+    grpo: GRPOConfig = GRPOConfig()
+    llm: LLMConfig = LLMConfig()
 
     @model_validator(mode="after")
     def _minibatch_fits(self) -> Hyperparameters:
         if message := misfit(self.batch_size, self.n_steps, "n_steps"):
             raise cross_field_error("batch_size", self.batch_size, message)
+        return self
+
+    @model_validator(mode="after")
+    def _algorithm_trains_the_network(self) -> Hyperparameters:
+        trains_text, network = self.algorithm in TEXT_ALGORITHMS, self.network.policy
+        if trains_text != (network == "TextPolicy"):
+            wanted = "TextPolicy" if trains_text else "MlpPolicy or GruPolicy"
+            raise cross_field_error(
+                "network.policy",
+                network,
+                f"must be {wanted} with algorithm {self.algorithm}; TextPolicy goes with "
+                f"{' and '.join(TEXT_ALGORITHMS)}",
+            )
         return self
 
 

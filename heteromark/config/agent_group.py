@@ -5,6 +5,7 @@ Importing this imports Hydra.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,7 @@ def register_resolvers() -> None:
         "selected_algorithm": _selected_algorithm,
         "selected_network": _selected_network,
         "quotient": lambda dividend, divisor: dividend // divisor,
+        "product": lambda *factors: math.prod(factors),
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)

@@ -24,6 +24,7 @@ from heteromark.config.fields import (
     Seat,
     UnitType,
 )
+from heteromark.config.language import TextConfig
 from heteromark.config.skirmish import ScriptName, SkirmishConfig
 
 
@@ -102,6 +103,7 @@ class EnvironmentConfig(Frozen):
     opponent: OpponentConfig = OpponentConfig()
     smac: SMACConfig = SMACConfig()
     skirmish: SkirmishConfig = SkirmishConfig()
+    text: TextConfig = TextConfig()
 
 
 class PolicyOverride(Frozen):
@@ -189,6 +191,9 @@ class OptimizerOverride(Frozen):
     weight_decay: Coefficient | None = None
 
 
+Smoothing = Annotated[float, Field(ge=0, lt=1), Number]
+
+
 class OptimizerConfig(Frozen):
     """One optimizer per group's actor and one per critic."""
 
@@ -199,15 +204,15 @@ class OptimizerConfig(Frozen):
     eps: Annotated[float, Field(gt=0), Number] = Field(
         1e-5, description="Added to the denominator: adam, adamw, rmsprop."
     )
+    betas: tuple[Smoothing, Smoothing] = Field(
+        (0.9, 0.999), description="adam, adamw only: smoothing of the gradient and of its square."
+    )
     weight_decay: Coefficient = 0.0
     momentum: Annotated[float, Field(ge=0, lt=1), Number] = Field(
         0.0, description="sgd and rmsprop only."
     )
     alpha: Annotated[float, Field(ge=0, lt=1), Number] = Field(
         0.99, description="rmsprop only: smoothing of the squared gradient."
-    )
-    decay: Literal["none", "linear"] = Field(
-        "none", description="linear: the learning rate falls to zero over the run's iterations."
     )
     groups: dict[str, OptimizerOverride] = Field({}, description="Overrides by group.")
 
@@ -231,7 +236,13 @@ class TrainingConfig(Frozen):
     """How long, how often, and on how many threads."""
 
     total_frames: Count = Field(description="Rounded up to whole iterations.")
-    num_epochs: Count = 10
+    num_batches: Count | None = Field(
+        None,
+        description="Language models: iterations of an epoch, which goes through the same problems "
+        "as the one before; null: total_frames alone says how long the run is.",
+    )
+    epochs: Count = Field(1, description="Times that num_batches iterations are gone through.")
+    num_epochs: Count = Field(10, description="Passes over each collected batch.")
     max_grad_norm: Annotated[float, Field(gt=0), Number] = 0.5
     num_threads: Count = Field(1, description="Threads of torch on the CPU.")
     checkpoint_interval: Count = Field(10, description="Iterations between checkpoints.")
@@ -265,6 +276,14 @@ class EvaluationConfig(Frozen):
         "commands the other side. null: as in training.",
     )
     seat: Seat | None = Field(None, description="The learner's seat; null: as in training.")
+    preset: Literal["sampled", "greedy", "standard", "liberal"] | None = Field(
+        None,
+        description="Language models: how responses are sampled; sampled: as in training; null: "
+        "greedy where deterministic, else sampled.",
+    )
+    passes: Count = Field(
+        1, description="Language models: attempts at each problem; pass@k needs k of them."
+    )
 
 
 class LoggerConfig(Frozen):

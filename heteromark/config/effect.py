@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from heteromark.config.agent import AgentConfig
 from heteromark.config.errors import Fault
+from heteromark.config.fields import TEXT_ALGORITHMS
 from heteromark.config.schema import RunConfig
+from heteromark.config.text_effect import text_idle_keys, text_ignored
 
 Reason = Callable[[RunConfig], str]  # why a key cannot act, and what to change; empty: it acts
 
@@ -18,7 +20,9 @@ Reason = Callable[[RunConfig], str]  # why a key cannot act, and what to change;
 def idle_keys(config: RunConfig) -> dict[str, str]:
     """The keys (or whole sections) that change nothing in this run, each with the reason."""
     reasons = {key: reason(config) for key, reason in _IDLE.items()}
-    return {key: reason for key, reason in reasons.items() if reason}
+    reasons = {key: reason for key, reason in reasons.items() if reason} | text_idle_keys(config)
+    # what lies in a section that cannot act need not be told as well
+    return {key: reason for key, reason in reasons.items() if not _sections_of(key) & set(reasons)}
 
 
 def idle_faults(
@@ -42,9 +46,19 @@ def idle_faults(
 
 def ignored_by(agent: AgentConfig, key: str) -> str:
     """Why a hyperparameter of an agent config does nothing in it; empty when it does something."""
+    if not is_own(agent.algorithm):
+        trains_text = agent.algorithm in TEXT_ALGORITHMS
+        if ignored := text_ignored(agent, key, trains_text):
+            return ignored
     if key.partition(".")[0] != "happo" or _updates_in_sequence(agent.algorithm):
         return ""
     return f"is {agent.algorithm}, not HAPPO"
+
+
+def _sections_of(key: str) -> set[str]:
+    """The sections that a dotted key lies in."""
+    parts = key.split(".")
+    return {".".join(parts[:depth]) for depth in range(1, len(parts))}
 
 
 def is_own(path: str | None) -> bool:
@@ -214,6 +228,7 @@ _IDLE: dict[str, Reason] = {
     "loss.action_aggregation": _only_happo,
     "loss.agent_order": _only_happo,
     "loss.huber_delta": _huber_delta,
+    "optimizer.betas": _only_optimizers("adam", "adamw"),
     "optimizer.alpha": _only_optimizers("rmsprop"),
     "optimizer.eps": _only_optimizers("adam", "adamw", "rmsprop"),
     "optimizer.momentum": _only_optimizers("sgd", "rmsprop"),

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 _IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 
 
-def _selector(*names: str) -> Any:
+def selector(*names: str) -> Any:
     """The type of a key that selects a component: by its name, or one's own by import path."""
 
     def check(value: str) -> str:
@@ -34,11 +34,11 @@ def _selector(*names: str) -> Any:
     return Annotated[str, AfterValidator(check), Field(json_schema_extra=schema)]
 
 
-Algorithm = _selector("HAPPO", "MAPPO", "IPPO", "MaskablePPO")
-PolicyType = _selector("mlp", "gru")
-NetworkType = _selector("MlpPolicy", "GruPolicy")
-LossType = _selector("happo", "mappo", "ippo", "ppo")
-OptimizerType = _selector("adam", "adamw", "sgd", "rmsprop")
+Algorithm = selector("HAPPO", "MAPPO", "IPPO", "MaskablePPO", "GRPO", "AT-GRPO")
+PolicyType = selector("mlp", "gru", "text")
+NetworkType = selector("MlpPolicy", "GruPolicy", "TextPolicy")
+LossType = selector("happo", "mappo", "ippo", "ppo", "grpo", "at_grpo")
+OptimizerType = selector("adam", "adamw", "sgd", "rmsprop")
 Mode = Literal["smoke", "full"]
 Device = Literal["auto", "cpu", "cuda"]
 Opponent = Literal["self", "random", "heuristic", "past_self"]
@@ -51,11 +51,20 @@ LOSS_OF_ALGORITHM: dict[str, str] = {
     "MAPPO": "mappo",
     "IPPO": "ippo",
     "MaskablePPO": "ppo",
+    "GRPO": "grpo",
+    "AT-GRPO": "at_grpo",
 }
 ALGORITHM_OF_LOSS = {loss: algorithm for algorithm, loss in LOSS_OF_ALGORITHM.items()}
 
+# Algorithms that train language-model agents: one alone, or a team.
+TEXT_ALGORITHMS = ("GRPO", "AT-GRPO")
+
 # Which policy type builds a network.policy of an agent config.
-POLICY_TYPE_OF_NETWORK: dict[str, str] = {"MlpPolicy": "mlp", "GruPolicy": "gru"}
+POLICY_TYPE_OF_NETWORK: dict[str, str] = {
+    "MlpPolicy": "mlp",
+    "GruPolicy": "gru",
+    "TextPolicy": "text",
+}
 NETWORK_OF_POLICY_TYPE = {kind: network for network, kind in POLICY_TYPE_OF_NETWORK.items()}
 
 

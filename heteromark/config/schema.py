@@ -38,6 +38,15 @@ from heteromark.config.fields import (
     nearest_divisors,
     nearest_multiples,
 )
+from heteromark.config.language import (
+    SHARED,
+    GenerationConfig,
+    GroupRelativeConfig,
+    ModelConfig,
+    SchedulerConfig,
+)
+from heteromark.config.tasks import TASK_ROLES
+from heteromark.config.text_rules import text_misfits
 
 
 class RunConfig(Frozen):
@@ -47,7 +56,7 @@ class RunConfig(Frozen):
     mode: Mode
     seed: Seed
     device: Device = "auto"
-    env_type: Literal["skirmish", "pettingzoo", "smac", "custom"] = "pettingzoo"
+    env_type: Literal["skirmish", "pettingzoo", "smac", "text", "custom"] = "pettingzoo"
     policy_type: PolicyType = "mlp"
     loss_type: LossType = "happo"
     optimizer_type: OptimizerType = "adam"
@@ -62,11 +71,21 @@ class RunConfig(Frozen):
     training: TrainingConfig
     evaluation: EvaluationConfig
     logger: LoggerConfig = LoggerConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    model: ModelConfig = ModelConfig()
+    generation: GenerationConfig = GenerationConfig()
+    grpo: GroupRelativeConfig = GroupRelativeConfig()
+
+    @model_validator(mode="after")
+    def _language_models_fit(self) -> RunConfig:
+        for found in text_misfits(self):
+            raise cross_field_error(*found)
+        return self
 
     @model_validator(mode="after")
     def _environment_is_named(self) -> RunConfig:
         environment, is_built_in = self.environment, self.env_type == "skirmish"
-        if environment.task is None and not is_built_in:
+        if environment.task is None and self.env_type not in ("skirmish", "text"):
             raise cross_field_error(
                 "environment.task",
                 None,
@@ -118,7 +137,7 @@ class RunConfig(Frozen):
     @model_validator(mode="after")
     def _batches_fit(self) -> RunConfig:
         frames, envs = self.collector.frames_per_batch, self.environment.num_parallel_envs
-        if frames % envs:
+        if frames % envs and self.env_type != "text":
             raise cross_field_error(
                 "environment.num_parallel_envs",
                 envs,
@@ -236,6 +255,8 @@ class RunConfig(Frozen):
             "loss_type": self.loss_type,
             "optimizer_type": self.optimizer_type,
         }
+        if self.env_type == "text":
+            chosen["environment.text.task"] = self.environment.text.task
         for group, override in self.policy.groups.items():
             chosen[f"policy.groups.{group}.policy_type"] = override.policy_type
         return {key: path for key, path in chosen.items() if path and ":" in path}
@@ -267,6 +288,41 @@ class RunConfig(Frozen):
     def is_recurrent(self) -> bool:
         """Whether any group's policy is known to remember."""
         return self.policy_type == "gru" or self.policy.overrides_recurrence
+
+    @property
+    def frames_per_problem(self) -> int:
+        """Frames that language-model agents spend on a problem: rounds of all its responses."""
+        return self.grpo.num_generations * self.environment.text.max_turns
+
+    @property
+    def problems_per_batch(self) -> int:
+        """Problems that language-model agents work on in one iteration."""
+        return self.collector.frames_per_batch // self.frames_per_problem
+
+    @property
+    def turn_order(self) -> tuple[str, ...] | None:
+        """Roles of a round, in order; None: the user's own task knows them."""
+        text = self.environment.text
+        if text.turn_order is not None:
+            return tuple(text.turn_order)
+        if text.task_is_own:
+            return None
+        roles = TASK_ROLES[text.task]
+        return roles[-1:] if self.agent.algorithm == "GRPO" else roles
+
+    def policy_of(self, role: str) -> str:
+        """The name of a role's policy."""
+        model = self.model
+        if role in model.roles:
+            return model.roles[role]
+        return role if model.policies == "role" else SHARED
+
+    @property
+    def policy_names(self) -> tuple[str, ...] | None:
+        """The policies of all roles, each once; None: the user's own task knows its roles."""
+        if self.turn_order is None:
+            return None
+        return tuple(dict.fromkeys(map(self.policy_of, self.turn_order)))
 
     @property
     def num_iterations(self) -> int:

@@ -111,6 +111,16 @@ class SearchConfig(Frozen):
         return self
 
 
+# Roles by task, in the order in which they act unless told otherwise; the last can solve it alone.
+TASK_ROLES: dict[str, tuple[str, ...]] = {
+    "math": ("tool", "reasoner"),
+    "plan_path": ("tool", "planner"),
+    "sokoban": ("tool", "planner"),
+    "sudoku": ("tool", "reasoner"),
+    "code": ("tester", "coder"),
+    "search": ("searcher", "reasoner"),
+}
+
 TASK_CONFIGS: dict[str, type[Frozen]] = {
     "math": MathConfig,
     "plan_path": PlanPathConfig,

@@ -6,8 +6,10 @@ R1-Zero-Like Training, 2025 (Dr. GRPO), which leaves out the standard deviation.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
 # Added to a group's standard deviation, in units of the reward.
@@ -62,3 +64,29 @@ def group_advantage(reward: Tensor, group: Tensor, scale: bool = True) -> GroupA
         return GroupAdvantage(centred, is_flat, flat_share)
     deviation = (zeros.index_add(0, index, centred.square()) / count).sqrt()
     return GroupAdvantage(centred / (deviation[index] + EPSILON), is_flat, flat_share)
+
+
+def best_responses(
+    reward: Tensor, group: Tensor, method: Literal["mean", "median"], share: float
+) -> Tensor:
+    """Which responses earned most above the mean (or median) of their group.
+
+    Of equal ones, those that come first. What is kept is biased towards what went well: the
+    policy sees fewer of its failures.
+
+    Args:
+        reward, group: as `group_advantage` takes them.
+        share: how much is kept, rounded up to whole responses; more than 0, at most 1.
+
+    Returns:
+        bool `[responses]`.
+    """
+    above = torch.empty_like(reward)
+    for number in group.unique():
+        rows = group == number
+        centre = reward[rows].mean() if method == "mean" else reward[rows].quantile(0.5)
+        above[rows] = reward[rows] - centre
+    order = above.argsort(descending=True, stable=True)
+    kept = torch.zeros_like(reward, dtype=torch.bool)
+    kept[order[: math.ceil(share * len(reward))]] = True
+    return kept

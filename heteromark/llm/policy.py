@@ -183,6 +183,17 @@ class AdapterPolicy(TextPolicy):
             yield self.model
 
 
+class FrozenPolicy(TextPolicy):
+    """A model that is never trained; it may be the model of others too."""
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        return {}
+
+    @contextlib.contextmanager
+    def as_reference(self) -> Iterator[nn.Module]:
+        yield self.model
+
+
 def full_policy(
     backbone: Backbone, temperature: float = 1.0, with_reference: bool = False
 ) -> TextPolicy:

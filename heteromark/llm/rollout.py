@@ -13,7 +13,7 @@ Source: AT-GRPO ("Stronger-MAS", arXiv 2510.11062), section 4.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -74,6 +74,7 @@ class Step:
         texts: the responses.
         problems: `[responses]`: which problem each belongs to.
         team, local: `[responses]`: the parts of the reward.
+    solved: `[responses]`: whether each solved the problem.
     """
 
     turn: int
@@ -84,6 +85,7 @@ class Step:
     problems: list[int]
     team: list[float]
     local: list[float]
+    solved: list[bool]
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,24 @@ def roll_out(
     return Rollout(steps, episodes)
 
 
+def joined(rollouts: Sequence[Rollout]) -> Rollout:
+    """Rollouts on different problems as one, its problems and groups numbered through."""
+    steps: list[Step] = []
+    episodes: list[Episode] = []
+    problems = groups = 0
+    for rollout in rollouts:
+        for step in rollout.steps:
+            batch = step.batch.copy()
+            batch["group_id"] = batch["group_id"] + groups
+            steps.append(
+                replace(step, batch=batch, problems=[number + problems for number in step.problems])
+            )
+        episodes += [replace(each, problem=each.problem + problems) for each in rollout.episodes]
+        groups = 1 + max((int(step.batch["group_id"].max()) for step in steps), default=-1)
+        problems = 1 + max(episode.problem for episode in episodes)
+    return Rollout(steps, episodes)
+
+
 def _act(
     team: Team,
     threads: Sequence[_Thread],
@@ -180,7 +200,7 @@ def _act(
         temperature=temperature,
         generator=generator,
     )
-    rewards, teams, locals_ = [], [], []
+    rewards, teams, locals_, solved = [], [], [], []
     for row, thread in enumerate(threads):
         tried = []
         for text in texts[row * candidates : (row + 1) * candidates]:
@@ -188,6 +208,7 @@ def _act(
             told = problem.act(role, text)
             teams.append(told.team)
             locals_.append(told.local)
+            solved.append(problem.is_solved)
             tried.append((team.team_weight * told.team + told.local, problem))
         rewards += [reward for reward, _ in tried]
         best, thread.problem = max(tried, key=lambda candidate: candidate[0])
@@ -204,4 +225,4 @@ def _act(
     batch["group_id"] = torch.tensor(
         [known[key] for key in zip(numbers, repeated, strict=True)], device=device
     )
-    return Step(turn, role, batch, repeated, texts, numbers, teams, locals_)
+    return Step(turn, role, batch, repeated, texts, numbers, teams, locals_, solved)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from heteromark.config.components import OptimizerConfig
+from heteromark.config.language import SchedulerConfig
 from heteromark.config.schema import RunConfig
 from heteromark.environment.groups import Group
 from heteromark.modules.policy import override_of
@@ -31,7 +33,7 @@ class OptimizerFactory:
             override = override_of(common.groups, groups[name])
             changes = override.model_dump(exclude_none=True) if override else {}
             own = common.model_copy(update=changes)
-            optimizers[name] = _make(config.optimizer_type, own, actor)
+            optimizers[name] = make_optimizer(config.optimizer_type, own, actor.parameters())
         return optimizers
 
     def create_for_critics(
@@ -41,21 +43,43 @@ class OptimizerFactory:
         common = config.optimizer
         rate = common.critic_learning_rate or common.learning_rate
         own = common.model_copy(update={"learning_rate": rate})
-        return {name: _make(config.optimizer_type, own, net) for name, net in critics.items()}
+        return {
+            name: make_optimizer(config.optimizer_type, own, net.parameters())
+            for name, net in critics.items()
+        }
 
 
-def learning_rate_share(config: OptimizerConfig, iteration: int, num_iterations: int) -> float:
-    """What is left of the learning rates in one iteration, counted from 0.
+def learning_rate_share(config: SchedulerConfig, iteration: int, num_iterations: int) -> float:
+    """Which share of the learning rates there is in one iteration, counted from 0.
 
-    A function of the iteration alone, so a resumed run needs no scheduler state.
+    A function of the iteration alone, so a resumed run needs no scheduler state. It rises to 1
+    over the first `warmup_ratio` of the iterations, and decays over the others.
     """
-    return 1.0 if config.decay == "none" else 1.0 - iteration / num_iterations
+    warmup = round(config.warmup_ratio * num_iterations)
+    if iteration < warmup:
+        return (iteration + 1) / (warmup + 1)
+    if config.decay == "none":
+        return 1.0
+    passed = (iteration - warmup) / (num_iterations - warmup)
+    return 1.0 - passed if config.decay == "linear" else (1.0 + math.cos(math.pi * passed)) / 2
 
 
-def _make(optimizer_type: str, config: OptimizerConfig, network: nn.Module) -> Optimizer:
-    optimizer = OPTIMIZERS[optimizer_type](config, list(network.parameters()))
-    for parameters in optimizer.param_groups:
-        parameters["initial_lr"] = config.learning_rate
+def set_learning_rates(config: RunConfig, optimizers: Iterable[Optimizer], iteration: int) -> float:
+    """Set every optimizer's learning rate for an iteration, from 0; returns the common one."""
+    share = learning_rate_share(config.scheduler, iteration, config.num_iterations)
+    for optimizer in optimizers:
+        for parameters in optimizer.param_groups:
+            parameters["lr"] = parameters["initial_lr"] * share
+    return config.optimizer.learning_rate * share
+
+
+def make_optimizer(
+    optimizer_type: str, config: OptimizerConfig, parameters: Iterable[nn.Parameter]
+) -> Optimizer:
+    """An optimizer of some parameters, which remembers the learning rate it starts from."""
+    optimizer = OPTIMIZERS[optimizer_type](config, list(parameters))
+    for group in optimizer.param_groups:
+        group["initial_lr"] = config.learning_rate
     return optimizer
 
 
@@ -64,6 +88,7 @@ def _adam(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimizer:
     return torch.optim.Adam(
         parameters,
         lr=config.learning_rate,
+        betas=config.betas,
         eps=config.eps,
         weight_decay=config.weight_decay,
         fused=True,
@@ -75,6 +100,7 @@ def _adamw(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimizer
     return torch.optim.AdamW(
         parameters,
         lr=config.learning_rate,
+        betas=config.betas,
         eps=config.eps,
         weight_decay=config.weight_decay,
         fused=True,

@@ -24,6 +24,8 @@ from typing import Any
 import heteromark
 from heteromark.config.effect import idle_keys, is_own
 from heteromark.config.schema import RunConfig
+from heteromark.config.text_effect import text_defaults
+from heteromark.runs.files import sha256_of
 
 DIGEST_LENGTH = 12
 VERSIONED = ("torch", "torchrl", "tensordict")
@@ -79,7 +81,21 @@ def trajectory_digest(config: RunConfig) -> str:
 
 def _knows_its_end(config: RunConfig) -> bool:
     """Whether what is learnt may depend on the number of iterations to come."""
-    return config.optimizer.decay != "none" or is_own(config.agent.algorithm)
+    scheduler = config.scheduler
+    return scheduler.decay != "none" or scheduler.warmup_ratio > 0 or is_own(config.agent.algorithm)
+
+
+@functools.cache
+def text_versions() -> dict[str, str]:
+    """The same for language-model agents; "missing" where one is not installed."""
+    return {name: _version_or_missing(name) for name in ("transformers", "peft", "tokenizers")}
+
+
+def _version_or_missing(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
 
 
 @functools.cache
@@ -96,11 +112,15 @@ def _identity(config: RunConfig) -> dict[str, Any]:
     for key in idle:
         _delete(data, key)
     _say_in_one_way(data, config)
-    _name_by_content(data["environment"].get("skirmish", {}))
+    _name_by_content(data["environment"].get("skirmish", {}), "checkpoint")
+    if config.env_type == "text":
+        _say_text_in_one_way(data, config)
     # These inform people, or change the speed; they train nothing.
     for key in ("name", "num_workers"):
-        del data["environment"][key]
+        data["environment"].pop(key, None)
     # The frames are rounded up to whole iterations, which are told below.
+    for key in ("num_batches", "epochs"):
+        data["training"].pop(key, None)
     del data["logger"], data["training"]["keep_checkpoints"], data["training"]["total_frames"]
     return {
         **data,
@@ -123,24 +143,43 @@ def _delete(data: dict[str, Any], key: str) -> None:
     del data[last]
 
 
-def _name_by_content(skirmish: dict[str, Any]) -> None:
-    """Let the opponent's checkpoint be what it holds, wherever it lies."""
-    if skirmish.get("checkpoint") is not None:
-        path = Path(skirmish["checkpoint"])
-        content = path.read_bytes() if path.is_file() else b"missing"
-        skirmish["checkpoint"] = hashlib.sha256(content).hexdigest()
+def _name_by_content(section: dict[str, Any], key: str) -> None:
+    """Let a file or folder be what it holds, wherever it lies; other names stay as they are."""
+    path = section.get(key) and Path(section[key]).expanduser()
+    if path and path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file())
+        held = [[file.name, sha256_of(file)] for file in files]
+        section[key] = hashlib.sha256(json.dumps(held).encode()).hexdigest()
+    elif path and path.is_file():
+        section[key] = sha256_of(path)
+
+
+def _say_text_in_one_way(data: dict[str, Any], config: RunConfig) -> None:
+    """The same for language-model agents: what they are made of, and who has which policy."""
+    text, model = data["environment"]["text"], data["model"]
+    for key in text_defaults(config):
+        text.pop(key, None)  # what it is a default of is told
+    _name_by_content(text.get("math", {}), "file")
+    for section in (model, *model["by_policy"].values()):
+        _name_by_content(section, "path")
+    model.pop("policies", None)
+    text["turn_order"] = turn_order = config.turn_order
+    if turn_order is not None:
+        model["roles"] = {role: config.policy_of(role) for role in turn_order}
+    data["text_versions"] = text_versions()
 
 
 def _say_in_one_way(data: dict[str, Any], config: RunConfig) -> None:
     """Replace words that mean another value here, so that either makes the same run."""
-    policy, optimizer = data["policy"], data["optimizer"]
-    policy["critic"] = config.critic
-    data["environment"].setdefault("state", False)  # one that nothing sees is none
-    if policy.get("critic_input") == "auto" and config.env_type != "custom":
-        policy["critic_input"] = "state" if config.environment.state else "observations"
-    optimizer["critic_learning_rate"] = (
-        optimizer["critic_learning_rate"] or optimizer["learning_rate"]
-    )
+    if config.env_type != "text":
+        policy, optimizer = data["policy"], data["optimizer"]
+        policy["critic"] = config.critic
+        data["environment"].setdefault("state", False)  # one that nothing sees is none
+        if policy.get("critic_input") == "auto" and config.env_type != "custom":
+            policy["critic_input"] = "state" if config.environment.state else "observations"
+        optimizer["critic_learning_rate"] = (
+            optimizer["critic_learning_rate"] or optimizer["learning_rate"]
+        )
     for section, key in _CLAMPED:
         data[section][key] = min(data[section][key], config.num_iterations)
     data["training"]["checkpoints_after"] = [

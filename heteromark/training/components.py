@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torchrl.envs import EnvBase
@@ -15,6 +17,7 @@ from heteromark.algorithm.base import ALGORITHMS, Algorithm, Learner
 from heteromark.config.compose import selector_faults
 from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.schema import RunConfig
+from heteromark.environment.opponent_pool import OpponentPool
 from heteromark.modules.collector import Collector, CollectorFactory
 from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory
@@ -22,7 +25,14 @@ from heteromark.modules.policy import PolicyFactory, recurrent_groups, with_memo
 from heteromark.modules.replay_buffer import ReplayBufferFactory
 from heteromark.modules.value_norm import PreciseValueNorm
 from heteromark.training.environments import make_environment, require_evaluation
+from heteromark.training.evaluate import Evaluator
+from heteromark.training.metrics import episode_metrics
 from heteromark.training.random_state import seed_everything
+
+if TYPE_CHECKING:
+    from heteromark.algorithm.text import TextAlgorithm
+    from heteromark.training.text_collector import TextCollector
+    from heteromark.training.text_evaluate import TextEvaluator
 
 # TorchRL announces every storage that it allocates
 logging.getLogger("torchrl").setLevel(logging.WARNING)
@@ -30,13 +40,36 @@ logging.getLogger("torchrl").setLevel(logging.WARNING)
 
 @dataclass(frozen=True)
 class Components:
-    """What the loop works with; `learner` holds networks, losses, optimizers and buffers."""
+    """What the loop works with.
 
-    environment: EnvBase
+    Attributes:
+        learner: networks, losses, optimizers and buffers.
+        collector: collects a batch.
+        algorithm: turns it into updated weights.
+        evaluator: judges the policies.
+        measure: what the episodes of a batch were like, as metrics by name.
+        environment: that it trains in; language-model agents have none.
+    """
+
     learner: Learner
-    collector: Collector
-    algorithm: Algorithm
+    collector: Collector | TextCollector
+    algorithm: Algorithm | TextAlgorithm
+    evaluator: Evaluator | TextEvaluator
+    measure: Callable[[Any], dict[str, float | int]]
     device: torch.device
+    environment: EnvBase | None = None
+
+    @property
+    def opponent_pool(self) -> OpponentPool | None:
+        """Past policies that the environment plays against, if it does."""
+        return None if self.environment is None else self.environment.opponent_pool
+
+    def close(self) -> None:
+        """Let go of environments and worker processes."""
+        self.evaluator.close()
+        self.collector.close()
+        if self.environment is not None:
+            self.environment.close()
 
 
 class ComponentFactory:
@@ -63,6 +96,11 @@ class ComponentFactory:
         device = require_device(config)
         seed_everything(config.seed)
         torch.set_num_threads(config.training.num_threads)
+        if config.env_type == "text":
+            # imported here, because it needs packages that other runs do not
+            from heteromark.training.text_components import text_components
+
+            return text_components(config, device)
         if config.collector_type == "multi_sync":
             # the collectors have environments of their own; one copy shows what they are like
             environment = make_environment(config, 1)
@@ -110,6 +148,8 @@ class ComponentFactory:
             learner=learner,
             collector=collector,
             algorithm=ALGORITHMS[config.agent.algorithm](config, learner),
+            evaluator=Evaluator(config, policies.actors),
+            measure=episode_metrics,
             device=device,
         )
 

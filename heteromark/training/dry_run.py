@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from heteromark.config.errors import ConfigError
+from heteromark.config.language import WarmUpConfig
 from heteromark.config.schema import RunConfig
 from heteromark.runs.digest import run_digest
 from heteromark.runs.record import RunRecord
@@ -34,10 +35,14 @@ def plan_lines(config: RunConfig) -> Iterator[str]:
 
 
 def _component_lines(config: RunConfig) -> Iterator[str]:
+    import torch
+
     from heteromark.training.components import ComponentFactory
 
     environment = config.environment.model_copy(update={"num_workers": 0})
-    config = config.model_copy(update={"environment": environment})
+    # warming up a model takes minutes, and changes none of what is told here
+    model = config.model.model_copy(update={"warm_up": WarmUpConfig(steps=0)})
+    config = config.model_copy(update={"environment": environment, "model": model})
     try:
         components = ComponentFactory(config).create()
     except ConfigError:
@@ -53,14 +58,19 @@ def _component_lines(config: RunConfig) -> Iterator[str]:
                 f"group {group.name}: agents {', '.join(group.agents)}; "
                 f"{group.observation_size} observations, {group.action_size} {actions} actions"
             )
+        for role in components.collector.team.turn_order if config.env_type == "text" else ():
+            yield f"role {role}: policy {config.policy_of(role)}"
         networks = {"actor": learner.policies.actors, "critic": learner.policies.critics}
         for kind, by_name in networks.items():
             for name, network in by_name.items():
                 size = sum(parameter.numel() for parameter in network.parameters())
-                yield f"{kind} {name}: {size:,} parameters"
+                trained = ""
+                if config.env_type == "text":
+                    weights = network.trained_parameters().values()
+                    trained = f", of which it trains {sum(map(torch.numel, weights)):,}"
+                yield f"{kind} {name}: {size:,} parameters{trained}"
     finally:
-        components.collector.close()
-        components.environment.close()
+        components.close()
 
 
 def _in_store(store: RunStore, digest: str) -> str:

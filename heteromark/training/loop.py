@@ -32,9 +32,9 @@ from heteromark.training.checkpoint import (
     write_policy,
 )
 from heteromark.training.components import ComponentFactory, Components
-from heteromark.training.evaluate import Evaluator, as_report
+from heteromark.training.evaluate import as_report
 from heteromark.training.loggers import MetricLoggers
-from heteromark.training.metrics import MetricsFile, episode_metrics
+from heteromark.training.metrics import MetricsFile
 
 OnProgress = Callable[[int, int, dict[str, float]], None]
 logger = logging.getLogger("heteromark")
@@ -77,8 +77,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     components = ComponentFactory(config).create()
     with ExitStack() as resources:
-        resources.callback(components.environment.close)
-        resources.callback(components.collector.close)
+        resources.callback(components.close)
         return _Training(config, folder, components, resources).run(on_progress)
 
 
@@ -96,9 +95,7 @@ class _Training:
         self.folder = folder
         self.components = components
         self.actors = components.learner.policies.actors
-        self.opponent_pool = components.environment.opponent_pool
-        self.evaluator = Evaluator(config, self.actors)
-        resources.callback(self.evaluator.close)
+        self.opponent_pool = components.opponent_pool
         self.progress = self._start_or_resume()
         self.metrics = MetricsFile(folder / METRICS_FILE, keep=self.progress.iteration)
         logged = self.frames if self.progress.is_own else 0
@@ -154,7 +151,7 @@ class _Training:
         """Collect and update once, and evaluate if it is time to; returns the row of metrics."""
         began = time.perf_counter()
         batch = self.components.collector.collect()
-        measured = episode_metrics(batch)
+        measured = self.components.measure(batch)
         learnt = self.components.algorithm.update(batch, self.progress.iteration)
         now = time.perf_counter()
         self.progress = replace(
@@ -193,7 +190,7 @@ class _Training:
     def _evaluate(self) -> dict[str, Any]:
         """Play the same episodes at every call, so that differences come from the policy."""
         pool = self.opponent_pool
-        return self.evaluator.evaluate(
+        return self.components.evaluator.evaluate(
             self.config.seed, None if pool is None else pool.state_dict()
         )
 

@@ -311,7 +311,7 @@ def _planned(
         raise ConfigError.single(
             PARAMS_FILE,
             f"needs runs that can be gone on with, and {names[0]} ({resolved.path}) cannot be: its "
-            "learning rate falls over the whole run (set optimizer.decay: none), or its algorithm "
+            "learning rate falls over the whole run (set scheduler.decay: none), or its algorithm "
             "is your own. Set sweep.strategy: grid",
             params.sweep.strategy,
             "sweep.strategy",

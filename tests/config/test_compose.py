@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from heteromark.config.agent import AgentConfig
 from heteromark.config.compose import compose_run, environment_names
@@ -108,7 +109,11 @@ def test_environments_are_the_files_of_their_group():
 
 @pytest.mark.parametrize("name", environment_names(ROOT))
 def test_every_environment_composes(name):
-    composed = compose({"algorithm": "MaskablePPO"}, {"sweep": {"environment": name}})
+    environment = yaml.safe_load((ROOT / f"config/environment/{name}.yaml").read_text())
+    agent = {"algorithm": "MaskablePPO"}
+    if environment["env_type"] == "text":
+        agent = {"algorithm": "GRPO", "network": {"policy": "TextPolicy"}}
+    composed = compose(agent, {"sweep": {"environment": name}})
     assert composed.environment.name == name
 
 
@@ -125,6 +130,8 @@ def test_json_schema_tells_an_editor_what_is_allowed():
         "MAPPO",
         "IPPO",
         "MaskablePPO",
+        "GRPO",
+        "AT-GRPO",
     ]
     assert schema["properties"]["learning_rate"]["exclusiveMinimum"] == 0
     assert schema["additionalProperties"] is False

@@ -17,6 +17,8 @@ from heteromark.runs.digest import run_digest
 from heteromark.training.request import TrainRequest, resolve_request
 
 CONFIGS = Path("config")
+LANGUAGE_ENVIRONMENTS = ("math", "plan_path")
+GRPO = ("agent=grpo_agent_v1",)
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +94,20 @@ def test_every_option_of_every_group_makes_a_valid_config():
     # Not every loss and policy fits every environment: these in a round of their own.
     apart = {name: groups.pop(name) for name in ("loss", "policy")}
     assert {"optimizer", "collector", "replay_buffer", "training", "evaluation"} < set(groups)
-    for together in (groups, apart):
+    language = {name: groups.pop(name) for name in ("model", "generation", "grpo")}
+    kinds = {name: job(f"environment={name}", *GRPO).env_type for name in LANGUAGE_ENVIRONMENTS}
+    assert set(kinds.values()) == {"text"}
+    language["environment"] = list(kinds)
+    groups["environment"] = [name for name in groups["environment"] if name not in kinds]
+    for together in (groups, apart, language):
         for number in range(max(map(len, together.values()))):
             choices = [
                 f"{'+' if group == 'experiment' else ''}{group}={options[number % len(options)]}"
                 for group, options in together.items()
             ]
+            if together is language:
+                assert job(*choices, *GRPO)
+                continue
             games = any(choice.endswith(("tic_tac_toe", "connect_four")) for choice in choices)
             fitting = ["loss=ppo"] if games else []
             shape = ("environment.num_parallel_envs=16", "environment.num_workers=0")
@@ -345,7 +355,7 @@ def test_an_environment_variable_can_be_a_value(monkeypatch):
         ),
         (
             ["--config-name=config"],
-            ["config/config.yaml: agent: is not chosen; add +agent=NAME. There are: happo_agent"],
+            ["config/config.yaml: agent: is not chosen; add +agent=NAME. There are: at_grpo_agent"],
         ),
         # how it is written
         (["seed", "a[=1"], ["command line: 'seed': does not parse", "'a[=1': does not parse"]),

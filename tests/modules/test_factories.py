@@ -64,7 +64,7 @@ def test_losses_and_optimizers_are_by_group():
 
 def test_the_learning_rate_falls_to_zero_over_the_run():
     constant = make_config().optimizer
-    falling = make_config(optimizer__decay="linear").optimizer
+    falling = make_config(scheduler__decay="linear").optimizer
     assert [learning_rate_share(constant, i, 4) for i in range(4)] == [1.0] * 4
     shares = [learning_rate_share(falling, i, 4) for i in range(5)]
     assert shares == [1.0, 0.75, 0.5, 0.25, 0.0]

@@ -127,7 +127,7 @@ def test_the_same_run_twice_is_bit_identical(tmp_path):
         {},
         {
             "algorithm": "IPPO",
-            "optimizer__decay": "linear",
+            "scheduler__decay": "linear",
             "evaluation__interval": 1,
             "training__keep_checkpoints": 1,
         },

@@ -191,7 +191,7 @@ def test_runs_that_cannot_be_gone_on_with_are_refused(sweep):
     with pytest.raises(ConfigError) as caught:
         make_plan()
     assert "sweep.strategy = 'halving'" in str(caught.value)
-    assert "set optimizer.decay: none" in str(caught.value)
+    assert "set scheduler.decay: none" in str(caught.value)
     make_plan(overrides={"sweep": {"strategy": "grid"}})
 
 

@@ -1,0 +1,171 @@
+"""The policies of language-model agents, made as the run's config says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+from filelock import FileLock
+
+from heteromark.config.language import TINY, PolicyModelConfig
+from heteromark.config.schema import RunConfig
+from heteromark.llm.backbone import Backbone, BackboneError, load_backbone, tiny_backbone
+from heteromark.llm.policy import (
+    FrozenPolicy,
+    Lora,
+    TextPolicy,
+    adapter_policies,
+    full_policy,
+)
+from heteromark.llm.tasks.base import Task
+from heteromark.llm.warm_up import demonstrations, warm_up
+from heteromark.runs.digest import training_code_fingerprint, versions
+from heteromark.runs.files import atomic_path
+from heteromark.runs.store import RunStore
+
+logger = logging.getLogger("heteromark")
+
+
+class TextPolicyFactory:
+    """Creates the policies of one run.
+
+    Args:
+        config: the run.
+        task: what the agents work on; its demonstrations warm up tiny models.
+        turn_order: roles of a round.
+        templates: prompts by role.
+        device: where the models go.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task,
+        turn_order: Sequence[str],
+        templates: Mapping[str, str],
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.task = task
+        self.turn_order = turn_order
+        self.templates = templates
+        self.device = device
+
+    def create(self) -> dict[str, TextPolicy]:
+        """Policies by name; those with adapters on the same model share it.
+
+        Raises:
+            ValueError: a model cannot be loaded, or is too short for prompt and response.
+        """
+        model = self.config.model
+        names = dict.fromkeys(map(self.config.policy_of, self.turn_order))
+        own = {name: model.by_policy.get(name, PolicyModelConfig()) for name in names}
+        by_model: dict[tuple[str, str], list[str]] = {}
+        for name, policy in own.items():
+            path = policy.path or model.path
+            specialization = policy.specialization or model.specialization
+            by_model.setdefault((path, specialization), []).append(name)
+        backbones = {path: self._backbone(path) for path in dict(by_model)}
+        found: dict[str, TextPolicy] = {}
+        for (path, specialization), sharing in by_model.items():
+            found |= self._specialized(backbones[path, specialization], specialization, sharing)
+        return {name: found[name] for name in names}
+
+    def _specialized(
+        self, backbone: Backbone, specialization: str, names: Sequence[str]
+    ) -> Mapping[str, TextPolicy]:
+        model, temperature = self.config.model, self.config.generation.temperature
+        if specialization == "lora":
+            lora = Lora(model.lora_rank, model.lora_alpha, model.lora_modules)
+            seed = self.config.seed
+            return adapter_policies(backbone, names, lora, temperature, seed)
+        if specialization in ("none", "prompt"):
+            return {name: FrozenPolicy(backbone, temperature) for name in names}
+        needs_reference = self.config.grpo.beta > 0
+        copies = [replace(backbone, model=deepcopy(backbone.model)) for _ in names[1:]]
+        return {
+            name: full_policy(each, temperature, needs_reference)
+            for name, each in zip(names, (backbone, *copies), strict=True)
+        }
+
+    def _backbone(self, chosen: tuple[str, str]) -> Backbone:
+        """A model of its own for everyone who trains it in one way."""
+        path, _ = chosen
+        model, generation = self.config.model, self.config.generation
+        if path == TINY:
+            backbone = self._tiny()
+        else:
+            backbone = load_backbone(
+                path, dtype=model.dtype, trust_remote_code=model.trust_remote_code
+            )
+        longest = generation.max_prompt_length + generation.max_response_length
+        if longest > backbone.max_length:
+            raise BackboneError(
+                f"model {path} takes {backbone.max_length} tokens, but "
+                f"generation.max_prompt_length {generation.max_prompt_length} and "
+                f"generation.max_response_length {generation.max_response_length} come to {longest}"
+            )
+        backbone.model.to(self.device)
+        return backbone
+
+    def _tiny(self) -> Backbone:
+        """The tiny model, warmed up: once for all runs that start from the same one."""
+        tiny, settings = self.config.model.tiny, self.config.model.warm_up
+        backbone = tiny_backbone(**tiny.model_dump())
+        if not settings.steps:
+            return backbone
+        store = RunStore()
+        store.check_writable()
+        path = store.root / "models" / f"{self._warm_up_digest()}.pt"
+        path.parent.mkdir(exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if path.is_file():
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                backbone.model.load_state_dict(state)
+                return backbone
+            logger.info("warming up a tiny model on %d batches of demonstrations", settings.steps)
+            shown = demonstrations(self.task, self.turn_order, self.templates, settings.seed)
+            loss = warm_up(
+                backbone,
+                shown,
+                steps=settings.steps,
+                batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                seed=settings.seed,
+                on_step=_told_now_and_then(settings.steps),
+            )
+            logger.info("warmed up: loss %.3f nats per token; kept as %s", loss, path)
+            with atomic_path(path) as temporary:
+                torch.save(backbone.model.state_dict(), temporary)
+        return backbone
+
+    def _warm_up_digest(self) -> str:
+        """Of everything that decides how a warmed-up model comes out."""
+        text, model = self.config.environment.text, self.config.model
+        told = {
+            "tiny": model.tiny.model_dump(),
+            "warm_up": model.warm_up.model_dump(),
+            "task": text.task,
+            "settings": getattr(text, text.task).model_dump() if not text.task_is_own else "own",
+            "kwargs": self.config.environment.kwargs,
+            "turn_order": list(self.turn_order),
+            "templates": {role: self.templates[role] for role in self.turn_order},
+            "threads": self.config.training.num_threads,
+            "code": training_code_fingerprint(),
+            "versions": versions(),
+        }
+        text = json.dumps(told, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _told_now_and_then(steps: int):
+    def tell(step: int, loss: float) -> None:
+        if (step + 1) % max(1, steps // 10) == 0:
+            logger.info("warm-up step %d of %d: loss %.3f", step + 1, steps, loss)
+
+    return tell

@@ -1,0 +1,75 @@
+"""Collects what a team of text policies says about fresh problems."""
+
+from __future__ import annotations
+
+import torch
+
+from heteromark.config.schema import RunConfig
+from heteromark.environment.seeds import stream_seed
+from heteromark.llm.rollout import Rollout, Team, joined, roll_out
+from heteromark.llm.tasks.base import Problem, Task
+
+
+class TextCollector:
+    """One rollout per iteration.
+
+    Problems and responses of an iteration follow from (seed, stream, iteration) alone, so that a
+    resumed run goes on exactly.
+
+    Args:
+        config: the run.
+        task: makes the problems.
+        team: the policies at work.
+        device: of the policies.
+    """
+
+    def __init__(self, config: RunConfig, task: Task, team: Team, device: torch.device) -> None:
+        self.config = config
+        self.task = task
+        self.team = team
+        self.device = device
+        self._place: tuple[int, str, int] = (config.seed, "training", 0)
+
+    def restart(self, seed: int, stream: str, iteration: int) -> None:
+        """Go on at an iteration, counted from 0."""
+        self._place = (seed, stream, iteration)
+
+    def collect(self) -> Rollout:
+        """Let the team work on this iteration's problems.
+
+        Raises:
+            ValueError: a prompt is too long.
+        """
+        seed, stream, iteration = self._place
+        config, grpo = self.config, self.config.grpo
+        responses = stream_seed(seed, stream, "responses", iteration)
+        generator = torch.Generator(self.device).manual_seed(responses)
+        problems = self.problems(seed, stream, iteration)
+        together = config.environment.num_parallel_envs
+        rollout = joined(
+            [
+                roll_out(
+                    self.team,
+                    problems[start : start + together],
+                    samples=grpo.num_generations,
+                    sampling=grpo.sampling,
+                    generator=generator,
+                )
+                for start in range(0, len(problems), together)
+            ]
+        )
+        self._place = (seed, stream, iteration + 1)
+        return rollout
+
+    def problems(self, seed: int, stream: str, iteration: int) -> list[Problem]:
+        """An iteration's problems, of the training split."""
+        text = self.config.environment.text
+        drawn = iteration if text.epoch_size is None else iteration % text.epoch_size
+        drawn //= text.resample_freq
+        return [
+            self.task.problem(stream_seed(seed, stream, "problems", drawn, number))
+            for number in range(self.config.problems_per_batch)
+        ]
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,173 @@
+"""Training language-model agents: the same loop, records and exactness as for all others."""
+
+import csv
+import itertools
+import json
+import shutil
+
+import pytest
+import torch
+from text_config import make_text_config
+
+from heteromark.config.compose import load_params
+from heteromark.runs.checkpoints import checkpoint_files
+from heteromark.runs.record import WALL_CLOCK_COLUMNS
+from heteromark.training import loop
+from heteromark.training.components import ComponentFactory
+
+# Warmed up, because responses that are all malformed have nothing to teach.
+TEAM = {
+    "environment__text": {"task": "plan_path", "plan_path": {"size": 3}},
+    "model__warm_up": {"steps": 30, "batch_size": 16, "learning_rate": 1e-2},
+    "algorithm": "AT-GRPO",
+    "model__specialization": "lora",
+    "model__policies": "role",
+    "model__lora_rank": 2,
+}
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("HETEROMARK_STORE", str(tmp_path / "store"))
+    return tmp_path / "store"
+
+
+def rows_of(folder):
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k not in WALL_CLOCK_COLUMNS} for row in rows]
+
+
+def weights_of(folder):
+    actors = torch.load(folder / "checkpoint.pt", weights_only=True)["actors"]
+    return {f"{name}.{key}": value for name, part in actors.items() for key, value in part.items()}
+
+
+def assert_same_weights(one, other):
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_team_trains_evaluates_and_records(tmp_path):
+    outcome = loop.train(make_text_config(**TEAM), tmp_path / "run")
+    assert outcome.status == "completed"
+    first = rows_of(tmp_path / "run")[0]
+    assert float(first["episodes"]) == 4  # 16 frames: 4 problems of 4 responses
+    for role in ("tool", "planner"):
+        for quantity in ("reward", "response_length", "flat_share", "kl_approx", "grad_norm"):
+            assert first[f"{quantity}/{role}"], (quantity, role)
+    report = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert report["episodes"] == len(report["returns"]) == 5
+
+
+def test_two_identical_runs_are_bit_identical(tmp_path):
+    config = make_text_config(**TEAM)
+    for name in ("one", "other"):
+        loop.train(config, tmp_path / name)
+    assert rows_of(tmp_path / "one") == rows_of(tmp_path / "other")
+    assert_same_weights(weights_of(tmp_path / "one"), weights_of(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("team", [{}, TEAM], ids=["full", "adapters"])
+def test_a_run_that_was_stopped_goes_on_exactly(tmp_path, team):
+    config = make_text_config(**team, training__total_frames=64, grpo__beta=0.1)
+    loop.train(config, tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    def stop(frames, *_):
+        if frames == 48:
+            raise Stop
+
+    with pytest.raises(Stop):
+        loop.train(config, tmp_path / "stopped", on_progress=stop)
+    assert [file.iteration for file in checkpoint_files(tmp_path / "stopped")] == [2, 1]
+    loop.train(config, tmp_path / "stopped")
+    assert rows_of(tmp_path / "stopped") == rows_of(tmp_path / "whole")
+    assert_same_weights(weights_of(tmp_path / "stopped"), weights_of(tmp_path / "whole"))
+
+
+def test_every_role_is_trained_and_seeds_differ():
+    changed = {}
+    for seed in (0, 1):
+        components = ComponentFactory(make_text_config(**TEAM, seed=seed)).create()
+        policies = components.learner.policies.actors
+        before = {
+            name: [weight.clone() for weight in policy.trained_parameters().values()]
+            for name, policy in policies.items()
+        }
+        for iteration in range(3):
+            components.algorithm.update(components.collector.collect(), iteration)
+        for name, policy in policies.items():
+            after = policy.trained_parameters().values()
+            assert any(not torch.equal(*pair) for pair in zip(before[name], after, strict=True)), (
+                name
+            )
+        changed[seed] = [w.clone() for w in policies["tool"].trained_parameters().values()]
+    assert any(not torch.equal(*pair) for pair in zip(*changed.values(), strict=True))
+
+
+def test_without_specialization_nothing_is_trained(tmp_path):
+    config = make_text_config(model__specialization="none")
+    components = ComponentFactory(config).create()
+    before = {
+        key: value.clone()
+        for key, value in components.learner.policies.actors["team"].model.state_dict().items()
+    }
+    told = components.algorithm.update(components.collector.collect(), 0)
+    assert set(told) == {"learning_rate"}
+    after = components.learner.policies.actors["team"].model.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert loop.train(config, tmp_path / "run").status == "completed"
+
+
+def test_a_tiny_model_is_warmed_up_once_for_all_runs(tmp_path, store):
+    warm = {"model__warm_up": {"steps": 3, "batch_size": 4}}
+    first, second = (
+        ComponentFactory(make_text_config(**warm, seed=seed)).create() for seed in (0, 1)
+    )
+    cold = ComponentFactory(make_text_config()).create()
+    states = [each.learner.policies.actors["team"].state_dict() for each in (first, second, cold)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])
+    [kept] = (store / "models").glob("*.pt")
+    shutil.rmtree(store / "models")
+    again = ComponentFactory(make_text_config(**warm)).create()
+    assert [file.name for file in (store / "models").glob("*.pt")] == [kept.name]
+    state = again.learner.policies.actors["team"].state_dict()
+    assert all(torch.equal(state[key], states[0][key]) for key in state)
+
+
+def test_problems_come_again_by_epoch_and_stay_by_resample_freq():
+    def keys(**text):
+        settings = {f"environment__text__{key}": value for key, value in text.items()}
+        collector = ComponentFactory(make_text_config(**settings)).create().collector
+        return [
+            [problem.key for problem in collector.problems(0, "training", iteration)]
+            for iteration in range(6)
+        ]
+
+    fresh = keys()
+    assert len({tuple(each) for each in fresh}) == 6
+    again = keys(epoch_size=2)
+    assert again[0] == again[2] == again[4] != again[1] == again[3]
+    staying = keys(resample_freq=3)
+    assert staying[0] == staying[1] == staying[2] != staying[3] == staying[5]
+
+
+def test_the_learning_rate_warms_up_and_decays():
+    config = make_text_config(
+        training__total_frames=160, scheduler={"decay": "cosine", "warmup_ratio": 0.2}
+    )
+    components = ComponentFactory(config).create()
+    rollout = components.collector.collect()
+    rates = [components.algorithm.update(rollout, i)["learning_rate"] for i in range(10)]
+    assert rates[0] < rates[1] < rates[2] == 1e-2
+    assert all(now > after for now, after in itertools.pairwise(rates[2:]))
+    assert 0 < rates[-1] < 1e-3
+
+
+def test_the_projects_params_reach_language_models():
+    params = load_params(overrides={"grpo": {"num_generations": 4}})
+    assert params.hyperparameter_overrides() == {"grpo": {"num_generations": 4}}
