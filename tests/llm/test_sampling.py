@@ -185,6 +185,13 @@ def test_one_token_to_sample_among_is_the_most_likely_one(backbone):
     assert torch.equal(sampled(backbone, temperature=1.5, top_k=1, seed=3).ids, greedy.ids)
 
 
+def test_one_token_to_sample_among_is_one_even_where_several_are_as_likely():
+    undecided = tiny_backbone(hidden_size=32, num_layers=1)
+    with torch.no_grad():
+        undecided.model.get_input_embeddings().weight.zero_()
+    assert (sampled(undecided, samples=64, max_length=1, top_k=1).ids == 0).all()
+
+
 def test_responses_that_the_end_token_did_not_end_are_cut_off(backbone):
     end = backbone.tokenizer.eos_token_id
     found = sampled(backbone, samples=64, max_length=10, temperature=1.5)
