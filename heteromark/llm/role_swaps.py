@@ -12,7 +12,6 @@ from typing import Any
 
 from tensordict import TensorDict
 
-from heteromark.llm.backbone import Backbone
 from heteromark.llm.evaluation import EvaluationSettings, evaluate
 from heteromark.llm.policy import TextPolicy
 from heteromark.llm.rollout import Responder, Team
@@ -34,10 +33,14 @@ class Reference:
 
     def respond(self, prompts: Sequence[str], **settings: Any) -> tuple[TensorDict, list[str]]:
         """As `TextPolicy.respond`, at the policy's own temperature unless told another."""
-        trained = self._policy
-        with trained.as_reference() as model:
-            backbone = Backbone(model, trained.tokenizer, trained.max_length)
-            return TextPolicy(backbone, trained.temperature).respond(prompts, **settings)
+        policy = self._policy
+        trained = policy.model
+        with policy.as_reference() as model:
+            policy.model = model  # an adapter's model is the same one, with its adapters off
+            try:
+                return policy.respond(prompts, **settings)
+            finally:
+                policy.model = trained
 
 
 def swap_roles(

@@ -100,11 +100,11 @@ def changed(policy: TextPolicy) -> None:
             weight.add_(0.3 * torch.randn(weight.shape, generator=generator))
 
 
-def said_by(responder) -> list[str]:
+def said_by(responder, max_prompt_length: int = 8) -> list[str]:
     _, texts = responder.respond(
         ["1+2=", "3"],
         samples=8,
-        max_prompt_length=8,
+        max_prompt_length=max_prompt_length,
         max_response_length=8,
         generator=torch.Generator().manual_seed(0),
     )
@@ -122,7 +122,10 @@ def test_a_reference_says_what_was_said_before_training(kind):
     changed(policy)
     after = said_by(policy)
     assert before == said_by(Reference(policy)) != after
-    assert said_by(policy) == after  # and is back
+    assert said_by(policy) == after  # and is back, as it is after an error
+    with pytest.raises(ValueError, match="max_prompt_length"):
+        said_by(Reference(policy), max_prompt_length=2)
+    assert said_by(policy) == after
 
 
 def test_adapters_are_exchanged_and_replaced():
