@@ -94,13 +94,19 @@ class TextPolicy(nn.Module):
         max_prompt_length: int,
         max_response_length: int,
         temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> tuple[TensorDict, list[str]]:
         """Sample responses to each prompt.
 
+        Args:
+            temperature: None: the policy's own.
+            top_k, top_p: of the tokens to sample among, see `sample`; not for training.
+
         Returns:
-            A TensorDict `[prompts * samples]` with prompt_ids, prompt_mask, action, response_mask
-            and log_prob, and the responses as text.
+            A TensorDict `[prompts * samples]` with prompt_ids, prompt_mask, action, response_mask,
+            log_prob and is_cut_off, and the responses as text.
         """
         ids, mask = self.encode(prompts, max_prompt_length)
         with self.active():
@@ -113,6 +119,8 @@ class TextPolicy(nn.Module):
                 temperature=self.temperature if temperature is None else temperature,
                 end_id=self.tokenizer.eos_token_id,
                 pad_id=self.tokenizer.pad_token_id,
+                top_k=top_k,
+                top_p=top_p,
                 generator=generator,
             )
         batch = TensorDict(
@@ -122,6 +130,7 @@ class TextPolicy(nn.Module):
                 "action": found.ids,
                 "response_mask": found.mask,
                 "log_prob": found.log_prob,
+                "is_cut_off": found.is_cut_off,
             },
             [len(prompts) * samples],
         )

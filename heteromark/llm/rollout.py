@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from tensordict import TensorDict
@@ -35,6 +35,8 @@ class Responder(Protocol):
         max_prompt_length: int,
         max_response_length: int,
         temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> tuple[TensorDict, list[str]]: ...
 
@@ -96,12 +98,14 @@ class Episode:
         problem: its number.
         is_solved, turns: whether it was solved, and in how many rounds.
         reward: the sum of the rewards of the responses that the team went on from.
+        judgement: what the task says of it at the end, see `Problem.judgement`.
     """
 
     problem: int
     is_solved: bool
     turns: int
     reward: float
+    judgement: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,8 @@ def roll_out(
     samples: int,
     sampling: Sampling,
     temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Rollout:
     """Let a team work on problems until each is solved or `max_turns` rounds are over.
@@ -136,6 +142,7 @@ def roll_out(
     Args:
         samples: candidates of a role per problem, or with chain: lines of work per problem.
         temperature: None: the policies' own.
+        top_k, top_p: of the tokens to sample among, see `sample`; not for training.
         generator: of the responses, on the policies' device.
     """
     copies = samples if sampling == "chain" else 1
@@ -145,6 +152,12 @@ def roll_out(
         for number, problem in enumerate(problems)
         for _ in range(copies)
     ]
+    generation = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "generator": generator,
+    }
     steps: list[Step] = []
     groups = 0
     for turn in range(team.max_turns):
@@ -152,11 +165,17 @@ def roll_out(
             acting = [thread for thread in threads if not thread.problem.is_done]
             if not acting:
                 break
-            step = _act(team, acting, turn, role, candidates, temperature, generator, groups)
+            step = _act(team, acting, turn, role, candidates, generation, groups)
             groups = int(step.batch["group_id"].max()) + 1
             steps.append(step)
     episodes = [
-        Episode(thread.number, thread.problem.is_solved, thread.turns, thread.reward)
+        Episode(
+            thread.number,
+            thread.problem.is_solved,
+            thread.turns,
+            thread.reward,
+            thread.problem.judgement(),
+        )
         for thread in threads
     ]
     return Rollout(steps, episodes)
@@ -186,8 +205,7 @@ def _act(
     turn: int,
     role: str,
     candidates: int,
-    temperature: float | None,
-    generator: torch.Generator | None,
+    generation: Mapping[str, Any],
     first_group: int,
 ) -> Step:
     """One role responds to every thread, and each thread goes on from its best response."""
@@ -197,8 +215,7 @@ def _act(
         samples=candidates,
         max_prompt_length=team.max_prompt_length,
         max_response_length=team.max_response_length,
-        temperature=temperature,
-        generator=generator,
+        **generation,
     )
     rewards, teams, locals_, solved = [], [], [], []
     for row, thread in enumerate(threads):

@@ -1,8 +1,8 @@
 """Responses of a causal language model, and their log-probabilities.
 
 Padding: prompts on the left, responses on the right. Positions count real tokens only, so padding
-changes nothing. Log-probabilities are of the distribution that is sampled from: logits over the
-temperature.
+changes nothing. Log-probabilities are of the logits over the temperature: of the distribution that
+is sampled from, unless `sample` is told to leave out unlikely tokens.
 """
 
 from __future__ import annotations
@@ -11,7 +11,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import (
+    DynamicCache,
+    LogitsProcessorList,
+    PreTrainedModel,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 
 class Responses(NamedTuple):
@@ -21,12 +27,15 @@ class Responses(NamedTuple):
         ids: `[prompts * samples, length]`, padded on the right; the end-of-sequence token, where
             one was sampled, is part of a response.
         mask: the same shape: true at the tokens of a response.
-        log_prob: the same shape: of each token when it was sampled; 0 beyond the mask.
+        log_prob: the same shape: of each token when it was sampled, among all tokens; 0 beyond the
+            mask.
+        is_cut_off: `[prompts * samples]`: whether `max_length` ended a response.
     """
 
     ids: Tensor
     mask: Tensor
     log_prob: Tensor
+    is_cut_off: Tensor
 
 
 @torch.no_grad()
@@ -40,6 +49,8 @@ def sample(
     temperature: float,
     end_id: int,
     pad_id: int,
+    top_k: int | None = None,
+    top_p: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Responses:
     """Sample responses; each prompt is read once, however many responses it gets.
@@ -52,6 +63,10 @@ def sample(
         temperature: 0: the most likely token each time.
         end_id: the token that ends a response.
         pad_id: fills up; it may equal `end_id`, since masks do not depend on it.
+        top_k: sample among so many tokens, the most likely ones (and those as likely as the last
+            of them); 1: the most likely token each time; None: among all.
+        top_p: and among the fewest tokens that together have at least this probability; 1: all.
+            Training samples among all: the ratio of its loss takes log_prob to be exact.
         generator: on the model's device; None: torch's global one.
     """
     cache = DynamicCache(config=model.config)
@@ -68,13 +83,15 @@ def sample(
     attended = prompt_mask.repeat_interleave(samples, 0)
     position = positions[:, -1:].repeat_interleave(samples, 0)
     is_open = attended.new_ones(len(attended))
+    truncated = _truncation(top_k, top_p)
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(max_length):
         log_probs = _log_softmax(logits, temperature)
-        if temperature == 0:
+        if temperature == 0 or top_k == 1:
             token = logits.argmax(-1)
         else:
-            token = torch.multinomial(log_probs.exp(), 1, generator=generator).squeeze(-1)
+            weights = truncated(prompt_ids, log_probs).exp()
+            token = torch.multinomial(weights, 1, generator=generator).squeeze(-1)
         token = torch.where(is_open, token, pad_id)
         chosen = log_probs.gather(-1, token.unsqueeze(-1)).squeeze(-1)
         columns.append((token, is_open, chosen.masked_fill(~is_open, 0.0)))
@@ -89,7 +106,8 @@ def sample(
             position_ids=position,
             past_key_values=cache,
         ).logits[:, -1]
-    return Responses(*(torch.stack(column, -1) for column in zip(*columns, strict=True)))
+    ids, mask, log_prob = (torch.stack(column, -1) for column in zip(*columns, strict=True))
+    return Responses(ids, mask, log_prob, is_cut_off=is_open)
 
 
 def response_log_probs(
@@ -113,6 +131,16 @@ def response_log_probs(
     log_probs = _log_softmax(logits, temperature)
     chosen = log_probs.gather(-1, response_ids.unsqueeze(-1)).squeeze(-1)
     return chosen.masked_fill(~response_mask, 0.0)
+
+
+def _truncation(top_k: int | None, top_p: float) -> LogitsProcessorList:
+    """What makes the log-probabilities of unlikely tokens minus infinity; by default of none."""
+    kept = LogitsProcessorList()
+    if top_k is not None:
+        kept.append(TopKLogitsWarper(top_k))
+    if top_p < 1:
+        kept.append(TopPLogitsWarper(top_p))
+    return kept
 
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:

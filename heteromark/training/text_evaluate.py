@@ -10,9 +10,14 @@ import torch
 from heteromark.config.components import EvaluationConfig
 from heteromark.config.schema import RunConfig
 from heteromark.environment.seeds import stream_seed
-from heteromark.llm.rollout import Team, joined, roll_out
-from heteromark.llm.tasks.base import Task
+from heteromark.llm.evaluation import EvaluationSettings, evaluate
+from heteromark.llm.generation import PRESETS
+from heteromark.llm.rollout import Team
+from heteromark.llm.tasks.base import Problem, Task
 from heteromark.training.evaluate import Episode, as_report
+
+# Problems whose first pass is written down in evaluation.json, for people to read.
+NUM_TRANSCRIPTS = 8
 
 
 class TextEvaluator:
@@ -40,43 +45,50 @@ class TextEvaluator:
         self._device = device
         self._settings = settings or config.evaluation
 
+    def problems(self, seed: int) -> list[Problem]:
+        """The `settings.episodes` problems of a seed."""
+        return [
+            self._task.problem(stream_seed(seed, "evaluation", number), "validation")
+            for number in range(self._settings.episodes)
+        ]
+
+    def passes(self, seed: int) -> EvaluationSettings:
+        """How the problems are worked on."""
+        settings = self._settings
+        return EvaluationSettings(
+            generation=PRESETS[preset_of(settings)],
+            num_passes=settings.passes,
+            chunk_size=self._config.environment.num_parallel_envs,
+            seed=seed,
+            num_transcripts=NUM_TRANSCRIPTS,
+            device=self._device,
+        )
+
     def evaluate(self, seed: int, opponent_pool: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Work on `settings.episodes` problems; the same ones for the same seed.
+        """Work on `settings.episodes` problems, `settings.passes` times; the same for one seed.
 
         Args:
             opponent_pool: nobody plays against a team.
 
         Returns:
-            `as_report` of the problems: return, rounds, and whether they were solved.
+            `as_report` of the passes, whose lengths are rounds and whose wins are solved problems;
+            under "text" what `llm.evaluation.evaluate` says, and the preset.
         """
         settings = self._settings
-        greedy = settings.deterministic
-        problems = [
-            self._task.problem(stream_seed(seed, "evaluation", number), "validation")
-            for number in range(settings.episodes)
+        report = evaluate(self._team, self.problems(seed), self.passes(seed))
+        episodes = [
+            Episode(reward, turns, int(solved))
+            for reward, turns, solved in report.pop("passes_of_problems")
         ]
-        together = self._config.environment.num_parallel_envs
-        generator = torch.Generator(self._device).manual_seed(
-            stream_seed(seed, "evaluation responses")
-        )
-        rollout = joined(
-            [
-                roll_out(
-                    self._team,
-                    problems[start : start + together],
-                    samples=1,
-                    sampling="tree",
-                    temperature=0.0 if greedy else None,
-                    generator=generator,
-                )
-                for start in range(0, len(problems), together)
-            ]
-        )
-        return as_report(
-            [Episode(each.reward, each.turns, int(each.is_solved)) for each in rollout.episodes],
-            settings,
-            seed,
-        )
+        told = {"preset": preset_of(settings), **report}
+        return as_report(episodes, settings, seed) | {"text": told}
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def preset_of(settings: EvaluationConfig) -> str:
+    """The name of how responses are sampled."""
+    if settings.preset is not None:
+        return settings.preset
+    return "greedy" if settings.deterministic else "sampled"

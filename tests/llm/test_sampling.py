@@ -124,3 +124,80 @@ def test_a_prompt_is_read_once_however_many_responses_it_gets(backbone):
         handle.remove()
     assert read[0] == (3, encoded(backbone)[0].shape[1])
     assert read[1] == (15, 1)
+
+
+def log_probs_along(backbone: Backbone, prompt: str, ids: torch.Tensor, temperature: float):
+    """Of all tokens, at each place of responses to one prompt: `[responses, length, tokens]`."""
+    prompt_ids, _ = encoded(backbone, (prompt,))
+    both = torch.cat([prompt_ids.expand(len(ids), -1), ids], -1)
+    with torch.no_grad():
+        logits = backbone.model(both).logits[:, prompt_ids.shape[1] - 1 : -1]
+    return (logits / temperature).log_softmax(-1)
+
+
+def ranks_and_shares(backbone, found, temperature) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each token sampled: how many are more likely, and the probability of all those."""
+    every = log_probs_along(backbone, PROMPTS[0], found.ids, temperature)
+    chosen = every.gather(-1, found.ids.unsqueeze(-1))
+    above = every > chosen + 1e-5
+    share = (every.exp() * above).sum(-1)
+    return above.sum(-1)[found.mask], share[found.mask]
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(3, 1.0), (None, 0.6), (4, 0.8), (2000, 1.0)])
+def test_truncated_sampling_stays_among_the_likely_tokens(backbone, top_k, top_p):
+    settings = {"samples": 200, "temperature": 0.9}
+    whole = sampled(backbone, PROMPTS[:1], **settings)
+    found = sampled(backbone, PROMPTS[:1], **settings, top_k=top_k, top_p=top_p)
+    ranks, shares = ranks_and_shares(backbone, found, 0.9)
+    assert (ranks < (top_k or len(backbone.tokenizer))).all()
+    assert (shares < top_p).all()
+    assert ranks.max() > 0  # and is not the most likely one each time
+    if top_k == 2000:
+        assert torch.equal(found.ids, whole.ids)  # all there are
+    else:
+        ranks, shares = ranks_and_shares(backbone, whole, 0.9)
+        assert (ranks >= top_k).any() if top_k else (shares >= top_p).any()
+
+
+def test_truncated_sampling_draws_the_kept_tokens_in_proportion(backbone):
+    found = sampled(backbone, ("12+34=",), samples=20_000, max_length=1, top_k=5, top_p=0.9)
+    every = log_probs_along(backbone, "12+34=", torch.zeros(1, 1, dtype=torch.long), 0.9)[0, 0]
+    kept, places = every.exp().topk(5)
+    kept = kept / kept.sum()  # top_p is of what top_k leaves
+    kept = kept[kept.cumsum(0) - kept < 0.9]
+    expected = torch.zeros(len(every)).index_add(0, places[: len(kept)], kept / kept.sum())
+    shares = torch.bincount(found.ids[:, 0], minlength=len(every)) / len(found.ids)
+    assert torch.equal(shares > 0, expected > 0)
+    # four standard deviations of a share
+    assert ((shares - expected).abs() <= 4 * (expected / 20_000).sqrt()).all()
+
+
+def test_log_probs_are_those_among_all_tokens_however_truncated(backbone):
+    found = sampled(backbone, top_k=3, top_p=0.7)
+    ids, mask = (each.repeat_interleave(4, 0) for each in encoded(backbone))
+    computed = response_log_probs(backbone.model, ids, mask, found.ids, found.mask, 0.9)
+    torch.testing.assert_close(computed, found.log_prob, atol=1e-5, rtol=0)
+
+
+def test_one_token_to_sample_among_is_the_most_likely_one(backbone):
+    greedy = sampled(backbone, temperature=0.0)
+    assert torch.equal(sampled(backbone, temperature=1.5, top_k=1, seed=3).ids, greedy.ids)
+
+
+def test_one_token_to_sample_among_is_one_even_where_several_are_as_likely():
+    undecided = tiny_backbone(hidden_size=32, num_layers=1)
+    with torch.no_grad():
+        undecided.model.get_input_embeddings().weight.zero_()
+    assert (sampled(undecided, samples=64, max_length=1, top_k=1).ids == 0).all()
+
+
+def test_responses_that_the_end_token_did_not_end_are_cut_off(backbone):
+    end = backbone.tokenizer.eos_token_id
+    found = sampled(backbone, samples=64, max_length=10, temperature=1.5)
+    last = found.ids.gather(-1, found.mask.sum(-1, keepdim=True) - 1).squeeze(-1)
+    assert torch.equal(found.is_cut_off, last != end)
+    assert 0 < found.is_cut_off.float().mean() < 1
+    assert (found.mask.sum(-1)[found.is_cut_off] == 10).all()
+    # some end with the last token that they may have
+    assert (~found.is_cut_off & (found.mask.sum(-1) == 10)).any()

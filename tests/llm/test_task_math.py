@@ -459,3 +459,62 @@ def test_the_module_hides_nothing_and_needs_no_torch():
         "assert math.isqrt(9) == 3 and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "exact", "near", "form"),
+    [
+        ("46", 1, 1, 1),
+        ("so\n46.0", 1, 1, 1),
+        ("50.6", 0, 1, 1),  # 10 % more
+        ("41.4", 0, 1, 1),  # 10 % less
+        ("50.7", 0, 0, 1),
+        ("41.3", 0, 0, 1),
+        ("-46", 0, 0, 1),
+        ("46 apples", 0, 0, 0),
+        ("46\nthat is it", 0, 0, 0),
+        ("", 0, 0, 0),
+    ],
+)
+def test_judgement_of_a_plain_answer(said, exact, near, form):
+    problem = asked()
+    problem.act("reasoner", said)
+    assert problem.judgement() == {"exact": exact, "within_10_percent": near, "format": form}
+
+
+@pytest.mark.parametrize(
+    ("said", "exact", "near", "form"),
+    [
+        ("<reasoning>40+6</reasoning><answer>46</answer>", 1, 1, 1),
+        ("<reasoning>40+6</reasoning><answer>42</answer>", 0, 1, 1),
+        ("<reasoning>40+6</reasoning><answer>many</answer>", 0, 0, 1),
+        ("<answer>46</answer>", 1, 1, 0),
+        ("46", 0, 0, 0),
+    ],
+)
+def test_judgement_of_a_tagged_answer(said, exact, near, form):
+    problem = asked(tags=True)
+    problem.act("reasoner", said)
+    assert problem.judgement() == {"exact": exact, "within_10_percent": near, "format": form}
+
+
+def test_judgement_is_of_the_reasoners_last_response():
+    problem = asked()
+    assert set(problem.judgement().values()) == {0.0}
+    problem.act("tool", "46")
+    assert set(problem.judgement().values()) == {0.0}
+    for said, near in (("50", 1.0), ("90", 0.0)):
+        problem.act("reasoner", said)
+        assert problem.judgement()["within_10_percent"] == near
+    before = problem.clone()
+    problem.act("reasoner", "46")
+    assert problem.judgement()["exact"] == 1.0
+    assert before.judgement()["exact"] == 0.0
+
+
+def test_a_right_answer_counts_as_exact_though_the_tool_disagrees():
+    problem = asked()
+    problem.act("tool", "1+1")
+    problem.act("reasoner", "46")
+    assert not problem.is_solved
+    assert problem.judgement()["exact"] == 1.0

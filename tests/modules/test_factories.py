@@ -63,11 +63,14 @@ def test_losses_and_optimizers_are_by_group():
 
 
 def test_the_learning_rate_falls_to_zero_over_the_run():
-    constant = make_config().optimizer
-    falling = make_config(scheduler__decay="linear").optimizer
+    constant = make_config().scheduler
+    falling = make_config(scheduler__decay="linear").scheduler
     assert [learning_rate_share(constant, i, 4) for i in range(4)] == [1.0] * 4
     shares = [learning_rate_share(falling, i, 4) for i in range(5)]
     assert shares == [1.0, 0.75, 0.5, 0.25, 0.0]
+    cosine = make_config(scheduler={"decay": "cosine", "warmup_ratio": 0.5}).scheduler
+    shares = [learning_rate_share(cosine, i, 8) for i in range(9)]
+    assert shares == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 0.8535534, 0.5, 0.1464466, 0.0])
 
 
 OPTIMIZERS = {

@@ -84,6 +84,13 @@ class Problem(ABC):
     def demonstration(self, role: str) -> str:
         """What a perfect agent would respond now in this role."""
 
+    def judgement(self) -> Mapping[str, float]:
+        """What more than solved or not can be said of how it stands: shares from 0 to 1, by name.
+
+        Always the same names for a task; evaluation reports their means.
+        """
+        return {}
+
     def clone(self) -> Self:
         """A copy that is independent of this one from now on."""
         return copy.deepcopy(self)

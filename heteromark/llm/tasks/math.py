@@ -18,7 +18,14 @@ from heteromark.llm.tasks.math_questions import (
     read_questions,
 )
 from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line
-from heteromark.llm.tasks.rewards import TAGS, answer_text, tagged_reward
+from heteromark.llm.tasks.rewards import (
+    TAGS,
+    answer_text,
+    has_format,
+    is_exact,
+    is_within,
+    tagged_reward,
+)
 
 NONE = "none"
 PLAIN_FORMAT = "the number alone on the last line"
@@ -61,6 +68,7 @@ class MathProblem(Problem):
         self.value: Fraction | None = None
         self.answer: Fraction | None = None
         self._has_tool = False
+        self._last_answer = ""
 
     @property
     def key(self) -> str:
@@ -101,6 +109,21 @@ class MathProblem(Problem):
         reasoning, reasoned, answer, answered = TAGS
         return f"{reasoning}{self.question.expression}{reasoned}{answer}{number}{answered}"
 
+    def judgement(self) -> Mapping[str, float]:
+        """Of the reasoner's last response: whether it is right, near, and in the form asked for.
+
+        Returns:
+            exact: the right number, agreed on or not; within_10_percent: of the right number;
+            format: with tags, as `has_format` says; else a number on the last line.
+        """
+        said, right = self._last_answer, number_text(self.question.answer)
+        well_formed = has_format(said) if self.tags else self.answer is not None
+        return {
+            "exact": float(is_exact(said, right, self.tags)),
+            "within_10_percent": float(is_within(said, right, 0.1, self.tags)),
+            "format": float(well_formed),
+        }
+
     def _compute(self, response: str) -> Reward:
         self._has_tool = True
         line = last_line(response)
@@ -109,6 +132,7 @@ class MathProblem(Problem):
         return Reward(self._team(self.value), MALFORMED.local if self.value is None else 0.0)
 
     def _answer(self, response: str) -> Reward:
+        self._last_answer = response
         text = answer_text(response, self.tags)
         self.answer = None if text is None else parse_number(text)
         if self.tags:

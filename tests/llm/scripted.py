@@ -1,0 +1,51 @@
+"""Policies that say what a test wants, in the form in which language models say it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from tensordict import TensorDict
+
+from heteromark.llm.backbone import character_tokenizer
+
+
+class Scripted:
+    """Says what a function of the prompt and a random number in [0, 1) returns.
+
+    The number comes from the generator that a language model would sample with.
+    """
+
+    tokenizer = character_tokenizer()
+
+    def __init__(self, say: Callable[[str, float], str]) -> None:
+        self.say = say
+        self.rows: list[int] = []  # responses of each call
+
+    def respond(
+        self,
+        prompts: Sequence[str],
+        *,
+        samples: int,
+        max_response_length: int,
+        generator: torch.Generator,
+        **_,
+    ) -> tuple[TensorDict, list[str]]:
+        repeated = [prompt for prompt in prompts for _ in range(samples)]
+        self.rows.append(len(repeated))
+        drawn = torch.rand(len(repeated), generator=generator).tolist()
+        rows = [
+            self.tokenizer(self.say(*each)).input_ids for each in zip(repeated, drawn, strict=True)
+        ]
+        rows = [[*row, self.tokenizer.eos_token_id][:max_response_length] for row in rows]
+        width = max(map(len, rows))
+        ids = torch.full((len(rows), width), self.tokenizer.pad_token_id)
+        mask = torch.zeros(len(rows), width, dtype=torch.bool)
+        for row, tokens in enumerate(rows):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = True
+        ended = (ids == self.tokenizer.eos_token_id).any(-1)
+        batch = TensorDict(
+            {"action": ids, "response_mask": mask, "is_cut_off": ~ended}, [len(rows)]
+        )
+        return batch, [self.tokenizer.decode(row, skip_special_tokens=True) for row in rows]

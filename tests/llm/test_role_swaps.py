@@ -1,0 +1,147 @@
+"""Teams evaluated with their roles filled otherwise."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from scripted import Scripted
+
+from heteromark.config.tasks import MathConfig
+from heteromark.llm.backbone import tiny_backbone
+from heteromark.llm.evaluation import EvaluationSettings
+from heteromark.llm.generation import PRESETS
+from heteromark.llm.policy import Lora, TextPolicy, adapter_policies, full_policy
+from heteromark.llm.role_swaps import Reference, swap_roles
+from heteromark.llm.rollout import Team
+from heteromark.llm.tasks.math import MathTask
+
+SUMS = MathTask(MathConfig())
+ORDER = ("tool", "reasoner")
+SAMPLED = EvaluationSettings(PRESETS["sampled"])
+PROBLEMS = [SUMS.problem(seed) for seed in range(6)]
+
+
+def knows(role: str) -> Scripted:
+    """Says the demonstration of one role, in whichever it is asked."""
+    right = {problem.key: problem.demonstration(role) for problem in PROBLEMS}
+    return Scripted(lambda prompt, _: right[prompt.partition("\n")[0]])
+
+
+def team_of(policies, order=ORDER) -> Team:
+    templates = {name: role.templates[0] for name, role in SUMS.roles.items()}
+    return Team(order, policies, templates, 1, 1.0, 200, 16)
+
+
+def rates(table) -> dict[str, float]:
+    return {row["name"]: row["solve_rate"] for row in table}
+
+
+def test_specialised_roles_fail_in_each_others_place():
+    # the tool's expression is no answer, and without it the reasoner's number is not agreed on
+    policies = {"tool": knows("tool"), "reasoner": knows("reasoner")}
+    nothing = Scripted(lambda *_: "")
+    table = swap_roles(team_of(policies), PROBLEMS, SAMPLED, {"tool": nothing, "reasoner": nothing})
+    assert rates(table) == {
+        "trained": 1.0,
+        "tool and reasoner exchanged": 0.0,
+        "tool untrained": 0.0,
+        "reasoner untrained": 0.0,
+        "all untrained": 0.0,
+    }
+    assert [row["policies"] for row in table] == [
+        {"tool": "tool", "reasoner": "reasoner"},
+        {"tool": "reasoner", "reasoner": "tool"},
+        {"tool": None, "reasoner": "reasoner"},
+        {"tool": "tool", "reasoner": None},
+        {"tool": None, "reasoner": None},
+    ]
+    assert json.loads(json.dumps(table, allow_nan=False)) == table
+
+
+def test_a_role_that_matters_less_is_told_from_one_that_matters():
+    # a number is an expression as well, so that a policy that knows it fills both roles
+    policies = {"tool": knows("reasoner"), "reasoner": knows("reasoner")}
+    nothing, half = (
+        Scripted(lambda *_: ""),
+        Scripted(lambda prompt, drawn: policies["tool"].say(prompt, drawn) if drawn < 0.5 else ""),
+    )
+    settings = EvaluationSettings(PRESETS["sampled"], num_passes=100)
+    told = rates(swap_roles(team_of(policies), PROBLEMS, settings, {"tool": half}))
+    assert told["trained"] == told["tool and reasoner exchanged"] == 1.0
+    assert told["tool untrained"] == pytest.approx(0.5, abs=0.1)
+    assert "all untrained" not in told
+    told = rates(swap_roles(team_of(policies), PROBLEMS, settings, {"reasoner": nothing}))
+    assert told["reasoner untrained"] == 0.0
+
+
+def test_every_pair_of_roles_is_exchanged_unless_they_share_a_policy():
+    shared = knows("reasoner")
+    task_roles = {"tool": shared, "reasoner": shared}
+    assert list(rates(swap_roles(team_of(task_roles), PROBLEMS, SAMPLED))) == ["trained"]
+    order = ("tool", "reasoner", "tool", "reasoner")  # acting twice is one role still
+    policies = {role: knows("reasoner") for role in ORDER}
+    told = rates(swap_roles(team_of(policies, order), PROBLEMS, SAMPLED))
+    assert list(told) == ["trained", "tool and reasoner exchanged"]
+
+
+def test_references_of_strange_roles_are_refused():
+    team = team_of({role: knows(role) for role in ORDER})
+    with pytest.raises(ValueError, match="references for critic, but the roles that act are tool"):
+        swap_roles(team, PROBLEMS, SAMPLED, {"critic": knows("tool")})
+
+
+def changed(policy: TextPolicy) -> None:
+    """Move the policy's own weights, so that it says something else."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in policy.trained_parameters().values():
+            weight.add_(0.3 * torch.randn(weight.shape, generator=generator))
+
+
+def said_by(responder, max_prompt_length: int = 8) -> list[str]:
+    _, texts = responder.respond(
+        ["1+2=", "3"],
+        samples=8,
+        max_prompt_length=max_prompt_length,
+        max_response_length=8,
+        generator=torch.Generator().manual_seed(0),
+    )
+    return texts
+
+
+@pytest.mark.parametrize("kind", ["adapter", "full"])
+def test_a_reference_says_what_was_said_before_training(kind):
+    backbone = tiny_backbone(hidden_size=32, num_layers=1)
+    if kind == "adapter":
+        policy = adapter_policies(backbone, ORDER, Lora(rank=2), temperature=0.8)["tool"]
+    else:
+        policy = full_policy(backbone, temperature=0.8, with_reference=True)
+    before = said_by(policy)
+    changed(policy)
+    after = said_by(policy)
+    assert before == said_by(Reference(policy)) != after
+    assert said_by(policy) == after  # and is back, as it is after an error
+    with pytest.raises(ValueError, match="max_prompt_length"):
+        said_by(Reference(policy), max_prompt_length=2)
+    assert said_by(policy) == after
+
+
+def test_adapters_are_exchanged_and_replaced():
+    policies = adapter_policies(tiny_backbone(hidden_size=32, num_layers=1), ORDER, Lora(rank=2))
+    changed(policies["tool"])
+    table = swap_roles(
+        team_of(policies),
+        PROBLEMS,
+        SAMPLED,
+        {role: Reference(policy) for role, policy in policies.items()},
+    )
+    assert len(table) == 5
+    assert all(0 <= row["solve_rate"] <= 1 for row in table)
+
+
+def test_a_reference_that_was_not_kept_is_told():
+    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1))
+    with pytest.raises(ValueError, match="made without a reference"):
+        said_by(Reference(policy))
