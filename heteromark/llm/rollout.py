@@ -76,7 +76,7 @@ class Step:
         texts: the responses.
         problems: `[responses]`: which problem each belongs to.
         team, local: `[responses]`: the parts of the reward.
-    solved: `[responses]`: whether each solved the problem.
+        solved: `[responses]`: whether each solved the problem.
     """
 
     turn: int
