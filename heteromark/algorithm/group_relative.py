@@ -16,7 +16,7 @@ from heteromark.algorithm.base import Diverged
 from heteromark.llm.advantage import best_responses, group_advantage
 from heteromark.llm.batches import micro_batches
 from heteromark.llm.loss import GroupRelativeLoss, Normalisation, token_weights
-from heteromark.llm.policy import TextPolicy
+from heteromark.llm.text_policy import TextPolicy
 
 LARGEST = "ratio_max"  # of all tokens; the other metrics are sums or means
 

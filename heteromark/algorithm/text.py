@@ -20,8 +20,8 @@ from heteromark.environment.seeds import stream_seed
 from heteromark.llm.advantage import group_advantage
 from heteromark.llm.batches import concatenate
 from heteromark.llm.loss import GroupRelativeLoss
-from heteromark.llm.policy import TextPolicy
 from heteromark.llm.rollout import Rollout
+from heteromark.llm.text_policy import TextPolicy
 from heteromark.modules.optimizer import set_learning_rates
 
 # What `rollout_metrics` tells by role.

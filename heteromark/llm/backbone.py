@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import string
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +12,7 @@ from typing import Literal
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -48,6 +51,23 @@ class Backbone:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     max_length: int
+
+    @functools.cached_property
+    def fingerprint(self) -> Tensor:
+        """SHA-256 of the weights and the vocabulary, `[32]` bytes; computed when first asked for.
+
+        Adapters count for nothing: the model has the same fingerprint with and without them.
+        """
+        weights = {
+            name.removeprefix("base_model.model.").replace(".base_layer.", "."): weight
+            for name, weight in self.model.named_parameters()
+            if ".lora_" not in name
+        }
+        digest = hashlib.sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode())
+        for name, weight in sorted(weights.items()):
+            digest.update(f"{name} {weight.dtype} {list(weight.shape)}".encode())
+            digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 
 def tiny_backbone(

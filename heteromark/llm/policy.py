@@ -1,4 +1,4 @@
-"""Policies over text: whole models, or low-rank adapters on a model that others may share."""
+"""Language models as policies: whole, or as low-rank adapters on one that others may share."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from tensordict import TensorDict, TensorDictBase
+from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from heteromark.llm.backbone import Backbone
-from heteromark.llm.sampling import response_log_probs, sample
+from heteromark.llm.sampling import Responses, response_log_probs, sample
+from heteromark.llm.text_policy import TextPolicy
+
+BASE = "base_sha256"  # the entry of an adapter's state that identifies what it was trained on
 
 
 @dataclass(frozen=True)
@@ -33,123 +37,29 @@ class Lora:
     modules: str | None = None
 
 
-class TextPolicy(nn.Module):
-    """What responds to prompts, and is trained as one.
+class LanguageModelPolicy(TextPolicy):
+    """A policy that is a causal language model.
 
     Args:
         backbone: the model, without adapters.
-        temperature: that responses are sampled at, and that log-probabilities are of.
-        reference: a model with frozen weights, where the policy is a whole model that is kept near
-            what it was.
+        temperature, reference: see `TextPolicy`.
     """
 
     def __init__(
         self, backbone: Backbone, temperature: float = 1.0, reference: nn.Module | None = None
     ) -> None:
-        super().__init__()
-        self.model = backbone.model
-        self.tokenizer = backbone.tokenizer
+        super().__init__(backbone.model, backbone.tokenizer, temperature, reference)
         self.max_length = backbone.max_length
-        self.temperature = temperature
-        self.reference = reference
 
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """The weights that belong to this policy alone, by name."""
-        return dict(self.model.named_parameters())
-
-    @contextlib.contextmanager
-    def active(self) -> Iterator[None]:
-        """Within it, the model computes what this policy says."""
-        yield
-
-    @contextlib.contextmanager
-    def as_reference(self) -> Iterator[nn.Module]:
-        """The model as it was before any training."""
-        if self.reference is None:
-            raise ValueError("this policy was made without a reference")
-        yield self.reference
-
-    def encode(self, prompts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
-        """Token ids and mask of prompts, `[prompts, longest]` each, padded on the left.
-
-        Raises:
-            ValueError: a prompt is longer than `max_length` tokens.
-        """
-        tokens = self.tokenizer(list(prompts), return_tensors="pt", padding=True)
-        lengths = tokens.attention_mask.sum(-1)
-        if (lengths > max_length).any():
-            row = int(lengths.argmax())
-            raise ValueError(
-                f"a prompt has {int(lengths[row])} tokens, and {max_length} are allowed "
-                f"(max_prompt_length): {prompts[row][:60]!r} …"
-            )
-        device = self.model.device
-        return tokens.input_ids.to(device), tokens.attention_mask.bool().to(device)
-
-    def respond(
-        self,
-        prompts: Sequence[str],
-        *,
-        samples: int,
-        max_prompt_length: int,
-        max_response_length: int,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> tuple[TensorDict, list[str]]:
-        """Sample responses to each prompt.
-
-        Args:
-            temperature: None: the policy's own.
-            top_k, top_p: of the tokens to sample among, see `sample`; not for training.
-
-        Returns:
-            A TensorDict `[prompts * samples]` with prompt_ids, prompt_mask, action, response_mask,
-            log_prob and is_cut_off, and the responses as text.
-        """
-        ids, mask = self.encode(prompts, max_prompt_length)
-        with self.active():
-            found = sample(
-                self.model,
-                ids,
-                mask,
-                samples=samples,
-                max_length=max_response_length,
-                temperature=self.temperature if temperature is None else temperature,
-                end_id=self.tokenizer.eos_token_id,
-                pad_id=self.tokenizer.pad_token_id,
-                top_k=top_k,
-                top_p=top_p,
-                generator=generator,
-            )
-        batch = TensorDict(
-            {
-                "prompt_ids": ids.repeat_interleave(samples, 0),
-                "prompt_mask": mask.repeat_interleave(samples, 0),
-                "action": found.ids,
-                "response_mask": found.mask,
-                "log_prob": found.log_prob,
-                "is_cut_off": found.is_cut_off,
-            },
-            [len(prompts) * samples],
+    def _sample(self, prompt_ids: Tensor, prompt_mask: Tensor, **settings: Any) -> Responses:
+        return sample(
+            self.model,
+            prompt_ids,
+            prompt_mask,
+            end_id=self.tokenizer.eos_token_id,
+            pad_id=self.tokenizer.pad_token_id,
+            **settings,
         )
-        rows = zip(found.ids.tolist(), found.mask.sum(-1).tolist(), strict=True)
-        texts = [
-            self.tokenizer.decode(row[:length], skip_special_tokens=True) for row, length in rows
-        ]
-        return batch, texts
-
-    def forward(self, batch: TensorDictBase) -> Tensor:
-        """Log-probabilities of responses, `[responses, length]`, with gradient."""
-        with self.active():
-            return self._log_probs(self.model, batch)
-
-    @torch.no_grad()
-    def reference_log_probs(self, batch: TensorDictBase) -> Tensor:
-        """The same of the model as it was before training, without gradient."""
-        with self.as_reference() as model:
-            return self._log_probs(model, batch)
 
     def _log_probs(self, model: nn.Module, batch: TensorDictBase) -> Tensor:
         return response_log_probs(
@@ -162,11 +72,70 @@ class TextPolicy(nn.Module):
         )
 
 
-class AdapterPolicy(TextPolicy):
+class FrozenPolicy(LanguageModelPolicy):
+    """A policy on a model whose own weights stay as they are, so that others may be on it too.
+
+    By itself it has nothing to train. Its state holds what is trained of it, and identifies the
+    model that this belongs to.
+
+    Args:
+        backbone, temperature: see `LanguageModelPolicy`.
+    """
+
+    def __init__(self, backbone: Backbone, temperature: float = 1.0) -> None:
+        super().__init__(backbone, temperature)
+        self.backbone = backbone
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        return {}
+
+    @contextlib.contextmanager
+    def as_reference(self) -> Iterator[nn.Module]:
+        yield self.model
+
+    def state_dict(
+        self,
+        *,
+        destination: dict[str, Any] | None = None,
+        prefix: str = "",
+        keep_vars: bool = False,
+    ) -> dict[str, Any]:
+        """The trained weights, and as "base_sha256" the `Backbone.fingerprint` they belong to."""
+        # Not by peft, which leaves out adapters that are called what modules are called.
+        state = {} if destination is None else destination
+        for name, weight in self.trained_parameters().items():
+            state[prefix + name] = weight if keep_vars else weight.detach()
+        state[prefix + BASE] = self.backbone.fingerprint
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Raises:
+            ValueError: it belongs to another base or adapter.
+            RuntimeError: weights are of other shapes.
+        """
+        saved = dict(state_dict)
+        base, own = saved.pop(BASE, None), self.backbone.fingerprint
+        if base is None or not torch.equal(base.cpu(), own):
+            raise ValueError(
+                f"the state belongs to another base: its {BASE} is {_told(base)}, and that of "
+                f"this model and tokenizer is {_told(own)}; load the model that it was trained on"
+            )
+        if strange := saved.keys() ^ self.trained_parameters().keys():
+            raise ValueError(
+                f"the state belongs to another policy: {min(strange)} is in one of them only"
+            )
+        self.model.load_state_dict(saved, strict=False)  # the base's weights are not in it
+
+
+class AdapterPolicy(FrozenPolicy):
     """A policy whose weights are one adapter of a model.
 
     Args:
+        backbone: the model with its adapters.
         name: the adapter's.
+        temperature: see `TextPolicy`.
     """
 
     model: PeftModel
@@ -192,25 +161,14 @@ class AdapterPolicy(TextPolicy):
             yield self.model
 
 
-class FrozenPolicy(TextPolicy):
-    """A model that is never trained; it may be the model of others too."""
-
-    def trained_parameters(self) -> dict[str, nn.Parameter]:
-        return {}
-
-    @contextlib.contextmanager
-    def as_reference(self) -> Iterator[nn.Module]:
-        yield self.model
-
-
 def full_policy(
     backbone: Backbone, temperature: float = 1.0, with_reference: bool = False
-) -> TextPolicy:
+) -> LanguageModelPolicy:
     """A policy that is the whole model."""
     reference = None
     if with_reference:
         reference = copy.deepcopy(backbone.model).requires_grad_(False)
-    return TextPolicy(backbone, temperature, reference)
+    return LanguageModelPolicy(backbone, temperature, reference)
 
 
 def adapter_policies(
@@ -236,3 +194,7 @@ def adapter_policies(
     model.eval()  # peft hands it back in training mode
     shared = Backbone(model, backbone.tokenizer, backbone.max_length)
     return {name: AdapterPolicy(shared, name, temperature) for name in names}
+
+
+def _told(fingerprint: Tensor | None) -> str:
+    return "missing" if fingerprint is None else bytes(fingerprint.tolist()).hex()[:12]

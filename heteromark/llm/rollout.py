@@ -1,4 +1,4 @@
-"""A team of language-model agents works on problems, and every response is scored.
+"""A team of agents that read and write text works on problems, and every response is scored.
 
 Rounds: in each, every role of `turn_order` acts once, in order, and sees what those before it did.
 Each of a role's candidate responses is scored on a copy of the problem of its own.
@@ -76,7 +76,7 @@ class Step:
         texts: the responses.
         problems: `[responses]`: which problem each belongs to.
         team, local: `[responses]`: the parts of the reward.
-    solved: `[responses]`: whether each solved the problem.
+        solved: `[responses]`: whether each solved the problem.
     """
 
     turn: int

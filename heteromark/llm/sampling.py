@@ -83,18 +83,11 @@ def sample(
     attended = prompt_mask.repeat_interleave(samples, 0)
     position = positions[:, -1:].repeat_interleave(samples, 0)
     is_open = attended.new_ones(len(attended))
-    truncated = _truncation(top_k, top_p)
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(max_length):
-        log_probs = _log_softmax(logits, temperature)
-        if temperature == 0 or top_k == 1:
-            token = logits.argmax(-1)
-        else:
-            weights = truncated(prompt_ids, log_probs).exp()
-            token = torch.multinomial(weights, 1, generator=generator).squeeze(-1)
+        token, log_prob = draw(logits, temperature, top_k, top_p, generator)
         token = torch.where(is_open, token, pad_id)
-        chosen = log_probs.gather(-1, token.unsqueeze(-1)).squeeze(-1)
-        columns.append((token, is_open, chosen.masked_fill(~is_open, 0.0)))
+        columns.append((token, is_open, log_prob.masked_fill(~is_open, 0.0)))
         is_open = is_open & (token != end_id)
         if step == max_length - 1 or not is_open.any():
             break
@@ -128,13 +121,43 @@ def response_log_probs(
         use_cache=False,
         logits_to_keep=length + 1,
     ).logits[:, :-1]
+    return log_probs_of(response_ids, logits, temperature).masked_fill(~response_mask, 0.0)
+
+
+def draw(
+    logits: Tensor,
+    temperature: float,
+    top_k: int | None,
+    top_p: float,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    """Tokens and their log-probabilities among all, `[rows]`, from logits `[rows, vocabulary]`.
+
+    The other arguments are those of `sample`.
+    """
     log_probs = _log_softmax(logits, temperature)
-    chosen = log_probs.gather(-1, response_ids.unsqueeze(-1)).squeeze(-1)
-    return chosen.masked_fill(~response_mask, 0.0)
+    if temperature == 0 or top_k == 1:
+        token = logits.argmax(-1)
+    else:
+        weights = _truncation(top_k, top_p)(logits, log_probs).exp()
+        token = torch.multinomial(weights, 1, generator=generator).squeeze(-1)
+    return token, _chosen(log_probs, token)
+
+
+def log_probs_of(ids: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """Of tokens, `[...]`, given logits `[..., vocabulary]`."""
+    return _chosen(_log_softmax(logits, temperature), ids)
+
+
+def _chosen(log_probs: Tensor, ids: Tensor) -> Tensor:
+    return log_probs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
 
 
 def _truncation(top_k: int | None, top_p: float) -> LogitsProcessorList:
-    """What makes the log-probabilities of unlikely tokens minus infinity; by default of none."""
+    """What makes the log-probabilities of unlikely tokens minus infinity; by default of none.
+
+    Its first argument, in the library's words the tokens so far, is not used.
+    """
     kept = LogitsProcessorList()
     if top_k is not None:
         kept.append(TopKLogitsWarper(top_k))

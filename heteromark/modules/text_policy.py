@@ -18,11 +18,11 @@ from heteromark.llm.backbone import Backbone, BackboneError, load_backbone, tiny
 from heteromark.llm.policy import (
     FrozenPolicy,
     Lora,
-    TextPolicy,
     adapter_policies,
     full_policy,
 )
 from heteromark.llm.tasks.base import Task
+from heteromark.llm.text_policy import TextPolicy
 from heteromark.llm.warm_up import demonstrations, warm_up
 from heteromark.runs.digest import training_code_fingerprint, versions
 from heteromark.runs.files import atomic_path

@@ -7,12 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 from tensordict import TensorDict
+from torch.nn.functional import pad
 
 from heteromark.algorithm.base import Diverged
 from heteromark.algorithm.group_relative import GroupRelativeUpdate
 from heteromark.llm.backbone import tiny_backbone
-from heteromark.llm.loss import GroupRelativeLoss
-from heteromark.llm.policy import Lora, TextPolicy, adapter_policies, full_policy
+from heteromark.llm.loss import GroupRelativeLoss, token_weights
+from heteromark.llm.policy import Lora, adapter_policies, full_policy
+from heteromark.llm.rollout import Team, roll_out
+from heteromark.llm.tasks.base import Problem, Reward
+from heteromark.llm.text_policy import TextPolicy
 
 UPDATE = GroupRelativeUpdate(
     epochs=1,
@@ -62,6 +66,16 @@ def test_the_first_update_has_ratio_exactly_one():
     assert told["grad_norm"] > 0
 
 
+@pytest.mark.parametrize("minibatch_size", [None, 3])
+def test_later_steps_compare_each_response_with_itself_before_the_update(minibatch_size):
+    update = replace(UPDATE, epochs=2, minibatch_size=minibatch_size, micro_batch_size=2)
+    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
+    loss = GroupRelativeLoss(policy, kl_coef=0.1)
+    told = update(policy, loss, sgd(policy, rate=0.0), judged(policy), torch.Generator())
+    assert told["ratio_max"] == pytest.approx(1.0, abs=1e-5)
+    assert told["kl_reference"] == pytest.approx(0.0, abs=1e-5)
+
+
 def test_rewarded_responses_become_likelier(policy):
     batch = judged(policy)
     with torch.no_grad():
@@ -90,6 +104,77 @@ def test_equal_rewards_teach_nothing():
     after, told = updated(UPDATE, reward=torch.full((8,), 0.3))
     assert (told["grad_norm"], told["flat_share"]) == (0.0, 1.0)
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
+
+
+@pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
+def test_padding_changes_nothing_at_all(normalisation):
+    update = replace(UPDATE, epochs=2, normalisation=normalisation)
+    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
+    batch = judged(policy)
+    padded = {key: pad(batch[key], (5, 0)) for key in ("prompt_ids", "prompt_mask")}
+    padded |= {key: pad(batch[key], (0, 7)) for key in ("action", "response_mask", "log_prob")}
+    alone, told = updated(update, kl_coef=0.1)
+    found, told_of_padded = updated(update, kl_coef=0.1, **padded)
+    assert all(torch.equal(found[name], weight) for name, weight in alone.items())
+    assert told_of_padded == told
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "qwen3"])
+@pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
+def test_padding_that_is_computed_changes_no_loss_and_no_gradient(architecture, normalisation):
+    policy = full_policy(tiny_backbone(architecture, hidden_size=32, num_layers=1))
+    batch = judged(policy)
+    batch["log_prob"] += 0.3  # so that the unrewarded are clipped
+    batch["advantage"] = batch["reward"] - batch["reward"].mean()
+    padded = batch.copy()
+    for key in ("prompt_ids", "prompt_mask"):
+        padded[key] = pad(batch[key], (5, 0))
+    for key in ("action", "response_mask", "log_prob"):
+        padded[key] = pad(batch[key], (0, 7))
+    losses, gradients = [], []
+    for each in (batch, padded):
+        each["weight"] = token_weights(each["response_mask"], normalisation, max_length=8)
+        losses.append(GroupRelativeLoss(policy)(each)["loss_objective"])
+        weights = list(policy.trained_parameters().values())
+        gradients.append(torch.autograd.grad(losses[-1], weights))
+    torch.testing.assert_close(losses[0], losses[1], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-6, rtol=1e-4)
+    assert max(gradient.abs().max() for gradient in gradients[0]) > 1e-3
+
+
+class Talk(Problem):
+    """A team that is rewarded for each letter, and nobody for anything else."""
+
+    key = "talk"
+    is_done = is_solved = False
+
+    def fields(self, role: str) -> dict[str, str]:
+        return {}
+
+    def act(self, role: str, response: str) -> Reward:
+        return Reward(float(sum(map(str.isalpha, response))), 0.0)
+
+    def demonstration(self, role: str) -> str:
+        return "yes"
+
+
+@pytest.mark.parametrize("team_weight", [0.0, 1.0])
+@pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
+def test_without_a_share_in_the_teams_reward_or_one_of_its_own_nothing_is_learnt(
+    policy, team_weight, normalisation
+):
+    team = Team(["speaker"], {"speaker": policy}, {"speaker": "Talk:"}, 1, team_weight, 8, 8)
+    generator = torch.Generator().manual_seed(0)
+    rollout = roll_out(team, [Talk()], samples=8, sampling="tree", generator=generator)
+    before = {name: weight.clone() for name, weight in policy.trained_parameters().items()}
+    update = replace(UPDATE, normalisation=normalisation)
+    loss = GroupRelativeLoss(policy)
+    told = update(policy, loss, sgd(policy), rollout.steps[0].batch, torch.Generator())
+    assert len(set(rollout.steps[0].team)) > 1
+    assert (told["grad_norm"] == 0) == (team_weight == 0)
+    after = policy.trained_parameters()
+    is_same = all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert is_same == (team_weight == 0)
 
 
 def test_flat_groups_can_be_left_out_without_changing_what_the_others_count():
@@ -145,18 +230,25 @@ def test_the_reference_pulls_back(policy):
         assert (policy(batch) - policy.reference_log_probs(batch)).abs().sum() < far
 
 
-def test_an_update_of_one_adapter_leaves_the_other_alone():
-    roles = ("tool", "planner")
+def test_an_update_of_one_adapter_leaves_the_others_as_they_were_to_the_bit():
+    roles = ("tool", "planner", "critic")
     adapters = adapter_policies(tiny_backbone(hidden_size=32, num_layers=1), roles, Lora(rank=2))
-    other = {
-        name: weight.detach().clone()
-        for name, weight in adapters["planner"].trained_parameters().items()
-    }
-    policy = adapters["tool"]
-    told = UPDATE(policy, GroupRelativeLoss(policy), sgd(policy), judged(policy), torch.Generator())
+    for policy in adapters.values():  # so that none of them does nothing
+        UPDATE(policy, GroupRelativeLoss(policy), sgd(policy), judged(policy), torch.Generator())
+    policy, batch = adapters["planner"], judged(adapters["planner"])
+    others = {name: judged(adapters[name]) for name in ("tool", "critic")}
+    with torch.no_grad():
+        before = {name: adapter(batch) for name, adapter in adapters.items()}
+    assert not torch.equal(before["tool"], before["critic"])
+    told = UPDATE(policy, GroupRelativeLoss(policy), sgd(policy), batch, torch.Generator())
     assert told["grad_norm"] > 0
-    for name, weight in adapters["planner"].trained_parameters().items():
-        assert torch.equal(weight, other[name])
+    with torch.no_grad():
+        assert not torch.equal(policy(batch), before["planner"])
+        for name, said in others.items():
+            assert torch.equal(adapters[name](batch), before[name])
+            again = judged(adapters[name])
+            assert torch.equal(again["action"], said["action"])
+            assert torch.equal(again["log_prob"], said["log_prob"])
 
 
 def test_a_loss_that_is_not_finite_is_told(policy):

@@ -1,4 +1,4 @@
-"""The group-relative loss, beside plain Python and beside TorchRL's GRPOLoss."""
+"""The group-relative loss, beside plain Python."""
 
 from __future__ import annotations
 

@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
-from heteromark.llm.backbone import Backbone, tiny_backbone
+from heteromark.llm.backbone import Backbone, character_tokenizer, tiny_backbone
 from heteromark.llm.sampling import Responses, response_log_probs, sample
 
 PROMPTS = ("12+34=", "a much longer prompt than the other: 7*8=", "7")
 
 
-@pytest.fixture(scope="module", params=["llama", "gemma3", "qwen3"])
+def with_absolute_positions() -> Backbone:
+    """Unlike the tiny models, this one tells a prompt from the same one further to the right."""
+    tokenizer = character_tokenizer()
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
+    ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **sizes, **ends
+            )
+        )
+    return Backbone(model.eval(), tokenizer, 128)
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3", "qwen3", "gpt2"])
 def backbone(request) -> Backbone:
-    backbone = tiny_backbone(request.param, hidden_size=32, num_layers=2)
+    if request.param == "gpt2":
+        backbone = with_absolute_positions()
+    else:
+        backbone = tiny_backbone(request.param, hidden_size=32, num_layers=2)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():  # so that it has opinions, and ends some responses early
         for weight in backbone.model.parameters():

@@ -7,7 +7,8 @@ import torch
 
 from heteromark.llm.backbone import tiny_backbone
 from heteromark.llm.batches import concatenate, micro_batches, trimmed
-from heteromark.llm.policy import TextPolicy, full_policy
+from heteromark.llm.policy import full_policy
+from heteromark.llm.text_policy import TextPolicy
 
 
 @pytest.fixture(scope="module")

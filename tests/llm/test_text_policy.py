@@ -7,7 +7,8 @@ import torch
 from tensordict import TensorDict
 
 from heteromark.llm.backbone import tiny_backbone
-from heteromark.llm.policy import Lora, TextPolicy, adapter_policies, full_policy
+from heteromark.llm.policy import Lora, adapter_policies, full_policy
+from heteromark.llm.text_policy import TextPolicy
 
 PROMPTS = ("12+34=", "7")
 ROLES = ("tool", "planner")
@@ -49,6 +50,22 @@ def test_untrained_adapters_say_what_the_model_says(small, adapters):
         for policy in adapters.values():
             assert torch.equal(policy(batch), policy.reference_log_probs(batch))
             torch.testing.assert_close(policy(batch), batch["log_prob"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3", "qwen3"])
+def test_what_a_trained_adapter_samples_is_what_it_computes(architecture):
+    backbone = tiny_backbone(architecture, hidden_size=32, num_layers=2)
+    adapters = adapter_policies(backbone, ROLES, Lora(rank=4), temperature=0.8)
+    for policy in adapters.values():
+        improve(policy, responses(policy))
+    batches = {name: responses(policy) for name, policy in adapters.items()}
+    with torch.no_grad():
+        for name, batch in batches.items():
+            found = adapters[name](batch)
+            torch.testing.assert_close(found, batch["log_prob"], atol=1e-5, rtol=0)
+            other = adapters[ROLES[1 - ROLES.index(name)]]
+            assert (other(batch) - found).abs().max() > 0.01
+            assert (adapters[name].reference_log_probs(batch) - found).abs().max() > 0.01
 
 
 def test_an_update_changes_its_adapter_and_leaves_the_others_bit_identical(adapters):

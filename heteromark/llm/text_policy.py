@@ -1,0 +1,170 @@
+"""What all policies over text have in common, whatever model they are made of."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from heteromark.llm.sampling import Responses
+
+
+class TextPolicy(nn.Module, ABC):
+    """What responds to prompts, and is trained as one.
+
+    Args:
+        model: its weights are trained.
+        tokenizer: pads on the left.
+        temperature: that responses are sampled at, and that log-probabilities are of.
+        reference: a copy of the model with frozen weights, where the policy is kept near what it
+            was.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: PreTrainedTokenizerBase,
+        temperature: float = 1.0,
+        reference: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.temperature = temperature
+        self.reference = reference
+
+    @property
+    def device(self) -> torch.device:
+        """Where prompts are read and responses are made."""
+        return next(self.model.parameters()).device
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """The weights that belong to this policy alone, by name."""
+        return dict(self.model.named_parameters())
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The model's; the reference is not part of it, since it is what the model starts from."""
+        return self.model.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned.
+
+        Raises:
+            RuntimeError: weights are missing, superfluous or of other shapes.
+        """
+        self.model.load_state_dict(state_dict)
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Within it, the model computes what this policy says."""
+        yield
+
+    @contextlib.contextmanager
+    def as_reference(self) -> Iterator[nn.Module]:
+        """The model as it was before any training."""
+        if self.reference is None:
+            raise ValueError("this policy was made without a reference")
+        yield self.reference
+
+    def encode(self, prompts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
+        """Token ids and mask of prompts, `[prompts, longest]` each, padded on the left.
+
+        Raises:
+            ValueError: a prompt is longer than `max_length` tokens.
+        """
+        tokens = self.tokenizer(list(prompts), return_tensors="pt", padding=True)
+        lengths = tokens.attention_mask.sum(-1)
+        if (lengths > max_length).any():
+            row = int(lengths.argmax())
+            raise ValueError(
+                f"a prompt has {int(lengths[row])} tokens, and {max_length} are allowed "
+                f"(max_prompt_length): {prompts[row][:60]!r} …"
+            )
+        return tokens.input_ids.to(self.device), tokens.attention_mask.bool().to(self.device)
+
+    def respond(
+        self,
+        prompts: Sequence[str],
+        *,
+        samples: int,
+        max_prompt_length: int,
+        max_response_length: int,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[TensorDict, list[str]]:
+        """Sample responses to each prompt.
+
+        Args:
+            temperature: None: the policy's own.
+            top_k, top_p: of the tokens to sample among, see `sample`; not for training.
+
+        Returns:
+            A TensorDict `[prompts * samples]` with prompt_ids, prompt_mask, action, response_mask,
+            log_prob and is_cut_off, and the responses as text.
+        """
+        ids, mask = self.encode(prompts, max_prompt_length)
+        with self.active():
+            found = self._sample(
+                ids,
+                mask,
+                samples=samples,
+                max_length=max_response_length,
+                temperature=self.temperature if temperature is None else temperature,
+                top_k=top_k,
+                top_p=top_p,
+                generator=generator,
+            )
+        batch = TensorDict(
+            {
+                "prompt_ids": ids.repeat_interleave(samples, 0),
+                "prompt_mask": mask.repeat_interleave(samples, 0),
+                "action": found.ids,
+                "response_mask": found.mask,
+                "log_prob": found.log_prob,
+                "is_cut_off": found.is_cut_off,
+            },
+            [len(prompts) * samples],
+        )
+        rows = zip(found.ids.tolist(), found.mask.sum(-1).tolist(), strict=True)
+        texts = [
+            self.tokenizer.decode(row[:length], skip_special_tokens=True) for row, length in rows
+        ]
+        return batch, texts
+
+    def forward(self, batch: TensorDictBase) -> Tensor:
+        """Log-probabilities of responses, `[responses, length]`, with gradient; 0 beyond them."""
+        with self.active():
+            return self._log_probs(self.model, batch)
+
+    @torch.no_grad()
+    def reference_log_probs(self, batch: TensorDictBase) -> Tensor:
+        """The same of the model as it was before training, without gradient."""
+        with self.as_reference() as model:
+            return self._log_probs(model, batch)
+
+    @abstractmethod
+    def _sample(
+        self,
+        prompt_ids: Tensor,
+        prompt_mask: Tensor,
+        *,
+        samples: int,
+        max_length: int,
+        temperature: float,
+        top_k: int | None,
+        top_p: float,
+        generator: torch.Generator | None,
+    ) -> Responses:
+        """Sample responses; the arguments are those of `sampling.sample`."""
+
+    @abstractmethod
+    def _log_probs(self, model: nn.Module, batch: TensorDictBase) -> Tensor:
+        """Of responses by the policy's model or its reference, `[responses, length]`."""

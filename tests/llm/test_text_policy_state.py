@@ -1,0 +1,194 @@
+"""States of policies over text: what is saved, and where it may be loaded."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from heteromark.llm.backbone import Backbone, character_tokenizer, num_parameters, tiny_backbone
+from heteromark.llm.loss import GroupRelativeLoss
+from heteromark.llm.policy import AdapterPolicy, FrozenPolicy, Lora, adapter_policies, full_policy
+from heteromark.llm.text_policy import TextPolicy
+from heteromark.modules.network_policy import network_policy
+from heteromark.training.checkpoint import shape_misfit
+
+ROLES = ("tool", "planner")
+
+
+def base(seed: int = 0) -> Backbone:
+    return tiny_backbone(hidden_size=32, num_layers=2, seed=seed)
+
+
+def adapters(backbone: Backbone | None = None, rank: int = 2, **lora) -> dict[str, AdapterPolicy]:
+    return dict(adapter_policies(backbone or base(), ROLES, Lora(rank=rank, **lora)))
+
+
+def network() -> TextPolicy:
+    return network_policy(
+        [16], "tanh", max_prompt_length=16, max_response_length=6, with_reference=True
+    )
+
+
+MAKERS: dict[str, Callable[[], TextPolicy]] = {
+    "adapter": lambda: adapters()["planner"],
+    "whole": lambda: full_policy(base(), with_reference=True),
+    "network": network,
+}
+
+
+def responses(policy: TextPolicy) -> TensorDict:
+    batch, _ = policy.respond(
+        ["12+34=", "7"],
+        samples=3,
+        max_prompt_length=16,
+        max_response_length=6,
+        generator=torch.Generator().manual_seed(0),
+    )
+    return batch
+
+
+def improve(policy: TextPolicy) -> TensorDict:
+    """A few steps towards some responses, which are returned."""
+    batch = responses(policy)
+    optimizer = torch.optim.AdamW(policy.trained_parameters().values(), lr=0.01)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (-policy(batch).sum()).backward()
+        optimizer.step()
+    return batch
+
+
+def through_a_file(policy: TextPolicy) -> tuple[dict[str, torch.Tensor], int]:
+    """A policy's state as it comes back, and the size of the file in bytes."""
+    file = io.BytesIO()
+    torch.save(policy.state_dict(), file)
+    file.seek(0)
+    return torch.load(file, weights_only=True), file.getbuffer().nbytes
+
+
+@torch.no_grad()
+def log_probs(policy: TextPolicy, batch: TensorDict) -> torch.Tensor:
+    return policy(batch)
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_a_policy_comes_back_from_a_file_to_the_bit(maker):
+    trained, fresh = MAKERS[maker](), MAKERS[maker]()
+    batch = improve(trained)
+    reference = fresh.reference_log_probs(batch)
+    assert not torch.equal(log_probs(fresh, batch), log_probs(trained, batch))
+    state, _ = through_a_file(trained)
+    assert shape_misfit(fresh.state_dict(), state) is None
+    fresh.load_state_dict(state)
+    assert torch.equal(log_probs(fresh, batch), log_probs(trained, batch))
+    assert torch.equal(responses(fresh)["action"], responses(trained)["action"])
+    assert torch.equal(fresh.reference_log_probs(batch), reference)
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_a_state_within_that_of_a_loss_is_the_same(maker):
+    policy = MAKERS[maker]()
+    whole = GroupRelativeLoss(policy).state_dict()
+    assert {f"policy.{name}" for name in policy.state_dict()} == set(whole)
+
+
+def test_adapters_that_share_a_base_have_two_small_states():
+    policies = adapters(rank=1)
+    weights = num_parameters(base().model)
+    for policy in policies.values():
+        state, size = through_a_file(policy)
+        assert set(state) == {*policy.trained_parameters(), "base_sha256"}
+        assert state["base_sha256"].shape == (32,)
+        assert state["base_sha256"].dtype == torch.uint8
+        assert sum(each.numel() for each in state.values()) - 32 < weights / 5
+        assert size < weights * 4  # bytes of one
+
+
+def test_what_is_never_trained_has_a_state_that_only_tells_its_model():
+    policy = FrozenPolicy(base())
+    state, _ = through_a_file(policy)
+    assert set(state) == {"base_sha256"}
+    FrozenPolicy(base()).load_state_dict(state)
+    with pytest.raises(ValueError, match="belongs to another base"):
+        FrozenPolicy(base(seed=1)).load_state_dict(state)
+
+
+def test_an_adapter_is_loaded_beside_others_that_stay_as_they_are():
+    trained, fresh = adapters(), adapters()
+    batch = improve(trained["tool"])
+    improve(fresh["planner"])
+    before = log_probs(fresh["planner"], batch)
+    fresh["tool"].load_state_dict(through_a_file(trained["tool"])[0])
+    assert torch.equal(log_probs(fresh["planner"], batch), before)
+    assert torch.equal(log_probs(fresh["tool"], batch), log_probs(trained["tool"], batch))
+
+
+def test_a_fingerprint_is_of_the_base_whatever_its_adapters_are():
+    backbone = base()
+    plain = backbone.fingerprint
+    assert torch.equal(plain, base().fingerprint)
+    assert not torch.equal(plain, base(seed=1).fingerprint)
+    for lora in ({}, {"rank": 4}, {"modules": r".*\.q_proj"}):
+        for policy in adapters(**lora).values():
+            improve(policy)
+            assert torch.equal(policy.backbone.fingerprint, plain)
+
+
+def test_a_fingerprint_is_computed_once_and_not_before_it_is_needed():
+    policies = adapters()
+    backbone = policies["tool"].backbone
+    assert "fingerprint" not in vars(backbone)
+    first, other = (policy.state_dict()["base_sha256"] for policy in policies.values())
+    assert first is other is backbone.fingerprint
+
+
+def test_half_precision_has_a_fingerprint():
+    backbone = base()
+    backbone.model.bfloat16()
+    assert not torch.equal(backbone.fingerprint, base().fingerprint)
+
+
+def test_an_adapter_of_another_base_is_refused_and_nothing_changes():
+    state = adapters(base(seed=1))["tool"].state_dict()
+    policy = adapters()["tool"]
+    before = {name: weight.clone() for name, weight in policy.state_dict().items()}
+    assert shape_misfit(policy.state_dict(), state) is None  # only the fingerprint tells
+    with pytest.raises(ValueError, match=r"belongs to another base: .*load the model"):
+        policy.load_state_dict(state)
+    assert all(torch.equal(policy.state_dict()[name], weight) for name, weight in before.items())
+
+
+def test_an_adapter_of_another_vocabulary_is_refused():
+    backbone = base()
+    tokenizer = character_tokenizer()
+    tokenizer.add_tokens(["<more>"])
+    other = Backbone(backbone.model, tokenizer, backbone.max_length)
+    state = adapters(other)["tool"].state_dict()
+    with pytest.raises(ValueError, match="belongs to another base"):
+        adapters()["tool"].load_state_dict(state)
+
+
+def test_an_adapter_of_no_known_base_is_refused():
+    policy = adapters()["tool"]
+    state = policy.state_dict()
+    del state["base_sha256"]
+    with pytest.raises(ValueError, match="its base_sha256 is missing"):
+        policy.load_state_dict(state)
+
+
+def test_an_adapter_of_another_role_is_refused():
+    policies = adapters()
+    with pytest.raises(ValueError, match=r"belongs to another policy: .* is in one of them only"):
+        policies["tool"].load_state_dict(policies["planner"].state_dict())
+
+
+def test_an_adapter_of_another_rank_is_refused():
+    state = adapters(rank=4)["tool"].state_dict()
+    policy = adapters(rank=2)["tool"]
+    assert "has shape [4, 32], but [2, 32] is expected" in shape_misfit(policy.state_dict(), state)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        policy.load_state_dict(state)
