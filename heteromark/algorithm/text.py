@@ -20,6 +20,7 @@ from heteromark.environment.seeds import stream_seed
 from heteromark.llm.advantage import group_advantage
 from heteromark.llm.batches import concatenate
 from heteromark.llm.loss import GroupRelativeLoss
+from heteromark.llm.prompt_policy import PromptPolicy
 from heteromark.llm.rollout import Rollout
 from heteromark.llm.text_policy import TextPolicy
 from heteromark.modules.optimizer import set_learning_rates
@@ -104,7 +105,20 @@ class TextAlgorithm:
                 for quantity, value in told.items()
                 if quantity not in _OF_THE_ROLLOUT
             }
-        return metrics | {"learning_rate": rate}
+        return metrics | self._credit_wordings(rollout, iteration) | {"learning_rate": rate}
+
+    def _credit_wordings(self, rollout: Rollout, iteration: int) -> dict[str, float]:
+        """Count what this iteration's wordings earned, where some are to be chosen among."""
+        metrics: dict[str, float] = {}
+        for step in rollout.steps:
+            policy = self.policies[self.config.policy_of(step.role)]
+            if isinstance(policy, PromptPolicy):
+                policy.credit(step.role, policy.tried(step.role, iteration), step.batch["reward"])
+        for policy in self.policies.values():
+            if isinstance(policy, PromptPolicy):
+                for role, texts in policy.wordings.items():
+                    metrics[f"best_wording/{role}"] = texts.index(policy.best(role))
+        return metrics
 
     def _minibatch_size(self, responses: int) -> int:
         """Responses of an optimizer step: as many steps per epoch as the config's frames make."""

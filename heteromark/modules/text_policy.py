@@ -14,20 +14,19 @@ from filelock import FileLock
 
 from heteromark.config.language import TINY, PolicyModelConfig
 from heteromark.config.schema import RunConfig
+from heteromark.environment.seeds import stream_seed
 from heteromark.llm.backbone import Backbone, BackboneError, load_backbone, tiny_backbone
-from heteromark.llm.policy import (
-    FrozenPolicy,
-    Lora,
-    adapter_policies,
-    full_policy,
-)
+from heteromark.llm.policy import FrozenPolicy, Lora, adapter_policies, full_policy
+from heteromark.llm.prompt_policy import PromptPolicy
 from heteromark.llm.tasks.base import Task
 from heteromark.llm.text_policy import TextPolicy
 from heteromark.llm.warm_up import demonstrations, warm_up
+from heteromark.modules.network_policy import network_policy
 from heteromark.runs.digest import training_code_fingerprint, versions
 from heteromark.runs.files import atomic_path
 from heteromark.runs.store import RunStore
 
+MLP = "mlp"
 logger = logging.getLogger("heteromark")
 
 
@@ -65,15 +64,18 @@ class TextPolicyFactory:
         model = self.config.model
         names = dict.fromkeys(map(self.config.policy_of, self.turn_order))
         own = {name: model.by_policy.get(name, PolicyModelConfig()) for name in names}
+        found: dict[str, TextPolicy] = {
+            name: self._network(name, policy) for name, policy in own.items() if policy.kind == MLP
+        }
         by_model: dict[tuple[str, str], list[str]] = {}
         for name, policy in own.items():
+            if policy.kind == MLP:
+                continue
             path = policy.path or model.path
             specialization = policy.specialization or model.specialization
             by_model.setdefault((path, specialization), []).append(name)
-        backbones = {path: self._backbone(path) for path in dict(by_model)}
-        found: dict[str, TextPolicy] = {}
         for (path, specialization), sharing in by_model.items():
-            found |= self._specialized(backbones[path, specialization], specialization, sharing)
+            found |= self._specialized(self._backbone(path), specialization, sharing)
         return {name: found[name] for name in names}
 
     def _specialized(
@@ -84,8 +86,10 @@ class TextPolicyFactory:
             lora = Lora(model.lora_rank, model.lora_alpha, model.lora_modules)
             seed = self.config.seed
             return adapter_policies(backbone, names, lora, temperature, seed)
-        if specialization in ("none", "prompt"):
+        if specialization == "none":
             return {name: FrozenPolicy(backbone, temperature) for name in names}
+        if specialization == "prompt":
+            return {name: self._prompt_policy(backbone, name) for name in names}
         needs_reference = self.config.grpo.beta > 0
         copies = [replace(backbone, model=deepcopy(backbone.model)) for _ in names[1:]]
         return {
@@ -93,9 +97,32 @@ class TextPolicyFactory:
             for name, each in zip(names, (backbone, *copies), strict=True)
         }
 
-    def _backbone(self, chosen: tuple[str, str]) -> Backbone:
-        """A model of its own for everyone who trains it in one way."""
-        path, _ = chosen
+    def _network(self, name: str, policy: PolicyModelConfig) -> TextPolicy:
+        config = self.config
+        made = network_policy(
+            policy.hidden_sizes,
+            "tanh",
+            max_prompt_length=config.generation.max_prompt_length,
+            max_response_length=config.generation.max_response_length,
+            temperature=config.generation.temperature,
+            with_reference=config.grpo.beta > 0,
+            seed=stream_seed(config.seed, "network", name),
+        )
+        return made.to(self.device)
+
+    def _prompt_policy(self, backbone: Backbone, name: str) -> PromptPolicy:
+        """Among the config's own wording of each role's prompt, and all of the task's."""
+        wordings, turns = {}, {}
+        stay = 1
+        for role in dict.fromkeys(self.turn_order):
+            texts = dict.fromkeys((self.templates[role], *self.task.roles[role].templates))
+            if self.config.policy_of(role) == name:
+                wordings[role], turns[role] = list(texts), stay
+            stay *= len(texts)  # of the roles of all policies, so that all combinations come about
+        return PromptPolicy(backbone, wordings, self.config.generation.temperature, turns)
+
+    def _backbone(self, path: str) -> Backbone:
+        """A model of its own for those who train it in one way."""
         model, generation = self.config.model, self.config.generation
         if path == TINY:
             backbone = self._tiny()

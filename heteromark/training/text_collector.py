@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from heteromark.config.schema import RunConfig
 from heteromark.environment.seeds import stream_seed
+from heteromark.llm.prompt_policy import PromptPolicy
 from heteromark.llm.rollout import Rollout, Team, joined, roll_out
 from heteromark.llm.tasks.base import Problem, Task
 
@@ -45,11 +48,12 @@ class TextCollector:
         responses = stream_seed(seed, stream, "responses", iteration)
         generator = torch.Generator(self.device).manual_seed(responses)
         problems = self.problems(seed, stream, iteration)
+        team = trying(self.team, iteration)
         together = config.environment.num_parallel_envs
         rollout = joined(
             [
                 roll_out(
-                    self.team,
+                    team,
                     problems[start : start + together],
                     samples=grpo.num_generations,
                     sampling=grpo.sampling,
@@ -73,3 +77,23 @@ class TextCollector:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def trying(team: Team, iteration: int) -> Team:
+    """The team with the wordings that an iteration tries, where some are to be chosen among."""
+    tried = {
+        role: policy.wordings[role][policy.tried(role, iteration)]
+        for role, policy in team.policies.items()
+        if isinstance(policy, PromptPolicy)
+    }
+    return replace(team, templates={**team.templates, **tried})
+
+
+def with_best_wordings(team: Team) -> Team:
+    """The team with the wordings that have earned most, where some are chosen among."""
+    best = {
+        role: policy.best(role)
+        for role, policy in team.policies.items()
+        if isinstance(policy, PromptPolicy)
+    }
+    return replace(team, templates={**team.templates, **best})

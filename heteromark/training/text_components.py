@@ -8,7 +8,7 @@ from heteromark.algorithm.base import Learner
 from heteromark.algorithm.text import TextAlgorithm, rollout_metrics
 from heteromark.config.components import OptimizerOverride
 from heteromark.config.schema import RunConfig
-from heteromark.llm.policy import TextPolicy
+from heteromark.llm.text_policy import TextPolicy
 from heteromark.llm.rollout import Team
 from heteromark.llm.tasks.base import Task
 from heteromark.modules.loss import Losses

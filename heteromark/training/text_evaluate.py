@@ -15,6 +15,7 @@ from heteromark.llm.generation import PRESETS
 from heteromark.llm.rollout import Team
 from heteromark.llm.tasks.base import Problem, Task
 from heteromark.training.evaluate import Episode, as_report
+from heteromark.training.text_collector import with_best_wordings
 
 # Problems whose first pass is written down in evaluation.json, for people to read.
 NUM_TRANSCRIPTS = 8
@@ -75,7 +76,7 @@ class TextEvaluator:
             under "text" what `llm.evaluation.evaluate` says, and the preset.
         """
         settings = self._settings
-        report = evaluate(self._team, self.problems(seed), self.passes(seed))
+        report = evaluate(with_best_wordings(self._team), self.problems(seed), self.passes(seed))
         episodes = [
             Episode(reward, turns, int(solved))
             for reward, turns, solved in report.pop("passes_of_problems")

@@ -3,11 +3,13 @@
 import csv
 import itertools
 import json
+import re
 import shutil
+import statistics
 
 import pytest
 import torch
-from text_config import make_text_config
+from text_config import TINY, make_text_config
 
 from heteromark.config.compose import load_params
 from heteromark.runs.checkpoints import checkpoint_files
@@ -120,6 +122,56 @@ def test_without_specialization_nothing_is_trained(tmp_path):
     after = components.learner.policies.actors["team"].model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert loop.train(config, tmp_path / "run").status == "completed"
+
+
+def test_prompts_are_chosen_by_what_they_earn(tmp_path):
+    config = make_text_config(
+        **TEAM | {"model__specialization": "prompt"},
+        model__tiny=TINY | {"max_length": 320},
+        generation__max_prompt_length=300,
+        training__total_frames=9 * 16,
+    )
+    components = ComponentFactory(config).create()
+    policy = components.learner.policies.actors["tool"]
+    kept = {key: value.clone() for key, value in policy.model.state_dict().items()}
+    earned: dict[str, list[float]] = {}
+    pairs = set()
+    for iteration in range(9):
+        rollout = components.collector.collect()
+        components.algorithm.update(rollout, iteration)
+        pairs.add(tuple(step.prompts[0].rpartition("\n")[0][-12:] for step in rollout.steps[:2]))
+        for step in rollout.steps:
+            if step.role == "tool":
+                [wording] = {re.sub(r"(?m)^[.#AG]+\n", "", prompt) for prompt in step.prompts}
+                earned.setdefault(wording, []).extend(step.batch["reward"].tolist())
+    assert len(pairs) == 9  # every wording of the tool's with every one of the planner's
+    assert all(torch.equal(value, kept[key]) for key, value in policy.model.state_dict().items())
+    means = {wording: statistics.fmean(rewards) for wording, rewards in earned.items()}
+    assert len(means) == 3
+    best = max(means, key=means.get)
+    assert re.sub(r"\{grid\}\n", "", policy.best("tool")) == best
+    assert policy.means("tool") == pytest.approx(list(means.values()))
+
+    loop.train(config, tmp_path / "run")
+    loaded = ComponentFactory(config).create().learner.policies.actors["tool"]
+    saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["actors"]["tool"]
+    loaded.load_state_dict(saved)
+    assert loaded.best("tool") == policy.best("tool")
+
+
+def test_a_perceptron_trains_beside_a_language_model(tmp_path):
+    mixed = TEAM | {"model__by_policy": {"tool": {"kind": "mlp", "hidden_sizes": [16]}}}
+    config = make_text_config(**mixed)
+    components = ComponentFactory(config).create()
+    kinds = {
+        name: type(policy).__name__ for name, policy in components.learner.policies.actors.items()
+    }
+    assert kinds == {"tool": "NetworkPolicy", "planner": "AdapterPolicy"}
+    for name in ("one", "other"):
+        assert loop.train(config, tmp_path / name).status == "completed"
+    assert rows_of(tmp_path / "one") == rows_of(tmp_path / "other")
+    assert_same_weights(weights_of(tmp_path / "one"), weights_of(tmp_path / "other"))
+    assert rows_of(tmp_path / "one")[0]["grad_norm/tool"]
 
 
 def test_a_tiny_model_is_warmed_up_once_for_all_runs(tmp_path, store):

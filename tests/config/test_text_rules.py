@@ -1,0 +1,186 @@
+"""Configs of language-model agents: what must fit, what acts, and what counts in a digest."""
+
+import pytest
+from pydantic import ValidationError
+from text_config import make_text_config
+
+from heteromark.config.effect import idle_faults, ignored_by
+from heteromark.config.errors import faults_of
+from heteromark.config.schema import RunConfig
+from heteromark.config.tasks import TASK_CONFIGS, TASK_ROLES
+from heteromark.modules.task import TASKS
+from heteromark.runs.digest import run_digest
+
+TEAM = {"algorithm": "AT-GRPO", "model__policies": "role"}
+
+
+def test_configs_and_tasks_agree_on_roles():
+    assert set(TASK_ROLES) == set(TASK_CONFIGS)
+    for name, roles in TASK_ROLES.items():
+        assert tuple(TASKS[name].roles) == roles
+
+
+def test_who_acts_follows_from_the_algorithm():
+    alone, team = make_text_config(), make_text_config(**TEAM)
+    assert (alone.turn_order, alone.policy_names) == (("reasoner",), ("team",))
+    assert team.turn_order == team.policy_names == ("tool", "reasoner")
+    refining = make_text_config(
+        **TEAM, environment__text__turn_order=["tool", "reasoner", "tool", "reasoner"]
+    )
+    assert refining.policy_names == ("tool", "reasoner")
+
+
+def test_frames_are_rounds_of_all_responses():
+    config = make_text_config(
+        environment__text__max_turns=2,
+        collector__frames_per_batch=24,
+        replay_buffer__minibatch_size=24,
+        grpo__num_generations=4,
+    )
+    assert (config.frames_per_problem, config.problems_per_batch) == (8, 3)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            {"env_type": "skirmish"},
+            "agent.algorithm = 'GRPO': GRPO trains language-model agents, but environment math has "
+            "env_type skirmish; choose one with env_type text, such as math or plan_path",
+        ),
+        (
+            {"grpo__num_generations": 3},
+            "collector.frames_per_batch = 16: (agent.n_steps) must be a multiple of 3: 3 responses "
+            "(grpo.num_generations) times 1 rounds (environment.text.max_turns) for each problem; "
+            "for example 15 or 18",
+        ),
+        (
+            {"environment__text__turn_order": ["tool", "reasonr"]},
+            "environment.text.turn_order = 'reasonr': task math has no such role. Did you mean "
+            "reasoner? Its roles: tool, reasoner",
+        ),
+        ({"environment__text__turn_order": []}, "must name at least one role, or be null"),
+        (
+            {"environment__text__templates": {"critic": "{question}"}},
+            "environment.text.templates = 'critic': task math has no such role",
+        ),
+        (
+            {**TEAM, "model__roles": {"tool": "helper"}},
+            "gives no policy to reasoner, who act in turn; name one for each role",
+        ),
+        (
+            {**TEAM, "model__by_policy": {"reasonr": {"kind": "mlp"}}},
+            "model.by_policy = 'reasonr': no role has this policy. Did you mean reasoner?",
+        ),
+        (
+            {"generation__max_prompt_length": 200},
+            "model.tiny.max_length = 128: must be at least 206: generation.max_prompt_length 200 "
+            "and generation.max_response_length 6 together",
+        ),
+        ({"model__tiny__num_heads": 3}, "must be a multiple of 6, twice model.tiny.num_heads"),
+        (
+            {"training__num_batches": 3},
+            "training.total_frames = 32: must be 48 with training.num_batches 3 and "
+            "training.epochs 1",
+        ),
+        ({"collector_type": "multi_sync"}, "collector_type = 'multi_sync': must be sync"),
+        (
+            {"environment__text__task": "chess"},
+            "must be one of math, plan_path, sokoban, sudoku, code, search; or the import path",
+        ),
+        ({"grpo__num_generations": 1}, "grpo.num_generations = 1: must be greater than or equal"),
+        ({"generation__temperature": 0}, "generation.temperature = 0"),
+        ({"grpo__filter_ratio": 0}, "grpo.filter_ratio = 0"),
+        ({"model__trust_remote_code": "perhaps"}, "model.trust_remote_code = 'perhaps'"),
+        ({"model__lora_rnk": 3}, "model.lora_rnk = 3: unknown key. Did you mean model.lora_rank?"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_the_key_to_change(overrides, expected):
+    with pytest.raises(ValidationError) as caught:
+        make_text_config(**overrides)
+    told = "\n".join(str(fault) for fault in faults_of(caught.value, RunConfig, "f"))
+    assert expected in told
+
+
+@pytest.mark.parametrize(
+    ("overrides", "given"),
+    [
+        ({}, {"policy.hidden_sizes": [3]}),
+        ({}, {"loss.gamma": 0.5}),
+        ({}, {"environment.text.sudoku.holes": 3}),
+        ({}, {"model.lora_rank": 3}),
+        ({}, {"model.dtype": "bfloat16"}),
+        ({}, {"model.warm_up.learning_rate": 0.1}),
+        ({}, {"grpo.filter_ratio": 0.3}),
+        ({}, {"environment.text.max_prompt_length": 77}),
+        ({}, {"evaluation.opponent": "random"}),
+        ({"evaluation__preset": "greedy"}, {"evaluation.deterministic": False}),
+        ({**TEAM, "model__roles": {"tool": "a", "reasoner": "b"}}, {"model.policies": "shared"}),
+    ],
+)
+def test_a_key_that_cannot_act_is_no_part_of_the_digest_and_a_fault_to_give(overrides, given):
+    config = make_text_config(**overrides)
+    assert [fault.key for fault in idle_faults(config, given, "f")] == list(given)
+    flat = {key.replace(".", "__"): value for key, value in given.items()}
+    assert run_digest(make_text_config(**{**overrides, **flat})) == run_digest(config)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"grpo__alpha": 0.5},
+        {"grpo__sampling": "chain"},
+        {"grpo__filter_method": "median"},
+        {"generation__temperature": 0.9},
+        {"model__specialization": "lora"},
+        {"model__tiny__seed": 1},
+        {"model__warm_up": {"steps": 2}},
+        {"environment__text__resample_freq": 2},
+        {"environment__text__epoch_size": 2},
+        {"environment__text__math__max_operand": 8},
+        {"environment__text__templates": {"reasoner": "{question}"}},
+        {"scheduler": {"decay": "cosine"}},
+        {"evaluation__passes": 2},
+        {"optimizer__betas": (0.9, 0.99)},
+    ],
+)
+def test_a_key_that_acts_makes_another_run(overrides):
+    assert run_digest(make_text_config(**overrides)) != run_digest(make_text_config())
+
+
+def test_ways_to_say_the_same_make_the_same_run():
+    team = make_text_config(**TEAM)
+    assert run_digest(team) == run_digest(
+        make_text_config(
+            **TEAM,
+            environment__text__turn_order=["tool", "reasoner"],
+            model__roles={"tool": "tool", "reasoner": "reasoner"},
+        )
+    )
+
+
+def test_files_count_by_what_they_hold(tmp_path):
+    def digest(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text)
+        settings = {"source": "file", "file": str(tmp_path / name)}
+        return run_digest(make_text_config(environment__text__math=settings))
+
+    line = '{"question": "1+1", "answer": 2}\n'
+    assert digest("a.jsonl", line) == digest("b.jsonl", line) != digest("a.jsonl", line * 2)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    before = run_digest(make_text_config(model__path=str(folder)))
+    (folder / "config.json").write_text("{ }")
+    assert run_digest(make_text_config(model__path=str(folder))) != before
+
+
+def test_hyperparameters_of_the_other_kind_are_ignored():
+    agent = make_text_config().agent
+    for key in ("gamma", "ppo.ent_coef", "network.net_arch", "happo.agent_order"):
+        assert "no critic" in ignored_by(agent, key)
+    for key in ("learning_rate", "ppo.clip_range", "grpo.beta", "llm.lora_rank", "n_epochs"):
+        assert not ignored_by(agent, key)
+    happo = agent.model_copy(update={"algorithm": "HAPPO"})
+    assert "trains no language model" in ignored_by(happo, "grpo.beta")
+    assert not ignored_by(happo, "gamma")
