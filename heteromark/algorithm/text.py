@@ -20,6 +20,7 @@ from heteromark.environment.seeds import stream_seed
 from heteromark.llm.advantage import group_advantage
 from heteromark.llm.batches import concatenate
 from heteromark.llm.loss import GroupRelativeLoss
+from heteromark.llm.out_of_memory import memory_told
 from heteromark.llm.prompt_policy import PromptPolicy
 from heteromark.llm.rollout import Rollout
 from heteromark.llm.text_policy import TextPolicy
@@ -79,6 +80,7 @@ class TextAlgorithm:
 
         Raises:
             Diverged: a loss, gradient or weight is not finite.
+            OutOfMemory: too many responses are computed at once, or too long ones.
         """
         config = self.config
         rate = set_learning_rates(config, self.optimizers.values(), iteration)
@@ -91,9 +93,10 @@ class TextAlgorithm:
                 batch = concatenate(batches)
                 update = replace(self._update, minibatch_size=self._minibatch_size(len(batch)))
                 try:
-                    told = update(
-                        self.policies[name], self._losses[name], optimizer, batch, generator
-                    )
+                    with memory_told(config, f"policy {name} was updated"):
+                        told = update(
+                            self.policies[name], self._losses[name], optimizer, batch, generator
+                        )
                 except Diverged as diverged:
                     reason = f"policy {name}: {diverged.reason} in iteration {iteration + 1}"
                     raise Diverged(reason) from diverged

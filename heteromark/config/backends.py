@@ -1,4 +1,4 @@
-"""Whether the logging back ends that a config names are installed, without importing them."""
+"""Whether the optional packages that a config needs are installed, without importing them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,27 @@ import importlib.util
 
 from heteromark.config.components import LoggerConfig
 from heteromark.config.errors import Fault
+from heteromark.config.schema import RunConfig
+
+TEXT_PACKAGES = ("transformers", "peft")
+
+
+def package_faults(config: RunConfig) -> list[Fault]:
+    """One fault for language models without their packages, and for every missing back end."""
+    missing = []
+    if config.env_type == "text":
+        missing = [name for name in TEXT_PACKAGES if importlib.util.find_spec(name) is None]
+    faults = [
+        Fault(
+            f"config/environment/{config.environment.name}.yaml",
+            f"language-model agents need {' and '.join(missing)}, not installed: "
+            "`pip install 'heteromark[llm]'`",
+            "env_type",
+            config.env_type,
+        )
+        for _ in missing[:1]
+    ]
+    return [*faults, *backend_faults(config.logger)]
 
 
 def backend_faults(config: LoggerConfig) -> list[Fault]:

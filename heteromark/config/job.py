@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, ValidationError
 
 from heteromark.config.agent import Hyperparameters
-from heteromark.config.backends import backend_faults
+from heteromark.config.backends import package_faults
 from heteromark.config.compose import selector_faults
 from heteromark.config.effect import idle_faults, ignored_by
 from heteromark.config.errors import ConfigError, Fault, faults_of
@@ -59,7 +59,7 @@ def job_of(tree: DictConfig, loader: Loader) -> Job:
         raise ConfigError([Fault(loader.file_of(tree.hydra.job.config_name), message, "agent")])
     try:
         job = read_job(tree)
-        faults = [*selector_faults(job), *backend_faults(job.logger)]
+        faults = [*selector_faults(job), *package_faults(job)]
     except ValidationError as error:
         faults = _without_echoes(tree, faults_of(error, Job, ""))
     if faults:

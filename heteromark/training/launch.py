@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from heteromark.config.backends import backend_faults
+from heteromark.config.backends import package_faults
 from heteromark.config.errors import ConfigError
 from heteromark.config.files import to_yaml
 from heteromark.config.schema import RunConfig
@@ -93,7 +93,7 @@ def train_run(
     record = store.lookup(digest)
     from_store = record is not None
     if record is None:
-        if faults := backend_faults(config.logger):
+        if faults := package_faults(config):
             raise ConfigError(faults)
         with store.writing(digest) as folder:
             record = store.lookup(digest)  # another process may have finished it meanwhile

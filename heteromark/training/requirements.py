@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from heteromark.config.backends import backend_faults
+from heteromark.config.backends import package_faults
 from heteromark.config.errors import Fault
 from heteromark.config.schema import RunConfig
 from heteromark.environment.starcraft import how_to_install
@@ -34,4 +34,4 @@ def requirement_faults(config: RunConfig) -> list[Fault]:
                 checkpoint,
             )
         )
-    return [*faults, *backend_faults(config.logger)]
+    return [*faults, *package_faults(config)]

@@ -8,6 +8,7 @@ import torch
 
 from heteromark.config.schema import RunConfig
 from heteromark.environment.seeds import stream_seed
+from heteromark.llm.out_of_memory import memory_told
 from heteromark.llm.prompt_policy import PromptPolicy
 from heteromark.llm.rollout import Rollout, Team, joined, roll_out
 from heteromark.llm.tasks.base import Problem, Task
@@ -42,6 +43,7 @@ class TextCollector:
 
         Raises:
             ValueError: a prompt is too long.
+            OutOfMemory: there are too many responses at once, or too long ones.
         """
         seed, stream, iteration = self._place
         config, grpo = self.config, self.config.grpo
@@ -50,8 +52,8 @@ class TextCollector:
         problems = self.problems(seed, stream, iteration)
         team = trying(self.team, iteration)
         together = config.environment.num_parallel_envs
-        rollout = joined(
-            [
+        with memory_told(config, "responses were sampled"):
+            rollouts = [
                 roll_out(
                     team,
                     problems[start : start + together],
@@ -61,9 +63,8 @@ class TextCollector:
                 )
                 for start in range(0, len(problems), together)
             ]
-        )
         self._place = (seed, stream, iteration + 1)
-        return rollout
+        return joined(rollouts)
 
     def problems(self, seed: int, stream: str, iteration: int) -> list[Problem]:
         """An iteration's problems, of the training split."""

@@ -8,9 +8,9 @@ from heteromark.algorithm.base import Learner
 from heteromark.algorithm.text import TextAlgorithm, rollout_metrics
 from heteromark.config.components import OptimizerOverride
 from heteromark.config.schema import RunConfig
-from heteromark.llm.text_policy import TextPolicy
 from heteromark.llm.rollout import Team
 from heteromark.llm.tasks.base import Task
+from heteromark.llm.text_policy import TextPolicy
 from heteromark.modules.loss import Losses
 from heteromark.modules.optimizer import make_optimizer
 from heteromark.modules.policy import Policies

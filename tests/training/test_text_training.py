@@ -1,6 +1,7 @@
 """Training language-model agents: the same loop, records and exactness as for all others."""
 
 import csv
+import importlib.util
 import itertools
 import json
 import re
@@ -9,13 +10,18 @@ import statistics
 
 import pytest
 import torch
+from engine_config import make_config
 from text_config import TINY, make_text_config
 
+from heteromark.config.backends import package_faults
 from heteromark.config.compose import load_params
+from heteromark.llm.out_of_memory import OutOfMemory, memory_told
+from heteromark.llm.policy import LanguageModelPolicy
 from heteromark.runs.checkpoints import checkpoint_files
-from heteromark.runs.record import WALL_CLOCK_COLUMNS
+from heteromark.runs.record import WALL_CLOCK_COLUMNS, RunRecord
 from heteromark.training import loop
 from heteromark.training.components import ComponentFactory
+from heteromark.training.launch import RunFailed, train_run
 
 # Warmed up, because responses that are all malformed have nothing to teach.
 TEAM = {
@@ -223,3 +229,52 @@ def test_the_learning_rate_warms_up_and_decays():
 def test_the_projects_params_reach_language_models():
     params = load_params(overrides={"grpo": {"num_generations": 4}})
     assert params.hyperparameter_overrides() == {"grpo": {"num_generations": 4}}
+
+
+def test_running_out_of_memory_fails_the_run_with_what_to_lower(tmp_path, monkeypatch, store):
+    """With an allocation that no machine can make, in the second iteration."""
+    config = make_text_config(training__total_frames=64)
+    sampled = LanguageModelPolicy._sample
+    calls = []
+
+    def greedy(self, *arguments, **settings):
+        calls.append(1)
+        if len(calls) > 4:  # two chunks of problems per iteration
+            torch.empty(2**50)
+        return sampled(self, *arguments, **settings)
+
+    monkeypatch.setattr(LanguageModelPolicy, "_sample", greedy)
+    with pytest.raises(RunFailed, match=r"ran out of memory while responses were sampled: lower "):
+        train_run(config)
+    [folder] = (store / "runs").iterdir()
+    record = RunRecord.read(folder)
+    assert record.status == "failed"
+    for lever in ("grpo.micro_batch_size (256)", "model.specialization=lora"):
+        assert lever in record.reason
+    [kept, _] = checkpoint_files(folder)
+    assert kept.iteration == 2
+    assert kept.is_whole(kept.path.read_bytes())
+    monkeypatch.undo()
+    monkeypatch.setenv("HETEROMARK_STORE", str(store))
+    record, _ = train_run(config)
+    assert (record.status, record.attempts) == ("completed", 2)
+
+
+def test_a_gpu_out_of_memory_is_told_alike():
+    config = make_text_config(model__specialization="lora")
+    told = pytest.raises(OutOfMemory, match="CUDA ran out of memory while waiting: lower")
+    with told as caught, memory_told(config, "waiting"):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+    assert "specialization" not in str(caught.value)
+    with pytest.raises(RuntimeError, match="shape"), memory_told(config, "waiting"):
+        raise RuntimeError("shape mismatch")
+
+
+def test_without_its_packages_a_run_says_what_to_install(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else found(name)
+    )
+    [fault] = package_faults(make_text_config())
+    assert "language-model agents need peft, not installed: `pip install" in str(fault)
+    assert not package_faults(make_config())
