@@ -146,6 +146,11 @@ class ModelConfig(LLMConfig):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Of loaded weights; tiny models have float32."
     )
+    autocast: bool = Field(
+        True,
+        description="On a GPU that has bfloat16, compute in it, whatever the weights are; log "
+        "probabilities stay float32.",
+    )
     trust_remote_code: bool = Field(
         False, description="Run code that comes with a model. Only for those that you trust."
     )

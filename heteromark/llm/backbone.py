@@ -46,11 +46,13 @@ class Backbone:
 
     Attributes:
         max_length: tokens of a prompt and its response together.
+        autocast: matrix products are computed in bfloat16, whatever the weights are.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     max_length: int
+    autocast: bool = False
 
     @functools.cached_property
     def fingerprint(self) -> Tensor:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -50,26 +50,32 @@ class LanguageModelPolicy(TextPolicy):
     ) -> None:
         super().__init__(backbone.model, backbone.tokenizer, temperature, reference)
         self.max_length = backbone.max_length
+        self.autocast = backbone.autocast
+
+    def _computing(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
     def _sample(self, prompt_ids: Tensor, prompt_mask: Tensor, **settings: Any) -> Responses:
-        return sample(
-            self.model,
-            prompt_ids,
-            prompt_mask,
-            end_id=self.tokenizer.eos_token_id,
-            pad_id=self.tokenizer.pad_token_id,
-            **settings,
-        )
+        with self._computing():
+            return sample(
+                self.model,
+                prompt_ids,
+                prompt_mask,
+                end_id=self.tokenizer.eos_token_id,
+                pad_id=self.tokenizer.pad_token_id,
+                **settings,
+            )
 
     def _log_probs(self, model: nn.Module, batch: TensorDictBase) -> Tensor:
-        return response_log_probs(
-            model,
-            batch["prompt_ids"],
-            batch["prompt_mask"],
-            batch["action"],
-            batch["response_mask"],
-            self.temperature,
-        )
+        with self._computing():
+            return response_log_probs(
+                model,
+                batch["prompt_ids"],
+                batch["prompt_mask"],
+                batch["action"],
+                batch["response_mask"],
+                self.temperature,
+            )
 
 
 class FrozenPolicy(LanguageModelPolicy):
@@ -192,7 +198,7 @@ def adapter_policies(
         for name in others:
             model.add_adapter(name, copy.deepcopy(config))
     model.eval()  # peft hands it back in training mode
-    shared = Backbone(model, backbone.tokenizer, backbone.max_length)
+    shared = replace(backbone, model=model)
     return {name: AdapterPolicy(shared, name, temperature) for name in names}
 
 

@@ -138,7 +138,8 @@ class TextPolicyFactory:
                 f"generation.max_response_length {generation.max_response_length} come to {longest}"
             )
         backbone.model.to(self.device)
-        return backbone
+        has_bfloat16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return replace(backbone, autocast=model.autocast and has_bfloat16)
 
     def _tiny(self) -> Backbone:
         """The tiny model, warmed up: once for all runs that start from the same one."""

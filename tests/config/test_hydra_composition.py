@@ -13,11 +13,12 @@ from projects import ROOT
 from heteromark.config.errors import ConfigError
 from heteromark.config.hydra_loader import open_hydra
 from heteromark.config.job import Job, job_of, unfelt_overrides
+from heteromark.config.tasks import TASK_ROLES
 from heteromark.runs.digest import run_digest
 from heteromark.training.request import TrainRequest, resolve_request
 
 CONFIGS = Path("config")
-LANGUAGE_ENVIRONMENTS = ("math", "plan_path")
+LANGUAGE_ENVIRONMENTS = tuple(TASK_ROLES)
 GRPO = ("agent=grpo_agent_v1",)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tensordict import TensorDict
 
 from heteromark.llm.backbone import tiny_backbone
+from heteromark.llm.loss import GroupRelativeLoss
 from heteromark.llm.policy import Lora, adapter_policies, full_policy
 from heteromark.llm.text_policy import TextPolicy
 
@@ -156,3 +159,26 @@ def test_modules_are_chosen_by_a_pattern(small):
     trained = policies["only"].trained_parameters()
     assert trained
     assert all(".q_proj." in name or ".v_proj." in name for name in trained)
+
+
+def test_under_autocast_the_first_ratio_is_one_and_log_probs_are_nearly_those_without():
+    backbone = tiny_backbone(hidden_size=32, num_layers=2)
+    plain, cast = full_policy(backbone), full_policy(replace(backbone, autocast=True))
+    batch, _ = plain.respond(
+        ["1+2=", "30+4="],
+        samples=3,
+        max_prompt_length=16,
+        max_response_length=5,
+        generator=torch.Generator().manual_seed(0),
+    )
+    exact, found = plain(batch), cast(batch)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, exact)
+    torch.testing.assert_close(found, exact, atol=0.05, rtol=0)
+    batch["advantage"] = torch.linspace(-1, 1, len(batch))
+    batch["weight"] = batch["response_mask"].float()
+    told = GroupRelativeLoss(cast)(batch.exclude("log_prob"))
+    assert (told["ratio_max"], told["kl_approx"]) == (1, 0)
+    told["loss_objective"].backward()
+    gradients = [weight.grad for weight in cast.trained_parameters().values()]
+    assert all(gradient.dtype == torch.float32 for gradient in gradients)
