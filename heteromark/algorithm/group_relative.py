@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from heteromark.algorithm.base import Diverged
 from heteromark.llm.advantage import best_responses, group_advantage
-from heteromark.llm.batches import micro_batches
+from heteromark.llm.batches import merged, micro_batches
 from heteromark.llm.loss import GroupRelativeLoss, Normalisation, token_weights
 from heteromark.llm.text_policy import TextPolicy
 
@@ -132,6 +132,7 @@ class GroupRelativeUpdate:
         if self.drop_flat:
             minibatch = minibatch[~minibatch["is_flat"]]
         tokens = int(minibatch["response_mask"].sum())
+        minibatch = merged(minibatch)
         parameters = list(policy.trained_parameters().values())
         optimizer.zero_grad()
         sums: dict[str, float] = {}
@@ -139,7 +140,7 @@ class GroupRelativeUpdate:
             found = loss(part)
             losses = [found["loss_objective"], *([found["loss_kl"]] if loss.kl_coef else [])]
             sum(losses).backward()
-            share = int(part["response_mask"].sum()) / tokens
+            share = int((part["response_mask"].sum(-1) * part["count"]).sum()) / tokens
             for name, value in found.items():
                 if name == LARGEST:
                     sums[name] = max(sums.get(name, 0.0), value.item())

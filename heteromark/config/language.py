@@ -116,9 +116,17 @@ class TinyModelConfig(Frozen):
 class WarmUpConfig(Frozen):
     """Supervised learning from demonstrations, before any reinforcement learning."""
 
-    steps: Annotated[int, Field(ge=0), Number] = Field(0, description="0: there is none.")
-    batch_size: Count = 64
-    learning_rate: LearningRate = 2e-3
+    steps: Annotated[int, Field(ge=0), Number] = Field(0, description="At most; 0: there is none.")
+    target_loss: Annotated[float, Field(gt=0), Number] | None = Field(
+        None,
+        description="Stop at this loss (mean per token, in nats): a model that has learnt all "
+        "leaves reinforcement learning nothing to improve; null: take all steps.",
+    )
+    batch_size: Count = 32
+    learning_rate: LearningRate = 1e-3
+    ramp: Annotated[int, Field(ge=0), Number] = Field(
+        100, description="Steps over which the learning rate rises; it falls to zero at the last."
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32), Number] = Field(
         0, description="Of the demonstrations; all runs of a config start from the same model."
     )
@@ -204,6 +212,9 @@ class TextConfig(Frozen):
     max_response_length: Count = Field(32, description="Default of generation.max_response_length.")
     warm_up_steps: Annotated[int, Field(ge=0), Number] = Field(
         0, description="Default of model.warm_up.steps of tiny models."
+    )
+    warm_up_loss: Annotated[float, Field(gt=0), Number] | None = Field(
+        None, description="Default of model.warm_up.target_loss of tiny models."
     )
     templates: dict[Role, str] = Field({}, description="Wordings of prompts, by role.")
     resample_freq: Count = Field(1, description="Iterations after which other problems are drawn.")

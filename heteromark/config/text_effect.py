@@ -56,7 +56,7 @@ def text_idle_keys(config: RunConfig) -> dict[str, str]:
         for key in ("dtype", "trust_remote_code"):
             idle[f"model.{key}"] = "model.path is tiny, which is built rather than loaded"
     if not model.warm_up.steps:
-        for key in ("batch_size", "learning_rate", "seed"):
+        for key in ("batch_size", "learning_rate", "ramp", "seed", "target_loss"):
             idle[f"model.warm_up.{key}"] = "model.warm_up.steps is 0"
     specializations = {policy.specialization for policy in model.by_policy.values()} - {None}
     if "lora" not in {model.specialization, *specializations}:
@@ -74,13 +74,14 @@ def text_idle_keys(config: RunConfig) -> dict[str, str]:
     return idle
 
 
-def text_defaults(config: RunConfig) -> dict[str, tuple[str, int]]:
+def text_defaults(config: RunConfig) -> dict[str, tuple[str, float | None]]:
     """Keys of `environment.text` that are only defaults: of which key, and what that is now."""
     generation = config.generation
     return {
         "max_prompt_length": ("generation.max_prompt_length", generation.max_prompt_length),
         "max_response_length": ("generation.max_response_length", generation.max_response_length),
         "warm_up_steps": ("model.warm_up.steps", config.model.warm_up.steps),
+        "warm_up_loss": ("model.warm_up.target_loss", config.model.warm_up.target_loss),
     }
 
 

@@ -31,6 +31,30 @@ def trimmed(batch: TensorDictBase) -> TensorDict:
     return batch.copy().update(cut)
 
 
+def merged(batch: TensorDictBase) -> TensorDict:
+    """The batch with a response that a group holds several times computed once.
+
+    A policy that is sure of itself says the same again and again. Such rows become one, which
+    counts what they counted together, so that a weighted sum over the rows stays what it was.
+
+    Args:
+        batch: with group_id, advantage and weight; rows are alike if they agree in the first two
+            and in the response, and then they count the same.
+
+    Returns:
+        the first row of each kind, in order, with count: how many there were.
+    """
+    _, level = batch["advantage"].unique(return_inverse=True)
+    said = batch["action"].masked_fill(~batch["response_mask"], -1)
+    alike = torch.cat([torch.stack([batch["group_id"], level], -1), said], -1)
+    _, kind, count = alike.unique(dim=0, return_inverse=True, return_counts=True)
+    places = torch.arange(len(batch), device=kind.device)
+    first = torch.full_like(count, len(batch)).scatter_reduce(0, kind, places, "amin")
+    order = first.argsort()
+    found, count = batch[first[order]], count[order]
+    return found.update({"weight": found["weight"] * count.unsqueeze(-1), "count": count})
+
+
 def micro_batches(batch: TensorDictBase, rows: int) -> Iterator[TensorDict]:
     """Parts of so many rows, each without needless padding: rows of similar length go together."""
     lengths = batch["prompt_mask"].sum(-1) + batch["response_mask"].sum(-1)

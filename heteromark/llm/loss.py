@@ -51,7 +51,7 @@ class GroupRelativeLoss(LossModule):
     Input, `[responses, length]` each but for the advantage:
         what the policy needs, response_mask, log_prob (of the policy that sampled; without it,
         that is the policy as it is now), weight (from `token_weights`), advantage `[responses]`,
-        and reference_log_prob where kl_coef is not 0.
+        reference_log_prob where kl_coef is not 0, and count `[responses]` where `merged` made it.
 
     Output:
         loss_objective and loss_kl, to be added up; without gradient, as weighted means:
@@ -91,6 +91,7 @@ class GroupRelativeLoss(LossModule):
             divergence = to_reference.exp() - to_reference - 1
             losses["loss_kl"] = self.kl_coef * (weight * divergence).sum()
             told["kl_reference"] = divergence
-        total = mask.sum().clamp(min=1)
-        means = {name: (value.detach() * mask).sum() / total for name, value in told.items()}
+        counted = mask * batch["count"].unsqueeze(-1) if "count" in batch else mask
+        total = counted.sum().clamp(min=1)
+        means = {name: (value.detach() * counted).sum() / total for name, value in told.items()}
         return TensorDict({**losses, **means, "ratio_max": ratio.detach().max()})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,6 +15,7 @@ from heteromark.llm.backbone import Backbone
 from heteromark.llm.tasks.base import Task
 
 IGNORED = -100  # of no token: what cross entropy leaves out
+RECENT = 20  # steps whose losses tell together how far learning is
 
 
 class Demonstration(NamedTuple):
@@ -45,13 +48,24 @@ def warm_up(
     steps: int,
     batch_size: int,
     learning_rate: float,
+    ramp: int = 0,
+    target: float | None = None,
     seed: int = 0,
     on_step: Callable[[int, float], None] | None = None,
 ) -> float:
-    """Train all weights of a model on demonstrations; the learning rate falls to zero.
+    """Train all weights of a model on demonstrations.
+
+    The learning rate rises over the first steps, without which learning takes much longer, and
+    falls to zero at the last.
 
     Args:
         shown: as many as are asked for, `steps * batch_size`.
+        steps: at most.
+        learning_rate: the highest.
+        ramp: steps over which the learning rate rises.
+        target: stop when the mean loss of the last `RECENT` steps is no higher; models learn a
+            task suddenly, at steps that differ from seed to seed, and one that has learnt it
+            altogether leaves reinforcement learning nothing to improve.
         on_step: called after each step with its number and its loss.
 
     Returns:
@@ -60,10 +74,10 @@ def warm_up(
     model, tokenizer = backbone.model, backbone.tokenizer
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
     order = random.Random(seed)
-    loss = torch.tensor(float("nan"))
+    recent: deque[float] = deque(maxlen=RECENT)
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * (1 - step / steps)
+            group["lr"] = learning_rate * min(1 - step / steps, (step + 1) / (ramp or 1))
         batch = [next(shown) for _ in range(batch_size)]
         order.shuffle(batch)
         ids, labels, mask = _tensors(batch, tokenizer)
@@ -75,9 +89,12 @@ def warm_up(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        recent.append(loss.item())
         if on_step is not None:
-            on_step(step, loss.item())
-    return loss.item()
+            on_step(step, recent[-1])
+        if target is not None and len(recent) == RECENT and sum(recent) / RECENT <= target:
+            break
+    return recent[-1] if recent else math.nan
 
 
 def _tensors(batch: Sequence[Demonstration], tokenizer) -> tuple[torch.Tensor, ...]:

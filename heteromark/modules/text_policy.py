@@ -156,7 +156,7 @@ class TextPolicyFactory:
                 state = torch.load(path, map_location="cpu", weights_only=True)
                 backbone.model.load_state_dict(state)
                 return backbone
-            logger.info("warming up a tiny model on %d batches of demonstrations", settings.steps)
+            logger.info("warming up a tiny model, %d steps at most", settings.steps)
             shown = demonstrations(self.task, self.turn_order, self.templates, settings.seed)
             loss = warm_up(
                 backbone,
@@ -164,6 +164,8 @@ class TextPolicyFactory:
                 steps=settings.steps,
                 batch_size=settings.batch_size,
                 learning_rate=settings.learning_rate,
+                ramp=settings.ramp,
+                target=settings.target_loss,
                 seed=settings.seed,
                 on_step=_told_now_and_then(settings.steps),
             )

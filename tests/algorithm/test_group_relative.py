@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 
 from heteromark.algorithm.base import Diverged
 from heteromark.algorithm.group_relative import GroupRelativeUpdate
+from heteromark.llm.advantage import group_advantage
 from heteromark.llm.backbone import tiny_backbone
 from heteromark.llm.loss import GroupRelativeLoss, token_weights
 from heteromark.llm.policy import Lora, adapter_policies, full_policy
@@ -97,6 +98,28 @@ def test_micro_batches_change_nothing_but_rounding(normalisation, kl_coef):
     for name, weight in whole.items():
         torch.testing.assert_close(parts[name], weight, atol=1e-5, rtol=1e-4)
     assert told_of_parts == pytest.approx(told, abs=1e-5)
+
+
+@pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
+def test_an_update_on_repeated_responses_is_that_on_all_of_them(normalisation):
+    """Beside the loss over all rows, none of them left out."""
+    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1))
+    batch = judged(policy)
+    batch = torch.cat([batch, batch[:1], batch[:3], batch[6:]])
+    before = {name: weight.clone() for name, weight in policy.trained_parameters().items()}
+    judgement = group_advantage(
+        batch["reward"], batch["group_id"], scale=normalisation != "dr_grpo"
+    )
+    whole = batch.exclude("log_prob").set("advantage", judgement.advantage)
+    whole["weight"] = token_weights(batch["response_mask"], normalisation, 8)
+    loss = GroupRelativeLoss(policy)
+    loss(whole)["loss_objective"].backward()
+    expected = {name: weight.grad.clone() for name, weight in policy.trained_parameters().items()}
+
+    update = replace(UPDATE, normalisation=normalisation, micro_batch_size=3)
+    update(policy, loss, sgd(policy), batch, torch.Generator().manual_seed(0))
+    for name, weight in policy.trained_parameters().items():
+        torch.testing.assert_close(before[name] - weight, expected[name], atol=1e-5, rtol=1e-4)
 
 
 def test_equal_rewards_teach_nothing():

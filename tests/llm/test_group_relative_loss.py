@@ -8,6 +8,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from heteromark.llm.batches import merged
 from heteromark.llm.loss import GroupRelativeLoss, token_weights
 
 NORMALISATIONS = ("grpo", "dapo", "dr_grpo")
@@ -135,6 +136,24 @@ def test_micro_batches_add_up_to_their_batch(batch, normalisation):
     for part in batch.split([1, 2, 1]):
         total_of(GroupRelativeLoss(parts, kl_coef=0.1), part).backward()
     torch.testing.assert_close(whole.values.grad, parts.values.grad, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_responses_that_were_merged_count_as_often_as_they_were_given(batch, normalisation):
+    batch["action"] = torch.arange(batch["current"].numel()).view(batch["current"].shape)
+    batch["group_id"] = torch.tensor([0, 0, 1, 1])
+    batch = weighted(batch[torch.tensor([0, 2, 0, 1, 3, 2, 0])], normalisation)
+    told, gradients = [], []
+    for each in (batch, merged(batch)):
+        table = Table(batch["current"])
+        told.append(GroupRelativeLoss(table, kl_coef=0.1)(each))
+        (told[-1]["loss_objective"] + told[-1]["loss_kl"]).backward()
+        gradients.append(table.values.grad)
+    assert len(merged(batch)) == len(LENGTHS)
+    assert told[0]["clip_fraction"] > 0
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-6, atol=0)
+    for name, value in told[0].items():
+        assert told[1][name].item() == pytest.approx(value.item(), rel=1e-6), name
 
 
 def test_only_the_tokens_that_were_clipped_are_told(batch):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tensordict import TensorDict
 
 from heteromark.llm.backbone import tiny_backbone
-from heteromark.llm.batches import concatenate, micro_batches, trimmed
+from heteromark.llm.batches import concatenate, merged, micro_batches, trimmed
 from heteromark.llm.policy import full_policy
 from heteromark.llm.text_policy import TextPolicy
 
@@ -69,3 +70,25 @@ def test_micro_batches_have_every_row_once(batches, rows):
     for part in parts:
         assert part["prompt_mask"].any(0).all()
         assert part["response_mask"].any(0).all()
+
+
+def test_what_a_group_says_again_is_computed_once_and_counts_as_often():
+    mask = torch.tensor([[1, 1], [1, 0], [1, 1], [1, 0], [1, 1], [1, 1]]).bool()
+    batch = TensorDict(
+        {
+            # row 2 repeats 0 and row 3 repeats 1, whatever stands beyond the mask; row 4 belongs
+            # to another group, and row 5 has another advantage
+            "action": torch.tensor([[7, 8], [7, 0], [7, 8], [7, 8], [7, 8], [7, 8]]),
+            "response_mask": mask,
+            "group_id": torch.tensor([0, 0, 0, 0, 1, 0]),
+            "advantage": torch.tensor([0.5, -0.5, 0.5, -0.5, 0.5, 1.0]),
+            "weight": mask * torch.tensor([0.25, 0.5, 0.25, 0.5, 0.25, 0.25]).unsqueeze(-1),
+            "row": torch.arange(6),
+        },
+        [6],
+    )
+    found = merged(batch)
+    assert found["row"].tolist() == [0, 1, 4, 5]
+    assert found["count"].tolist() == [2, 2, 1, 1]
+    assert found["weight"].tolist() == [[0.5, 0.5], [1.0, 0.0], [0.25, 0.25], [0.25, 0.25]]
+    assert batch["weight"].sum() == found["weight"].sum()

@@ -12,7 +12,7 @@ from heteromark.llm.policy import full_policy
 from heteromark.llm.tasks.base import split_of
 from heteromark.llm.tasks.math import MathTask
 from heteromark.llm.tasks.plan_path import PlanPathTask
-from heteromark.llm.warm_up import Demonstration, demonstrations, warm_up
+from heteromark.llm.warm_up import RECENT, Demonstration, demonstrations, warm_up
 
 
 def templates_of(task) -> dict[str, str]:
@@ -65,3 +65,31 @@ def test_the_same_seed_gives_the_same_model():
         weights.append(backbone.model.get_input_embeddings().weight.detach())
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def losses_of(**settings) -> list[float]:
+    losses: list[float] = []
+    warm_up(
+        tiny_backbone(hidden_size=32, num_layers=1),
+        itertools.cycle([Demonstration("2+2=", "4")]),
+        batch_size=2,
+        learning_rate=1e-2,
+        on_step=lambda step, loss: losses.append(loss),
+        **settings,
+    )
+    return losses
+
+
+def test_learning_stops_when_the_mean_of_recent_losses_is_at_the_target():
+    whole = losses_of(steps=120)
+    means = [sum(whole[end - RECENT : end]) / RECENT for end in range(RECENT, 121)]
+    target = (means[0] + means[-1]) / 2
+    first = next(number for number, mean in enumerate(means) if mean <= target)
+    assert losses_of(steps=120, target=target) == whole[: RECENT + first]
+    assert losses_of(steps=RECENT, target=-1.0) == losses_of(steps=RECENT)
+
+
+def test_the_learning_rate_rises_slowly_where_asked_to():
+    at_once, slowly = losses_of(steps=10), losses_of(steps=10, ramp=10)
+    assert at_once[0] == slowly[0]
+    assert at_once[1] < slowly[1] < slowly[0]

@@ -26,7 +26,7 @@ from heteromark.training.launch import RunFailed, train_run
 # Warmed up, because responses that are all malformed have nothing to teach.
 TEAM = {
     "environment__text": {"task": "plan_path", "plan_path": {"size": 3}},
-    "model__warm_up": {"steps": 30, "batch_size": 16, "learning_rate": 1e-2},
+    "model__warm_up": {"steps": 30, "batch_size": 16, "learning_rate": 1e-2, "ramp": 0},
     "algorithm": "AT-GRPO",
     "model__specialization": "lora",
     "model__policies": "role",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from heteromark.config.tasks import MathConfig
 from heteromark.llm.tasks.base import Problem, Reward, Role, Task
@@ -82,6 +83,10 @@ class MathProblem(Problem):
     @property
     def is_solved(self) -> bool:
         return self.is_done and self.answer == self.question.answer
+
+    def clone(self) -> Self:
+        # nothing that it holds is ever changed in place
+        return copy.copy(self)
 
     def fields(self, role: str) -> dict[str, str]:
         check_role(role, ROLES)
