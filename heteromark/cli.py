@@ -369,6 +369,29 @@ def doctor(
     raise typer.Exit(0 if is_healthy(examined) else 1)
 
 
+@app.command("check-gpu")
+def check_gpu() -> None:
+    """Say what there is to train on, and which language models of config/model/ fit into it."""
+    from rich.console import Console
+
+    from heteromark.doctor.check_gpu import told
+    from heteromark.doctor.devices import this_machine
+    from heteromark.doctor.finding import Project
+    from heteromark.doctor.machine import gpu
+    from heteromark.doctor.presets import model_presets
+    from heteromark.runs.store import RunStore
+
+    presets = model_presets() if Path("config").is_dir() else []
+    machine = this_machine()
+    findings = () if machine.gpus else gpu(Project(Path(), RunStore()))
+    console = Console()
+    for each in told(machine, presets, findings):
+        if isinstance(each, str):
+            typer.echo(each)
+        else:  # a file or a pipe is as wide as need be
+            console.print(each, width=max(console.width, 100))
+
+
 @app.command()
 def ui(
     port: Annotated[int, typer.Option(min=1, max=65535)] = 5173,
