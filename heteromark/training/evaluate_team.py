@@ -11,9 +11,10 @@ from rich.table import Table
 
 from heteromark.config.errors import ConfigError
 from heteromark.llm.evaluation import EvaluationSettings, single_agent
-from heteromark.llm.policy import AdapterPolicy, TextPolicy
+from heteromark.llm.policy import AdapterPolicy
 from heteromark.llm.role_swaps import Reference, swap_roles
 from heteromark.llm.rollout import Responder, Team
+from heteromark.llm.text_policy import TextPolicy
 from heteromark.training.evaluation_request import EvaluationRequest
 from heteromark.training.loaded_policy import SavedPolicy
 from heteromark.training.loaded_team import (
@@ -97,10 +98,10 @@ def _role_alone(loaded: LoadedTeam) -> str:
 
 
 def references_of(loaded: LoadedTeam, team: Team, device: torch.device) -> dict[str, Responder]:
-    """By role that was trained, what responds as its policy did before that.
+    """By role whose weights were trained, what responds as its policy did before that.
 
     Raises:
-        ConfigError: nothing was trained.
+        ConfigError: there are none.
     """
     trained = {
         role: team.policies[role]
@@ -110,8 +111,8 @@ def references_of(loaded: LoadedTeam, team: Team, device: torch.device) -> dict[
     if not trained:
         raise ConfigError.single(
             "--swap-roles",
-            "has no effect: no role of this run was trained, so that all say the same in each "
-            "other's place",
+            "has no effect: no weights were trained in this run, so all roles say the same in "
+            "each other's place",
         )
     fresh: Mapping[str, Responder] = {}
     if not all(map(_knows_reference, trained.values())):

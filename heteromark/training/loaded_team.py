@@ -10,12 +10,13 @@ from typing import NamedTuple
 import torch
 
 from heteromark.config.schema import RunConfig
-from heteromark.llm.policy import TextPolicy
 from heteromark.llm.rollout import Team
 from heteromark.llm.tasks.base import Task
+from heteromark.llm.text_policy import TextPolicy
 from heteromark.modules.task import make_task
 from heteromark.training.loaded_policy import SavedPolicy, read_saved, restore
 from heteromark.training.random_state import seeded
+from heteromark.training.text_collector import with_best_wordings
 from heteromark.training.text_components import make_team
 
 
@@ -25,7 +26,8 @@ class LoadedTeam(NamedTuple):
     Attributes:
         config: of the run that trained it.
         task: that it was trained on.
-        team: its roles, with their policies.
+        team: its roles, with their policies, and with the wordings that earned most where these
+            were chosen among.
         policies: by name.
         iteration: after which it was taken.
     """
@@ -57,6 +59,7 @@ def restored_team(saved: SavedPolicy, device: torch.device | str) -> LoadedTeam:
     task = make_task(config.environment)
     team, policies = untrained_team(config, task, device)
     restore(policies, saved)
+    team = with_best_wordings(team)
     return LoadedTeam(config, task, team, policies, saved.content["iteration"])
 
 
