@@ -11,6 +11,7 @@ import typer
 from heteromark.config.components import EvaluationOpponent
 from heteromark.config.errors import ConfigError
 from heteromark.config.fields import Device, Seat
+from heteromark.training.evaluation_request import Preset
 
 app = typer.Typer(
     help="Train heterogeneous multi-agent reinforcement learning systems, reproducibly. "
@@ -176,7 +177,9 @@ def sweep(
 @app.command()
 def evaluate(
     run: Annotated[str, typer.Argument(help="Run folder, checkpoint file, or digest of a run.")],
-    episodes: Annotated[int, typer.Option(min=1)] = 100,
+    episodes: Annotated[
+        int, typer.Option(min=1, help="To play; or problems for language-model agents.")
+    ] = 100,
     seed: Annotated[
         int,
         typer.Option(
@@ -184,13 +187,14 @@ def evaluate(
         ),
     ] = 1000,
     deterministic: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--deterministic/--sampled",
             " /--no-deterministic",
-            help="Most likely action, or a sample from the policy.",
+            help="Most likely action, or a sample from the policy. Default: the most likely; for "
+            "language-model agents as --preset says.",
         ),
-    ] = True,
+    ] = None,
     checkpoint: Annotated[
         str,
         typer.Option(
@@ -222,10 +226,53 @@ def evaluate(
     gif: Annotated[
         Path | None, typer.Option(help="Also write one episode as an animated GIF.")
     ] = None,
-    fps: Annotated[int, typer.Option(min=1, max=50, help="Frames of the GIF per second.")] = 10,
+    fps: Annotated[
+        int | None,
+        typer.Option(min=1, max=50, help="Frames of the GIF per second. Default: 10."),
+    ] = None,
+    preset: Annotated[
+        Preset | None,
+        typer.Option(
+            help="Language-model agents: how responses are sampled. greedy: the most likely "
+            "tokens; standard: at temperature 0.7 among the likely ones; liberal: at 0.85 among "
+            "more of them; sampled: as in training. Default: as in the run's own evaluation."
+        ),
+    ] = None,
+    passes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Language-model agents: attempts at each problem; pass@k needs k of them. "
+            "Default: as in the run's own evaluation.",
+        ),
+    ] = None,
+    swap_roles: Annotated[
+        bool,
+        typer.Option(
+            "--swap-roles",
+            help="Language-model agents: also with roles exchanged, and with untrained ones.",
+        ),
+    ] = False,
+    single_agent: Annotated[
+        bool,
+        typer.Option(
+            "--single-agent",
+            help="Language-model agents: the task's last role alone, with as many rounds.",
+        ),
+    ] = False,
+    transcripts: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Language-model agents: print what was said on the first so many problems."
+        ),
+    ] = None,
 ) -> None:
-    """Evaluate a trained run on fresh episodes."""
-    from heteromark.training.evaluate_run import EvaluationRequest, evaluate_run
+    """Evaluate a trained run on fresh episodes, or a team of agents on problems held out."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from heteromark.training.evaluate_run import evaluate_run
+    from heteromark.training.evaluation_request import EvaluationRequest
 
     request = EvaluationRequest(
         run=run,
@@ -240,14 +287,23 @@ def evaluate(
         output=output,
         gif=gif,
         fps=fps,
+        preset=preset,
+        passes=passes,
+        transcripts=transcripts,
+        swap_roles=swap_roles,
+        single_agent=single_agent,
     )
     try:
         lines = evaluate_run(request)
     except KeyboardInterrupt:
         typer.echo("SIGINT: the evaluation was interrupted; nothing was written", err=True)
         raise typer.Exit(128 + signal.SIGINT) from None
+    console = Console()
     for line in lines:
-        typer.echo(line)
+        if isinstance(line, str):
+            typer.echo(line)
+        else:  # terminals wrap text themselves: so it can be copied as it is
+            console.print(line, soft_wrap=isinstance(line, Text))
 
 
 @app.command()
@@ -311,6 +367,29 @@ def doctor(
     else:
         show(examined, Console())
     raise typer.Exit(0 if is_healthy(examined) else 1)
+
+
+@app.command("check-gpu")
+def check_gpu() -> None:
+    """Say what there is to train on, and which language models of config/model/ fit into it."""
+    from rich.console import Console
+
+    from heteromark.doctor.check_gpu import told
+    from heteromark.doctor.devices import this_machine
+    from heteromark.doctor.finding import Project
+    from heteromark.doctor.machine import gpu
+    from heteromark.doctor.presets import model_presets
+    from heteromark.runs.store import RunStore
+
+    presets = model_presets() if Path("config").is_dir() else []
+    machine = this_machine()
+    findings = () if machine.gpus else gpu(Project(Path(), RunStore()))
+    console = Console()
+    for each in told(machine, presets, findings):
+        if isinstance(each, str):
+            typer.echo(each)
+        else:  # a file or a pipe is as wide as need be
+            console.print(each, width=max(console.width, 100))
 
 
 @app.command()

@@ -4,62 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from heteromark.config.components import EvaluationConfig, EvaluationOpponent
 from heteromark.config.errors import ConfigError
-from heteromark.config.fields import Seat
 from heteromark.config.schema import RunConfig
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import BEST_FILE, CHECKPOINT_FILE
 from heteromark.runs.store import RunStore
+from heteromark.training.evaluation_request import BEST, FINAL, FPS, EvaluationRequest
 from heteromark.training.gif import check_gif_path
 
-FINAL, BEST = "final", "best"
+if TYPE_CHECKING:
+    import torch
+    from rich.console import RenderableType
+
 _FILE_OF = {FINAL: CHECKPOINT_FILE, BEST: BEST_FILE}
 
 
 class EvaluationError(Exception):
     """The run cannot be evaluated; the message says why."""
-
-
-@dataclass(frozen=True)
-class EvaluationRequest:
-    """Options of the command line.
-
-    Attributes:
-        run: run folder, checkpoint file, or (the start of) a digest.
-        checkpoint: "final", "best", or a file, as such or in the run's folder.
-        opponent, seat, max_steps: None: as in the run's own evaluation.
-        output: receives the figures as JSON.
-        gif: receives a picture of one episode, `fps` frames a second.
-    """
-
-    run: str
-    episodes: int = 100
-    seed: int = 1000
-    deterministic: bool = True
-    device: str = "auto"
-    checkpoint: str = FINAL
-    opponent: EvaluationOpponent | None = None
-    seat: Seat | None = None
-    max_steps: int | None = None
-    output: Path | None = None
-    gif: Path | None = None
-    fps: int = 10
-
-    def settings(self, config: RunConfig) -> EvaluationConfig:
-        """How to evaluate: as the run's config says, but for what was asked for."""
-        given = {"opponent": self.opponent, "seat": self.seat, "max_steps": self.max_steps}
-        return config.evaluation.model_copy(
-            update={
-                "episodes": self.episodes,
-                "deterministic": self.deterministic,
-                **{key: value for key, value in given.items() if value is not None},
-            }
-        )
 
 
 def find_checkpoint(run: str, checkpoint: str = FINAL, store: RunStore | None = None) -> Path:
@@ -117,11 +82,14 @@ def _stored(run: str, store: RunStore) -> Path:
     )
 
 
-def evaluate_run(request: EvaluationRequest) -> list[str]:
-    """Evaluate, write what was asked for, and return lines that tell the figures.
+def evaluate_run(request: EvaluationRequest) -> list[RenderableType]:
+    """Evaluate, write what was asked for, and return what tells the figures.
+
+    Returns:
+        Lines of text, and for teams of language-model agents also what rich can print.
 
     Raises:
-        ConfigError: no such run, or a file that must not be written.
+        ConfigError: no such run, options that do not fit it, or a file that must not be written.
         EvaluationError: the checkpoint is corrupt, of another version, or does not fit its
             environment; the device is not there; the options do not fit the environment, or it
             cannot draw itself; or the policy's returns are not finite.
@@ -130,32 +98,58 @@ def evaluate_run(request: EvaluationRequest) -> list[str]:
     if request.gif is not None:
         check_gif_path(request.gif)
     from heteromark.training.components import resolve_device
+    from heteromark.training.loaded_policy import read_saved
+
+    with _told_of(path):
+        device = resolve_device(request.device)
+        saved = read_saved(path)
+        request.check_fits(saved.config)
+        if saved.config.env_type == "text":
+            # imported here, because it needs packages that other runs do not
+            from heteromark.training.evaluate_team import evaluate_team
+
+            report, lines = evaluate_team(saved, request, device)
+        else:
+            report, lines = _play(path, request, device)
+    if request.output is not None:
+        write_text_atomic(request.output, json.dumps(report, indent=2, allow_nan=False) + "\n")
+    return lines
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """Whatever goes wrong within is told as a fault of this checkpoint."""
+    try:
+        yield
+    except (ConfigError, EvaluationError):
+        raise
+    except Exception as error:  # a user's environment may raise anything
+        told = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise EvaluationError(f"{path} cannot be evaluated: {told}") from error
+
+
+def _play(
+    path: Path, request: EvaluationRequest, device: torch.device
+) -> tuple[dict[str, Any], list[RenderableType]]:
+    """Episodes in an environment: their report, and lines that tell it."""
     from heteromark.training.evaluate import evaluate
     from heteromark.training.gif import record_episode, write_gif
     from heteromark.training.loaded_policy import load_policy
 
-    try:
-        policy = load_policy(path, resolve_device(request.device))
-        settings = request.settings(policy.config)
-        pictures = []
-        if request.gif is not None:  # first, because it tells soon whether it can be done
-            pictures = record_episode(policy, settings, request.seed)
-        report = evaluate(
-            policy.config, policy.actors, request.seed, settings, policy.opponent_pool
-        )
-    except Exception as error:  # a user's environment may raise anything
-        told = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise EvaluationError(f"{path} cannot be evaluated: {told}") from error
+    policy = load_policy(path, device)
+    settings = request.settings(policy.config)
+    pictures = []
+    if request.gif is not None:  # first, because it tells soon whether it can be done
+        pictures = record_episode(policy, settings, request.seed)
+    report = evaluate(policy.config, policy.actors, request.seed, settings, policy.opponent_pool)
     if report["return_mean"] is None:
         raise EvaluationError(f"{path} cannot be evaluated: its returns are not finite")
     report = {"iteration": policy.iteration, **report}
-    lines = list(_described(policy.config, report))
+    lines: list[RenderableType] = list(_described(policy.config, report))
     if request.gif is not None:  # first, because it takes longest: interrupted, nothing is written
-        write_gif(pictures, request.gif, request.fps)
+        write_gif(pictures, request.gif, request.fps or FPS)
         lines.append(f"{request.gif}: one episode, {len(pictures)} pictures")
-    if request.output is not None:
-        write_text_atomic(request.output, json.dumps(report, indent=2, allow_nan=False) + "\n")
-    return lines
+    return report, lines
 
 
 def _described(config: RunConfig, report: dict[str, Any]) -> Iterator[str]:
