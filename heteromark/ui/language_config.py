@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from heteromark.config.language import SHARED, TINY
+from heteromark.config.language import TINY
 from heteromark.config.tasks import TASK_ROLES
 from heteromark.ui.configs import value_text
 
@@ -140,14 +140,12 @@ def _trained(config: Config) -> str | None:
 
 
 def _policies(config: Config) -> str | None:
-    roles, chosen = roles_of(config), config.get("model.policies")
-    named = _section(config, "model.roles")
-    if named:
-        shared = SHARED if chosen != "role" else None
-        return ", ".join(f"{role}: {named.get(role, shared or role)}" for role in roles or named)
-    if len(roles) == 1:
+    if named := _section(config, "model.roles"):
+        return ", ".join(f"{role}: {policy}" for role, policy in named.items())
+    if len(roles_of(config)) == 1:
         return "one"
-    return {"shared": "one, shared by all roles", "role": "one per role"}.get(chosen)
+    told = {"shared": "one, shared by all roles", "role": "one per role"}
+    return told.get(str(config.get("model.policies")))
 
 
 def _differing(config: Config) -> str | None:

@@ -16,6 +16,7 @@ from heteromark.ui.files import Evaluation
 from heteromark.ui.text_evaluation import Step, TextEvaluation, Transcript, sampling_in_words
 
 KEY_LENGTH = 70  # characters of a problem in the line that opens its transcript
+CHART_HEIGHT = 280  # pixels; titles and legends take some
 MARKS = {True: "✓ solved", False: "✗ not solved"}
 
 
@@ -34,21 +35,17 @@ def show_evaluation(
         left.html(text.card("The task's judgement", _judgement(found)))
     with right:
         _roles(found)
-    charts = []
+    charts = {}
     if evaluation is not None:
-        charts.append(
-            evaluation_histogram(evaluation, "passes", "reward of a pass", "solved").properties(
-                title="Passes by their reward"
-            )
+        charts["Passes by their reward"] = evaluation_histogram(
+            evaluation, "passes", "reward of a pass", "solved"
         )
     if found.passes > 1:
-        charts.append(
-            solved_histogram(found.solved_passes, found.passes).properties(
-                title="Problems by how often they were solved"
-            )
+        charts["Problems by how often they were solved"] = solved_histogram(
+            found.solved_passes, found.passes
         )
-    for column, chart in zip(st.columns(2), charts, strict=False):
-        column.altair_chart(chart, width="stretch")
+    for column, (title, chart) in zip(st.columns(2), charts.items(), strict=False):
+        column.altair_chart(chart.properties(title=title, height=CHART_HEIGHT), width="stretch")
     _transcripts(found, config)
 
 

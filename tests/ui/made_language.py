@@ -94,7 +94,7 @@ def language_report(config: RunConfig, share: float, chance: random.Random) -> d
             "reward": mean,
             "turns": 1.0,
             "roles": {
-                role: {"responses": len(wins), "response_length": 6.25, "cut_off": 0.035}
+                role: {"responses": len(wins), "response_length": 6.25, "cut_off": 0.0625}
                 for role in config.turn_order
             },
             "judgement": {"exact": 0.62, "within_10_percent": 0.71, "format": 0.985},
