@@ -241,9 +241,7 @@ def _x(axis: Axis, title: str | None) -> alt.X:
 def _y(metric: str) -> alt.Y:
     if metric in _SHARES:
         return alt.Y("y:Q", title=None, axis=alt.Axis(format="~%", tickCount=5))
-    return alt.Y(
-        "y:Q", title=None, axis=alt.Axis(format=",~g", tickCount=5), scale=alt.Scale(zero=False)
-    )
+    return alt.Y("y:Q", title=None, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=False))
 
 
 def _colour(styles: Mapping[str, LineStyle], legend: alt.Legend | None) -> alt.Color:
