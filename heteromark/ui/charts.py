@@ -42,6 +42,7 @@ TITLES = {
     "flat_share": "Zero-std groups (all rewards equal)",
     "kl_reference": "KL from the reference (nats per token)",
     "loss_kl": "KL penalty",
+    "best_wording": "Wording that earns most (its number)",
     "ratio_max": "Largest probability ratio of a token",
 }
 # What they are called instead where all runs are of language models.

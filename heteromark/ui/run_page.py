@@ -66,6 +66,7 @@ LANGUAGE_FIRST = (
     "reward",
     "response_length",
     "flat_share",
+    "best_wording",
     "kl_reference",
     "kl_approx",
     "loss_objective",

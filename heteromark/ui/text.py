@@ -43,7 +43,7 @@ def verbatim(text: str) -> str:
     Line breaks are written as references: Streamlit takes the spaces out of lines that have
     nothing else. It is no `pre`, of which browsers drop a first line break.
     """
-    shown = html.escape(visible(text)).replace("\n", "&#10;")
+    shown = html.escape(text).replace("\n", "&#10;")
     if not text:
         return '<div class="hm-nothing">nothing</div>'
     return f'<div class="hm-verbatim">{shown}</div>'

@@ -147,13 +147,14 @@ def test_what_was_said_is_shown_as_it_stands(browser, store, tmp_path):
             summaries = reader.page.locator('[data-testid="stExpander"] summary')
             summaries.filter(has_text="reward").nth(number).click()
         shown = reader.page.locator(".hm-verbatim")
-        shown.nth(2 * len(said)).wait_for()
+        for number in (0, 2 * len(said)):  # of the first transcript and of the second
+            shown.nth(number).wait_for()
         texts = shown.evaluate_all("boxes => boxes.map(box => box.textContent)")
         # prompts and responses by turns; the empty response has a box of its own
         assert texts[1:8:2] == [NASTY, MARKUP, SPACES, LONG]
         assert NASTY + SPACES in texts
         assert "␀?" in texts
-        assert reader.page.locator(".hm-nothing").inner_text() == "nothing"
+        assert reader.page.locator(".hm-nothing").text_content() == "nothing"
         style = "box => [getComputedStyle(box).whiteSpace, getComputedStyle(box).fontFamily]"
         kept, font = shown.nth(1).evaluate(style)
         assert kept in ("pre-wrap", "break-spaces")
