@@ -58,7 +58,10 @@ def language_rows(
 
 
 def language_report(config: RunConfig, share: float, chance: random.Random) -> dict[str, Any]:
-    """An evaluation.json whose passes solve their problem with a probability of `share`."""
+    """An evaluation.json whose passes solve their problem with a probability of `share`.
+
+    Its transcripts are of a solved problem, one that is not, and so on.
+    """
     problems, passes = config.evaluation.episodes, config.evaluation.passes
     solved = [[chance.random() < share for _ in range(passes)] for _ in range(problems)]
     wins = [won for each in solved for won in each]
@@ -99,7 +102,7 @@ def language_report(config: RunConfig, share: float, chance: random.Random) -> d
             },
             "judgement": {"exact": 0.62, "within_10_percent": 0.71, "format": 0.985},
             "transcripts": [
-                _transcript(config, number, solved[number][0]) for number in range(min(8, problems))
+                _transcript(config, number, number % 2 == 0) for number in range(min(8, problems))
             ],
         },
     }

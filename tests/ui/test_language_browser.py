@@ -108,6 +108,8 @@ def test_the_page_of_a_team(reader, place, tmp_path):
     ]
     reader.page.get_by_text("✓ solved · reward 2.00").first.click()
     reader.page.get_by_text("reward 1.00 (team 1.00, local 0.00)").first.wait_for()
+    reader.page.get_by_text("✗ not solved · reward -0.20").first.click()
+    reader.page.get_by_text("reward -0.10 (team 0.00, local -0.10)").first.wait_for()
     reader.picture(tmp_path, "run of a team")
 
 

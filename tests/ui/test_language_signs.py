@@ -67,8 +67,9 @@ def test_responses_at_the_limit(run, healthy):
 
 
 def test_responses_that_become_short_are_a_warning_only_without_a_gain(run, healthy):
-    table = late(healthy, response_length__tool=0.5, reward__tool=-1.0)
-    assert "responses collapse (tool): they have 9% of the length" in told(run, table, "warning")
+    table = late(healthy, response_length__tool=0.6, reward__tool=-1.0)
+    table.loc[0, "response_length/tool"] = 6.0
+    assert "responses collapse (tool): they have 10% of the length" in told(run, table, "warning")
     assert "collapse" not in told(run, late(healthy, response_length__tool=0.5), "warning")
     assert "collapse" not in told(run, late(healthy, reward__tool=-1.0), "warning")
 
