@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import altair as alt
 import numpy as np
@@ -35,26 +36,48 @@ TITLES = {
     "learning_rate": "Learning rate",
     "factor_mean": "Factor of the sequential update, mean",
     "episodes": "Episodes per iteration",
+    "pass_at_1": "pass@1 (solved by one attempt)",
+    "reward": "Reward of a response",
+    "response_length": "Response length (tokens)",
+    "flat_share": "Zero-std groups (all rewards equal)",
+    "kl_reference": "KL from the reference (nats per token)",
+    "loss_kl": "KL penalty",
+    "best_wording": "Wording that earns most (its number)",
+    "ratio_max": "Largest probability ratio of a token",
+}
+# What they are called instead where all runs are of language models.
+LANGUAGE_TITLES = {
+    "episode_return": "Training return (reward per line of work)",
+    "evaluation_return": "Evaluation return (reward per pass)",
+    "win_rate": "Solve rate in training",
+    "evaluation_win_rate": "Solve rate in evaluations",
+    "kl_approx": "KL divergence per update (nats per token)",
+    "episode_length": "Rounds per line of work",
+    "episodes": "Lines of work per iteration",
 }
 # No curves: what they are drawn over.
 COUNTERS = frozenset({"iteration", *COLUMN_OF_AXIS.values()})
 
-_SHARES = frozenset({"win_rate", "evaluation_win_rate", "clip_fraction"})
+_SHARES = frozenset({"win_rate", "evaluation_win_rate", "clip_fraction", "pass_at_1", "flat_share"})
 
 
-def title_of(metric: str) -> str:
+def title_of(metric: str, of_language_models: bool = False) -> str:
     """What a metric is called; of unknown ones their column's name in words."""
-    return TITLES.get(metric, metric.replace("_", " ").capitalize())
+    known = TITLES | LANGUAGE_TITLES if of_language_models else TITLES
+    return known.get(metric, metric.replace("_", " ").capitalize())
 
 
-def run_chart(table: pd.DataFrame, metric: str, axis: Axis) -> alt.LayerChart | None:
+def run_chart(
+    table: pd.DataFrame, metric: str, axis: Axis, of_language_models: bool = False
+) -> alt.LayerChart | None:
     """A metric of one run, a line per group; None where nothing was measured."""
+    title = title_of(metric, of_language_models)
     if COLUMN_OF_AXIS[axis] not in table:
         return None
     lines = []
     for group, column in columns_of(table, metric).items():
         x, y = thinned(table[COLUMN_OF_AXIS[axis]].to_numpy(), table[column].to_numpy())
-        lines.append(pd.DataFrame({"x": x, "y": y, "label": group or title_of(metric)}))
+        lines.append(pd.DataFrame({"x": x, "y": y, "label": group or title}))
     data = pd.concat(lines) if lines else pd.DataFrame()
     if data.empty:
         return None
@@ -74,9 +97,7 @@ def run_chart(table: pd.DataFrame, metric: str, axis: Axis) -> alt.LayerChart | 
             **_styled(styles, legend=len(labels) > 1),
         )
     )
-    return alt.layer(lines, _pointed(data, axis, metric)).properties(
-        height=HEIGHT, title=title_of(metric)
-    )
+    return alt.layer(lines, _pointed(data, axis, metric)).properties(height=HEIGHT, title=title)
 
 
 def comparison_chart(
@@ -129,14 +150,23 @@ def profile_chart(data: pd.DataFrame, styles: Mapping[str, LineStyle]) -> alt.La
     return alt.layer(band, line).properties(height=HEIGHT + 60)
 
 
-def evaluation_histogram(evaluation: Evaluation) -> alt.LayerChart:
-    """Episodes by their return, won and lost ones apart where that is known; a rule at the mean."""
+def evaluation_histogram(
+    evaluation: Evaluation,
+    counted: str = "episodes",
+    measure: str = "return of an episode",
+    won: str = "won",
+) -> alt.LayerChart:
+    """Episodes by their return, won and lost ones apart where that is known; a rule at the mean.
+
+    Args:
+        counted, measure, won: what episodes, their returns and won ones are called.
+    """
     returns, wins = evaluation.returns, evaluation.wins
-    outcome = ["episode"] * len(returns)
+    outcome = [counted] * len(returns)
     if wins is not None:
-        outcome = ["won" if won else "not won" for won in wins]
+        outcome = [won if has_won else f"not {won}" for has_won in wins]
     data = pd.DataFrame({"episode_return": returns, "outcome": outcome})
-    styles = {"won": PALETTE[2], "not won": PALETTE[4], "episode": PALETTE[0]}
+    styles = {won: PALETTE[2], f"not {won}": PALETTE[4], counted: PALETTE[0]}
     shown = [name for name in styles if name in set(outcome)]
     bars = (
         alt.Chart(data)
@@ -145,10 +175,10 @@ def evaluation_histogram(evaluation: Evaluation) -> alt.LayerChart:
             x=alt.X(
                 "episode_return:Q",
                 bin=alt.Bin(maxbins=30),
-                title="return of an episode",
+                title=measure,
                 axis=alt.Axis(format="~g", labelOverlap="greedy", labelSeparation=12),
             ),
-            y=alt.Y("count():Q", title="episodes", axis=alt.Axis(tickMinStep=1)),
+            y=alt.Y("count():Q", title=counted, axis=alt.Axis(tickMinStep=1)),
             color=alt.Color(
                 "outcome:N",
                 scale=alt.Scale(domain=shown, range=[styles[name] for name in shown]),
@@ -156,7 +186,7 @@ def evaluation_histogram(evaluation: Evaluation) -> alt.LayerChart:
             ),
             tooltip=[
                 alt.Tooltip("episode_return:Q", bin=True, title="return"),
-                alt.Tooltip("count():Q", title="episodes"),
+                alt.Tooltip("count():Q", title=counted),
                 alt.Tooltip("outcome:N", title="outcome"),
             ],
         )
@@ -168,6 +198,27 @@ def evaluation_histogram(evaluation: Evaluation) -> alt.LayerChart:
         .encode(x="mean:Q", tooltip=alt.Tooltip("mean:Q", format=",.2f", title="mean return"))
     )
     return alt.layer(bars, rule).properties(height=HEIGHT)
+
+
+def solved_histogram(solved_passes: Sequence[int], passes: int) -> alt.Chart:
+    """Problems by how many of their passes solved them, from 0 to all."""
+    counts = Counter(solved_passes)
+    data = pd.DataFrame(
+        {"solved": range(passes + 1), "problems": [counts[n] for n in range(passes + 1)]}
+    )
+    return (
+        alt.Chart(data)
+        .mark_bar(color=PALETTE[0])
+        .encode(
+            x=alt.X("solved:O", title=f"passes that solved it, of {passes}").axis(labelAngle=0),
+            y=alt.Y("problems:Q", title="problems", axis=alt.Axis(tickMinStep=1)),
+            tooltip=[
+                alt.Tooltip("solved:O", title="passes that solved it"),
+                alt.Tooltip("problems:Q", title="problems"),
+            ],
+        )
+        .properties(height=HEIGHT)
+    )
 
 
 # --- parts ------------------------------------------------------------------------------------

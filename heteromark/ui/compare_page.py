@@ -116,8 +116,11 @@ def _curves(
         return
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     metrics = sorted(measured, key=lambda name: name != DEFAULT_METRIC)
+    of_language_models = all(run.is_of_language_models for entry in entries for run in entry.runs)
     with left:
-        metric = choose_one("Metric", "metric", metrics, title_of)
+        metric = choose_one(
+            "Metric", "metric", metrics, lambda name: title_of(name, of_language_models)
+        )
     with right:
         axis = choose_axis()
     bands = [_band(entry, tables, metric, axis).assign(label=entry.label) for entry in entries]
@@ -125,7 +128,10 @@ def _curves(
     if data.empty:
         st.info("None of them has measured this yet.")
         return
-    st.altair_chart(comparison_chart(data, styles, metric, axis), width="stretch")
+    shown = {label: style for label, style in styles.items() if label in set(data["label"])}
+    st.altair_chart(comparison_chart(data, shown, metric, axis), width="stretch")
+    if without := [label for label in styles if label not in shown]:
+        st.caption(f"Without this metric: {', '.join(map(text.literal, without))}.")
     if data["seeds"].max() > 1:
         st.caption(
             f"Lines: mean over the seeds. Bands: bootstrap {CONFIDENCE:.0%} interval of that mean; "

@@ -102,15 +102,17 @@ class Differences:
 
 def differences(configs: Mapping[str, Mapping[str, Any]]) -> Differences:
     """Compare resolved configs (`resolved_config`), given by label."""
-    found: dict[tuple[str, ...], list[str]] = {}
+    # keys without `agent.`: of those that have one name then, as agent.grpo.beta and grpo.beta, one
+    found: dict[tuple[str, ...], dict[str, None]] = {}
     for key in dict.fromkeys(key for config in configs.values() for key in config):
         values = tuple(value_text(config.get(key, ABSENT)) for config in configs.values())
         if len(set(values)) > 1 and key not in LABELS and not key.startswith("logger."):
-            found.setdefault(values, []).append(key.removeprefix("agent."))
-    columns = {keys[0]: values for values, keys in found.items()}
+            found.setdefault(values, {})[key.removeprefix("agent.")] = None
+    names = {values: list(keys) for values, keys in found.items()}
+    columns = {keys[0]: values for values, keys in names.items()}
     return Differences(
         pd.DataFrame(columns, index=list(configs), dtype=str),
-        {keys[0]: keys[1:] for keys in found.values() if keys[1:]},
+        {keys[0]: keys[1:] for keys in names.values() if keys[1:]},
     )
 
 

@@ -102,16 +102,19 @@ def evaluate_commands(run: HistoryRun, checkpoints: pd.DataFrame) -> list[Comman
     words = ["heteromark", "evaluate", _address(run)]
     best = ["--checkpoint", "best"]
     line_of = shlex.join if run.copies else _line_with_store
+    met = "problems" if run.is_of_language_models else "episodes"
     if CHECKPOINT_FILE in files:
-        told, chosen = "evaluate the final weights on fresh episodes", []
+        told, chosen = f"evaluate the final weights on fresh {met}", []
     else:
         newest = next((file for file in files if file != BEST_FILE), BEST_FILE)
-        told = "evaluate the newest checkpoint on fresh episodes"
+        told = f"evaluate the newest checkpoint on fresh {met}"
         chosen = best if newest == BEST_FILE else ["--checkpoint", newest]
     commands = [Command(told, line_of([*words, *chosen, "--episodes", "100"]))]
     if BEST_FILE in files and CHECKPOINT_FILE in files:
         line = line_of([*words, *best, "--episodes", "100"])
         commands.append(Command("evaluate the best weights", line))
+    if run.is_of_language_models:
+        return commands  # what they say cannot be drawn; the page has it in words
     picture = (run.copies[0] if run.copies else run.folder) / "episode.gif"
     line = line_of([*words, *chosen, "--episodes", "1", "--gif", str(picture)])
     return [*commands, Command("draw an episode, to be seen on this page", line)]

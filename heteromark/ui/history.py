@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from heteromark.config.errors import ConfigError
+from heteromark.config.fields import TEXT_ALGORITHMS
 from heteromark.config.files import read_mapping
 from heteromark.runs.record import CONFIG_FILE, METRICS_FILE, RECORD_FILE, RunRecord, Status
 from heteromark.runs.store import RunStore
@@ -63,6 +64,11 @@ class HistoryRun:
     def name(self) -> str:
         """The config's short name; of a run without a readable record its key."""
         return self.key if self.record is None else self.record.agent.short_name
+
+    @property
+    def is_of_language_models(self) -> bool:
+        """Whether language-model agents were trained."""
+        return self.record is not None and self.record.agent.algorithm in TEXT_ALGORITHMS
 
     @property
     def config_digest(self) -> str | None:

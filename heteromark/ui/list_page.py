@@ -69,7 +69,10 @@ COLUMNS = {
         help="Mean return over the episodes of the final evaluation.",
     ),
     "win_rate": st.column_config.NumberColumn(
-        "Win rate", width=76, format="%.1f %%", help="Of the final evaluation."
+        "Win rate",
+        width=76,
+        format="%.1f %%",
+        help="Of the final evaluation; of language models the share of problems that they solve.",
     ),
     "training_return": st.column_config.NumberColumn(
         "Training",

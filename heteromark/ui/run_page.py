@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -23,8 +26,10 @@ from heteromark.ui.files import (
     resume_command,
 )
 from heteromark.ui.history import HistoryRun
+from heteromark.ui.language_config import language_fields, longest_response
+from heteromark.ui.language_page import show_evaluation
 from heteromark.ui.listing import MARKS
-from heteromark.ui.metrics import metric_names
+from heteromark.ui.metrics import columns_of, metric_names
 from heteromark.ui.pages import (
     COMPARE,
     REFRESH_SECONDS,
@@ -36,6 +41,7 @@ from heteromark.ui.pages import (
     metrics_of,
 )
 from heteromark.ui.signs import Sign, signs_of
+from heteromark.ui.text_evaluation import text_evaluation_of
 
 # Curves that everybody looks at; the others are behind a click.
 FIRST = (
@@ -51,6 +57,25 @@ FIRST = (
     "explained_variance",
     "frames_per_second",
 )
+LANGUAGE_FIRST = (
+    "episode_return",
+    "win_rate",
+    "pass_at_1",
+    "evaluation_return",
+    "evaluation_win_rate",
+    "reward",
+    "response_length",
+    "flat_share",
+    "best_wording",
+    "kl_reference",
+    "kl_approx",
+    "loss_objective",
+    "clip_fraction",
+    "grad_norm",
+    "frames_per_second",
+)
+# With one optimizer step per iteration these have one value by definition.
+CONSTANT = {"kl_approx": 0.0, "clip_fraction": 0.0, "ratio_max": 1.0}
 CHARTS_PER_ROW = 3
 
 # On the card: what they are called, and where they are in the resolved config.
@@ -110,12 +135,13 @@ def _draw(key: str) -> None:
     record = run.record
     st.html(text.heading(record.agent.short_name, small=_whereabouts(run)))
     _links(run)
+    config = _config_of(run)
     left, right = st.columns([3, 2])
     left.html(_figures(run))
-    left.html(_config_card(run))
-    right.html(_signs(run, table, fault))
-    _curves(table)
-    _evaluation(run)
+    left.html(_config_card(run, config))
+    right.html(_signs(run, table, fault, config))
+    _curves(table, run.is_of_language_models)
+    _evaluation(run, config)
     _checkpoints(run)
     _base(run)
     _record(run)
@@ -152,7 +178,9 @@ def _figures(run: HistoryRun) -> str:
         "Figures",
         {
             "Evaluation return": text.number(summary.evaluation_return),
-            "Win rate": text.share(summary.evaluation_win_rate),
+            "Solve rate" if run.is_of_language_models else "Win rate": text.share(
+                summary.evaluation_win_rate
+            ),
             "Training return": text.number(run.training_return),
             **(
                 {"Best evaluation": f"{text.number(best)} (iteration {summary.best_iteration:,})"}
@@ -169,12 +197,22 @@ def _figures(run: HistoryRun) -> str:
     )
 
 
-def _config_card(run: HistoryRun) -> str:
-    agent = run.record.agent
+def _config_of(run: HistoryRun) -> dict[str, Any]:
     try:
-        config = resolved_config(run)
+        return resolved_config(run)
     except ConfigError:
-        config = {}
+        return {}
+
+
+def _config_card(run: HistoryRun, config: Mapping[str, Any]) -> str:
+    agent = run.record.agent
+    hyperparameters = (
+        language_fields(config)
+        if run.is_of_language_models
+        else {
+            told: value_text(config[key]) for told, key in HYPERPARAMETERS.items() if key in config
+        }
+    )
     return text.card(
         "Config Summary",
         {
@@ -182,50 +220,62 @@ def _config_card(run: HistoryRun) -> str:
             "Version": str(agent.version),
             "Variant": agent.sweep_variant or "none: a base config",
             "Algorithm": agent.algorithm,
-            **{
-                told: value_text(config[key])
-                for told, key in HYPERPARAMETERS.items()
-                if key in config
-            },
+            **hyperparameters,
             "Config path": agent.config_path or text.NOT_MEASURED,
         },
     )
 
 
-def _signs(run: HistoryRun, table: pd.DataFrame, fault: str) -> str:
-    signs = signs_of(run, table)
+def _signs(run: HistoryRun, table: pd.DataFrame, fault: str, config: Mapping[str, Any]) -> str:
+    signs = signs_of(run, table, longest_response(config))
     if fault:
         signs.insert(0, Sign("warning", fault))
     return text.listed("Signs", [(sign.kind, sign.text) for sign in signs])
 
 
-def _curves(table: pd.DataFrame) -> None:
+def _curves(table: pd.DataFrame, of_language_models: bool) -> None:
     st.subheader("Curves")
     if table.empty:
         st.info("Nothing was measured yet: metrics.csv gets a row after each iteration.")
         return
     axis = choose_axis()
-    measured = [name for name in metric_names(table) if name not in COUNTERS]
-    _grid(table, [name for name in FIRST if name in measured], axis)
-    if others := [name for name in measured if name not in FIRST]:
+    measured = [
+        name
+        for name in metric_names(table)
+        if name not in COUNTERS and not (of_language_models and _is_constant(table, name))
+    ]
+    chosen = LANGUAGE_FIRST if of_language_models else FIRST
+    _grid(table, [name for name in chosen if name in measured], axis, of_language_models)
+    if others := [name for name in measured if name not in chosen]:
         with st.expander("More curves"):
-            _grid(table, others, axis)
+            _grid(table, others, axis, of_language_models)
 
 
-def _grid(table: pd.DataFrame, names: list[str], axis: str) -> None:
-    charts = [chart for name in names if (chart := run_chart(table, name, axis)) is not None]
+def _is_constant(table: pd.DataFrame, metric: str) -> bool:
+    values = table[list(columns_of(table, metric).values())].to_numpy()
+    values = values[np.isfinite(values)]
+    return metric in CONSTANT and bool((values == CONSTANT[metric]).all())
+
+
+def _grid(table: pd.DataFrame, names: list[str], axis: str, of_language_models: bool) -> None:
+    drawn = (run_chart(table, name, axis, of_language_models) for name in names)
+    charts = [chart for chart in drawn if chart is not None]
     for start in range(0, len(charts), CHARTS_PER_ROW):
         columns = st.columns(CHARTS_PER_ROW)
         for column, chart in zip(columns, charts[start:], strict=False):
             column.altair_chart(chart, width="stretch")
 
 
-def _evaluation(run: HistoryRun) -> None:
+def _evaluation(run: HistoryRun, config: Mapping[str, Any]) -> None:
     evaluation = evaluation_of(run)
     pictures = pictures_of(run)
-    if evaluation is None and not pictures:
+    of_text = text_evaluation_of(run)
+    if evaluation is None and of_text is None and not pictures:
         return
     st.subheader("Evaluation")
+    if of_text is not None:
+        show_evaluation(of_text, evaluation, config)
+        return
     left, right = st.columns([2, 1])
     if evaluation is not None:
         left.caption(_evaluation_words(evaluation))

@@ -37,6 +37,16 @@ CSS = f"""<style>
 .hm-card li {{ margin: 0 0 .4rem; padding-left: 1.5rem; text-indent: -1.5rem;
   overflow-wrap: anywhere; font-size: .95rem; }}
 .hm-card li::before {{ display: inline-block; width: 1.5rem; text-indent: 0; font-weight: 700; }}
+.hm-steps h3 {{ font-size: .95rem; margin: 1rem 0 .3rem; padding: 0; }}
+.hm-steps h3 span {{ color: #5F6B7A; font-weight: 400; }}
+.hm-steps section:first-child h3 {{ margin-top: 0; }}
+.hm-step {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr));
+  gap: .3rem 1rem; }}
+.hm-step p {{ color: #5F6B7A; font-size: .8rem; margin: 0; }}
+.hm-verbatim {{ font-family: "Source Code Pro", ui-monospace, monospace; font-size: .82rem;
+  white-space: pre-wrap; overflow-wrap: anywhere; overflow-y: auto; max-height: 16rem;
+  background: #F6F8FA; border-radius: .3rem; padding: .5rem .7rem; tab-size: 4; }}
+.hm-nothing {{ color: #5F6B7A; font-style: italic; font-size: .85rem; padding: .5rem .7rem; }}
 .hm-good::before {{ content: "✓"; color: {GOOD}; }}
 .hm-warning::before {{ content: "!"; color: {WARNING}; }}
 .hm-note::before {{ content: "·"; color: {NOTE}; }}

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 NOT_MEASURED = "-"
+# Of control characters: U+2400 and on, and U+2421 for DEL.
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
 # On a card, values of more characters take the room of two, or the whole width.
 LONG, LONGER = 20, 40
 
@@ -24,6 +26,27 @@ def literal(text: object) -> str:
     fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
     # A space that stands on both sides is taken off again; it keeps backticks apart.
     return f"{fence} {line} {fence}" if "`" in (line[0], line[-1]) else f"{fence}{line}{fence}"
+
+
+def visible(text: str) -> str:
+    """The text with control characters as their pictures, and half characters as `?`.
+
+    No page could show them otherwise, and half ones cannot even be sent to a browser. Line breaks
+    and tabs stay.
+    """
+    return text.encode("utf-8", "replace").decode("utf-8").translate(_PICTURES)
+
+
+def verbatim(text: str) -> str:
+    """HTML of a text with all its spaces and line breaks, in letters of one width; it scrolls.
+
+    Line breaks are written as references: Streamlit takes the spaces out of lines that have
+    nothing else. It is no `pre`, of which browsers drop a first line break.
+    """
+    shown = html.escape(text).replace("\n", "&#10;")
+    if not text:
+        return '<div class="hm-nothing">nothing</div>'
+    return f'<div class="hm-verbatim">{shown}</div>'
 
 
 def heading(text: str, small: str = "") -> str:

@@ -78,6 +78,7 @@ def write_overview(
     records = list(_records([*_trained_in_rungs(plan), winner.full]))
     model = records[-1]
     settings = selection.settings
+    config = read_mapping(Path(path).parent / CONFIG_FILE)
     environment = Environment(
         loader=PackageLoader("heteromark.workflow"), autoescape=True, undefined=StrictUndefined
     )
@@ -87,7 +88,8 @@ def write_overview(
         plan=plan,
         selection=selection,
         measure=f"{_STATISTICS[settings.statistic]} of {words(settings.metric)}",
-        battlefield=environment_in_words(read_mapping(Path(path).parent / CONFIG_FILE)),
+        battlefield=environment_in_words(config),
+        terms=terms_in_words(config),
         unit=unit(settings.metric),
         margin=_margin(selection),
         rows=_rows(smoke, selection),
@@ -114,6 +116,8 @@ def differences(candidates: Sequence[Candidate]) -> dict[str, list[Any]]:
 def environment_in_words(config: Mapping[str, Any]) -> str:
     """What a run was trained in, from its resolved config."""
     environment = config["environment"]
+    if config["env_type"] == "text":
+        return f"{environment['text']['task']}, a task for language models"
     if config["env_type"] != "skirmish":
         return str(environment["task"])
     battle = environment["skirmish"]
@@ -121,6 +125,19 @@ def environment_in_words(config: Mapping[str, Any]) -> str:
     if battle["allies"]:
         sides = f"{battle['allies']} against {battle['enemies'] or 'the same'}"
     return f"the simulator Skirmish, scenario {sides}, opponent {battle['opponent']}"
+
+
+def terms_in_words(config: Mapping[str, Any]) -> str:
+    """What returns and frames are in a run's environment."""
+    if config["env_type"] == "text":
+        return (
+            "A return is the sum of rewards that a team earns on one problem; a frame is one round "
+            "of one of its attempts."
+        )
+    return (
+        "A return is the sum of rewards of an episode, per agent; a frame is one step of all "
+        "agents."
+    )
 
 
 def _rows(smoke: Tables, selection: Selection) -> list[tuple[RankedCandidate, pd.Series]]:

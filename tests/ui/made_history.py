@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from made_language import language_report, language_rows
 from projects import ROOT
 
 from heteromark.config.agent import AgentConfig
@@ -155,6 +156,8 @@ def rows_of(made: Made) -> list[dict[str, float]]:
     wins = config.environment.name in WITH_WINS
     iterations = round(made.share * config.num_iterations)
     batch = config.collector.frames_per_batch
+    if config.env_type == "text":
+        return language_rows(config, iterations, made.speed, chance)
     rows = []
     for iteration in range(1, iterations + 1):
         frames = iteration * batch
@@ -209,6 +212,8 @@ def _evaluation(made: Made, rows: list[dict[str, float]]) -> dict:
     wins = None
     if episodes and config.environment.name in WITH_WINS:
         wins = [chance.random() < last["win_rate"] for _ in range(episodes)]
+    if config.env_type == "text" and episodes:
+        return language_report(config, last["win_rate"], chance)
     return {
         "episodes": episodes,
         "deterministic": True,

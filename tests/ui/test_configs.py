@@ -127,3 +127,12 @@ def test_a_base_config_that_does_not_parse_is_told(store, tmp_path, monkeypatch)
     (tmp_path / "config" / "agents" / "happo_agent_v1.yaml").write_text("gamma: [")
     monkeypatch.chdir(tmp_path)
     assert "does not parse" in compare_with_base(run).fault
+
+
+def test_a_key_that_two_sections_have_is_told_once(store):
+    """grpo.beta of the agent and of the run are one value under one name."""
+    low, high = (run_config(agent("grpo_agent_v1", grpo={"beta": b}), "math") for b in (0.0, 0.1))
+    first, second = runs_of(store, low, high)
+    found = differences({"a": resolved_config(first), "b": resolved_config(second)})
+    assert list(found.table) == ["grpo.beta"]
+    assert found.along == {}

@@ -6,7 +6,17 @@ from html.parser import HTMLParser
 
 import pytest
 
-from heteromark.ui.text import card, clock, heading, listed, literal, number, quiet, share
+from heteromark.ui.text import (
+    card,
+    clock,
+    heading,
+    listed,
+    literal,
+    number,
+    quiet,
+    share,
+    verbatim,
+)
 
 NASTY = [
     "<script>alert(1)</script>",
@@ -48,6 +58,7 @@ class Read(HTMLParser):
         lambda text: card(text, {text: text}),
         lambda text: listed(text, [("good", text)]),
         quiet,
+        verbatim,
     ],
 )
 def test_html_has_the_same_tags_whatever_the_text(page, nasty):

@@ -79,6 +79,7 @@ def test_a_reader_finds_winner_margin_figures_and_commands(plan):
     assert "learning_rate file happo_agent_lr_high 0.005 config" in text, "all that differs"
     # 4 smokes and 1 long run of 20,000 frames and 12.5 seconds
     assert "runs 5 frames 100,000 time of all runs together 1 minutes" in text
+    assert "a frame is one step of all agents. This is all" in text
     assert "snakemake --cores all" in text
     assert "--agent-config config/agents/happo_agent_sweep_lr_high.yaml --mode full" in text
     assert len(page.loads) == 3
@@ -103,6 +104,19 @@ def test_only_what_differs_is_told(plan):
     configs = [config.smoke for config in plan.configs]
     assert differences(configs) == {"learning_rate": [0.005, 0.002]}
     assert differences(configs[:1]) == {}
+
+
+def test_a_task_of_language_models_is_told_by_its_name(plan):
+    for config in plan.configs:
+        config_file = config.full.folders[0] / "config.yaml"
+        environment = {"task": None, "text": {"task": "plan_path"}}
+        config_file.write_text(yaml.safe_dump({"env_type": "text", "environment": environment}))
+    write_aggregate(plan, TABLES)
+    write_selection(plan, TABLES, SELECTED)
+    write_model(plan, TABLES, SELECTED, MODEL)
+    _, text = read(MODEL / "overview.html")
+    assert "The environment: plan_path, a task for language models." in text
+    assert "a frame is one round of one of its attempts." in text
 
 
 def test_a_battle_is_told_by_its_sides():
