@@ -29,6 +29,7 @@ from heteromark.config.nested import flatten, overlap
 from heteromark.config.origin import origin_of, raw_value
 from heteromark.config.schema import RunConfig
 from heteromark.config.team_job import as_documented, idle_documented, is_team, team_job_data
+from heteromark.config.team_sections import TeamSections
 
 # Keys of an agent config that select rather than being referred to.
 _SELECTORS = ("agent.algorithm", "agent.network.policy")
@@ -99,6 +100,15 @@ def located(faults: Iterable[Fault], tree: DictConfig, loader: Loader) -> list[F
         replace(fault, file=origin_of(tree, fault.key, loader)) if fault.key else fault
         for fault in faults
     ]
+
+
+def has_right_types(tree: DictConfig) -> bool:
+    """Whether a config is a team config whose rules were looked at: its types are right."""
+    data = _resolved(tree)
+    try:
+        return is_team(data) and bool(TeamSections.model_validate(data))
+    except ValidationError:
+        return False
 
 
 def unfelt_overrides(tree: DictConfig, loader: Loader, job: Job) -> Iterator[Fault]:

@@ -312,7 +312,7 @@ def _agent(sections: TeamSections, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _divisor(value: Any, whole: int) -> int:
-    """A value if it divides the whole; else the whole, and the run's own rules say what is wrong."""
+    """A value if it divides the whole; else the whole: `team_rules` says what is wrong."""
     return value if isinstance(value, int) and value > 0 and whole % value == 0 else whole
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from heteromark.config.errors import Fault, nearest
-from heteromark.config.fields import is_import_path
+from heteromark.config.fields import is_import_path, nearest_divisors
 from heteromark.config.language import TINY
 from heteromark.config.tasks import TASK_ROLES
 from heteromark.config.team_registry import AGENTS, ENVIRONMENTS
@@ -251,6 +251,15 @@ def _training_faults(sections: TeamSections) -> Iterator[Fault]:
             f"{training.total_training_steps}; or 0, for the evaluation at the end alone"
         )
         yield Fault("", message, "training.val_freq", training.val_freq)
+    frames = training.train_batch_size * training.train_sample_num * sections.env.max_turns
+    minibatch = sections.replay_buffer.get("minibatch_size")
+    if isinstance(minibatch, int) and minibatch > 0 and frames % minibatch:
+        message = (
+            f"must divide the {frames} responses of a step: training.train_batch_size times "
+            "training.train_sample_num times env.max_turns; "
+            f"{nearest_divisors(minibatch, frames)}"
+        )
+        yield Fault("", message, "replay_buffer.minibatch_size", minibatch)
     for key in ("lora_rank", "lora_alpha"):
         value, wanted = getattr(training, key), getattr(sections, key)
         if value not in (None, wanted):

@@ -35,6 +35,7 @@ _CLAMPED = (("training", "checkpoint_interval"), ("evaluation", "interval"))
 # In those packages, but around the training rather than in it.
 NOT_TRAINING_CODE = (
     "environment/skirmish/draw.py",
+    "training/checklist.py",
     "training/console.py",
     "training/continuation.py",
     "training/dry_run.py",
