@@ -24,6 +24,12 @@ CAST = "heteromark.modules.cast:cast"
 _TOGETHER = 64  # problems worked on together, unless environment.num_parallel_envs says otherwise
 _ORDER = "multi_agent_interaction.turn_order"
 _AGENTS = "agent_policy_configs.agent_configs"
+# What a run config's remedy would be wrong about, as several documented keys say one of its values.
+_REMEDIES = {
+    "device": "needs a CUDA GPU, and torch sees none on this machine; set training.device to auto "
+    "or cpu and resource.n_gpus_per_node to null or 0, or check the driver and that torch was "
+    "installed with CUDA",
+}
 
 
 def is_team(data: Mapping[str, Any]) -> bool:
@@ -94,7 +100,7 @@ def as_documented(faults: Iterable[Fault], translation: Translation, data: Any) 
     for fault in of_components or faults:
         key = translation.documented(fault.key)
         value = fault.value if key == fault.key else _value_at(data, key)
-        message = translation.in_documented_words(fault.message)
+        message = _REMEDIES.get(fault.key) or translation.in_documented_words(fault.message)
         told.append(replace(fault, key=key, value=value, message=message))
     return told
 

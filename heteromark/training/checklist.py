@@ -277,7 +277,6 @@ ITEMS = (
         "the agents are registered",
         (rf"{_AGENT}\.(?:name|role)", r"environment\.text\.templates", r"agent\.algorithm"),
         _roles,
-        by_rules=True,
     ),
     Item(
         "every name in turn_order is an agent, and every agent is in it",
