@@ -17,10 +17,10 @@ from pydantic import ValidationError
 from heteromark.config.errors import ConfigError, Fault, faults_of
 from heteromark.config.language import TINY, GRPOConfig, LLMConfig, SchedulerConfig
 from heteromark.config.nested import flatten, merge, overlap, unflatten
+from heteromark.config.tasks import CAST
 from heteromark.config.team_rules import is_file, role_of, task_of, team_faults
 from heteromark.config.team_sections import RUN_SECTIONS, TeamModel, TeamSections
 
-CAST = "heteromark.modules.cast:cast"
 _TOGETHER = 64  # problems worked on together, unless environment.num_parallel_envs says otherwise
 _ORDER = "multi_agent_interaction.turn_order"
 _AGENTS = "agent_policy_configs.agent_configs"
@@ -44,10 +44,12 @@ class Translation:
     Attributes:
         values: by dotted key of a run config.
         said_by: the documented key, by dotted key of a run config.
+        handed_on: a section that acts from another place than its own; empty: there is none.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     said_by: dict[str, str] = field(default_factory=dict)
+    handed_on: str = ""
 
     def put(self, key: str, value: Any, documented: str) -> None:
         """Say a value of a run config."""
@@ -85,7 +87,9 @@ def team_job_data(data: Mapping[str, Any]) -> tuple[dict[str, Any], Translation]
         raise ConfigError(faults)
     values = merge(_defaults(sections), unflatten(translation.values), extra)
     if values["environment"]["text"]["task"] == CAST:
-        _hand_on_settings(values["environment"], str(task_of(sections)))
+        task = str(task_of(sections))
+        translation.handed_on = f"environment.text.{task}"
+        _hand_on_settings(values["environment"], task)
     return {**values, "agent": _agent(sections, values)}, translation
 
 
@@ -109,6 +113,7 @@ def idle_documented(
     given: Mapping[str, Any], idle: Mapping[str, str], translation: Translation, file: str
 ) -> Iterator[Fault]:
     """A fault for every given documented key all of whose values change nothing in the run."""
+    idle = {key: reason for key, reason in idle.items() if key != translation.handed_on}
     for key, value in given.items():
         places = [
             place for place, source in translation.said_by.items() if overlap(source, key)
@@ -192,9 +197,9 @@ def _put_task(made: Translation, sections: TeamSections) -> None:
         roles = {name: name for name in roles}
     else:
         made.put("environment.text.task", task, "env.name")
-        if is_file(env.dataset):
-            made.put("environment.text.math.source", "file", "env.dataset")
-            made.put("environment.text.math.file", env.dataset, "env.dataset")
+    if is_file(env.dataset):
+        made.put("environment.text.math.source", "file", "env.dataset")
+        made.put("environment.text.math.file", env.dataset, "env.dataset")
     made.put("environment.text.turn_order", [roles[name] for name in order], _ORDER)
     policies = {roles[name]: agent.policy_name for name, agent in sections.agents.items()}
     made.put("model.roles", policies, _AGENTS)

@@ -194,7 +194,15 @@ def _agent_faults(sections: TeamSections) -> Iterator[Fault]:
                 f"{_there_are(policies)}"
             )
             yield Fault("", message, f"{place}.policy_name", agent.policy_name)
-        if task is None or is_import_path(task):
+        if task is None:
+            continue
+        if is_import_path(task):
+            others = {each.policy_name for each in names.values() if each.role == agent.role}
+            if agent.role is not None and len(others) > 1:
+                message = (
+                    f"two agents play it with different models; let {task} have a role for each"
+                )
+                yield Fault("", message, f"{place}.role", agent.role)
             continue
         known, roles = AGENTS[task], TASK_ROLES[task]
         if agent.role is not None:

@@ -87,14 +87,13 @@ def cast(task: str, roles: Mapping[str, str], settings: Mapping[str, Any] | None
     """A task by name, with agents in its roles.
 
     Args:
-        task: a built-in task, or the import path of one's own.
+        task: a built-in task.
         roles: the task's role, by name of agent.
         settings: those of `environment.text.<task>`, for a built-in task.
 
     Raises:
-        ValueError, ModuleNotFoundError: there is no such task or role, or its settings do not fit.
+        ValueError: there is no such task or role, or its settings do not fit.
     """
-    make = TASKS[task]
-    if task in TASK_CONFIGS:
-        return CastTask(make(TASK_CONFIGS[task].model_validate(settings or {})), roles)
-    return CastTask(make(), roles)
+    if task not in TASK_CONFIGS:
+        raise ValueError(f"there is no task {task!r} to cast; there are {', '.join(TASK_CONFIGS)}")
+    return CastTask(TASKS[task](TASK_CONFIGS[task].model_validate(settings or {})), roles)

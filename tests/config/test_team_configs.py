@@ -424,7 +424,6 @@ def test_options_that_do_not_go_together():
 # --- training --------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_a_team_trains_and_its_files_say_what_was_composed(capsys: pytest.CaptureFixture):
     arguments = [MATH, *SHRUNK, "hydra.run.dir=outputs/team", "training.device=cpu"]
     assert main(arguments) == 0
@@ -439,7 +438,6 @@ def test_a_team_trains_and_its_files_say_what_was_composed(capsys: pytest.Captur
     assert "found in the run store" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMED)
 def test_every_named_config_tells_its_plan(name, capsys: pytest.CaptureFixture):
     assert main([f"--config-name={name}", "--dry-run"]) == 0
@@ -447,7 +445,25 @@ def test_every_named_config_tells_its_plan(name, capsys: pytest.CaptureFixture):
     assert sum(line.startswith("# role ") for line in plan) == len(NAMED[name][1])
 
 
-@pytest.mark.slow
+THIRD_AGENT = (
+    "agent_policy_configs.num_agents=3",
+    "agent_policy_configs.policy_list=[tool_generator,reasoning_generator,critic]",
+    "agent_policy_configs.agent_configs.agent_2={name: critic, policy_name: critic_model}",
+    "base_models.policy_2={path: tiny, name: critic_model}",
+    "multi_agent_interaction.turn_order=[tool_generator,reasoning_generator,critic]",
+    "multi_agent_interaction.num_interacting_agents=3",
+    "environment.text.math.max_operand=9",
+)
+
+
+def test_a_third_agent_trains_a_policy_of_its_own():
+    arguments = [MATH, *SHRUNK, *THIRD_AGENT, "hydra.run.dir=outputs/third", "training.device=cpu"]
+    assert main(arguments) == 0
+    header = (Path("outputs/third") / "metrics.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert {f"reward/{name}" for name in ("tool_generator", "critic")} <= set(header.split(","))
+    assert "grad_norm/critic_model" in header.split(",")
+
+
 def test_a_multirun_of_teams(capsys: pytest.CaptureFixture):
     arguments = ["--multirun", MATH, *SHRUNK, "training.sample_temperature=0.8,1.0"]
     assert main([*arguments, "--dry-run"]) == 0

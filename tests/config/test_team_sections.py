@@ -47,7 +47,7 @@ TEAM: dict[str, Any] = {
 
 def with_changes(changes: dict[str, Any]) -> dict[str, Any]:
     """The team with other values, by dotted key."""
-    return merge(copy.deepcopy(TEAM), unflatten(changes))
+    return merge(copy.deepcopy(TEAM), unflatten(copy.deepcopy(changes)))
 
 
 def job(**changes: Any) -> Job:
@@ -358,6 +358,23 @@ def test_a_task_of_ones_own_has_roles_of_its_own():
     assert made.environment.text.task == "my_tasks:make"
     assert made.environment.kwargs == {"size": 3}
     assert made.turn_order == ("tool_generator", "reasoning_generator")
+
+
+def test_agents_of_a_task_of_ones_own_have_a_role_each():
+    roles = {f"agent_policy_configs.agent_configs.agent_{number}.role": "cook" for number in (0, 1)}
+    told = faults({"env.name": "my_tasks:make", **roles})
+    assert "let my_tasks:make have a role for each" in told[f"{AGENT_1}.role"]
+
+
+def test_a_third_agent_works_on_the_problems_of_a_file_too(tmp_path: Path):
+    file = tmp_path / "problems.jsonl"
+    digests = set()
+    for question in ("1+1", "1+2"):
+        file.write_text(json.dumps({"question": question, "answer": "2"}))
+        made = job_with({**THIRD, "env.dataset": str(file)})
+        assert made.environment.kwargs["settings"] == {"source": "file", "file": str(file)}
+        digests.add(run_digest(made.run_config))
+    assert len(digests) == 2
 
 
 # --- what is refused, and why ----------------------------------------------------------------

@@ -39,5 +39,5 @@ def test_agents_and_roles_must_be_known():
         cast("math", {"a": "cook"})
     with pytest.raises(ValueError, match="no role 'tool' in this task; its roles are helper"):
         cast("math", ROLES).problem(0).act("tool", "1")
-    with pytest.raises(ValueError, match=r"environment\.text\.task is 'maths'"):
+    with pytest.raises(ValueError, match="there is no task 'maths' to cast; there are math, "):
         cast("maths", ROLES)
