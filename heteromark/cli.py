@@ -310,11 +310,42 @@ def evaluate(
 def validate(
     configs: Annotated[
         list[str] | None,
-        typer.Argument(help="Agent configs to check. Default: those of params.yaml."),
+        typer.Argument(
+            help="Agent configs to check. Default: those of params.yaml. With --config-name: "
+            "overrides, key=value."
+        ),
     ] = None,
     set_: SweepSetOption = None,
+    config_name: Annotated[
+        str | None,
+        typer.Option(
+            "--config-name",
+            metavar="NAME",
+            help="Go through the checklist of a config of the Hydra entry, e.g. math_L2_model.",
+        ),
+    ] = None,
+    agent_config: Annotated[
+        Path | None,
+        typer.Option("--agent-config", help="Go through the checklist of one agent config."),
+    ] = None,
+    environment: Annotated[
+        str | None,
+        typer.Option(help="With --agent-config: name of a file in config/environment/."),
+    ] = None,
 ) -> None:
-    """Check params.yaml and the agent configs, and say what would run. Trains nothing."""
+    """Check configs before anything is run, and say what would. Trains nothing.
+
+    Without options: params.yaml and the agent configs of the workflow. With --config-name or
+    --agent-config: a list of what should hold, with what to do where it does not; the exit status
+    is 1 if anything is wrong.
+    """
+    if config_name or agent_config or environment:
+        from heteromark.training.checklist import all_right, check, checklist_lines
+
+        verdicts = check(config_name, configs or [], agent_config, environment, set_ or [])
+        for line in checklist_lines(verdicts):
+            typer.echo(line)
+        raise typer.Exit(0 if all_right(verdicts) else 1)
     from heteromark.workflow.display import plan_lines
     from heteromark.workflow.plan import make_plan
     from heteromark.workflow.sweep import sweep_overrides

@@ -87,7 +87,8 @@ def _fault(item: dict[str, Any], schema: dict[str, Any], file: str) -> Fault:
         known = list(_dotted_keys(schema, schema))
         written = ".".join(location)
         siblings = sorted(_properties(schema, node))
-        known += [f"{key}.{name}" for name in siblings if f"{key}.{name}" not in known]
+        section = f"{key}." if len(location) > 1 else ""
+        known += [f"{section}{name}" for name in siblings if f"{section}{name}" not in known]
         if written in known and "." in location[-1]:
             section, _, last = written.rpartition(".")
             message = f"must be written nested: {section}: {{{last}: …}}"

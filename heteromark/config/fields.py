@@ -20,11 +20,16 @@ from pydantic_core import PydanticCustomError
 _IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 
 
+def is_import_path(value: str) -> bool:
+    """Whether a value names something of the user's own, `module:attribute`."""
+    return re.match(_IMPORT_PATH, value) is not None
+
+
 def selector(*names: str) -> Any:
     """The type of a key that selects a component: by its name, or one's own by import path."""
 
     def check(value: str) -> str:
-        if value in names or re.match(_IMPORT_PATH, value):
+        if value in names or is_import_path(value):
             return value
         raise ValueError(
             f"must be one of {', '.join(names)}; or the import path of your own, `module:attribute`"

@@ -1,10 +1,13 @@
 """How Hydra composes config/: with the agent configs as a group, and faults told like all others.
 
-Three things differ from Hydra as it comes. The group `agent` holds the files of config/agents/ with
+Some things differ from Hydra as it comes. The group `agent` holds the files of config/agents/ with
 their own layers applied, so that `agent=ppo_agent_sweep_lr_high` means what it means to
 `heteromark train`. The schema, not the presence in a file, says which keys there are: `key=value`
 needs no `+` for a key that no file mentions, and a key that the schema does not know is a fault.
-And faults are ConfigErrors that name what there is. Importing this imports Hydra.
+Team configs lie in folders by task: `--config-name` finds them there by their own name too, and
+their sections belong at the root, whichever folder they lie in. Every config gets the hydra node of
+config/config.yaml, whether it is composed on that or not. And faults are ConfigErrors that name
+what there is. Importing this imports Hydra.
 """
 
 from __future__ import annotations
@@ -19,11 +22,11 @@ from typing import Any
 import yaml
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.defaults_list import DefaultsList
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -34,19 +37,41 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from heteromark.config.agent_group import AGENT_GROUP, AgentConfigs, register_resolvers
 from heteromark.config.errors import ConfigError, Fault, config_error, nearest
+from heteromark.config.team_sections import TEAM_SECTIONS
 
 AGENT_FOLDER = "agents"
 # Folders of config/ that are no group to choose from.
-NO_GROUPS = (AGENT_FOLDER, "schema")
+TASK_FOLDERS = ("code", "math", "search", "stateful")
+NO_GROUPS = (AGENT_FOLDER, "schema", "ppo_trainer", *TASK_FOLDERS)
 COMMAND_LINE = "command line"
+ROOT = "config"  # config/config.yaml, with the hydra node of all configs
+
+
+class _Repository(ConfigRepository):
+    """Hydra's repository, for which whole sections at the root of a file belong at the root."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        loaded = super().load_config(config_path)
+        if (
+            loaded
+            and not loaded.header.get("package")
+            and OmegaConf.is_dict(loaded.config)
+            and any(section in loaded.config for section in TEAM_SECTIONS)
+        ):
+            loaded.header["package"] = "_global_"
+        return loaded
 
 
 class Loader(ConfigLoaderImpl):
     """Hydra's loader, which tells faults in the command line together and knows the schema."""
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self.repository = _Repository(config_search_path)
 
     def load_configuration(
         self,
@@ -61,6 +86,7 @@ class Loader(ConfigLoaderImpl):
         Raises:
             ConfigError: what cannot be composed. What the values mean is not looked at.
         """
+        config_name = self.full_name(config_name)
         parsed = self._judged(config_name, overrides)
         if run_mode is RunMode.RUN and (faults := list(_sweep_faults(parsed))):
             raise ConfigError(faults)
@@ -83,6 +109,7 @@ class Loader(ConfigLoaderImpl):
         Raises:
             ConfigError: what cannot be composed.
         """
+        config_name = self.full_name(config_name)
         self._judged(config_name, overrides)
         with told_as_config_errors():
             return super().compute_defaults_list(config_name, overrides, run_mode)
@@ -115,6 +142,27 @@ class Loader(ConfigLoaderImpl):
         names = self.repository.get_group_options("", ObjectType.CONFIG)
         return [name for name in names if not name.startswith("_")]
 
+    def team_configs(self) -> list[str]:
+        """What --config-name can be besides: `math/math_L1_model`, or without the folder."""
+        found = ((f, self.get_group_options(f)) for f in TASK_FOLDERS)
+        return [f"{folder}/{name}" for folder, names in found for name in names]
+
+    def full_name(self, config_name: str | None) -> str | None:
+        """The name of a config with its folder, where only one folder has it.
+
+        Raises:
+            ConfigError: several have it.
+        """
+        if config_name is None or self.repository.config_exists(config_name):
+            return config_name
+        folders = [name for name in super().list_groups("") if name not in (AGENT_GROUP, "hydra")]
+        paths = [f"{folder}/{config_name}" for folder in folders]
+        found = [path for path in paths if self.repository.config_exists(path)]
+        if len(found) > 1:
+            message = f"is in several folders; name one of them: {', '.join(found)}"
+            raise ConfigError([Fault("--config-name", message, value=config_name)])
+        return found[0] if found else config_name
+
     def list_groups(self, parent_name: str) -> list[str]:
         """Groups that can be chosen from."""
         groups = super().list_groups(parent_name)
@@ -143,7 +191,12 @@ class Loader(ConfigLoaderImpl):
             file = self.file_of(default.config_path)
             message = f"Config file must contain a dictionary/object: {file}"
             raise ConfigError([Fault(file, f"{message}; write `key: value` lines at the root")])
-        return super()._load_single_config(default, repo)
+        result = super()._load_single_config(default, repo)
+        if default.config_path == "hydra/config" and repo.config_exists(ROOT):
+            of_all = repo.load_config(ROOT).config.get("hydra") or {}
+            with open_dict(result.config):
+                result.config.merge_with({"hydra": of_all})
+        return result
 
     def _forced(self, override: Override) -> str:
         """A plain `key=value` as Hydra's `++key=value`: the schema judges the key, not Hydra."""
@@ -162,7 +215,7 @@ class Loader(ConfigLoaderImpl):
     def _name_faults(self, config_name: str | None) -> Iterator[Fault]:
         if config_name is None or self.repository.config_exists(config_name):
             return
-        known = self.named_configs()
+        known = [*self.named_configs(), *self.team_configs()]
         message = (
             f"there is no such config.{nearest(config_name, known)} There are: "
             f"{', '.join(known)}; a new one is a file config/NAME.yaml"
@@ -176,6 +229,8 @@ class Loader(ConfigLoaderImpl):
                 continue
             if group in NO_GROUPS:
                 message = f"is no group to choose from; write {AGENT_GROUP}=NAME"
+                if group in TASK_FOLDERS:
+                    message = f"is no group to choose from; write --config-name={group}/NAME"
                 yield Fault(COMMAND_LINE, message, group, override.value())
                 continue
             known = self.get_group_options(group)
@@ -243,6 +298,10 @@ def told_as_config_errors() -> Iterator[None]:
         file = error.problem_mark.name if error.problem_mark else "config"
         detail = " ".join(str(error).split())
         raise ConfigError([Fault(file, f"Config file does not parse: {detail}")]) from error
+    except InterpolationResolutionError as error:
+        detail = str(error).splitlines()[0]
+        message = f"refers to nothing: {detail}; mend the reference, or what it refers to"
+        raise ConfigError([Fault("config", message, error.full_key or "")]) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         causes = [str(error), str(error.__cause__ or "")]
         detail = " ".join(" ".join(causes).partition("Config search path:")[0].split())

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, ValidationError
@@ -16,7 +17,7 @@ from pydantic import Field, ValidationError
 from heteromark.config.agent import Hyperparameters
 from heteromark.config.backends import package_faults
 from heteromark.config.compose import selector_faults
-from heteromark.config.effect import idle_faults, ignored_by
+from heteromark.config.effect import idle_faults, idle_keys, ignored_by
 from heteromark.config.errors import ConfigError, Fault, faults_of
 from heteromark.config.hydra_loader import (
     COMMAND_LINE,
@@ -24,9 +25,11 @@ from heteromark.config.hydra_loader import (
     told_as_config_errors,
     typed_overrides,
 )
-from heteromark.config.nested import flatten
-from heteromark.config.origin import origin_of, overlap, raw_value
+from heteromark.config.nested import flatten, overlap
+from heteromark.config.origin import origin_of, raw_value
 from heteromark.config.schema import RunConfig
+from heteromark.config.team_job import as_documented, idle_documented, is_team, team_job_data
+from heteromark.config.team_sections import TeamSections
 
 # Keys of an agent config that select rather than being referred to.
 _SELECTORS = ("agent.algorithm", "agent.network.policy")
@@ -58,13 +61,19 @@ def job_of(tree: DictConfig, loader: Loader) -> Job:
         message = f"is not chosen; add +agent=NAME. There are: {known}"
         raise ConfigError([Fault(loader.file_of(tree.hydra.job.config_name), message, "agent")])
     try:
-        job = read_job(tree)
+        data = _resolved(tree)
+    except ConfigError as error:
+        raise ConfigError(
+            replace(fault, file=origin_of(tree, fault.key, loader)) if fault.key else fault
+            for fault in error.faults
+        ) from error
+    try:
+        job = _made_of(data)
         faults = [*selector_faults(job), *package_faults(job)]
-    except ValidationError as error:
-        faults = _without_echoes(tree, faults_of(error, Job, ""))
+    except ConfigError as error:
+        faults = _without_echoes(tree, error.faults)
     if faults:
-        located = (replace(fault, file=origin_of(tree, fault.key, loader)) for fault in faults)
-        raise ConfigError(located)
+        raise ConfigError(located(faults, tree, loader))
     return job
 
 
@@ -72,21 +81,48 @@ def read_job(tree: DictConfig) -> Job:
     """The job of a tree, which may be without its hydra node.
 
     Raises:
-        ConfigError: a reference to nothing.
-        pydantic.ValidationError: any other fault; `job_of` tells them.
+        ConfigError: any fault; `job_of` tells where its value stands.
     """
-    with told_as_config_errors():
-        data = OmegaConf.to_container(_without_hydra(tree), resolve=True)
-    return Job.model_validate(data)
+    return _made_of(_resolved(tree))
+
+
+def located(faults: Iterable[Fault], tree: DictConfig, loader: Loader) -> list[Fault]:
+    """Faults of a run config, under the keys that are in the tree, with where their values stand.
+
+    Args:
+        tree: what was composed, of which a run config was made.
+    """
+    faults, data = list(faults), _resolved(tree)
+    if is_team(data):
+        with suppress(ConfigError):  # of its own rules, whose faults have documented keys
+            faults = as_documented(faults, team_job_data(data)[1], data)
+    return [
+        replace(fault, file=origin_of(tree, fault.key, loader)) if fault.key else fault
+        for fault in faults
+    ]
+
+
+def has_right_types(tree: DictConfig) -> bool:
+    """Whether a config is a team config whose rules were looked at: its types are right."""
+    data = _resolved(tree)
+    try:
+        return is_team(data) and bool(TeamSections.model_validate(data))
+    except ValidationError:
+        return False
 
 
 def unfelt_overrides(tree: DictConfig, loader: Loader, job: Job) -> Iterator[Fault]:
     """Values given on the command line that change nothing in this job."""
     references = json.dumps(OmegaConf.to_container(_without_hydra(tree), resolve=False))
+    data = _resolved(tree)
+    translation = team_job_data(data)[1] if is_team(data) else None
     for override in loader.parse(typed_overrides(tree)):
         if override.is_delete() or loader.is_choice(override):
             continue
         given = flatten({override.key_or_group: override.value()})
+        if translation is not None:
+            yield from idle_documented(given, idle_keys(job), translation, COMMAND_LINE)
+            continue
         yield from idle_faults(job, given, COMMAND_LINE)
         for key, value in given.items():
             if reason := _unfelt_hyperparameter(key, job, references):
@@ -104,6 +140,28 @@ def _unfelt_hyperparameter(key: str, job: Job, references: str) -> str:
     if key not in references:
         return "the components that refer to it by default have values of their own here"
     return ""
+
+
+def _made_of(data: dict[str, Any]) -> Job:
+    """The job of resolved values, be they a run config's or a team config's.
+
+    Raises:
+        ConfigError: all faults, of unknown file.
+    """
+    try:
+        return Job.model_validate(team_job_data(data)[0] if is_team(data) else data)
+    except ValidationError as error:
+        raise ConfigError(faults_of(error, Job, "")) from error
+
+
+def _resolved(tree: DictConfig) -> dict[str, Any]:
+    """The values of a tree, every reference followed.
+
+    Raises:
+        ConfigError: a reference to nothing.
+    """
+    with told_as_config_errors():
+        return OmegaConf.to_container(_without_hydra(tree), resolve=True)
 
 
 def _without_hydra(tree: DictConfig) -> DictConfig:

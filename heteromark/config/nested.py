@@ -46,3 +46,9 @@ def merge(*layers: dict[str, Any]) -> dict[str, Any]:
             else:
                 result[key] = value
     return result
+
+
+def overlap(first: str, second: str) -> bool:
+    """Whether one dotted key is the other or lies within it."""
+    shorter, longer = sorted((first, second), key=len)
+    return longer == shorter or longer.startswith(f"{shorter}.")

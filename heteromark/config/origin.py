@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from heteromark.config.hydra_loader import COMMAND_LINE, Loader, typed_overrides
+from heteromark.config.nested import overlap
 
 _REFERENCE = re.compile(r"^\$\{([\w.]+)\}$")
 
@@ -41,12 +42,6 @@ def origin_of(tree: DictConfig, key: str, loader: Loader) -> str:
 def raw_value(tree: DictConfig, key: str) -> Any:
     """What stands at a dotted key, references as they are written; None where nothing stands."""
     return _descend(OmegaConf.to_container(tree, resolve=False), key)
-
-
-def overlap(first: str, second: str) -> bool:
-    """Whether one dotted key is the other or lies within it."""
-    shorter, longer = sorted((first, second), key=len)
-    return longer == shorter or longer.startswith(f"{shorter}.")
 
 
 def _sets(config: Any, package: str, key: str) -> bool:

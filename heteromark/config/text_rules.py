@@ -111,14 +111,19 @@ def _role_misfits(config: RunConfig) -> Iterator[Misfit]:
                 "one for each role, or leave it empty",
             )
     policies = config.policy_names
-    for name in config.model.by_policy:
-        if policies is not None and name not in policies:
-            yield Misfit(
-                "model.by_policy",
-                name,
-                f"no role has this policy.{nearest(name, policies)} There are: "
-                f"{', '.join(policies)}",
-            )
+    for key, named in (
+        ("model.by_policy", config.model.by_policy),
+        ("loss.groups", config.loss.groups),
+        ("optimizer.groups", config.optimizer.groups),
+    ):
+        for name in named:
+            if policies is not None and name not in policies:
+                yield Misfit(
+                    key,
+                    name,
+                    f"no role has this policy.{nearest(name, policies)} There are: "
+                    f"{', '.join(policies)}",
+                )
 
 
 def _model_misfits(config: RunConfig) -> Iterator[Misfit]:

@@ -24,6 +24,7 @@ from typing import Any
 import heteromark
 from heteromark.config.effect import idle_keys, is_own
 from heteromark.config.schema import RunConfig
+from heteromark.config.tasks import CAST
 from heteromark.config.text_effect import text_defaults
 from heteromark.runs.files import sha256_of
 
@@ -35,6 +36,7 @@ _CLAMPED = (("training", "checkpoint_interval"), ("evaluation", "interval"))
 # In those packages, but around the training rather than in it.
 NOT_TRAINING_CODE = (
     "environment/skirmish/draw.py",
+    "training/checklist.py",
     "training/console.py",
     "training/continuation.py",
     "training/dry_run.py",
@@ -159,7 +161,9 @@ def _say_text_in_one_way(data: dict[str, Any], config: RunConfig) -> None:
     text, model = data["environment"]["text"], data["model"]
     for key in text_defaults(config):
         text.pop(key, None)  # what it is a default of is told
-    _name_by_content(text.get("math", {}), "file")
+    settings = data["environment"].get("kwargs", {}).get("settings")
+    of_math = settings if text["task"] == CAST and settings else text.get("math", {})
+    _name_by_content(of_math, "file")
     for section in (model, *model["by_policy"].values()):
         _name_by_content(section, "path")
     model.pop("policies", None)
@@ -242,6 +246,9 @@ def source_fingerprint(path: str) -> str:
 
 def module_exists(name: str) -> bool:
     """Whether a module has source to import, without importing it."""
+    if name.startswith("heteromark."):
+        path = Path(heteromark.__file__).parents[1].joinpath(*name.split("."))
+        return path.is_dir() or path.with_suffix(".py").is_file()
     return bool(_files_of(name))
 
 

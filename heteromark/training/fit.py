@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 
 from heteromark.config.errors import ConfigError, Fault
+from heteromark.config.model_paths import model_faults
 from heteromark.config.schema import RunConfig
 from heteromark.runs.digest import run_digest
 from heteromark.runs.store import RunStore
@@ -28,19 +29,22 @@ class FitJudge:
     def faults(self, config: RunConfig) -> list[Fault]:
         """What does not fit; of unknown file."""
         wants_gpu, asks = config.device == "cuda", _asks_of_the_environment(config)
-        if not (wants_gpu or asks) or self._store.lookup(run_digest(config)):
+        models = model_faults(config)
+        if not (wants_gpu or asks or models) or self._store.lookup(run_digest(config)):
             return []
         key = json.dumps([wants_gpu, asks and _asked(config)])
         if key not in self._known:
             self._known[key] = [
-                *(_device_faults(config) if wants_gpu else ()),
+                *(device_faults(config) if wants_gpu else ()),
                 *(_environment_faults(config) if asks else ()),
             ]
-        return self._known[key]
+        return [*models, *self._known[key]]
 
 
 def _asks_of_the_environment(config: RunConfig) -> bool:
     """Whether a config says something that only some environments can do."""
+    if config.env_type == "text":
+        return False
     evaluation = config.evaluation
     return bool(
         config.policy.groups
@@ -66,7 +70,8 @@ def _asked(config: RunConfig) -> list[object]:
     ]
 
 
-def _device_faults(config: RunConfig) -> list[Fault]:
+def device_faults(config: RunConfig) -> list[Fault]:
+    """The GPU that a run asks for and that torch does not see."""
     from heteromark.training.components import require_device
 
     try:

@@ -6,7 +6,7 @@ import itertools
 import os
 import platform
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.global_hydra import GlobalHydra
@@ -16,8 +16,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from heteromark.config.errors import ConfigError
 from heteromark.config.files import to_yaml
 from heteromark.config.hydra_loader import Loader
-from heteromark.config.job import Job, job_of, read_job
-from heteromark.config.origin import origin_of
+from heteromark.config.job import Job, job_of, located, read_job
 from heteromark.runs.digest import run_digest
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import RunRecord
@@ -54,10 +53,7 @@ def judged_job(tree: DictConfig, loader: Loader, judge: FitJudge) -> Job:
     HydraConfig.instance().set_config(tree)  # for values such as ${hydra:runtime.cwd}
     job = job_of(tree, loader)
     if faults := requirement_faults(job) or judge.faults(job.run_config):
-        raise ConfigError(
-            replace(fault, file=origin_of(tree, fault.key, loader)) if fault.key else fault
-            for fault in faults
-        )
+        raise ConfigError(located(faults, tree, loader))
     return job
 
 

@@ -1,0 +1,470 @@
+"""The named team configs, as Hydra composes them, and the checklist that is gone through first."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.types import RunMode
+from projects import ROOT
+from typer.testing import CliRunner
+
+from heteromark.cli import app
+from heteromark.config.errors import ConfigError
+from heteromark.config.hydra_loader import open_hydra
+from heteromark.config.job import Job, job_of, unfelt_overrides
+from heteromark.runs.digest import run_digest
+from heteromark.runs.record import RunRecord
+from heteromark.training.factory_train import main
+
+CONFIGS = Path("config")
+# named config: algorithm, roles, policies, specialization
+NAMED = {
+    "math_L0_model": ("AT-GRPO", ("tool", "reasoner"), 1, "none"),
+    "math_L1_model": ("AT-GRPO", ("tool", "reasoner"), 1, "full"),
+    "math_L2_model": ("AT-GRPO", ("tool", "reasoner"), 2, "lora"),
+    "math_L3_model": ("AT-GRPO", ("tool", "reasoner"), 2, "full"),
+    "math_single_agent": ("GRPO", ("reasoner",), 1, "full"),
+    "code_L2_model": ("AT-GRPO", ("coder", "tester"), 2, "lora"),
+    "search_L1_model": ("AT-GRPO", ("searcher", "reasoner"), 1, "full"),
+    "stateful_L2_model": ("AT-GRPO", ("tool", "planner"), 2, "lora"),
+}
+# Everything small: one step on two problems, a model of a few hundred weights.
+SHRUNK = (
+    *("training.total_training_steps=1", "training.val_freq=0", "training.train_batch_size=2"),
+    *("training.train_sample_num=2", "evaluation.episodes=2", "environment.text.warm_up_steps=0"),
+    *("model.tiny.hidden_size=16", "model.tiny.num_layers=1", "model.tiny.num_heads=2"),
+)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository's config/ and params.yaml, to be written to."""
+    folder = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "config", folder / "config")
+    shutil.copy(ROOT / "params.yaml", folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _in_project(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("HETEROMARK_STORE", str(tmp_path / "store"))
+
+
+def job(name: str, *overrides: str) -> Job:
+    loader = open_hydra(CONFIGS).config_loader
+    tree = loader.load_configuration(name, list(overrides), RunMode.RUN)
+    found = job_of(tree, loader)
+    if unfelt := list(unfelt_overrides(tree, loader, found)):
+        raise ConfigError(unfelt)
+    return found
+
+
+def faults_of(name: str, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        job(name, *overrides)
+    return str(caught.value)
+
+
+# --- composition -----------------------------------------------------------------------------
+
+
+def test_every_file_in_the_folders_of_tasks_is_looked_at_here():
+    found = {name.rpartition("/")[2] for name in open_hydra(CONFIGS).config_loader.team_configs()}
+    assert found == set(NAMED)
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_named_config_is_what_its_name_says(name):
+    algorithm, roles, num_policies, specialization = NAMED[name]
+    made = job(name)
+    assert made.agent.algorithm == algorithm
+    assert made.turn_order == roles
+    assert len(made.policy_names) == num_policies
+    assert made.model.specialization == specialization
+    assert {made.model.path, *(each.path for each in made.model.by_policy.values())} == {"tiny"}
+    assert (made.project, made.agent.agent_id) == ("heteromark", name)
+
+
+def test_the_folder_may_be_named_or_left_out():
+    assert run_digest(job("math/math_L1_model").run_config) == run_digest(
+        job("math_L1_model").run_config
+    )
+
+
+def test_levels_differ_in_what_is_trained_and_nothing_else():
+    first, second, third = (job(f"math_L{level}_model") for level in (1, 2, 3))
+    for made in (second, third):
+        assert made.environment == first.environment
+        assert made.grpo == first.grpo
+        assert made.generation == first.generation
+        assert made.optimizer == first.optimizer
+        assert made.training == first.training
+
+
+def test_composing_and_judging_imports_no_torch():
+    code = (
+        "import sys; from pathlib import Path; from hydra.types import RunMode;"
+        "from heteromark.config.hydra_loader import open_hydra;"
+        "from heteromark.config.job import job_of;"
+        "loader = open_hydra(Path('config')).config_loader;"
+        "job_of(loader.load_configuration('math_L2_model', [], RunMode.RUN), loader);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_nested_keys_and_lists_are_overridden_on_the_command_line():
+    made = job(
+        "math_L3_model",
+        "base_models.policy_0.path=/path/to/new/model",
+        "multi_agent_interaction.turn_order=[reasoning_generator,tool_generator]",
+        "training.total_training_steps=500",
+        "training.train_batch_size=8",
+    )
+    assert made.model.path == "/path/to/new/model"
+    assert made.turn_order == ("reasoner", "tool")
+    assert (made.num_iterations, made.problems_per_batch) == (500, 8)
+
+
+def test_references_follow_what_they_refer_to():
+    made = job("math_L2_model", "training.sample_temperature=0.7", "lora_rank=4")
+    assert (made.generation.temperature, made.model.lora_rank) == (0.7, 4)
+
+
+def test_values_of_the_process_environment(monkeypatch: pytest.MonkeyPatch):
+    reference = "base_models.policy_0.path=${oc.env:MODEL_PATH}"
+    assert "Environment variable 'MODEL_PATH' not found" in faults_of("math_L1_model", reference)
+    monkeypatch.setenv("MODEL_PATH", "/secure/model")
+    assert job("math_L1_model", reference).model.path == "/secure/model"
+
+
+def test_a_reference_to_nothing_names_key_and_target():
+    told = faults_of("math_L1_model", "base_models.policy_0.path=${base_models.policy_9.path}")
+    assert "models.model_0.path: refers to nothing" in told
+    assert "'base_models.policy_9.path' not found" in told
+
+
+def test_ppo_trainer_configs_go_to_the_model_that_they_are_packaged_into(project: Path):
+    text = (project / "config/ppo_trainer/eval.yaml").read_text(encoding="utf-8")
+    (project / "config/ppo_trainer/fast.yaml").write_text(
+        text.replace("lr: 3.0e-4", "lr: 1.0e-2"), encoding="utf-8"
+    )
+    config = (project / "config/math/math_L2_model.yaml").read_text(encoding="utf-8")
+    own = config.replace("model_1.ppo_trainer_config: eval", "model_1.ppo_trainer_config: fast")
+    target = project / "config/custom/my_math_config.yaml"
+    target.parent.mkdir()
+    target.write_text(own, encoding="utf-8")
+    made = job("my_math_config")
+    assert made.optimizer.groups["tool_generator_model"].learning_rate == 3e-4
+    assert made.optimizer.groups["reasoning_generator_model"].learning_rate == 1e-2
+    shutil.rmtree(target.parent)
+
+
+def test_sections_may_lie_in_files_of_their_own(project: Path):
+    base = project / "config/base"
+    base.mkdir()
+    (base / "short.yaml").write_text(
+        "training:\n  total_training_steps: 3\n  val_freq: 0\n", encoding="utf-8"
+    )
+    (base / "resource_cpu.yaml").write_text("resource:\n  n_gpus_per_node: 0\n", encoding="utf-8")
+    (project / "config/math/short_experiment.yaml").write_text(
+        "defaults:\n  - math_L1_model\n  - ../base/short\n  - ../base/resource_cpu\n  - _self_\n"
+        "training:\n  train_batch_size: 3\n",
+        encoding="utf-8",
+    )
+    made = job("short_experiment")
+    assert (made.num_iterations, made.problems_per_batch, made.device) == (3, 3, "cpu")
+    shutil.rmtree(base)
+    (project / "config/math/short_experiment.yaml").unlink()
+
+
+def test_sections_may_be_groups_to_choose_from(project: Path):
+    folder = project / "config/env"
+    folder.mkdir()
+    for turns in (1, 3):
+        (folder / f"turns_{turns}.yaml").write_text(
+            f"env:\n  name: math_env\n  max_turns: {turns}\n", encoding="utf-8"
+        )
+    (project / "config/experiment_of_mine.yaml").write_text(
+        "defaults:\n  - math/math_L1_model\n  - env: turns_1\n  - _self_\n", encoding="utf-8"
+    )
+    assert job("experiment_of_mine").environment.text.max_turns == 1
+    assert job("experiment_of_mine", "env=turns_3").environment.text.max_turns == 3
+    shutil.rmtree(folder)
+    (project / "config/experiment_of_mine.yaml").unlink()
+
+
+def test_a_name_in_two_folders_is_ambiguous(project: Path):
+    copy = project / "config/code/math_L1_model.yaml"
+    shutil.copy(project / "config/math/math_L1_model.yaml", copy)
+    assert "code/math_L1_model, math/math_L1_model" in faults_of("math_L1_model")
+    copy.unlink()
+
+
+def test_folders_of_tasks_are_no_groups():
+    groups = open_hydra(CONFIGS).config_loader.groups()
+    assert not {"math", "code", "search", "stateful", "ppo_trainer"} & set(groups)
+    assert "write --config-name=math/NAME" in faults_of("dummy_config", "math=math_L1_model")
+    assert "math/math_L1_model" in faults_of("math_L9_model")
+
+
+def test_output_folders_are_named_by_the_project():
+    loader = open_hydra(CONFIGS).config_loader
+    tree = loader.load_configuration("math_L1_model", ["training.project_name=mine"], RunMode.RUN)
+    assert tree.hydra.run.dir.startswith("outputs/mine/")
+    assert tree.hydra.sweep.dir.startswith("outputs/mine/multirun/")
+    tree = loader.load_configuration("dummy_config", ["project=other"], RunMode.RUN)
+    assert tree.hydra.run.dir.startswith("outputs/other/")
+
+
+# --- faults, and keys without effect ---------------------------------------------------------
+
+
+def test_faults_name_the_file_or_the_command_line_and_the_documented_key(project: Path):
+    told = faults_of("math_L1_model", "training.max_prompt_length=600", "resource.nnodes=2")
+    assert "command line: resource.nnodes = 2: must be 1" in told
+    told = faults_of("math_L1_model", "training.max_prompt_length=600")
+    assert "model.tiny.max_length = 512: must be at least 616" in told
+    assert "training.max_prompt_length 600 and training.max_response_length 16" in told
+    path = project / "config/math/broken.yaml"
+    text = (project / "config/math/math_L1_model.yaml").read_text(encoding="utf-8")
+    path.write_text(text.replace("val_freq: 10", "val_freq: 100"), encoding="utf-8")
+    assert "config/math/broken.yaml: training.val_freq = 100: must be below" in faults_of("broken")
+    path.unlink()
+
+
+def test_a_fault_that_others_refer_to_is_told_once():
+    told = faults_of("math_L1_model", "training.sample_temperature=-1")
+    assert told.startswith("1 fault in")
+    assert "training.sample_temperature = -1" in told
+
+
+def test_what_a_key_refers_to_need_not_be_changed_as_well():
+    told = faults_of("math_L1_model", "resource.n_gpus_per_node=2")
+    assert told.startswith("1 fault in")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "reason"),
+    [
+        (["lora_rank=8"], "lora_rank = 8", "specialization is full; set specialization=lora"),
+        (
+            ["models.model_0.ppo_trainer_config.filter_ratio=0.3"],
+            "filter_ratio = 0.3",
+            "ppo_trainer_config.filter_method is none",
+        ),
+        (["resource.trust_remote_code=true"], "trust_remote_code", "is tiny, which is built"),
+        (["environment.text.sudoku.holes=3"], "environment.text.sudoku", "env.name is math"),
+    ],
+)
+def test_overrides_that_nothing_feels_are_refused(overrides, key, reason):
+    told = faults_of("math_L1_model", *overrides)
+    assert key in told
+    assert "has no effect" in told
+    assert reason in told
+
+
+# --- the checklist ---------------------------------------------------------------------------
+
+
+def validate(*words: str) -> tuple[int, dict[str, str], str]:
+    """Exit status, sign by item, and all that was printed."""
+    result = CliRunner().invoke(app, ["validate", *words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    lines = [line for line in result.output.splitlines() if line and not line.startswith(" ")]
+    return result.exit_code, {line[2:].partition(":")[0]: line[0] for line in lines}, result.output
+
+
+def wrong(*words: str) -> tuple[list[str], str]:
+    """The items with a cross, of which there must be some."""
+    status, signs, output = validate(*words)
+    assert status == 1
+    return [item for item, sign in signs.items() if sign == "✗"], output
+
+
+def test_the_checklist_of_a_config_that_is_right():
+    status, signs, output = validate("--config-name=math_L2_model")
+    assert status == 0, output
+    assert set(signs.values()) == {"✓"}
+    assert len(signs) == 11
+
+
+MATH = "--config-name=math_L2_model"
+AGENT = "agent_policy_configs.agent_configs.agent_0"
+ITEMS = {
+    "the environment is registered": ("env.name=other", "env.name = 'other': is not registered"),
+    "the agents are registered": (f"{AGENT}.role=cook", f"{AGENT}.role = 'cook': is no role"),
+    "every name in turn_order is an agent, and every agent is in it": (
+        "multi_agent_interaction.turn_order=[tool_generator]",
+        "every agent acts, but reasoning_generator of agent_configs is not in it",
+    ),
+    "num_agents matches": ("agent_policy_configs.num_agents=3", "must be 2"),
+    "policy names are those of models": (
+        f"{AGENT}.policy_name=tool_model",
+        "is the name of none of base_models. Did you mean tool_generator_model?",
+    ),
+    "model paths exist": (
+        "base_models.policy_1.path=./nowhere",
+        "base_models.policy_1.path = './nowhere': does not exist; give a folder",
+    ),
+    "GPUs and tensor-parallel size fit": (
+        "models.model_0.ppo_trainer_config.actor_rollout_ref.rollout.tensor_model_parallel_size=4",
+        "tensor_model_parallel_size = 4: must be 0, 1 or null",
+    ),
+    "prompt and response are within the model's length": (
+        "training.max_prompt_length=600",
+        "must be at least 616",
+    ),
+    "val_freq is below the number of steps": ("training.val_freq=100", "must be below"),
+    "the folder of checkpoints is writable": (
+        "training.model_checkpoints_dir=elsewhere",
+        "must be checkpoints",
+    ),
+    "the rest of the configuration is right": ("training.num_epochs=0", "must be greater than 0"),
+}
+
+
+@pytest.mark.parametrize("item", ITEMS)
+def test_each_item_has_a_cross_with_the_remedy(item):
+    override, reason = ITEMS[item]
+    found, output = wrong(MATH, override)
+    assert item in found
+    assert reason in output
+
+
+def test_items_that_nothing_can_be_said_of_yet_are_not_ticked():
+    _, signs, _ = validate(MATH, "training.num_epochs=0")
+    assert set(signs.values()) == {"✗", "?"}
+    _, signs, _ = validate(MATH, "env.name=other")
+    assert signs["num_agents matches"] == "✓"
+    assert signs["the agents are registered"] == "?"
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for override in ("resource.n_gpus_per_node=1", "training.device=cuda"):
+        found, output = wrong(MATH, override)
+        assert found == ["GPUs and tensor-parallel size fit"]
+        assert override.partition("=")[0] in output
+        assert "set training.device to auto or cpu and resource.n_gpus_per_node to null" in output
+
+
+def test_a_store_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("HETEROMARK_STORE", str(blocked / "store"))
+    found, output = wrong(MATH)
+    assert found == ["the folder of checkpoints is writable"]
+    assert "point HETEROMARK_STORE to another folder" in output
+
+
+def test_models_in_folders_and_on_the_hub(tmp_path: Path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    paths = [f"base_models.policy_{number}.path={folder}" for number in (0, 1)]
+    found, output = wrong(MATH, *paths)
+    assert found == ["model paths exist"]
+    assert "has no config.json" in output
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 100}))
+    found, output = wrong(MATH, *paths)
+    assert found == ["prompt and response are within the model's length"]
+    assert "training.max_prompt_length = 96" in output
+    assert "come to 112 tokens" in output
+    (folder / "config.json").write_text(
+        json.dumps({"text_config": {"max_position_embeddings": 200}})
+    )
+    status, _, output = validate(MATH, *paths)
+    assert status == 0
+    assert "96 + 16 of 200 tokens" in output
+    status, _, output = validate(MATH, *(path.partition("=")[0] + "=org/model" for path in paths))
+    assert status == 0
+    assert "org/model is a name on the hub: needs the network" in output
+
+
+def test_models_that_are_not_there_stop_a_run_before_it_starts(capsys: pytest.CaptureFixture):
+    with pytest.raises(ConfigError, match=r"base_models\.policy_0\.path = './nowhere'"):
+        main([MATH, "base_models.policy_0.path=./nowhere", "--dry-run"])
+
+
+def test_the_checklist_of_an_agent_config_in_an_environment():
+    team = ("--agent-config", "config/agents/at_grpo_agent_v1.yaml", "--environment", "plan_path")
+    status, signs, output = validate(*team)
+    assert (status, len(signs)) == (0, 11), output
+    found, output = wrong(*team, "--set", "environment.text.turn_order=[cook]")
+    assert found == ["every name in turn_order is an agent, and every agent is in it"]
+    assert "task plan_path has no such role. Its roles: tool, planner" in output
+    found, output = wrong(*team, "--set", "model.path=./nowhere")
+    assert found == ["model paths exist"]
+    found, output = wrong(*team, "--set", "evaluation.interval=100000")
+    assert found == ["val_freq is below the number of steps"]
+    status, signs, _ = validate("--agent-config", "config/agents/ppo_agent_v1.yaml")
+    assert status == 0
+    assert "model paths exist" not in signs
+
+
+def test_options_that_do_not_go_together():
+    for words in (
+        [MATH, "--agent-config", "config/agents/ppo_agent_v1.yaml"],
+        ["--environment", "math"],
+        ["--agent-config", "config/agents/ppo_agent_v1.yaml", "another"],
+    ):
+        with pytest.raises(ConfigError):
+            validate(*words)
+
+
+# --- training --------------------------------------------------------------------------------
+
+
+def test_a_team_trains_and_its_files_say_what_was_composed(capsys: pytest.CaptureFixture):
+    arguments = [MATH, *SHRUNK, "hydra.run.dir=outputs/team", "training.device=cpu"]
+    assert main(arguments) == 0
+    folder = Path("outputs/team")
+    record = RunRecord.read(folder)
+    assert record.status == "completed"
+    composed = (folder / ".hydra/config.yaml").read_text(encoding="utf-8")
+    assert "agent_policy_configs:" in composed
+    assert "roles:" in (folder / "config.yaml").read_text(encoding="utf-8")
+    assert "training.train_batch_size=2" in (folder / ".hydra/overrides.yaml").read_text()
+    assert main(arguments) == 0
+    assert "found in the run store" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_named_config_tells_its_plan(name, capsys: pytest.CaptureFixture):
+    assert main([f"--config-name={name}", "--dry-run"]) == 0
+    plan = [line for line in capsys.readouterr().out.splitlines() if line.startswith("#")]
+    assert sum(line.startswith("# role ") for line in plan) == len(NAMED[name][1])
+
+
+THIRD_AGENT = (
+    "agent_policy_configs.num_agents=3",
+    "agent_policy_configs.policy_list=[tool_generator,reasoning_generator,critic]",
+    "agent_policy_configs.agent_configs.agent_2={name: critic, policy_name: critic_model}",
+    "base_models.policy_2={path: tiny, name: critic_model}",
+    "multi_agent_interaction.turn_order=[tool_generator,reasoning_generator,critic]",
+    "multi_agent_interaction.num_interacting_agents=3",
+    "environment.text.math.max_operand=9",
+)
+
+
+def test_a_third_agent_trains_a_policy_of_its_own():
+    arguments = [MATH, *SHRUNK, *THIRD_AGENT, "hydra.run.dir=outputs/third", "training.device=cpu"]
+    assert main(arguments) == 0
+    header = (Path("outputs/third") / "metrics.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert {f"reward/{name}" for name in ("tool_generator", "critic")} <= set(header.split(","))
+    assert "grad_norm/critic_model" in header.split(",")
+
+
+def test_a_multirun_of_teams(capsys: pytest.CaptureFixture):
+    arguments = ["--multirun", MATH, *SHRUNK, "training.sample_temperature=0.8,1.0"]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("role tool: policy") == 2
