@@ -124,3 +124,40 @@ def test_a_prompt_is_read_once_however_many_responses_it_gets(backbone):
         handle.remove()
     assert read[0] == (3, encoded(backbone)[0].shape[1])
     assert read[1] == (15, 1)
+
+
+def test_log_probs_and_gradients_are_those_of_each_response_alone(backbone):
+    """Together, the prompts are read once; alone, a prompt and its response are read at once."""
+    found = sampled(backbone)
+    ids, mask = (each.repeat_interleave(4, 0) for each in encoded(backbone))
+    shuffled = torch.randperm(len(ids), generator=torch.Generator().manual_seed(2))
+    rows = [each[shuffled] for each in (ids, mask, found.ids, found.mask)]
+    parameters = list(backbone.model.parameters())
+    together = response_log_probs(backbone.model, *rows, 0.9)
+    alone = torch.cat(
+        [
+            response_log_probs(backbone.model, *(each[row : row + 1] for each in rows), 0.9)
+            for row in range(len(ids))
+        ]
+    )
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    weights = torch.linspace(-1, 1, alone.numel()).view(alone.shape)
+    gradients = [
+        torch.autograd.grad((each * weights).sum(), parameters) for each in (together, alone)
+    ]
+    for shared, single in zip(*gradients, strict=True):
+        torch.testing.assert_close(shared, single, atol=1e-4, rtol=1e-4)
+
+
+def test_log_probs_read_a_prompt_once_however_many_responses_it_has(backbone):
+    found = sampled(backbone, samples=4, max_length=3)
+    ids, mask = (each.repeat_interleave(4, 0) for each in encoded(backbone))
+    read = []
+    handle = backbone.model.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    try:
+        response_log_probs(backbone.model, ids, mask, found.ids, found.mask, 0.9)
+    finally:
+        handle.remove()
+    assert read == [(3, ids.shape[1]), (12, found.ids.shape[1] - 1)]
