@@ -31,6 +31,16 @@ def trimmed(batch: TensorDictBase) -> TensorDict:
     return batch.copy().update(cut)
 
 
+def distinct_rows(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each kind of row of `[rows, columns]` stands first, in order, and each row's kind."""
+    _, kind = values.unique(dim=0, return_inverse=True)
+    places = torch.arange(len(values), device=kind.device)
+    first = places.new_zeros(int(kind.max()) + 1)
+    first = first.scatter_reduce(0, kind, places, "amin", include_self=False)
+    order = first.argsort()
+    return first[order], order.argsort()[kind]
+
+
 def merged(batch: TensorDictBase) -> TensorDict:
     """The batch with a response that a group holds several times computed once.
 
@@ -47,11 +57,8 @@ def merged(batch: TensorDictBase) -> TensorDict:
     _, level = batch["advantage"].unique(return_inverse=True)
     said = batch["action"].masked_fill(~batch["response_mask"], -1)
     alike = torch.cat([torch.stack([batch["group_id"], level], -1), said], -1)
-    _, kind, count = alike.unique(dim=0, return_inverse=True, return_counts=True)
-    places = torch.arange(len(batch), device=kind.device)
-    first = torch.full_like(count, len(batch)).scatter_reduce(0, kind, places, "amin")
-    order = first.argsort()
-    found, count = batch[first[order]], count[order]
+    first, kind = distinct_rows(alike)
+    found, count = batch[first], kind.bincount()
     return found.update({"weight": found["weight"] * count.unsqueeze(-1), "count": count})
 
 

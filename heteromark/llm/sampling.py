@@ -19,6 +19,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from heteromark.llm.batches import distinct_rows
+
 
 class Responses(NamedTuple):
     """Sampled responses, `samples` to each prompt, those of one prompt next to each other.
@@ -111,16 +113,39 @@ def response_log_probs(
     response_mask: Tensor,
     temperature: float,
 ) -> Tensor:
-    """Log-probabilities of the tokens of responses: `[responses, length]`, 0 beyond the mask."""
+    """Log-probabilities of the tokens of responses: `[responses, length]`, 0 beyond the mask.
+
+    A prompt that several responses have is read once.
+    """
+    first, kind = distinct_rows(prompt_ids.masked_fill(~prompt_mask, -1))
+    width, length = prompt_ids.shape[-1], response_ids.shape[-1]
     mask = torch.cat([prompt_mask, response_mask], -1)
-    length = response_ids.shape[-1]
-    logits = model(
-        input_ids=torch.cat([prompt_ids, response_ids], -1),
-        attention_mask=mask.long(),
-        position_ids=_positions(mask),
-        use_cache=False,
-        logits_to_keep=length + 1,
-    ).logits[:, :-1]
+    positions = _positions(mask)
+    if len(first) == len(prompt_ids) or length == 1:
+        logits = model(
+            input_ids=torch.cat([prompt_ids, response_ids], -1),
+            attention_mask=mask.long(),
+            position_ids=positions,
+            use_cache=False,
+            logits_to_keep=length + 1,
+        ).logits[:, :-1]
+    else:
+        cache = DynamicCache(config=model.config)
+        begun = model(
+            input_ids=prompt_ids[first],
+            attention_mask=prompt_mask[first].long(),
+            position_ids=positions[first, :width],
+            past_key_values=cache,
+            logits_to_keep=1,
+        ).logits
+        cache.batch_select_indices(kind)
+        rest = model(
+            input_ids=response_ids[:, :-1],
+            attention_mask=mask[:, :-1].long(),
+            position_ids=positions[:, width:-1],
+            past_key_values=cache,
+        ).logits
+        logits = torch.cat([begun[kind], rest], 1)
     return log_probs_of(response_ids, logits, temperature).masked_fill(~response_mask, 0.0)
 
 

@@ -220,3 +220,40 @@ def test_responses_that_the_end_token_did_not_end_are_cut_off(backbone):
     assert (found.mask.sum(-1)[found.is_cut_off] == 10).all()
     # some end with the last token that they may have
     assert (~found.is_cut_off & (found.mask.sum(-1) == 10)).any()
+
+
+def test_log_probs_and_gradients_are_those_of_each_response_alone(backbone):
+    """Together, the prompts are read once; alone, a prompt and its response are read at once."""
+    found = sampled(backbone)
+    ids, mask = (each.repeat_interleave(4, 0) for each in encoded(backbone))
+    shuffled = torch.randperm(len(ids), generator=torch.Generator().manual_seed(2))
+    rows = [each[shuffled] for each in (ids, mask, found.ids, found.mask)]
+    parameters = list(backbone.model.parameters())
+    together = response_log_probs(backbone.model, *rows, 0.9)
+    alone = torch.cat(
+        [
+            response_log_probs(backbone.model, *(each[row : row + 1] for each in rows), 0.9)
+            for row in range(len(ids))
+        ]
+    )
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    weights = torch.linspace(-1, 1, alone.numel()).view(alone.shape)
+    gradients = [
+        torch.autograd.grad((each * weights).sum(), parameters) for each in (together, alone)
+    ]
+    for shared, single in zip(*gradients, strict=True):
+        torch.testing.assert_close(shared, single, atol=1e-4, rtol=1e-4)
+
+
+def test_log_probs_read_a_prompt_once_however_many_responses_it_has(backbone):
+    found = sampled(backbone, samples=4, max_length=3)
+    ids, mask = (each.repeat_interleave(4, 0) for each in encoded(backbone))
+    read = []
+    handle = backbone.model.register_forward_pre_hook(
+        lambda _, args, kwargs: read.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    try:
+        response_log_probs(backbone.model, ids, mask, found.ids, found.mask, 0.9)
+    finally:
+        handle.remove()
+    assert read == [(3, ids.shape[1]), (12, found.ids.shape[1] - 1)]
