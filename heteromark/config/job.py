@@ -102,6 +102,12 @@ def located(faults: Iterable[Fault], tree: DictConfig, loader: Loader) -> list[F
     ]
 
 
+def in_its_words(text: str, tree: DictConfig) -> str:
+    """What a run says of its keys, with the keys that are in the tree it was made of."""
+    data = _resolved(tree)
+    return team_job_data(data)[1].in_documented_words(text) if is_team(data) else text
+
+
 def has_right_types(tree: DictConfig) -> bool:
     """Whether a config is a team config whose rules were looked at: its types are right."""
     data = _resolved(tree)

@@ -63,10 +63,9 @@ class Translation:
 
     def in_documented_words(self, text: str) -> str:
         """A message with every key of the run config replaced by the documented one."""
-        return re.sub(r"[a-z_]+(?:\.\w+)+", lambda found: self._renamed(found[0]), text)
-
-    def _renamed(self, key: str) -> str:
-        return self.said_by.get(key, key)
+        return re.sub(
+            r"[a-z_]+(?:\.\w+)+", lambda found: self.said_by.get(found[0], found[0]), text
+        )
 
 
 def team_job_data(data: Mapping[str, Any]) -> tuple[dict[str, Any], Translation]:
@@ -190,6 +189,7 @@ def _put_task(made: Translation, sections: TeamSections) -> None:
     order = sections.multi_agent_interaction.turn_order
     roles = {name: str(role_of(sections, name)) for name in sections.agents}
     made.put("environment.name", task.rpartition(".")[2].replace(":", "_"), "env.name")
+    made.put("env_type", "text", "env.name")
     made.put("environment.text.max_turns", env.max_turns, "env.max_turns")
     if _needs_cast(sections, roles):
         made.put("environment.text.task", CAST, "env.name")
@@ -270,7 +270,6 @@ def _defaults(sections: TeamSections) -> dict[str, Any]:
     steps = warm_up.get("warm_up_steps", 0) if isinstance(warm_up, dict) and TINY in paths else 0
     frames = training.train_batch_size * training.train_sample_num * env.max_turns
     return {
-        "env_type": "text",
         "policy_type": "text",
         "loss_type": "grpo" if algorithm == "GRPO" else "at_grpo",
         "environment": {"num_parallel_envs": _TOGETHER},

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from heteromark.config.errors import ConfigError
 from heteromark.config.files import to_yaml
 from heteromark.config.hydra_loader import Loader
-from heteromark.config.job import Job, job_of, located, read_job
+from heteromark.config.job import Job, in_its_words, job_of, located, read_job
 from heteromark.runs.digest import run_digest
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import RunRecord
@@ -75,7 +75,9 @@ def train_job(tree: DictConfig) -> JobResult:
             record, from_store = train_run(
                 config, config_path=source, target=folder, on_progress=on_progress
             )
-    except (ConfigError, RunFailed, StoreError) as error:
+    except RunFailed as error:
+        return JobResult(digest, folder, error=RunFailed(in_its_words(str(error), tree)))
+    except (ConfigError, StoreError) as error:
         return JobResult(digest, folder, error=error)
     return JobResult(digest, folder, record, from_store)
 

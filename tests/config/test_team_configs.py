@@ -20,6 +20,7 @@ from heteromark.config.job import Job, job_of, unfelt_overrides
 from heteromark.runs.digest import run_digest
 from heteromark.runs.record import RunRecord
 from heteromark.training.factory_train import main
+from heteromark.training.launch import RunFailed
 
 CONFIGS = Path("config")
 # named config: algorithm, roles, policies, specialization
@@ -454,6 +455,16 @@ THIRD_AGENT = (
     "multi_agent_interaction.num_interacting_agents=3",
     "environment.text.math.max_operand=9",
 )
+
+
+def test_running_out_of_memory_names_the_documented_keys(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_, **__):
+        raise RunFailed("lower grpo.micro_batch_size, generation.max_response_length (16)")
+
+    monkeypatch.setattr("heteromark.training.hydra_job.train_run", fail)
+    with pytest.raises(RunFailed) as caught:
+        main([MATH, *SHRUNK])
+    assert str(caught.value) == "lower grpo.micro_batch_size, training.max_response_length (16)"
 
 
 def test_a_third_agent_trains_a_policy_of_its_own():
