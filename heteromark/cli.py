@@ -360,6 +360,9 @@ def show_config(
     agent_config: Annotated[Path, typer.Argument(help="Agent config, YAML or JSON.")],
     mode: ModeOption = "smoke",
     seed: Annotated[int | None, typer.Option()] = None,
+    environment: Annotated[
+        str | None, typer.Option(help="Name of a file in config/environment/.")
+    ] = None,
     set_: SetOption = None,
 ) -> None:
     """Print the resolved config of a run, its digest and where it would lie."""
@@ -368,7 +371,9 @@ def show_config(
     from heteromark.training.request import TrainRequest, resolve_request
 
     config, folder = resolve_request(
-        TrainRequest(agent_config, mode, seed, assignments=tuple(set_ or ()))
+        TrainRequest(
+            agent_config, mode, seed, environment=environment, assignments=tuple(set_ or ())
+        )
     )
     typer.echo(f"# run {run_digest(config)} in {folder}")
     typer.echo(to_yaml(config.model_dump(mode="json")), nl=False)

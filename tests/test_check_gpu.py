@@ -239,7 +239,7 @@ def test_the_command_in_a_project(project: Project):
     assert "3.2 GiB" in rows["qwen3_1.7b"]
     assert "1.00 B" in rows["gemma3_1b"]
     assert "0.8 M" in rows["tiny"]
-    assert "256 responses (grpo.micro_batch_size)" in text
+    assert "the responses of the preset's grpo.micro_batch_size" in text
 
 
 def test_outside_a_project_the_machine_is_told(tmp_path):

@@ -162,6 +162,11 @@ class ModelConfig(LLMConfig):
     trust_remote_code: bool = Field(
         False, description="Run code that comes with a model. Only for those that you trust."
     )
+    wording: Annotated[int, Field(ge=0), Number] = Field(
+        0,
+        description="Which of the task's wordings prompts have: 0: the shortest, for tiny models; "
+        "1 and up: in words.",
+    )
     warm_up: WarmUpConfig = WarmUpConfig()
     roles: dict[Role, Role] = Field(
         {}, description="Each role's policy, by name; empty: as `policies` says."

@@ -104,7 +104,7 @@ def _largest(machine: Machine) -> tuple[int, str]:
 def _assumptions(work: Work) -> Iterator[str]:
     yield "These are estimates:"
     yield (
-        f"- in all: weights, training, {work.responses} responses (grpo.micro_batch_size), and "
+        f"- in all: weights, training, the responses of the preset's grpo.micro_batch_size, and "
         f"{size(OVERHEAD)} for torch itself"
     )
     yield (

@@ -59,16 +59,25 @@ def turn_order_of(task: Task, text: TextConfig, alone: bool) -> tuple[str, ...]:
     return order
 
 
-def templates_of(task: Task, text: TextConfig) -> dict[str, str]:
-    """Each role's prompt template: the config's, or the first of the task's.
+def templates_of(task: Task, text: TextConfig, wording: int = 0) -> dict[str, str]:
+    """Each role's prompt template: the config's own, or one of the task's.
+
+    Args:
+        wording: which of the task's, from 0.
 
     Raises:
-        ValueError: a template names what the role is not told.
+        ValueError: a template names what the role is not told, or there are not so many.
     """
     problem = task.problem(0)
     templates = {}
     for role, wordings in task.roles.items():
-        templates[role] = text.templates.get(role, wordings.templates[0])
+        known = wordings.templates
+        if role not in text.templates and wording >= len(known):
+            raise ValueError(
+                f"model.wording is {wording}, but role {role} of task {text.task} has "
+                f"{len(known)} wordings, from 0"
+            )
+        templates[role] = text.templates.get(role) or known[wording]
         try:
             check_template(templates[role], problem.fields(role))
         except ValueError as error:

@@ -31,7 +31,7 @@ def make_team(
     """
     text = config.environment.text
     order = turn_order_of(task, text, alone=config.agent.algorithm == "GRPO")
-    templates = templates_of(task, text)
+    templates = templates_of(task, text, config.model.wording)
     policies = TextPolicyFactory(config, task, order, templates, device).create()
     team = Team(
         turn_order=order,

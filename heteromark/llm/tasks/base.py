@@ -43,8 +43,9 @@ class Role:
     """A part that an agent can play in a task.
 
     Attributes:
-        templates: wordings of its prompt, with the names of `Problem.fields` in braces; the first
-            is used unless told otherwise, and prompt optimisation chooses among all.
+        templates: wordings of its prompt, with the names of `Problem.fields` in braces. The first
+            is short, for tiny models, which learn what is meant; the others say it in words.
+            Prompt optimisation chooses among all.
     """
 
     templates: tuple[str, ...]

@@ -35,7 +35,7 @@ TAGGED_FORMAT = "{}how{}{}number{}".format(*TAGS)
 ROLES = {
     "tool": Role(
         (
-            "{question}\nLast answer: {answer}\nExpression:\n",
+            "{question} {answer}\n",
             "Question: {question}\nThe team's answer so far: {answer}\nWrite one arithmetic "
             "expression (numbers, + - * / // and parentheses) with the answer as its value on the "
             "last line; a calculator evaluates it.\n",
@@ -45,7 +45,7 @@ ROLES = {
     ),
     "reasoner": Role(
         (
-            "{question}\nCalculator: {expression} = {value}\nAnswer ({format}):\n",
+            "{question} {value}\n",
             "Question: {question}\nA helper had a calculator compute {expression}, and it gave "
             "{value}. This may be wrong. Answer with {format}.\n",
             "Work this out and check the helper's figure.\n{question}\nHelper: {expression} gives "

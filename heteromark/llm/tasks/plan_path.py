@@ -21,7 +21,7 @@ _MOVES = re.compile(f"[{''.join(MOVES)}]+")
 ROLES = {
     "tool": Role(
         (
-            "{grid}\nA to G by U D L R:\n",
+            "{grid}\n",
             "You are at A in this grid; G is the goal and # is a wall.\n{grid}\nPropose a shortest "
             "way to G on the last line, as letters U D L R (up, down, left, right) without "
             "spaces.\n",
@@ -31,7 +31,7 @@ ROLES = {
     ),
     "planner": Role(
         (
-            "{grid}\nProposal: {proposal} ({outcome})\nA to G by U D L R:\n",
+            "{grid}\n{proposal} {outcome}\n",
             "You are at A in this grid; G is the goal and # is a wall.\n{grid}\nA helper proposes "
             "{proposal}, which ends {outcome}.\nWrite the moves to make on the last line, as "
             "letters U D L R (up, down, left, right) without spaces. Bumps and steps cost.\n",
