@@ -157,9 +157,18 @@ def copy_project(target: Path, store: Path | None = None) -> Project:
 _SHORTER = {
     "config/agents/*.yaml": {
         r"n_steps: \d+": "n_steps: 512",
+        r"batch_size: 1024": "batch_size: 512",
         r"n_epochs: \d+": "n_epochs: 1",
         r"net_arch: .*": "net_arch: [8]",
     },
+    "config/model/tiny.yaml": {
+        "hidden_size: 128": "hidden_size: 16",
+        "num_layers: 4": "num_layers: 1",
+        "num_heads: 4": "num_heads: 2",
+        "batch_size: 32": "batch_size: 4",
+    },
+    "config/environment/*.yaml": {r"warm_up_steps: \d+": "warm_up_steps: 3"},
+    "config/*/*_model.yaml": {r"warm_up_steps: \d+": "warm_up_steps: 3"},
     "config/training/*.yaml": {r"total_frames: \d+": "total_frames: 256"},
     "config/evaluation/*.yaml": {r"episodes: \d+": "episodes: 2"},
     "config/fast_debug_config.yaml": {r"n_epochs: \d+": "n_epochs: 1"},

@@ -17,6 +17,7 @@ DOCUMENTS = (
     "docs/configuration.md",
     "docs/skirmish.md",
     "docs/tutorial.md",
+    "docs/llm.md",
 )
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"^# file: (\S+)\n")
@@ -34,6 +35,7 @@ def commands(block: str) -> list[str]:
 # One iteration for each of the documents' runs, and one seed: what is tested is that they work.
 SHORT = {
     **TINY,
+    "network": {"net_arch": None},  # which not every agent has; the configs say so
     "num_parallel_envs": 64,
     "n_steps": 512,
     "batch_size": 512,
@@ -44,7 +46,12 @@ SHORT = {
 
 
 # Enough variants for every pattern in the documents to match.
-SWEPT = ("happo_agent_sweep_lr_high", "ppo_agent_sweep_lr_low", "ppo_agent_sweep_gamma_high")
+SWEPT = (
+    "happo_agent_sweep_lr_high",
+    "ppo_agent_sweep_lr_low",
+    "ppo_agent_sweep_gamma_high",
+    "at_grpo_agent_sweep_chain",
+)
 
 
 @pytest.fixture
