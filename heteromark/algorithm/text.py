@@ -144,8 +144,8 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float | int]:
         team went on with, which with tree sampling are those of the best candidates;
         pass_at_1: of the first round's last responses, the share that solved their problem: what
         one attempt at each would;
-        by role: reward, response_length (tokens), and flat_share (of groups whose rewards are all
-        equal).
+        by role: reward, response_length (tokens), cut_off (share of responses that the longest
+        length ended), and flat_share (of groups whose rewards are all equal).
     """
     episodes = rollout.episodes
     metrics: dict[str, float | int] = {
@@ -168,6 +168,10 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float | int]:
         metrics |= {
             f"reward/{role}": rewards.double().mean().item(),
             f"response_length/{role}": lengths.double().mean().item(),
+            f"cut_off/{role}": torch.cat([batch["is_cut_off"] for batch in batches])
+            .double()
+            .mean()
+            .item(),
             f"flat_share/{role}": group_advantage(rewards, groups).flat_share,
         }
     return metrics

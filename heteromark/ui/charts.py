@@ -39,6 +39,7 @@ TITLES = {
     "pass_at_1": "pass@1 (solved by one attempt)",
     "reward": "Reward of a response",
     "response_length": "Response length (tokens)",
+    "cut_off": "Responses cut off",
     "flat_share": "Zero-std groups (all rewards equal)",
     "kl_reference": "KL from the reference (nats per token)",
     "loss_kl": "KL penalty",
@@ -58,7 +59,9 @@ LANGUAGE_TITLES = {
 # No curves: what they are drawn over.
 COUNTERS = frozenset({"iteration", *COLUMN_OF_AXIS.values()})
 
-_SHARES = frozenset({"win_rate", "evaluation_win_rate", "clip_fraction", "pass_at_1", "flat_share"})
+_SHARES = frozenset(
+    {"win_rate", "evaluation_win_rate", "clip_fraction", "pass_at_1", "flat_share", "cut_off"}
+)
 
 
 def title_of(metric: str, of_language_models: bool = False) -> str:

@@ -60,12 +60,6 @@ def language_fields(config: Config) -> dict[str, str]:
     return {told: value for told, value in fields.items() if value}
 
 
-def longest_response(config: Config) -> int | None:
-    """Tokens after which a response is cut off; None where the config does not say."""
-    found = config.get("generation.max_response_length")
-    return found if isinstance(found, int) else None
-
-
 def roles_of(config: Config) -> list[str]:
     """Roles of a round, in order; empty where only the user's own task knows them."""
     order = config.get("environment.text.turn_order")

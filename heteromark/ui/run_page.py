@@ -26,7 +26,7 @@ from heteromark.ui.files import (
     resume_command,
 )
 from heteromark.ui.history import HistoryRun
-from heteromark.ui.language_config import language_fields, longest_response
+from heteromark.ui.language_config import language_fields
 from heteromark.ui.language_page import show_evaluation
 from heteromark.ui.listing import MARKS
 from heteromark.ui.metrics import columns_of, metric_names
@@ -66,6 +66,7 @@ LANGUAGE_FIRST = (
     "reward",
     "response_length",
     "flat_share",
+    "cut_off",
     "best_wording",
     "kl_reference",
     "kl_approx",
@@ -227,7 +228,7 @@ def _config_card(run: HistoryRun, config: Mapping[str, Any]) -> str:
 
 
 def _signs(run: HistoryRun, table: pd.DataFrame, fault: str, config: Mapping[str, Any]) -> str:
-    signs = signs_of(run, table, longest_response(config))
+    signs = signs_of(run, table)
     if fault:
         signs.insert(0, Sign("warning", fault))
     return text.listed("Signs", [(sign.kind, sign.text) for sign in signs])

@@ -44,8 +44,8 @@ FLAT_SHARE_HIGH = 0.9
 FLAT_SHARE_GOOD = 0.5
 # Where most problems are solved, flat groups are those that all responses solve.
 SOLVED_MOSTLY = 0.5
-# Of the longest response allowed: nearer to it on average, many are cut off.
-LENGTH_HIGH = 0.9
+# Most responses are ended by the limit on their length rather than by the model.
+CUT_OFF_HIGH = 0.5
 # Of the length in the first iteration; a warning only where the reward has not risen with it.
 LENGTH_LEFT = 0.25
 # By definition: on average, the model before training would give a token 1/e of its probability.
@@ -76,21 +76,18 @@ KIND_OF_VERDICT: dict[Verdict, Kind] = {
 }
 
 
-def signs_of(
-    run: HistoryRun, table: pd.DataFrame, longest_response: int | None = None
-) -> list[Sign]:
+def signs_of(run: HistoryRun, table: pd.DataFrame) -> list[Sign]:
     """What is to be said about one run; warnings first.
 
     Args:
         table: its metrics (`read_metrics`), as far as they go.
-        longest_response: in tokens, that language models may give; None: not known.
     """
     signs = [
         *_of_status(run),
         *_of_return(run, table),
         *_of_learning(table, "tokens" if run.is_of_language_models else "actions"),
         *_of_groups(table),
-        *_of_lengths(table, longest_response),
+        *_of_lengths(table),
         *_of_reference(table),
     ]
     return sorted(signs, key=lambda sign: ("warning", "note", "good").index(sign.kind))
@@ -196,16 +193,15 @@ def _of_groups(table: pd.DataFrame) -> Iterator[Sign]:
         )
 
 
-def _of_lengths(table: pd.DataFrame, longest: int | None) -> Iterator[Sign]:
+def _of_lengths(table: pd.DataFrame) -> Iterator[Sign]:
     """Whether responses run into the limit, or become shorter without becoming better."""
-    length = _most_extreme(table, "response_length", max)
-    if length and longest and length[1] > LENGTH_HIGH * longest:
-        role, value = length
+    cut_off = _most_extreme(table, "cut_off", max)
+    if cut_off and cut_off[1] > CUT_OFF_HIGH:
+        role, value = cut_off
         yield Sign(
             "warning",
-            f"responses at the limit{role}: {value:.1f} of {longest:,} tokens on average (high "
-            f"above {LENGTH_HIGH:.0%}), so many are cut off; raise "
-            "environment.text.max_response_length",
+            f"responses at the limit{role}: {value:.0%} are cut off (high above "
+            f"{CUT_OFF_HIGH:.0%}); raise environment.text.max_response_length",
         )
     rewards = columns_of(table, "reward")
     for role, column in columns_of(table, "response_length").items():

@@ -33,6 +33,7 @@ def language_rows(
             row |= {
                 f"reward/{role}": 0.8 * learnt + chance.gauss(0, 0.02),
                 f"response_length/{role}": 6 + chance.gauss(0, 0.3),
+                f"cut_off/{role}": 0.05,
                 f"flat_share/{role}": 0.3 + 0.1 * learnt + chance.gauss(0, 0.02),
             }
         for policy in config.policy_names:

@@ -6,7 +6,7 @@ import pytest
 from text_config import make_text_config
 
 from heteromark.config.nested import flatten
-from heteromark.ui.language_config import language_fields, longest_response, roles_of
+from heteromark.ui.language_config import language_fields, roles_of
 
 
 def flat(algorithm: str = "GRPO", **overrides) -> dict:
@@ -108,4 +108,3 @@ def test_a_task_of_ones_own():
 )
 def test_what_a_damaged_config_lacks_is_left_out(damaged):
     assert all(isinstance(value, str) and value for value in language_fields(damaged).values())
-    assert longest_response(damaged) is None

@@ -11,7 +11,6 @@ from heteromark.ui.history import History, HistoryRun
 from heteromark.ui.signs import signs_of
 
 CONFIG = run_config(agent("at_grpo_agent_v1", grpo={"beta": 0.04}), "math")
-LONGEST = 16
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def run(store) -> HistoryRun:
 
 
 def told(run: HistoryRun, table: pd.DataFrame, kind: str) -> str:
-    return "\n".join(sign.text for sign in signs_of(run, table, LONGEST) if sign.kind == kind)
+    return "\n".join(sign.text for sign in signs_of(run, table) if sign.kind == kind)
 
 
 def late(table: pd.DataFrame, **columns: float) -> pd.DataFrame:
@@ -60,10 +59,9 @@ def test_groups_without_differences(run, healthy):
 
 
 def test_responses_at_the_limit(run, healthy):
-    table = late(healthy, response_length__reasoner=15.5)
-    assert "responses at the limit (reasoner): 15.5 of 16 tokens" in told(run, table, "warning")
-    assert "limit" not in "".join(sign.text for sign in signs_of(run, table))  # none is known
-    assert "limit" not in told(run, late(healthy, response_length__reasoner=14.0), "warning")
+    table = late(healthy, cut_off__reasoner=0.63)
+    assert "responses at the limit (reasoner): 63% are cut off" in told(run, table, "warning")
+    assert "limit" not in told(run, late(healthy, cut_off__reasoner=0.4), "warning")
 
 
 def test_responses_that_become_short_are_a_warning_only_without_a_gain(run, healthy):
