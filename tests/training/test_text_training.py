@@ -15,6 +15,7 @@ from text_config import TINY, make_text_config
 
 from heteromark.config.backends import package_faults
 from heteromark.config.compose import load_params
+from heteromark.llm.backbone import BackboneError, tiny_backbone
 from heteromark.llm.out_of_memory import OutOfMemory, memory_told
 from heteromark.llm.policy import LanguageModelPolicy
 from heteromark.runs.checkpoints import checkpoint_files
@@ -195,6 +196,32 @@ def test_a_tiny_model_is_warmed_up_once_for_all_runs(tmp_path, store):
     assert [file.name for file in (store / "models").glob("*.pt")] == [kept.name]
     state = again.learner.policies.actors["team"].state_dict()
     assert all(torch.equal(state[key], states[0][key]) for key in state)
+
+
+@pytest.mark.parametrize("architecture", ["gemma3", "qwen3"])
+def test_a_model_of_a_folder_is_trained(tmp_path, architecture):
+    """As `save_pretrained` writes it; by its name on the hub, the same files are downloaded."""
+    made = tiny_backbone(architecture, **TINY | {"max_length": 512})
+    made.model.save_pretrained(tmp_path / "model")
+    made.tokenizer.save_pretrained(tmp_path / "model")
+    settings = {"model__path": str(tmp_path / "model"), "model__wording": 1} | {
+        "model__specialization": "lora",
+        "generation__max_prompt_length": 400,
+    }
+    config = make_text_config(**settings)
+    assert loop.train(config, tmp_path / "run").status == "completed"
+    components = ComponentFactory(config).create()
+    policy = components.learner.policies.actors["team"]
+    base = {
+        name.removeprefix("base_model.model.").replace(".base_layer", ""): value
+        for name, value in policy.model.state_dict().items()
+    }
+    assert all(torch.equal(base[name], value) for name, value in made.model.state_dict().items())
+    for step in components.collector.collect().steps:
+        assert all("Answer with" in prompt for prompt in step.prompts)  # in words
+    too_long = make_text_config(**settings | {"generation__max_prompt_length": 510})
+    with pytest.raises(BackboneError, match=r"takes 512 tokens, but generation\.max_prompt"):
+        ComponentFactory(too_long).create()
 
 
 def test_problems_come_again_by_epoch_and_stay_by_resample_freq():
