@@ -26,7 +26,7 @@ PROBLEMS = [SUMS.problem(seed) for seed in range(6)]
 def knows(role: str) -> Scripted:
     """Says the demonstration of one role, in whichever it is asked."""
     right = {problem.key: problem.demonstration(role) for problem in PROBLEMS}
-    return Scripted(lambda prompt, _: right[prompt.partition("\n")[0]])
+    return Scripted(lambda prompt, _: right[prompt.partition(" ")[0]])
 
 
 def team_of(policies, order=ORDER) -> Team:

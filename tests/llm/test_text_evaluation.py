@@ -40,7 +40,7 @@ def sure(role: str, probability: float = 1.0, otherwise: str = "") -> Scripted:
     right = {problem.key: problem.demonstration(role) for problem in PROBLEMS}
 
     def say(prompt: str, drawn: float) -> str:
-        return right[prompt.partition("\n")[0]] if drawn < probability else otherwise
+        return right[prompt.partition(" ")[0]] if drawn < probability else otherwise
 
     return Scripted(say)
 
@@ -179,7 +179,7 @@ def test_a_chunk_does_not_depend_on_those_before_it():
     half = sure("reasoner", 0.5, otherwise="0")  # an answer, so that one round it is
 
     def say(prompt: str, drawn: float) -> str:
-        return "" if prompt.partition("\n")[0] in first_keys else half.say(prompt, drawn)
+        return "" if prompt.partition(" ")[0] in first_keys else half.say(prompt, drawn)
 
     slower = evaluate(alone(Scripted(say), max_turns=3), PROBLEMS[:8], settings)
     assert slower["turns"] == 2

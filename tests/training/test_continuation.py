@@ -117,7 +117,7 @@ def test_other_ways_to_be_judged_go_on_from_the_same_iterations(store):
         ({}, {"seed": 1}),
         ({}, {"optimizer__learning_rate": 1e-3}),
         ({}, {"training__checkpoint_interval": 4}),
-        ({"scheduler__decay": "linear"}, {"optimizer__decay": "linear"}),
+        ({"scheduler__decay": "linear"}, {"scheduler__decay": "linear"}),
     ],
     ids=["another seed", "another rate", "other checkpoints", "a schedule over the run"],
 )

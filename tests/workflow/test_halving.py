@@ -185,7 +185,7 @@ def test_a_decision_says_what_it_follows_from_and_takes_the_place_of_older_ones(
 
 
 def test_runs_that_cannot_be_gone_on_with_are_refused(sweep):
-    path = Path("config/optimizer/adam.yaml")
+    path = Path("config/scheduler/default.yaml")
     settings = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump({**settings, "decay": "linear"}))
     with pytest.raises(ConfigError) as caught:
