@@ -82,7 +82,7 @@ def test_a_solver_by_chance_has_the_expected_rates(probability, turns):
 def test_passes_start_from_scratch_and_are_of_one_problem():
     solvable = PROBLEMS[1].key
     right = PROBLEMS[1].demonstration("reasoner")
-    script = Scripted(lambda prompt, _: right if prompt.startswith(solvable + "\n") else "0")
+    script = Scripted(lambda prompt, _: right if prompt.startswith(solvable + " ") else "0")
     told = evaluate(alone(script), PROBLEMS[:3], replace(SAMPLED, num_passes=4))
     assert told["solved_passes"] == [0, 4, 0]
     assert told["solve_rate"] == pytest.approx(1 / 3)
