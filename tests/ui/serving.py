@@ -88,6 +88,14 @@ READ_TABLE = """grid => {
 }"""
 
 
+KEEPS_ITS_HEIGHT = """() => {
+  const height = document.querySelector('[data-testid="stMainBlockContainer"]').scrollHeight;
+  const now = performance.now();
+  if (window.hmSeen?.height !== height) window.hmSeen = {height, since: now};
+  return now - window.hmSeen.since > 400;
+}"""
+
+
 @dataclass
 class Reader:
     """A browser's page, and whatever in it a reader would not want."""
@@ -110,8 +118,12 @@ class Reader:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the script has run."""
+        """Wait until the script has run and charts have their places.
+
+        A click while the page still grows goes down on one element and up on another.
+        """
         self.page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
+        self.page.wait_for_function(KEEPS_ITS_HEIGHT)
         assert self.page.locator('[data-testid="stException"]').count() == 0, self.text()
 
     def text(self) -> str:

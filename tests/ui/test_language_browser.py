@@ -71,13 +71,14 @@ def test_the_page_of_a_team(reader, place, tmp_path):
     text = json.loads((folder / EVALUATION_FILE).read_text())["text"]
     reader.open(f"/training_run?run={folder.name}")
     reader.page.locator("svg.marks").nth(11).wait_for()
-    assert titles(reader)[:8] == [
+    assert titles(reader)[:9] == [
         "Training return (reward per line of work)",
         "Solve rate in training",
         "pass@1 (solved by one attempt)",
         "Reward of a response",
         "Response length (tokens)",
         "Zero-std groups (all rewards equal)",
+        "Responses cut off",
         "KL from the reference (nats per token)",
         "KL divergence per update (nats per token)",
     ]
