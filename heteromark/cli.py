@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from heteromark.config.components import EvaluationOpponent
+from heteromark.config.components import EvaluationOpponent, Preset
 from heteromark.config.errors import ConfigError
 from heteromark.config.fields import Device, Seat
-from heteromark.training.evaluation_request import Preset
 
 app = typer.Typer(
     help="Train heterogeneous multi-agent reinforcement learning systems, reproducibly. "

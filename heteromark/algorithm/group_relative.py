@@ -74,11 +74,7 @@ class GroupRelativeUpdate:
         )
         batch = batch.exclude("log_prob").set("advantage", judged.advantage)
         batch["is_flat"] = judged.is_flat
-        told = {
-            "reward": batch["reward"].mean().item(),
-            "flat_share": judged.flat_share,
-            "response_length": batch["response_mask"].sum(-1).float().mean().item(),
-        }
+        told = {"flat_share": judged.flat_share}
         if self.filter_method != "none":
             batch = batch[
                 best_responses(

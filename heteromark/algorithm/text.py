@@ -26,9 +26,6 @@ from heteromark.llm.rollout import Rollout
 from heteromark.llm.text_policy import TextPolicy
 from heteromark.modules.optimizer import set_learning_rates
 
-# What `rollout_metrics` tells by role.
-_OF_THE_ROLLOUT = ("reward", "flat_share", "response_length")
-
 
 class TextAlgorithm:
     """Updates policies on rollouts.
@@ -106,7 +103,7 @@ class TextAlgorithm:
             metrics |= {
                 f"{quantity}/{name}": value
                 for quantity, value in told.items()
-                if quantity not in _OF_THE_ROLLOUT
+                if quantity != "flat_share"  # which `rollout_metrics` tells by role
             }
         return metrics | self._credit_wordings(rollout, iteration) | {"learning_rate": rate}
 

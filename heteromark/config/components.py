@@ -257,6 +257,7 @@ class TrainingConfig(Frozen):
 
 
 EvaluationOpponent = Literal[Opponent, ScriptName]
+Preset = Literal["greedy", "standard", "liberal", "sampled"]  # of sampling, in evaluations
 
 
 class EvaluationConfig(Frozen):
@@ -276,7 +277,7 @@ class EvaluationConfig(Frozen):
         "commands the other side. null: as in training.",
     )
     seat: Seat | None = Field(None, description="The learner's seat; null: as in training.")
-    preset: Literal["sampled", "greedy", "standard", "liberal"] | None = Field(
+    preset: Preset | None = Field(
         None,
         description="Language models: how responses are sampled; sampled: as in training; null: "
         "greedy where deterministic, else sampled.",

@@ -22,7 +22,12 @@ from heteromark.llm.tasks.base import Task
 from heteromark.llm.text_policy import TextPolicy
 from heteromark.llm.warm_up import demonstrations, warm_up
 from heteromark.modules.network_policy import network_policy
-from heteromark.runs.digest import training_code_fingerprint, versions
+from heteromark.runs.digest import (
+    task_identity,
+    text_versions,
+    training_code_fingerprint,
+    versions,
+)
 from heteromark.runs.files import atomic_path
 from heteromark.runs.store import RunStore
 
@@ -176,21 +181,19 @@ class TextPolicyFactory:
 
     def _warm_up_digest(self) -> str:
         """Of everything that decides how a warmed-up model comes out."""
-        text, model = self.config.environment.text, self.config.model
+        model = self.config.model
         told = {
             "tiny": model.tiny.model_dump(),
             "warm_up": model.warm_up.model_dump(),
-            "task": text.task,
-            "settings": getattr(text, text.task).model_dump() if not text.task_is_own else "own",
-            "kwargs": self.config.environment.kwargs,
+            "task": task_identity(self.config.environment),
             "turn_order": list(self.turn_order),
             "templates": {role: self.templates[role] for role in self.turn_order},
             "threads": self.config.training.num_threads,
             "code": training_code_fingerprint(),
-            "versions": versions(),
+            "versions": versions() | text_versions(),
         }
-        text = json.dumps(told, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        content = json.dumps(told, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _told_now_and_then(steps: int):

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import heteromark
+from heteromark.config.components import EnvironmentConfig
 from heteromark.config.effect import idle_keys, is_own
 from heteromark.config.schema import RunConfig
 from heteromark.config.tasks import CAST
@@ -156,14 +157,32 @@ def _name_by_content(section: dict[str, Any], key: str) -> None:
         section[key] = sha256_of(path)
 
 
+def task_identity(environment: EnvironmentConfig) -> dict[str, Any]:
+    """What a language-model task's problems follow from: its settings, files and own code."""
+    data, task = environment.model_dump(mode="json"), environment.text.task
+    _name_questions_by_content(data)
+    return {
+        "task": task,
+        "settings": data["text"].get(task),
+        "kwargs": data["kwargs"],
+        "code": source_fingerprint(task) if environment.text.task_is_own else None,
+    }
+
+
+def _name_questions_by_content(environment: dict[str, Any]) -> None:
+    """Let a file of questions be what it holds, in whichever section it is named."""
+    text = environment["text"]
+    settings = environment.get("kwargs", {}).get("settings")
+    of_math = settings if text["task"] == CAST and settings else text.get("math", {})
+    _name_by_content(of_math, "file")
+
+
 def _say_text_in_one_way(data: dict[str, Any], config: RunConfig) -> None:
     """The same for language-model agents: what they are made of, and who has which policy."""
     text, model = data["environment"]["text"], data["model"]
     for key in text_defaults(config):
         text.pop(key, None)  # what it is a default of is told
-    settings = data["environment"].get("kwargs", {}).get("settings")
-    of_math = settings if text["task"] == CAST and settings else text.get("math", {})
-    _name_by_content(of_math, "file")
+    _name_questions_by_content(data["environment"])
     for section in (model, *model["by_policy"].values()):
         _name_by_content(section, "path")
     model.pop("policies", None)

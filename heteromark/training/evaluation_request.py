@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
-from heteromark.config.components import EvaluationConfig, EvaluationOpponent
+from heteromark.config.components import EvaluationConfig, EvaluationOpponent, Preset
 from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.fields import Seat
 from heteromark.config.schema import RunConfig
-
-Preset = Literal["greedy", "standard", "liberal", "sampled"]
 
 FINAL, BEST = "final", "best"
 FPS = 10

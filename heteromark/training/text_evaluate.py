@@ -12,6 +12,7 @@ from heteromark.config.schema import RunConfig
 from heteromark.environment.seeds import stream_seed
 from heteromark.llm.evaluation import EvaluationSettings, evaluate
 from heteromark.llm.generation import PRESETS
+from heteromark.llm.out_of_memory import memory_told
 from heteromark.llm.rollout import Team
 from heteromark.llm.tasks.base import Problem, Task
 from heteromark.training.evaluate import Episode, as_report
@@ -76,7 +77,9 @@ class TextEvaluator:
             under "text" what `llm.evaluation.evaluate` says, and the preset.
         """
         settings = self._settings
-        report = evaluate(with_best_wordings(self._team), self.problems(seed), self.passes(seed))
+        team = with_best_wordings(self._team)
+        with memory_told(self._config, "problems were evaluated"):
+            report = evaluate(team, self.problems(seed), self.passes(seed))
         episodes = [
             Episode(reward, turns, int(solved))
             for reward, turns, solved in report.pop("passes_of_problems")

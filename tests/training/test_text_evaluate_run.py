@@ -14,12 +14,12 @@ from engine_config import make_config
 from rich.console import Console
 from text_config import make_text_config
 
+from heteromark.config.components import Preset
 from heteromark.config.errors import ConfigError
 from heteromark.llm.generation import PRESETS
 from heteromark.training import loop
 from heteromark.training.evaluate_run import EvaluationError, EvaluationRequest, evaluate_run
 from heteromark.training.evaluate_team import references_of
-from heteromark.training.evaluation_request import Preset
 from heteromark.training.loaded_policy import load_policy
 from heteromark.training.loaded_team import load_team, untrained_team
 from heteromark.training.transcripts import shown_transcript

@@ -198,6 +198,24 @@ def test_a_tiny_model_is_warmed_up_once_for_all_runs(tmp_path, store):
     assert all(torch.equal(state[key], states[0][key]) for key in state)
 
 
+def test_a_warmed_up_model_is_of_what_its_demonstrations_were_made_of(tmp_path, store):
+    """Not of the name of a file, whose questions may have changed."""
+    questions = tmp_path / "questions.jsonl"
+
+    def kept(text: str) -> set[str]:
+        questions.write_text(text)
+        settings = {"source": "file", "file": str(questions)}
+        warm = {"steps": 2, "batch_size": 4}
+        config = make_text_config(environment__text__math=settings, model__warm_up=warm)
+        ComponentFactory(config).create()
+        return {file.name for file in (store / "models").glob("*.pt")}
+
+    lines = "".join(f'{{"question": "{n}+1", "answer": {n + 1}}}\n' for n in range(100))
+    first = kept(lines)
+    assert kept(lines) == first
+    assert len(kept(lines.replace("+1", "+01"))) == 2
+
+
 @pytest.mark.parametrize("architecture", ["gemma3", "qwen3"])
 def test_a_model_of_a_folder_is_trained(tmp_path, architecture):
     """As `save_pretrained` writes it; by its name on the hub, the same files are downloaded."""
