@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from heteromark.config.skirmish import SkirmishConfig
-from heteromark.environment.skirmish.compilation import Compiler
+from heteromark.environment.skirmish.compilation import Compiler, Graphed
 from heteromark.environment.skirmish.layout import Layout, Notes
 from heteromark.environment.skirmish.mechanics import Aim, game_loop, take_aim
 from heteromark.environment.skirmish.moments import (
@@ -85,10 +85,9 @@ class Battles:
         self.scenario = scenario = scenario_of(config)
         self.device, self.dtype = torch.device(device), dtype
         self.traits = Traits.of(scenario, config.rules)
-        self.layout = Layout(scenario, config, self.traits)
-        self.their_layout = Layout(
-            opposite(scenario), config, replace(self.traits, n_agents=scenario.n_enemies)
-        )
+        self.layout = Layout(scenario, config, self.traits, self.device)
+        their_traits = replace(self.traits, n_agents=scenario.n_enemies)
+        self.their_layout = Layout(opposite(scenario), config, their_traits, self.device)
         self._types = scenario.unit_types(config.rules)
         self._table = stat_table(self._types, config.parity).to(self.device, dtype)
         self._adversary: PolicyOpponent | None = None
@@ -98,15 +97,22 @@ class Battles:
         # the next episode of every battle, made for all at once, and where it has been used
         self._spare: Scene | None = None
         self._used = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
-        self._use(Compiler() if config.compile else _eager)
+        self._use(_eager)
+        if config.compile:
+            self.compile()
 
     def oppose(self, player: Player) -> None:
         """Let a player command the other side, where `opponent` is "policy"."""
         self._adversary = PolicyOpponent(self.their_layout, player)
 
     def compile(self) -> None:
-        """Compile the simulation, part by part as they are first called."""
+        """Compile the simulation, part by part as they are first called.
+
+        On a GPU the parts of a step, once compiled, become one CUDA graph.
+        """
         self._use(Compiler())
+        if self.device.type == "cuda":
+            self._advance = Graphed(self._advanced)
 
     def _use(self, wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         # apart from what uses it, which would otherwise be compiled to draw again for each use
@@ -116,6 +122,7 @@ class Battles:
         self._order = wrapped(self._orders)
         self._loop = wrapped(functools.partial(game_loop, traits=self.traits))
         self._finish = wrapped(self._finished)
+        self._advance = self._advanced
 
     def reseed(self, seeds: Sequence[int]) -> None:
         """Give each battle a 32-bit seed; its next episode is the first of that seed."""
@@ -171,16 +178,27 @@ class Battles:
         if self.config.check_actions:
             self._require_legal(actions, before)
         theirs = self._their_orders(before, episode)
+        outcome, *after = self._advance(before, episode, actions, *theirs)
+        self._scene = Scene(episode, *after)
+        return self._scene.view(), outcome
+
+    # --- a step and its parts, each a function of tensors ----------------------------------------
+
+    def _advanced(
+        self, before: Moment, episode: Episode, actions: Tensor, theirs: Orders | None = None
+    ) -> tuple[Outcome, Moment, Tensor, Tensor, Tensor]:
+        """What comes of a step, and the scene after it without its episode.
+
+        Args:
+            actions: int64 [A, B].
+            theirs: the other side's orders; None: its script says.
+        """
         units, notes, aim, points = self._order(before, episode, actions, theirs)
         for loop in range(self.config.step_mul):
             if loop and loop % FASTEST_WEAPON == 0:
                 aim = aim._replace(delay=self._delay(before, episode, loop))
             units = self._loop(units, aim, episode.roster, episode.pairs)
-        outcome, *after = self._finish(points, units, notes, before.steps + 1, episode)
-        self._scene = Scene(episode, *after)
-        return self._scene.view(), outcome
-
-    # --- the parts of a step, each a function of tensors -----------------------------------------
+        return self._finish(points, units, notes, before.steps + 1, episode)
 
     def _drawn(self, seeds: Tensor, episodes: Tensor) -> Opening:
         """New episodes: of battles with these seeds, those with these numbers."""
@@ -366,12 +384,13 @@ class Battles:
         _, *scene = self._finish(_points(units), units, notes, steps, episode)
         return Scene(episode, *scene)
 
-    def _their_orders(self, now: Moment, episode: Episode) -> Orders | None:
+    def _their_orders(self, now: Moment, episode: Episode) -> tuple[Orders, ...]:
+        """What a policy orders the other side; nothing where its script is part of the step."""
         if self.config.opponent != "policy":
-            return None
+            return ()
         if self._adversary is None:
             raise RuntimeError("the opponent is a policy, but no one plays it: call oppose() first")
-        return self._adversary.orders(now, episode)
+        return (self._adversary.orders(now, episode),)
 
     def _now(self) -> Scene:
         if self._scene is None:

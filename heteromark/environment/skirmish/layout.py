@@ -98,6 +98,7 @@ class Layout:
         scenario: who fights; the own side has `n_agents` units.
         config: the switches.
         traits: what there is in the scenario.
+        device: of the tensors that it reads.
 
     Attributes:
         n_actions, observation_size, state_size: numbers.
@@ -105,7 +106,13 @@ class Layout:
         enemies_may_be_hidden: who sees an enemy depends on who spotted it first.
     """
 
-    def __init__(self, scenario: Scenario, config: SkirmishConfig, traits: Traits) -> None:
+    def __init__(
+        self,
+        scenario: Scenario,
+        config: SkirmishConfig,
+        traits: Traits,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.scenario, self.config, self.traits = scenario, config, traits
         self.n_agents, self.n_enemies = scenario.n_agents, scenario.n_enemies
         self.first_target = FIRST_TURN + (FOV_DIRECTIONS if config.conic_fov else 0)
@@ -128,6 +135,7 @@ class Layout:
         self._directions = torch.tensor(
             [[math.cos(angle) for angle in angles], [math.sin(angle) for angle in angles]],
             dtype=torch.float64,
+            device=device,
         )
 
     def look(self, units: Units, roster: Roster, pairs: Pairs, notes: Notes) -> Side:
@@ -328,7 +336,7 @@ class Layout:
 
     def _facing(self, facing: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """The directions looked in as x and y, each [A, B]."""
-        return [part[facing] for part in self._directions.to(facing.device, dtype)]
+        return [part[facing] for part in self._directions.to(dtype)]
 
     def _health(self, units: Units, roster: Roster) -> list[Tensor]:
         """Hit points, and shields where there are any, as shares of the full; each [U, B]."""
