@@ -84,16 +84,35 @@ def sample(
     logits = logits.repeat_interleave(samples, 0)
     attended = prompt_mask.repeat_interleave(samples, 0)
     position = positions[:, -1:].repeat_interleave(samples, 0)
-    is_open = attended.new_ones(len(attended))
+    # rows: which responses are computed; is_open: which of these go on
+    rows = torch.arange(len(attended), device=attended.device)
+    is_open = torch.ones_like(rows, dtype=torch.bool)
+    is_cut_off = is_open.clone()
     columns: list[tuple[Tensor, Tensor, Tensor]] = []
     for step in range(max_length):
         token, log_prob = draw(logits, temperature, top_k, top_p, generator)
         token = torch.where(is_open, token, pad_id)
-        columns.append((token, is_open, log_prob.masked_fill(~is_open, 0.0)))
+        columns.append(
+            (
+                is_cut_off.long().fill_(pad_id).index_copy(0, rows, token),
+                torch.zeros_like(is_cut_off).index_copy(0, rows, is_open),
+                log_prob.new_zeros(len(is_cut_off)).index_copy(
+                    0, rows, log_prob.masked_fill(~is_open, 0.0)
+                ),
+            )
+        )
+        attended = torch.cat([attended, is_open.unsqueeze(-1)], -1)
         is_open = is_open & (token != end_id)
-        if step == max_length - 1 or not is_open.any():
+        is_cut_off = is_cut_off.index_copy(0, rows, is_open)
+        going_on = int(is_open.sum())
+        if step == max_length - 1 or not going_on:
             break
-        attended = torch.cat([attended, columns[-1][1].unsqueeze(-1)], -1)
+        if 2 * going_on <= len(rows):  # the others would be computed for nothing
+            kept = is_open.nonzero().squeeze(-1)
+            cache.batch_select_indices(kept)
+            rows, token, attended, position, is_open = (
+                each[kept] for each in (rows, token, attended, position, is_open)
+            )
         position = position + 1
         logits = model(
             input_ids=token.unsqueeze(-1),
@@ -102,7 +121,7 @@ def sample(
             past_key_values=cache,
         ).logits[:, -1]
     ids, mask, log_prob = (torch.stack(column, -1) for column in zip(*columns, strict=True))
-    return Responses(ids, mask, log_prob, is_cut_off=is_open)
+    return Responses(ids, mask, log_prob, is_cut_off)
 
 
 def response_log_probs(
