@@ -55,10 +55,10 @@ MATH, TEAM, CHAIN, SHARED, ALONE = "GRPO", "AT-GRPO", "chain", "shared", "single
 PARTS = {
     "math": {MATH: Way("grpo_agent_v1", "math", 307_200)},
     "plan_path": {
-        TEAM: Way("at_grpo_agent_v1", "plan_path", 76_800, swap=True),
-        CHAIN: Way("at_grpo_agent_sweep_chain", "plan_path", 76_800),
-        SHARED: Way("at_grpo_agent_sweep_shared", "plan_path", 76_800),
-        ALONE: Way("at_grpo_agent_v1", "plan_path", 76_800, ("algorithm=GRPO",)),
+        TEAM: Way("at_grpo_agent_v1", "plan_path", 81_920, swap=True),
+        CHAIN: Way("at_grpo_agent_sweep_chain", "plan_path", 81_920),
+        SHARED: Way("at_grpo_agent_sweep_shared", "plan_path", 81_920),
+        ALONE: Way("at_grpo_agent_v1", "plan_path", 81_920, ("algorithm=GRPO",)),
     },
 }
 
