@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -50,7 +53,7 @@ def sampled(backbone: Backbone, prompts=PROMPTS, **changes) -> Responses:
     return sample(
         backbone.model,
         *encoded(backbone, prompts),
-        end_id=backbone.tokenizer.eos_token_id,
+        end_id=settings.pop("end_id", backbone.tokenizer.eos_token_id),
         pad_id=backbone.tokenizer.pad_token_id,
         generator=torch.Generator().manual_seed(settings.pop("seed", 0)),
         **settings,
@@ -132,17 +135,39 @@ def test_the_same_seed_gives_the_same_responses_and_another_does_not(backbone):
     assert not torch.equal(first.ids, other.ids)
 
 
-def test_a_prompt_is_read_once_however_many_responses_it_gets(backbone):
-    read = []
+@contextlib.contextmanager
+def what_is_read(backbone: Backbone) -> Iterator[list[tuple[int, int]]]:
+    """The shapes of tokens that the model is called with."""
+    shapes: list[tuple[int, int]] = []
     handle = backbone.model.register_forward_pre_hook(
-        lambda _, args, kwargs: read.append(kwargs["input_ids"].shape), with_kwargs=True
+        lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     try:
-        sampled(backbone, samples=5, max_length=2, temperature=1.0)
+        yield shapes
     finally:
         handle.remove()
-    assert read[0] == (3, encoded(backbone)[0].shape[1])
-    assert read[1] == (15, 1)
+
+
+def test_a_prompt_is_read_once_however_many_responses_it_gets(backbone):
+    with what_is_read(backbone) as shapes:
+        sampled(backbone, samples=5, max_length=2, temperature=1.0)
+    assert shapes[0] == (3, encoded(backbone)[0].shape[1])
+    assert shapes[1] == (15, 1)
+
+
+def test_responses_that_have_ended_are_not_computed_any_more(backbone):
+    """And those that go on are what they would be without the others."""
+    before = sampled(backbone, samples=64)
+    often_said = before.ids[before.mask].bincount().argmax().item()
+    with what_is_read(backbone) as shapes:
+        found = sampled(backbone, samples=64, max_length=80, end_id=often_said)
+    computed = [rows for rows, _ in shapes[1:]]
+    assert min(computed) < max(computed) == 3 * 64
+    for rows, going_on in zip(computed, found.mask[:, 1:].sum(0).tolist(), strict=True):
+        assert going_on <= rows < 2 * going_on
+    ids, mask = (each.repeat_interleave(64, 0) for each in encoded(backbone))
+    again = response_log_probs(backbone.model, ids, mask, found.ids, found.mask, 0.9)
+    torch.testing.assert_close(again, found.log_prob, atol=1e-5, rtol=0)
 
 
 def log_probs_along(backbone: Backbone, prompt: str, ids: torch.Tensor, temperature: float):
