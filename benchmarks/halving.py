@@ -10,7 +10,7 @@ for either, whether they chose the same config, and what the grid says of halvin
 among the sixteen, and how far its score lies below the grid's winner's.
 
 With --store, a second call trains only what is missing. Writes benchmarks/results/halving.json and
-.svg.
+.svg after each repetition.
 """
 
 from __future__ import annotations
@@ -55,6 +55,11 @@ def main() -> None:
             repetitions.append(repeat(number, Path(folder) / str(number), store.resolve()))
             told = {key: repetitions[-1][key] for key in ("same_winner", "rank", "times_fewer")}
             print(f"repetition {number}: {told}", file=sys.stderr, flush=True)
+            report(repetitions)
+
+
+def report(repetitions: list[dict[str, Any]]) -> None:
+    """Write what the repetitions so far come to."""
     summary = {
         "same_winner": sum(each["same_winner"] for each in repetitions),
         "repetitions": len(repetitions),
@@ -65,8 +70,8 @@ def main() -> None:
     }
     print(json.dumps(summary, indent=2))
     settings = {"configs": 16, "seeds": SEEDS, "frames": FRAMES, "halving": HALVING}
-    report = {"commit": commit(), "settings": settings, **summary, "each": repetitions}
-    write_report("halving", "benchmarks/halving.py", VERSIONED, report)
+    content = {"commit": commit(), "settings": settings, **summary, "each": repetitions}
+    write_report("halving", "benchmarks/halving.py", VERSIONED, content)
     draw(repetitions, RESULTS / "halving.svg")
 
 
