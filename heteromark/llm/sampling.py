@@ -84,23 +84,18 @@ def sample(
     logits = logits.repeat_interleave(samples, 0)
     attended = prompt_mask.repeat_interleave(samples, 0)
     position = positions[:, -1:].repeat_interleave(samples, 0)
+    responses = len(attended)
+    ids = prompt_ids.new_full((responses, max_length), pad_id)
+    mask = torch.zeros_like(ids, dtype=torch.bool)
+    log_probs = torch.zeros_like(ids, dtype=torch.float32)
+    is_cut_off = mask.new_ones(responses)
     # rows: which responses are computed; is_open: which of these go on
-    rows = torch.arange(len(attended), device=attended.device)
-    is_open = torch.ones_like(rows, dtype=torch.bool)
-    is_cut_off = is_open.clone()
-    columns: list[tuple[Tensor, Tensor, Tensor]] = []
+    rows, is_open = torch.arange(responses, device=ids.device), is_cut_off
     for step in range(max_length):
         token, log_prob = draw(logits, temperature, top_k, top_p, generator)
         token = torch.where(is_open, token, pad_id)
-        columns.append(
-            (
-                is_cut_off.long().fill_(pad_id).index_copy(0, rows, token),
-                torch.zeros_like(is_cut_off).index_copy(0, rows, is_open),
-                log_prob.new_zeros(len(is_cut_off)).index_copy(
-                    0, rows, log_prob.masked_fill(~is_open, 0.0)
-                ),
-            )
-        )
+        ids[rows, step], mask[rows, step] = token, is_open
+        log_probs[rows, step] = log_prob.masked_fill(~is_open, 0.0)
         attended = torch.cat([attended, is_open.unsqueeze(-1)], -1)
         is_open = is_open & (token != end_id)
         is_cut_off = is_cut_off.index_copy(0, rows, is_open)
@@ -120,8 +115,8 @@ def sample(
             position_ids=position,
             past_key_values=cache,
         ).logits[:, -1]
-    ids, mask, log_prob = (torch.stack(column, -1) for column in zip(*columns, strict=True))
-    return Responses(ids, mask, log_prob, is_cut_off)
+    made = (each[:, : step + 1].contiguous() for each in (ids, mask, log_probs))
+    return Responses(*made, is_cut_off)
 
 
 def response_log_probs(
