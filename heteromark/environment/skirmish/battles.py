@@ -112,7 +112,7 @@ class Battles:
         """
         self._use(Compiler())
         if self.device.type == "cuda":
-            self._advance = Graphed(self._advanced)
+            self._advance = Graphed(self._advanced, self.device)
 
     def _use(self, wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         # apart from what uses it, which would otherwise be compiled to draw again for each use

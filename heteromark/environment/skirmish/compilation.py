@@ -55,25 +55,32 @@ class Graphed:
     function is called again. A function that cannot be captured is told once, and called as it is.
 
     Args:
-        function: of tensors in tuples, all on the current GPU, always of the same shapes; it must
-            have no side effects, and nothing in it may depend on a tensor's value in Python.
+        function: of tensors in tuples, all on the device, always of the same shapes; it must have
+            no side effects, and nothing in it may depend on a tensor's value in Python.
+        device: a GPU; below 0: the current device stays.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
+    def __init__(self, function: Callable[..., Any], device: torch.device | int) -> None:
+        self._function, self._device = function, device
         self._graph: Callable[..., Any] | None = None
 
     def __call__(self, *arguments: Any) -> Any:
-        if self._graph is None:
-            try:
-                own = tree_map(torch.clone, arguments)
-                self._graph = torch.cuda.make_graphed_callables(self._function, own)
-            except RuntimeError as error:
-                self._graph = self._function
-                reason = str(error).strip().partition("\n")[0]
-                logger.warning(
-                    "the steps of Skirmish are not captured as a CUDA graph, and so are slower in "
-                    "small batches: %s",
-                    reason,
-                )
-        return tree_map(torch.clone, self._graph(*arguments))
+        # what runs on another GPU than the current one would not become part of the graph
+        with torch.cuda.device(self._device):
+            if self._graph is None:
+                self._graph = self._captured(arguments)
+            return tree_map(torch.clone, self._graph(*arguments))
+
+    def _captured(self, arguments: tuple[Any, ...]) -> Callable[..., Any]:
+        """The graph, or the function as it is."""
+        try:
+            own = tree_map(torch.clone, arguments)
+            return torch.cuda.make_graphed_callables(self._function, own)
+        except RuntimeError as error:
+            reason = str(error).strip().partition("\n")[0]
+            logger.warning(
+                "the steps of Skirmish are not captured as a CUDA graph, and so are slower in "
+                "small batches: %s",
+                reason,
+            )
+            return self._function

@@ -102,7 +102,7 @@ def test_a_step_that_cannot_be_captured_is_a_warning(caplog, monkeypatch):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", refused)
-    graphed = Graphed(lambda tensor: (tensor + 1,))
+    graphed = Graphed(lambda tensor: (tensor + 1,), -1)
     with caplog.at_level(logging.WARNING, "heteromark"):
         assert [graphed(torch.tensor(i))[0].item() for i in range(3)] == [1, 2, 3]
     [warning] = caplog.messages
@@ -124,7 +124,7 @@ def test_what_a_graph_gave_stays_when_it_is_called_again(monkeypatch):
         return replay
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", in_place)
-    graphed = Graphed(lambda tensor: (tensor + 1,))
+    graphed = Graphed(lambda tensor: (tensor + 1,), -1)
     given = [torch.tensor(i) for i in range(3)]
     assert [made.item() for (made,) in [graphed(tensor) for tensor in given]] == [1, 2, 3]
     assert [tensor.item() for tensor in given] == [0, 1, 2]
