@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 from hydra.types import RunMode
-from projects import ROOT
 
 from heteromark.config.errors import ConfigError
 from heteromark.config.hydra_loader import open_hydra
@@ -17,23 +15,11 @@ from heteromark.config.tasks import TASK_ROLES
 from heteromark.runs.digest import run_digest
 from heteromark.training.request import TrainRequest, resolve_request
 
+pytestmark = pytest.mark.usefixtures("in_project")
+
 CONFIGS = Path("config")
 LANGUAGE_ENVIRONMENTS = tuple(TASK_ROLES)
 GRPO = ("agent=grpo_agent_v1",)
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository's config/ and params.yaml, to be written to."""
-    folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(ROOT / "config", folder / "config")
-    shutil.copy(ROOT / "params.yaml", folder)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def _in_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
 
 
 def job(*arguments: str) -> Job:

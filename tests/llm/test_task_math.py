@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math as standard_math
-import random
 import re
 import subprocess
 import sys
 import time
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heteromark.config.tasks import MathConfig
-from heteromark.llm.tasks.base import Reward, check_template, split_of
+from heteromark.llm.tasks.base import Reward, check_template
 from heteromark.llm.tasks.math import MathProblem, MathTask
-from heteromark.llm.tasks.math_questions import NAMES, SCENES, Question, Scene, read_questions
+from heteromark.llm.tasks.math_questions import NAMES, SCENES, Question, Scene
 from heteromark.llm.tasks.rewards import TAGS
 
 ALL = ("+", "-", "*")
@@ -368,89 +365,6 @@ def test_settings_at_their_extremes():
     with pytest.raises(ValueError, match="math has no problem for validation"):
         made(max_operand=1).problem(0, "validation")
     assert made(max_operand=1, source="word", operators=ALL).problem(0).demonstration("reasoner")
-
-
-def write_lines(path: Path, *lines) -> Path:
-    texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
-    path.write_text("\n".join(texts) + "\n", encoding="utf-8")
-    return path
-
-
-def test_questions_of_a_file(tmp_path: Path):
-    lines = [
-        {"question": "One?", "answer": 1},
-        {"question": "Half?", "answer": 0.5},
-        {"question": "Text?", "answer": "1,234"},
-        {"question": "GSM8K?", "answer": "6*7=<<6*7=42>>42\n#### 42", "more": None},
-        "",
-        {"question": " Minus? ", "answer": "#### -7.0"},
-        {"question": "One?", "answer": 1.0},
-    ]
-    path = write_lines(tmp_path / "questions.jsonl", *lines)
-    found = {question.text: question.answer for question in read_questions(path)}
-    assert found == {"One?": 1, "Half?": Fraction(1, 2), "Text?": 1234, "GSM8K?": 42, "Minus?": -7}
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert {question.text: question.answer for question in read_questions(path)} == found
-
-
-def test_problems_of_a_file(tmp_path: Path):
-    lines = [{"question": f"What is {n} \u00d7 2?", "answer": 2 * n} for n in range(100)]
-    path = write_lines(tmp_path / "questions.jsonl", *lines)
-    task = made(source="file", file=str(path))
-    train = {task.problem(seed).key for seed in range(1_000)}
-    validation = {task.problem(seed, "validation").key for seed in range(200)}
-    assert not train & validation
-    assert train | validation == {line["question"] for line in lines}
-    for seed in range(100):
-        problem = task.problem(seed)
-        problem.act("tool", problem.demonstration("tool"))
-        problem.act("reasoner", problem.demonstration("reasoner"))
-        assert problem.is_solved
-        assert problem.question.answer == 2 * int(problem.key.split()[2])
-    one = made(source="file", file=str(write_lines(tmp_path / "one.jsonl", lines[0])))
-    missing = "train" if split_of(one.draw(random.Random(0))) == "validation" else "validation"
-    with pytest.raises(ValueError, match=f"math has no problem for {missing}"):
-        one.problem(0, missing)
-
-
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        ("{", "is not JSON in UTF-8: Expecting"),
-        ("[" * 100_000, "is not JSON in UTF-8"),
-        ('{"question": "q", "answer": NaN}', "NaN is not a number"),
-        ('{"question": "q", "answer": ' + "9" * 5000 + "}", "is not JSON"),
-        ("[1, 2]", r"must be an object with question and answer, not \[1, 2\]"),
-        ('{"answer": 1}', "question must be text that is not empty, not None"),
-        ('{"question": " ", "answer": 1}', "question must be text that is not empty, not ' '"),
-        ('{"question": 5, "answer": 1}', "question must be text that is not empty, not 5"),
-        ('{"question": "q"}', "answer must be a number .* not None"),
-        ('{"question": "q", "answer": true}', "answer must be a number .* not True"),
-        ('{"question": "q", "answer": "many"}', "answer must be a number .* not 'many'"),
-        ('{"question": "q", "answer": "#### 4 6"}', "answer must be a number"),
-        ('{"question": "q", "answer": "42 ####"}', "answer must be a number"),
-        ('{"question": "q", "answer": 1e99}', "answer must be a number"),
-        ('{"question": "q", "answer": "' + "x" * 999 + '"}', "not 'x{50,58}…$"),
-        ('{"question": "Good?", "answer": 2}', "another answer, 1 rather than 2; keep one"),
-    ],
-)
-def test_faults_of_a_file_name_the_line(tmp_path: Path, line, told):
-    good = {"question": "Good?", "answer": 1}
-    path = write_lines(tmp_path / "bad.jsonl", good, "", line, good)
-    with pytest.raises(ValueError, match=rf"bad\.jsonl, line 3:? .*{told}"):
-        made(source="file", file=str(path))
-
-
-def test_files_that_are_none(tmp_path: Path):
-    path = tmp_path / "bad.jsonl"
-    with pytest.raises(ValueError, match=r"there is no file .*bad\.jsonl; check the path"):
-        made(source="file", file=str(path))
-    path.write_text(" \n\n")
-    with pytest.raises(ValueError, match=r"bad\.jsonl has no questions"):
-        made(source="file", file=str(path))
-    path.write_bytes(b'{"question": "a", "answer": 1}\n{"question": "\xff", "answer": 1}\n')
-    with pytest.raises(ValueError, match=r"bad\.jsonl, line 2 is not JSON in UTF-8"):
-        made(source="file", file=str(path))
 
 
 def test_the_module_hides_nothing_and_needs_no_torch():
