@@ -14,6 +14,7 @@ from heteromark.config.fields import (
     LayerSizes,
     LearningRate,
     Number,
+    Probability,
     selector,
 )
 from heteromark.config.tasks import (
@@ -122,6 +123,11 @@ class WarmUpConfig(Frozen):
         description="Stop at this loss (mean per token, in nats): a model that has learnt all "
         "leaves reinforcement learning nothing to improve; null: take all steps.",
     )
+    mistakes: Probability = Field(
+        0.0,
+        description="Share of what a role tells those after it that is wrong: they learn to judge "
+        "it.",
+    )
     batch_size: Count = 32
     learning_rate: LearningRate = 1e-3
     ramp: Annotated[int, Field(ge=0), Number] = Field(
@@ -220,6 +226,9 @@ class TextConfig(Frozen):
     )
     warm_up_loss: Annotated[float, Field(gt=0), Number] | None = Field(
         None, description="Default of model.warm_up.target_loss of tiny models."
+    )
+    warm_up_mistakes: Probability = Field(
+        0.0, description="Default of model.warm_up.mistakes of tiny models."
     )
     templates: dict[Role, str] = Field({}, description="Wordings of prompts, by role.")
     resample_freq: Count = Field(1, description="Iterations after which other problems are drawn.")

@@ -56,8 +56,10 @@ def text_idle_keys(config: RunConfig) -> dict[str, str]:
         for key in ("dtype", "trust_remote_code"):
             idle[f"model.{key}"] = "model.path is tiny, which is built rather than loaded"
     if not model.warm_up.steps:
-        for key in ("batch_size", "learning_rate", "ramp", "seed", "target_loss"):
+        for key in ("batch_size", "learning_rate", "mistakes", "ramp", "seed", "target_loss"):
             idle[f"model.warm_up.{key}"] = "model.warm_up.steps is 0"
+    elif config.turn_order is not None and len(config.turn_order) == 1:
+        idle["model.warm_up.mistakes"] = "a single role acts, and nobody after it"
     specializations = {policy.specialization for policy in model.by_policy.values()} - {None}
     if "lora" not in {model.specialization, *specializations}:
         for key in ("lora_rank", "lora_alpha", "lora_modules"):
@@ -82,6 +84,7 @@ def text_defaults(config: RunConfig) -> dict[str, tuple[str, float | None]]:
         "max_response_length": ("generation.max_response_length", generation.max_response_length),
         "warm_up_steps": ("model.warm_up.steps", config.model.warm_up.steps),
         "warm_up_loss": ("model.warm_up.target_loss", config.model.warm_up.target_loss),
+        "warm_up_mistakes": ("model.warm_up.mistakes", config.model.warm_up.mistakes),
     }
 
 

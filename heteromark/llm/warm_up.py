@@ -26,9 +26,20 @@ class Demonstration(NamedTuple):
 
 
 def demonstrations(
-    task: Task, turn_order: Sequence[str], templates: Mapping[str, str], seed: int
+    task: Task,
+    turn_order: Sequence[str],
+    templates: Mapping[str, str],
+    seed: int,
+    mistakes: float = 0.0,
 ) -> Iterator[Demonstration]:
-    """What a perfect team says, problem after problem, for ever; of the training split only."""
+    """What a perfect team says, problem after problem, for ever; of the training split only.
+
+    Args:
+        mistakes: how often those who act later are told what belongs to the problem before
+            instead. Where they have only seen perfect colleagues, they repeat whatever they hear.
+    """
+    chance = random.Random(seed)
+    before: dict[str, str] = {}  # what each role said on the problem before
     number = 0
     while True:
         problem = task.problem(seed + number)
@@ -37,7 +48,10 @@ def demonstrations(
             if problem.is_done:
                 break
             said = Demonstration(problem.prompt(role, templates[role]), problem.demonstration(role))
-            problem.act(role, said.response)
+            is_heard = role != turn_order[-1]
+            is_wrong = is_heard and role in before and chance.random() < mistakes
+            problem.act(role, before[role] if is_wrong else said.response)
+            before[role] = said.response
             yield said
 
 

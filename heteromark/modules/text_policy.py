@@ -162,7 +162,9 @@ class TextPolicyFactory:
                 backbone.model.load_state_dict(state)
                 return backbone
             logger.info("warming up a tiny model, %d steps at most", settings.steps)
-            shown = demonstrations(self.task, self.turn_order, self.templates, settings.seed)
+            shown = demonstrations(
+                self.task, self.turn_order, self.templates, settings.seed, settings.mistakes
+            )
             loss = warm_up(
                 backbone,
                 shown,

@@ -111,6 +111,7 @@ def test_what_does_not_fit_is_told_with_the_key_to_change(overrides, expected):
         ({}, {"model.lora_rank": 3}),
         ({}, {"model.dtype": "bfloat16"}),
         ({}, {"model.warm_up.learning_rate": 0.1}),
+        ({"model__warm_up__steps": 2}, {"model.warm_up.mistakes": 0.5}),
         ({}, {"grpo.filter_ratio": 0.3}),
         ({}, {"environment.text.max_prompt_length": 77}),
         ({}, {"evaluation.opponent": "random"}),

@@ -31,6 +31,26 @@ def test_a_team_is_shown_at_work():
     assert next_tool.prompt == task.problem(6).prompt("tool", templates_of(task)["tool"])
 
 
+def test_those_who_act_later_are_told_mistakes_and_answer_right():
+    task = PlanPathTask(PlanPathConfig())
+    shown = demonstrations(task, ("tool", "planner"), templates_of(task), seed=5, mistakes=0.5)
+    said = list(itertools.islice(shown, 800))
+    tools, planners = said[::2], said[1::2]
+    wrong = 0
+    for number, (tool, planner) in enumerate(zip(tools, planners, strict=True)):
+        problem = task.problem(5 + number)
+        assert tool.response == planner.response == problem.demonstration("tool")
+        heard = [tool.response, tools[number - 1].response if number else None]
+        prompts = []
+        for proposal in heard:
+            asked = problem.clone()
+            asked.act("tool", proposal or "")
+            prompts.append(asked.prompt("planner", templates_of(task)["planner"]))
+        assert planner.prompt in prompts
+        wrong += planner.prompt != prompts[0]
+    assert 140 < wrong < 220  # of 400 half, less those where both problems have the same way
+
+
 def test_what_is_shown_is_learnt():
     backbone = tiny_backbone(hidden_size=64, num_layers=2)
     shown = [Demonstration("2+2=", "4"), Demonstration("a longer one: 3+4=", "7 or so")]
