@@ -149,6 +149,13 @@ def test_a_key_that_acts_makes_another_run(overrides):
     assert run_digest(make_text_config(**overrides)) != run_digest(make_text_config())
 
 
+def test_mistakes_in_the_warm_up_make_another_run_of_a_team():
+    team = {**TEAM, "model__warm_up__steps": 2}
+    assert run_digest(make_text_config(**team, model__warm_up__mistakes=0.5)) != run_digest(
+        make_text_config(**team)
+    )
+
+
 def test_ways_to_say_the_same_make_the_same_run():
     team = make_text_config(**TEAM)
     assert run_digest(team) == run_digest(
