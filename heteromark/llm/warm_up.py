@@ -44,6 +44,7 @@ def demonstrations(
     while True:
         problem = task.problem(seed + number)
         number += 1
+        now: dict[str, str] = {}
         for role in turn_order:
             if problem.is_done:
                 break
@@ -51,8 +52,9 @@ def demonstrations(
             is_heard = role != turn_order[-1]
             is_wrong = is_heard and role in before and chance.random() < mistakes
             problem.act(role, before[role] if is_wrong else said.response)
-            before[role] = said.response
+            now[role] = said.response
             yield said
+        before = now
 
 
 def warm_up(

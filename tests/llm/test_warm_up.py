@@ -51,6 +51,17 @@ def test_those_who_act_later_are_told_mistakes_and_answer_right():
     assert 140 < wrong < 220  # of 400 half, less those where both problems have the same way
 
 
+def test_mistakes_belong_to_another_problem_also_where_a_role_acts_twice():
+    task = PlanPathTask(PlanPathConfig())
+    order = ("tool", "tool", "planner")
+    shown = demonstrations(task, order, templates_of(task), seed=5, mistakes=1.0)
+    said = list(itertools.islice(shown, 60))
+    for number in range(1, 20):
+        planner, problem = said[3 * number + 2], task.problem(5 + number)
+        problem.act("tool", said[3 * number - 3].response)
+        assert planner.prompt == problem.prompt("planner", templates_of(task)["planner"])
+
+
 def test_what_is_shown_is_learnt():
     backbone = tiny_backbone(hidden_size=64, num_layers=2)
     shown = [Demonstration("2+2=", "4"), Demonstration("a longer one: 3+4=", "7 or so")]
