@@ -49,11 +49,13 @@ def free_cells(picture: str) -> dict[complex, str]:
 
 
 def arrives(picture: str, moves: str) -> bool:
-    """Whether moves lead over the goal, by the picture alone."""
+    """Whether moves lead over the goal before they bump, by the picture alone."""
     cells = free_cells(picture)
     at = next(cell for cell, mark in cells.items() if mark == "A")
     for move in moves:
-        at = at + STEPS[move] if at + STEPS[move] in cells else at
+        at += STEPS[move]
+        if cells.get(at, "#") == "#":
+            return False
         if cells[at] == "G":
             return True
     return False
@@ -136,13 +138,29 @@ def test_splits_share_nothing_and_seeds_differ(chosen):
     assert len(set(train)) > (2 if chosen.get("walls") == 0 else 100)
 
 
-def test_walls_and_borders_stop_and_cost():
+def test_walls_and_borders_end_the_walk_and_cost():
     problem = problem_of("A#", ".G")
-    # up the border, right the wall, down, right
-    assert problem.act("planner", "URD") == pytest.approx((0.5 - 0.2 - 0.03, 0.0))
+    border, wall = problem.clone(), problem.clone()
+    assert border.act("planner", "UDR") == wall.act("planner", "RDR") == Reward(-0.11, 0.0)
+    assert border.fields("planner")["grid"] == wall.fields("planner")["grid"] == "A#\n.G"
+    # down, and there left against the border: the step down stays made
+    assert problem.act("planner", "DLR") == pytest.approx((0.5 - 0.1 - 0.02, 0.0))
     assert problem.fields("planner")["grid"] == ".#\nAG"
     assert problem.act("planner", "R") == pytest.approx((0.5 + 1.0 - 0.01, 0.0))
     assert problem.is_solved
+    assert problem.steps == 3
+
+
+@pytest.mark.parametrize("length", [4, 8, 16])
+def test_wandering_seldom_arrives(length):
+    """Random moves, however many, must not solve what a planner has to find."""
+    task, generator = made(), random.Random(2)
+    solved = 0
+    for seed in range(400):
+        problem = task.problem(seed)
+        problem.act("planner", "".join(generator.choice("UDLR") for _ in range(length)))
+        solved += problem.is_solved
+    assert solved / 400 < 0.1
 
 
 def test_nothing_is_done_after_the_goal():
@@ -169,7 +187,7 @@ def test_the_proposal_is_judged_and_shown_but_nothing_moves():
     before = problem.fields("tool")["grid"]
     assert problem.fields("planner") == {"grid": before, "proposal": "none", "outcome": "none"}
     seen = []
-    for proposal in ("RDDR", "RD", "LLD", "U"):
+    for proposal in ("RDDR", "RD", "DDD", "U"):
         proposed, carried_out = problem.clone(), problem.clone()
         assert proposed.act("tool", proposal) == carried_out.act("planner", proposal)
         assert proposed.fields("planner")["grid"] == before
@@ -178,8 +196,8 @@ def test_the_proposal_is_judged_and_shown_but_nothing_moves():
     assert seen == [
         "at G",
         "at row 2, column 2",
-        "at row 2, column 1, 2 blocked",
-        "at row 1, column 1, 1 blocked",
+        "at row 2, column 1, blocked",
+        "at row 1, column 1, blocked",
     ]
     problem.act("tool", "RD")
     problem.act("planner", "D")
@@ -261,9 +279,9 @@ def test_staying_where_one_is_pays_less_than_silence(moves):
 
 def test_only_so_many_moves_are_considered():
     problem = problem_of("A.", ".G")
-    assert problem.act("tool", "U" * 1_000) == problem.act("tool", "U" * 8)
-    assert problem.fields("planner")["proposal"] == "U" * 8
-    assert problem.act("planner", "U" * 1_000_000 + "DR").team == pytest.approx(-8 * 0.11)
+    assert problem.act("tool", "DU" * 500) == problem.act("tool", "DU" * 4)
+    assert problem.fields("planner")["proposal"] == "DU" * 4
+    assert problem.act("planner", "DU" * 500_000 + "DR").team == pytest.approx(-8 * 0.01)
     assert not problem.is_done
 
 

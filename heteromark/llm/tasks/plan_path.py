@@ -44,11 +44,11 @@ ROLES = {
 
 
 class Walk(NamedTuple):
-    """What carrying out moves comes to: the cell, steps made, and those that bumped."""
+    """What carrying out moves comes to: the cell, the steps made, and whether the last bumped."""
 
     end: Cell
     steps: int
-    bumps: int
+    is_blocked: bool
 
 
 class PlanPathProblem(Problem):
@@ -98,8 +98,10 @@ class PlanPathProblem(Problem):
     def act(self, role: str, response: str) -> Reward:
         """Take a proposal, or make the moves of a response.
 
-        The rewards of all moves that are made add up to one for the way to the goal, with the
-        bonuses, less the penalties: no detour and no halt on the way earns anything.
+        A wall or the border ends the walk: what follows was meant for another cell, and whoever
+        wandered on would arrive by chance. The rewards of all moves that are made add up to one for
+        the way to the goal, with the bonuses, less the penalties: no detour and no halt on the way
+        earns anything.
         """
         check_turn(self, role, ROLES)
         moves = self._read(response)
@@ -128,21 +130,20 @@ class PlanPathProblem(Problem):
         return line[: 2 * len(self.grid.rows) ** 2] if _MOVES.fullmatch(line) else ""
 
     def _walk(self, moves: str) -> Walk:
-        cell, steps, bumps = self.position, 0, 0
+        cell, steps, is_blocked = self.position, 0, False
         for move in moves:
-            if cell == self.goal:
+            if cell == self.goal or is_blocked:
                 break
             reached = self.grid.step(cell, move)
-            steps, bumps = steps + 1, bumps + (reached == cell)
-            cell = reached
-        return Walk(cell, steps, bumps)
+            cell, steps, is_blocked = reached, steps + 1, reached == cell
+        return Walk(cell, steps, is_blocked)
 
     def _earned(self, walk: Walk) -> float:
         """The team's reward for a walk from here."""
         settings = self.settings
         nearer = self.distances[self.position] - self.distances[walk.end]
         earned = nearer / self.shortest
-        earned -= settings.invalid_penalty * walk.bumps + settings.step_penalty * walk.steps
+        earned -= settings.invalid_penalty * walk.is_blocked + settings.step_penalty * walk.steps
         if walk.end == self.goal:
             earned += settings.goal_reward
             if self.steps + walk.steps == self.shortest:
@@ -152,7 +153,7 @@ class PlanPathProblem(Problem):
     def _outcome(self, walk: Walk) -> str:
         row, column = walk.end
         at = "at G" if walk.end == self.goal else f"at row {row + 1}, column {column + 1}"
-        return at + (f", {walk.bumps} blocked" if walk.bumps else "")
+        return at + (", blocked" if walk.is_blocked else "")
 
     def _picture(self) -> str:
         return self.grid.picture({self.goal: GOAL, self.position: AGENT})
