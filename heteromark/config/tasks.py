@@ -55,8 +55,12 @@ class PlanPathConfig(Frozen):
     min_distance: Count = Field(2, description="Steps of the shortest way, at least.")
     goal_reward: Coefficient = 1.0
     optimal_reward: Coefficient = Field(0.5, description="More for arriving by a shortest way.")
-    invalid_penalty: Coefficient = Field(0.1, description="Less for each step into a wall.")
-    step_penalty: Coefficient = Field(0.01, description="Less for each step.")
+    invalid_penalty: Coefficient = Field(
+        0.1, description="Less for a step into a wall, which ends the walk."
+    )
+    step_penalty: Coefficient = Field(
+        0.01, description="Less for each move, made or left over at the walk's end."
+    )
 
 
 class SokobanConfig(Frozen):

@@ -141,10 +141,10 @@ def test_splits_share_nothing_and_seeds_differ(chosen):
 def test_walls_and_borders_end_the_walk_and_cost():
     problem = problem_of("A#", ".G")
     border, wall = problem.clone(), problem.clone()
-    assert border.act("planner", "UDR") == wall.act("planner", "RDR") == Reward(-0.11, 0.0)
+    assert border.act("planner", "UDR") == wall.act("planner", "RDR") == Reward(-0.13, 0.0)
     assert border.fields("planner")["grid"] == wall.fields("planner")["grid"] == "A#\n.G"
     # down, and there left against the border: the step down stays made
-    assert problem.act("planner", "DLR") == pytest.approx((0.5 - 0.1 - 0.02, 0.0))
+    assert problem.act("planner", "DLR") == pytest.approx((0.5 - 0.1 - 0.03, 0.0))
     assert problem.fields("planner")["grid"] == ".#\nAG"
     assert problem.act("planner", "R") == pytest.approx((0.5 + 1.0 - 0.01, 0.0))
     assert problem.is_solved
@@ -165,7 +165,9 @@ def test_wandering_seldom_arrives(length):
 
 def test_nothing_is_done_after_the_goal():
     beyond, exact = problem_of("A.G.", "....", "....", "...."), problem_of("A.G.", *["...."] * 3)
-    assert beyond.act("planner", "RRRUUUU") == exact.act("planner", "RR")
+    best = exact.act("planner", "RR")
+    assert beyond.act("planner", "RRRUUUU") == pytest.approx((best.team - 0.05, 0.0))
+    assert beyond.position == exact.position
     assert beyond.steps == 2
 
 

@@ -99,9 +99,9 @@ class PlanPathProblem(Problem):
         """Take a proposal, or make the moves of a response.
 
         A wall or the border ends the walk: what follows was meant for another cell, and whoever
-        wandered on would arrive by chance. The rewards of all moves that are made add up to one for
-        the way to the goal, with the bonuses, less the penalties: no detour and no halt on the way
-        earns anything.
+        wandered on would arrive by chance. The rewards of all moves add up to one for the way to
+        the goal, with the bonuses, less the penalties: no detour and no halt on the way earns
+        anything, and moves that are left over at the walk's end cost what steps cost.
         """
         check_turn(self, role, ROLES)
         moves = self._read(response)
@@ -109,7 +109,7 @@ class PlanPathProblem(Problem):
         if not moves:
             return MALFORMED
         walk = self._walk(moves)
-        reward = Reward(self._earned(walk), 0.0)
+        reward = Reward(self._earned(walk, len(moves)), 0.0)
         if role == "planner":
             self.position, self.steps = walk.end, self.steps + walk.steps
         return reward
@@ -138,12 +138,12 @@ class PlanPathProblem(Problem):
             cell, steps, is_blocked = reached, steps + 1, reached == cell
         return Walk(cell, steps, is_blocked)
 
-    def _earned(self, walk: Walk) -> float:
-        """The team's reward for a walk from here."""
+    def _earned(self, walk: Walk, moves: int) -> float:
+        """The team's reward for a walk from here, of so many moves with those left over."""
         settings = self.settings
         nearer = self.distances[self.position] - self.distances[walk.end]
         earned = nearer / self.shortest
-        earned -= settings.invalid_penalty * walk.is_blocked + settings.step_penalty * walk.steps
+        earned -= settings.invalid_penalty * walk.is_blocked + settings.step_penalty * moves
         if walk.end == self.goal:
             earned += settings.goal_reward
             if self.steps + walk.steps == self.shortest:
