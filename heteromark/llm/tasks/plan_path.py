@@ -34,7 +34,8 @@ ROLES = {
             "{grid}\n{proposal} {outcome}\n",
             "You are at A in this grid; G is the goal and # is a wall.\n{grid}\nA helper proposes "
             "{proposal}, which ends {outcome}.\nWrite the moves to make on the last line, as "
-            "letters U D L R (up, down, left, right) without spaces. Bumps and steps cost.\n",
+            "letters U D L R (up, down, left, right) without spaces. Moves cost, and a bump costs "
+            "more and ends them.\n",
             "Go from A to G around the walls (#) in as few steps as you can.\n{grid}\nSuggested: "
             "{proposal} (ends {outcome}). Decide, and end with one line of moves only, such as "
             "UURD.\n",
