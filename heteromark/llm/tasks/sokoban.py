@@ -43,7 +43,8 @@ ROLES = {
             "{grid}\n"
             f"{_LEGEND}\n"
             "A helper proposes {proposal}, which leads to {outcome}.\n"
-            "Check it, then write your moves, such as UULR, {limit} at most, as the last line:\n",
+            "Check it, then write your moves, such as UULR, {limit} at most, as the last line. "
+            "A move into a wall, or of a box that cannot go, ends them:\n",
             "Sokoban now:\n"
             "{grid}\n"
             "After the proposal {proposal} ({outcome}):\n"
@@ -89,7 +90,7 @@ class SokobanProblem(Problem):
 
     @property
     def max_moves(self) -> int:
-        """How many moves a response may have: too few for walking about until it is solved."""
+        """How many moves a response may have."""
         return self._level.size**2 * len(self._level.goals)
 
     def clone(self) -> Self:

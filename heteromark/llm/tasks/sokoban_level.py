@@ -107,10 +107,15 @@ class Level:
         return State(state.boxes - {to} | {beyond}, to)
 
     def carried_out(self, state: State, moves: str) -> State:
-        """The state after moves, of which those after a solution or a deadlock do not count."""
+        """The state after moves, up to a solution, a deadlock or a move that is stopped.
+
+        What follows a move that a wall stops was meant for another cell: were it done, long
+        responses at random would solve what a planner has to find.
+        """
         for move in moves:
             before, state = state, self.moved(state, move)
-            if state.boxes != before.boxes and (self.is_solved(state) or self.is_deadlocked(state)):
+            pushed = state.boxes != before.boxes
+            if state == before or (pushed and (self.is_solved(state) or self.is_deadlocked(state))):
                 break
         return state
 
