@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from heteromark.llm.backbone import Backbone
 from heteromark.llm.tasks.base import Task
 
 IGNORED = -100  # of no token: what cross entropy leaves out
-RECENT = 20  # steps whose losses tell together how far learning is, and whose weights are averaged
+RECENT = 20  # steps whose losses tell together how far learning is
 
 
 class Demonstration(NamedTuple):
@@ -73,9 +72,7 @@ def warm_up(
     """Train all weights of a model on demonstrations.
 
     The learning rate rises over the first steps, without which learning takes much longer, and
-    falls to zero at the last. The model ends with the moving average of its weights over about
-    `RECENT` steps: what a model can do differs by several points from one step to the next, so
-    that where the last step alone decided, how good a start is would be partly luck.
+    falls to zero at the last.
 
     Args:
         shown: as many as are asked for, `steps * batch_size`.
@@ -92,7 +89,6 @@ def warm_up(
     """
     model, tokenizer = backbone.model, backbone.tokenizer
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
-    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(1 - 1 / RECENT))
     order = random.Random(seed)
     recent: deque[float] = deque(maxlen=RECENT)
     for step in range(steps):
@@ -109,13 +105,11 @@ def warm_up(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        averaged.update_parameters(model)
         recent.append(loss.item())
         if on_step is not None:
             on_step(step, recent[-1])
         if target is not None and len(recent) == RECENT and sum(recent) / RECENT <= target:
             break
-    model.load_state_dict(averaged.module.state_dict())
     return recent[-1] if recent else math.nan
 
 

@@ -98,25 +98,6 @@ def test_the_same_seed_gives_the_same_model():
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_the_model_ends_with_the_moving_average_of_its_weights():
-    backbone = tiny_backbone(hidden_size=32, num_layers=1)
-    weights = backbone.model.get_input_embeddings().weight
-    after = []
-    warm_up(
-        backbone,
-        itertools.cycle([Demonstration("2+2=", "4")]),
-        steps=30,
-        batch_size=2,
-        learning_rate=1e-2,
-        on_step=lambda step, loss: after.append(weights.detach().clone()),
-    )
-    averaged = after[0]
-    for each in after[1:]:
-        averaged = averaged + (each - averaged) / RECENT
-    assert torch.allclose(weights, averaged, atol=1e-6)
-    assert not torch.allclose(weights, after[-1], atol=1e-3)
-
-
 def losses_of(**settings) -> list[float]:
     losses: list[float] = []
     warm_up(
