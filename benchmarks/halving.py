@@ -2,12 +2,14 @@
 
     python benchmarks/halving.py                     about an hour on two cores
     python benchmarks/halving.py --repetitions 2
+    python benchmarks/halving.py --eta 3             writes benchmarks/results/halving_eta_3.*
 
 Sixteen configs of HAPPO (four learning rates, two discounts, two numbers of epochs) on the default
 battle, with three seeds each, by the workflow itself: `snakemake selected` with sweep.strategy
 halving, and with grid. Every repetition has seeds of its own. Told are the frames that were trained
 for either, whether they chose the same config, and what the grid says of halving's choice: its rank
-among the sixteen, and how far its score lies below the grid's winner's.
+among the sixteen, and how far its score lies below the grid's winner's. Both are also judged by
+seeds that neither saw: how often each chose the config that is best in the other grids.
 
 With --store, a second call trains only what is missing. Writes benchmarks/results/halving.json and
 .svg after each repetition.
@@ -21,6 +23,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -35,7 +38,8 @@ LEARNING_RATES = {"tiny": 1e-4, "small": 5e-4, "base": 2e-3, "large": 8e-3}
 GAMMAS = {"near": 0.9, "far": 0.99}
 EPOCHS = {"few": 2, "many": 10}
 SEEDS = 3
-HALVING = {"eta": 3, "min_frames": 2000, "max_frames": None}
+ETA = 2
+MIN_FRAMES = 2000
 FRAMES = 20_000  # of the longest run
 BATCH = 1024  # frames of an iteration
 TARGET = 2.5  # times fewer frames than the grid
@@ -46,19 +50,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repetitions", type=int, default=10)
+    parser.add_argument("--eta", type=int, default=ETA, help=f"of halving; default: {ETA}")
     parser.add_argument("--store", type=Path, help="run store; default: a temporary one")
     arguments = parser.parse_args()
     repetitions = []
     with tempfile.TemporaryDirectory() as folder:
         store = arguments.store or Path(folder) / "store"
         for number in range(arguments.repetitions):
-            repetitions.append(repeat(number, Path(folder) / str(number), store.resolve()))
+            project = make_project(Path(folder) / str(number), store.resolve(), arguments.eta)
+            repetitions.append(repeat(number, project))
             told = {key: repetitions[-1][key] for key in ("same_winner", "rank", "times_fewer")}
             print(f"repetition {number}: {told}", file=sys.stderr, flush=True)
-            report(repetitions)
+            report(repetitions, arguments.eta)
 
 
-def report(repetitions: list[dict[str, Any]]) -> None:
+def report(repetitions: list[dict[str, Any]], eta: int) -> None:
     """Write what the repetitions so far come to."""
     summary = {
         "same_winner": sum(each["same_winner"] for each in repetitions),
@@ -67,17 +73,36 @@ def report(repetitions: list[dict[str, Any]]) -> None:
         "target": TARGET,
         "ranks_in_the_grid": sorted(each["rank"] for each in repetitions),
         "largest_loss_of_score": max(each["loss"] for each in repetitions),
+        "mean_loss_of_score": round(fmean(each["loss"] for each in repetitions), 3),
     }
+    if len(repetitions) > 1:
+        best = best_elsewhere(repetitions)
+        summary["chose_the_best_by_other_seeds"] = {
+            strategy: sum(
+                each[strategy] == name for each, name in zip(repetitions, best, strict=True)
+            )
+            for strategy in ("grid", "halving")
+        }
     print(json.dumps(summary, indent=2))
-    settings = {"configs": 16, "seeds": SEEDS, "frames": FRAMES, "halving": HALVING}
+    halving = {"eta": eta, "min_frames": MIN_FRAMES}
+    settings = {"configs": 16, "seeds": SEEDS, "frames": FRAMES, "halving": halving}
     content = {"commit": commit(), "settings": settings, **summary, "each": repetitions}
-    write_report("halving", "benchmarks/halving.py", VERSIONED, content)
-    draw(repetitions, RESULTS / "halving.svg")
+    name = "halving" if eta == ETA else f"halving_eta_{eta}"
+    write_report(name, "benchmarks/halving.py", VERSIONED, content)
+    draw(repetitions, RESULTS / f"{name}.svg")
 
 
-def repeat(number: int, folder: Path, store: Path) -> dict[str, Any]:
+def best_elsewhere(repetitions: list[dict[str, Any]]) -> list[str]:
+    """For each repetition, the config with the highest mean score in the others' grids."""
+    best = []
+    for here in repetitions:
+        others = [each["scores"] for each in repetitions if each is not here]
+        best.append(max(here["scores"], key=lambda name: fmean(one[name] for one in others)))
+    return best
+
+
+def repeat(number: int, project: Project) -> dict[str, Any]:
     """Halving and the grid over the same configs and seeds."""
-    project = make_project(folder, store)
     seeds = list(range(SEEDS * number, SEEDS * (number + 1)))
     found = {}
     for strategy in ("halving", "grid"):
@@ -126,7 +151,7 @@ def overlap(one: list[float], other: list[float]) -> bool:
     return one[0] <= other[1] and other[0] <= one[1]
 
 
-def make_project(folder: Path, store: Path) -> Project:
+def make_project(folder: Path, store: Path, eta: int) -> Project:
     """A project with the sixteen configs."""
     project = copy_project(folder, store)
     project.patience = 7200
@@ -149,7 +174,10 @@ def make_project(folder: Path, store: Path) -> Project:
         path.write_text(yaml.safe_dump(variant), encoding="utf-8")
     project.set_params(
         smoke={"total_frames": FRAMES, "eval_episodes": 50},
-        sweep={"agents": "config/agents/happo_agent_sweep_*.yaml", "halving": HALVING},
+        sweep={
+            "agents": "config/agents/happo_agent_sweep_*.yaml",
+            "halving": {"eta": eta, "min_frames": MIN_FRAMES, "max_frames": None},
+        },
     )
     return project
 

@@ -43,7 +43,7 @@ class HalvingParams(Frozen):
     """Successive halving: all configs train a little, the best of them go on, and so on."""
 
     eta: Annotated[int, Field(ge=2)] = Field(
-        3, description="One config in so many goes on to the next rung, which is so often as long."
+        2, description="One config in so many goes on to the next rung, which is so often as long."
     )
     min_frames: Count = Field(
         4_000, description="Frames of the first rung, at least; rounded up to whole iterations."
