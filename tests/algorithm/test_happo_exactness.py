@@ -188,7 +188,6 @@ group_shapes = st.builds(
 @settings(
     max_examples=12,
     derandomize=True,
-    deadline=None,
     database=None,
     phases=[Phase.generate],  # the first failure is reported as it is: examples are slow
 )

@@ -122,7 +122,7 @@ def test_a_right_answer_that_is_no_number_is_told(reward):
         reward(GOOD, "many")
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(st.lists(st.sampled_from([*TAGS, "46", "45", " ", "x", "\n"]), max_size=14).map("".join))
 def test_full_reward_only_for_the_format_with_the_answer(response):
     total = tagged_reward(response, "46")

@@ -145,7 +145,7 @@ expressions = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(expressions)
 def test_values_are_pythons(text):
     try:
@@ -155,7 +155,7 @@ def test_values_are_pythons(text):
     assert evaluate(text) == expected
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(expressions)
 def test_fractions_are_exact(text):
     """A division as fractions have it, put together by hand."""
@@ -164,7 +164,7 @@ def test_fractions_are_exact(text):
     assert evaluate(f"({text})/7") == expected
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.text())
 def test_any_text_is_taken(text):
     for read in (parse_number, evaluate):
@@ -172,7 +172,7 @@ def test_any_text_is_taken(text):
         assert value is None or isinstance(value, Fraction)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.decimals(-(10**12), 10**12, places=6))
 def test_what_is_written_is_read_again(number):
     assert parse_number(number_text(Fraction(number))) == Fraction(number)

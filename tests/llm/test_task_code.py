@@ -395,7 +395,7 @@ TEXT = st.text(max_size=300) | st.lists(
 
 
 @given(TEXT)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 def test_any_text_is_taken(text: str) -> None:
     problem = problem_of(DOUBLE)
     assert 0.0 <= problem.act("tester", text).team <= 1.0

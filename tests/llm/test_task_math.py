@@ -317,7 +317,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(st.booleans(), st.lists(st.text() | st.lists(PIECES).map("".join), max_size=6))
 def test_any_text_is_taken(tags, responses):
     problem = asked(tags)

@@ -253,7 +253,7 @@ def test_all_responses_together_never_earn_more_than_a_shortest_way():
         assert max(t for t, steps in totals if steps < 0) < 1
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(
     st.integers(0, 99),
     st.lists(
@@ -314,7 +314,7 @@ def test_clones_are_independent():
     assert clone.key == problem.key == "A..\n##.\nG.."
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(st.integers(0, 50), st.lists(st.text() | st.text(alphabet="UDLR\n "), max_size=8))
 def test_any_text_is_taken(seed, responses):
     problem = made(size=3, min_distance=1).problem(seed)

@@ -325,9 +325,7 @@ sweeps = st.lists(
     st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=4), min_size=2, max_size=4
 )
 statistics = st.sampled_from(["iqm", "mean", "median", "min"])
-few_examples = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+few_examples = settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 
 
 @contextlib.contextmanager

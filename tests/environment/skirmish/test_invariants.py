@@ -34,7 +34,7 @@ battle_settings = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(battle_settings, st.integers(0, 2**32 - 1))
 def test_invariants(chosen, seed):
     battles = Battles(SkirmishConfig(check_actions=True, **chosen), 8)
