@@ -7,9 +7,10 @@ math: GRPO on a + b < 200; the sampled reward has to rise by 0.25. plan_path: AT
 two roles with an adapter each; the team's solve rate has to double. Beside it the same with chains
 instead of trees, with one adapter for both roles, with the trained roles exchanged, and a single
 agent with as many rounds and candidates. Three seeds, which also seed the tiny model and its
-warm-up. Judged on held-out problems, responses sampled as in training. A run is as long as fits in
-five minutes of one core; its time is reported. Runs live in the run store: a second call trains
-only what is missing. Writes benchmarks/results/llm_learning.json and .svg.
+warm-up. Judged on held-out problems, responses sampled as in training. The targets allow five
+minutes of two cores: one run at a time has both, and its time is reported. Runs live in the run
+store: a second call trains only what is missing. Writes benchmarks/results/llm_learning.json and
+.svg.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import argparse
 import json
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def main() -> None:
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time")
+    parser.add_argument("--threads", type=int, default=2, help="torch's threads of a run")
     arguments = parser.parse_args()
     wanted = [
         (part, name, seed)
@@ -77,8 +77,8 @@ def main() -> None:
         for part in arguments.parts
         for name in PARTS[part]
     ]
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.jobs) as pool:
-        done = list(pool.map(lambda each: measure(*each, Path(folder)), wanted))
+    with tempfile.TemporaryDirectory() as folder:
+        done = [measure(*each, arguments.threads, Path(folder)) for each in wanted]
     results: dict[str, dict[str, Any]] = {part: {} for part in arguments.parts}
     for (part, name, _), run in zip(wanted, done, strict=True):
         way = PARTS[part][name]
@@ -99,17 +99,24 @@ def main() -> None:
         "llm_learning",
         "benchmarks/llm_learning.py",
         VERSIONED,
-        {"commit": commit(), "problems": PROBLEMS, "passes": PASSES, "checks": checks, **results},
+        {
+            "commit": commit(),
+            "threads": arguments.threads,
+            "problems": PROBLEMS,
+            "passes": PASSES,
+            "checks": checks,
+            **results,
+        },
     )
     draw(results, RESULTS / "llm_learning.svg")
 
 
-def measure(part: str, name: str, seed: int, scratch: Path) -> dict[str, Any]:
+def measure(part: str, name: str, seed: int, threads: int, scratch: Path) -> dict[str, Any]:
     """Train one run, or find it, and judge it and what it started from."""
     way = PARTS[part][name]
     folder = scratch / f"{part}-{name}-{seed}"
     untrained = scratch / f"{part}-{name}-{seed}-before"
-    options = (*way.options, *of_seed(seed))
+    options = (*way.options, *of_seed(seed), f"num_threads={threads}")
     trained_for = {folder: way.frames, untrained: 1}
     for target, frames in trained_for.items():
         settings = options if target is folder else (*options, "llm.specialization=none")
