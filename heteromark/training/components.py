@@ -24,6 +24,7 @@ from heteromark.modules.optimizer import OptimizerFactory
 from heteromark.modules.policy import PolicyFactory, recurrent_groups, with_memory
 from heteromark.modules.replay_buffer import ReplayBufferFactory
 from heteromark.modules.value_norm import PreciseValueNorm
+from heteromark.training.arithmetic import set_arithmetic
 from heteromark.training.environments import make_environment, require_evaluation
 from heteromark.training.evaluate import Evaluator
 from heteromark.training.metrics import episode_metrics
@@ -95,7 +96,7 @@ class ComponentFactory:
             raise ConfigError(faults)
         device = require_device(config)
         seed_everything(config.seed)
-        torch.set_num_threads(config.training.num_threads)
+        set_arithmetic(config, device)
         if config.env_type == "text":
             # imported here, because it needs packages that other runs do not
             from heteromark.training.text_components import text_components

@@ -15,14 +15,10 @@ from heteromark.llm.policy import AdapterPolicy
 from heteromark.llm.role_swaps import Reference, swap_roles
 from heteromark.llm.rollout import Responder, Team
 from heteromark.llm.text_policy import TextPolicy
+from heteromark.training.arithmetic import arithmetic_of
 from heteromark.training.evaluation_request import EvaluationRequest
 from heteromark.training.loaded_policy import SavedPolicy
-from heteromark.training.loaded_team import (
-    LoadedTeam,
-    restored_team,
-    threads_of,
-    untrained_team,
-)
+from heteromark.training.loaded_team import LoadedTeam, restored_team, untrained_team
 from heteromark.training.text_evaluate import TextEvaluator
 from heteromark.training.transcripts import shown_transcript
 
@@ -61,7 +57,7 @@ def evaluate_team(
     references = references_of(loaded, team, device) if request.swap_roles else {}
     evaluator = _Evaluator(loaded.config, loaded.task, team, device, settings)
     evaluator.num_transcripts = request.transcripts or 0
-    with threads_of(loaded.config):
+    with arithmetic_of(loaded.config, device):
         report = {
             "iteration": loaded.iteration,
             "single_agent": alone,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from heteromark.llm.rollout import Team
 from heteromark.llm.tasks.base import Task
 from heteromark.llm.text_policy import TextPolicy
 from heteromark.modules.task import make_task
+from heteromark.training.arithmetic import arithmetic_of
 from heteromark.training.loaded_policy import SavedPolicy, read_saved, restore
 from heteromark.training.random_state import seeded
 from heteromark.training.text_collector import with_best_wordings
@@ -71,16 +71,5 @@ def untrained_team(
     Raises:
         ValueError: see `make_team`.
     """
-    with seeded(config.seed), threads_of(config):
+    with seeded(config.seed), arithmetic_of(config, device):
         return make_team(config, task, torch.device(device))
-
-
-@contextlib.contextmanager
-def threads_of(config: RunConfig) -> Iterator[None]:
-    """Compute on as many threads as the run: with others, sums come out in other roundings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(config.training.num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -21,6 +21,7 @@ from heteromark.llm.policy import LanguageModelPolicy
 from heteromark.runs.checkpoints import checkpoint_files
 from heteromark.runs.record import WALL_CLOCK_COLUMNS, RunRecord
 from heteromark.training import loop
+from heteromark.training.arithmetic import arithmetic_of
 from heteromark.training.components import ComponentFactory
 from heteromark.training.launch import RunFailed, train_run
 
@@ -75,6 +76,29 @@ def test_two_identical_runs_are_bit_identical(tmp_path):
         loop.train(config, tmp_path / name)
     assert rows_of(tmp_path / "one") == rows_of(tmp_path / "other")
     assert_same_weights(weights_of(tmp_path / "one"), weights_of(tmp_path / "other"))
+
+
+def test_two_runs_on_two_threads_are_bit_identical(tmp_path):
+    """Large enough for threads to share the gradients of prompts that several responses have."""
+    frames = 512
+    config = make_text_config(
+        **TEAM,
+        training__num_threads=2,
+        training__total_frames=2 * frames,
+        agent__n_steps=frames,
+        agent__batch_size=frames,
+        collector__frames_per_batch=frames,
+        replay_buffer__minibatch_size=frames,
+        environment__num_parallel_envs=64,
+        grpo__num_generations=8,
+        model__tiny={"hidden_size": 64, "num_layers": 1, "num_heads": 2, "max_length": 128},
+    )
+    with arithmetic_of(config, "cpu"):
+        for number in range(3):
+            loop.train(config, tmp_path / str(number))
+    for number in (1, 2):
+        assert rows_of(tmp_path / str(number)) == rows_of(tmp_path / "0")
+        assert_same_weights(weights_of(tmp_path / str(number)), weights_of(tmp_path / "0"))
 
 
 @pytest.mark.parametrize("team", [{}, TEAM], ids=["full", "adapters"])
