@@ -16,13 +16,12 @@ def set_arithmetic(config: RunConfig, device: torch.device | str) -> None:
     On the CPU sums are also taken in an order of their own. Otherwise several threads add the
     gradients of rows that were indexed in whatever order they come, and a run with
     `num_threads=2` differs in its last digits each time. On a GPU, where not every operation has
-    such an order, it is left as it is.
+    such an order, that is switched off, also after a run on the CPU.
     """
     torch.set_num_threads(config.training.num_threads)
-    if torch.device(device).type == "cpu":
-        torch.use_deterministic_algorithms(True)
-        # Nothing here reads memory that was never written, so filling it would only cost time.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.use_deterministic_algorithms(torch.device(device).type == "cpu")
+    # Nothing here reads memory that was never written, so filling it would only cost time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 @contextlib.contextmanager
