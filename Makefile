@@ -63,7 +63,7 @@ format: setup  ## Apply the style
 	snakefmt Snakefile workflow
 
 generated: setup  ## Write config/schema/ from the models and docs/dag.svg from the plan
-	python -m heteromark.config.json_schema
+	python -m heteromark.config.models.json_schema
 	python -m heteromark workflow picture docs/dag.svg
 
 benchmark: setup  ## Measure the workflow's own speed

@@ -32,9 +32,9 @@ from made_history import make_run, many
 from serving import Reader, browsing, reading, serving
 
 from heteromark.runs.store import RunStore
-from heteromark.ui.configs import configs_of
-from heteromark.ui.history import History
-from heteromark.ui.listing import ordered, table_of
+from heteromark.ui.data.configs import configs_of
+from heteromark.ui.data.history import History
+from heteromark.ui.data.listing import ordered, table_of
 
 VERSIONED = ("streamlit", "altair", "pandas", "pydantic", "playwright")
 REPETITIONS = 5

@@ -28,7 +28,7 @@ from serving import Reader, browsing, reading, serving
 
 from heteromark.runs.record import METRICS_FILE, Status
 from heteromark.runs.store import STORE_VARIABLE, RunStore
-from heteromark.ui.history import History
+from heteromark.ui.data.history import History
 
 TARGET = ROOT / "docs" / "history.png"
 WIDTH = 1440

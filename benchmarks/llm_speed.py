@@ -80,7 +80,7 @@ def main() -> None:
 
 def run_config(arguments: argparse.Namespace):
     """The run that is measured."""
-    from heteromark.training.request import TrainRequest, resolve_request
+    from heteromark.commands.request import TrainRequest, resolve_request
 
     config, _ = resolve_request(
         TrainRequest(

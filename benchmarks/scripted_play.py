@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from heteromark.config.skirmish import SkirmishConfig
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.moments import Episode, Moment, Outcome
 from heteromark.environment.skirmish.opponents import COMMANDERS, Situation

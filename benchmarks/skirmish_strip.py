@@ -11,7 +11,7 @@ from common import ROOT
 from PIL import Image
 from scripted_play import ScriptedBattles
 
-from heteromark.config.skirmish import SkirmishConfig
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.draw import draw_battle
 
 SHOWN = (0, 12, 32)  # steps

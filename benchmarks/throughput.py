@@ -208,7 +208,7 @@ def step_copies(num_copies: int, seconds: float, ready: Any, rates: Any) -> None
 
     Actions are drawn beforehand: choosing them is not the environment's work.
     """
-    from heteromark.environment.task import Task
+    from heteromark.import_paths import Task
 
     environment = make_config(1, {}).environment
     copies = [Task(environment.task, environment.kwargs)() for _ in range(num_copies)]
@@ -305,8 +305,8 @@ def isolated(function: Callable[..., Timing], *values: Any) -> Timing:
 
 def make_config(threads: int, overrides: Overrides, iterations: int = 1) -> Any:
     """The run config of what is measured."""
-    from heteromark.config.agent import AgentConfig
-    from heteromark.config.compose import compose_run, load_params
+    from heteromark.config.compose.composition import compose_run, load_params
+    from heteromark.config.models.agent import AgentConfig
 
     agent = AgentConfig(
         agent_id="throughput",

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from heteromark.config.components import EvaluationOpponent, Preset
 from heteromark.config.errors import ConfigError
 from heteromark.config.fields import Device, Seat
+from heteromark.config.models.components import EvaluationOpponent, Preset
 
 app = typer.Typer(
     help="Train heterogeneous multi-agent reinforcement learning systems, reproducibly. "
@@ -93,9 +93,9 @@ def train(
     Layers, later wins: schema default < base config < params.yaml < variant < command line.
     Killed at any moment, the same command resumes from the last checkpoint.
     """
-    from heteromark.training.console import outcome_lines
-    from heteromark.training.launch import train_run
-    from heteromark.training.request import TrainRequest, check_output, resolve_request
+    from heteromark.commands.console import outcome_lines
+    from heteromark.commands.launch import train_run
+    from heteromark.commands.request import TrainRequest, check_output, resolve_request
 
     request = TrainRequest(
         agent_config=agent_config,
@@ -270,7 +270,7 @@ def evaluate(
     from rich.console import Console
     from rich.text import Text
 
-    from heteromark.training.evaluate_run import evaluate_run
+    from heteromark.commands.evaluate_run import evaluate_run
     from heteromark.training.evaluation_request import EvaluationRequest
 
     request = EvaluationRequest(
@@ -339,7 +339,7 @@ def validate(
     is 1 if anything is wrong.
     """
     if config_name or agent_config or environment:
-        from heteromark.training.checklist import all_right, check, checklist_lines
+        from heteromark.commands.checklist import all_right, check, checklist_lines
 
         verdicts = check(config_name, configs or [], agent_config, environment, set_ or [])
         for line in checklist_lines(verdicts):
@@ -365,9 +365,9 @@ def show_config(
     set_: SetOption = None,
 ) -> None:
     """Print the resolved config of a run, its digest and where it would lie."""
+    from heteromark.commands.request import TrainRequest, resolve_request
     from heteromark.config.files import to_yaml
     from heteromark.runs.digest import run_digest
-    from heteromark.training.request import TrainRequest, resolve_request
 
     config, folder = resolve_request(
         TrainRequest(
@@ -409,11 +409,11 @@ def check_gpu() -> None:
     """Say what there is to train on, and which language models of config/model/ fit into it."""
     from rich.console import Console
 
-    from heteromark.doctor.check_gpu import told
-    from heteromark.doctor.devices import this_machine
     from heteromark.doctor.finding import Project
+    from heteromark.doctor.gpu.check_gpu import told
+    from heteromark.doctor.gpu.devices import this_machine
+    from heteromark.doctor.gpu.presets import model_presets
     from heteromark.doctor.machine import gpu
-    from heteromark.doctor.presets import model_presets
     from heteromark.runs.store import RunStore
 
     presets = model_presets() if Path("config").is_dir() else []
@@ -455,7 +455,7 @@ def ui(
 
 
 def _progress(config: Any) -> Any:
-    from heteromark.training.progress import progress_of
+    from heteromark.commands.progress import progress_of
 
     return progress_of(config)
 
@@ -470,8 +470,8 @@ def _add_groups() -> None:
 
 def main() -> None:
     """Entry point: expected errors become one message and an exit status, not a traceback."""
-    from heteromark.training.console import expected_errors_told, prepare_process
-    from heteromark.training.evaluate_run import EvaluationError
+    from heteromark.commands.console import expected_errors_told, prepare_process
+    from heteromark.commands.evaluate_run import EvaluationError
     from heteromark.ui.server import UiError
     from heteromark.workflow.errors import WorkflowError
 

@@ -11,8 +11,8 @@ from torchrl.envs import EnvBase
 from toy_environments import ToyBattle
 
 from heteromark.environment.groups import Group
-from heteromark.environment.seeds import stream_seed
 from heteromark.environment.specs import make_specs
+from heteromark.seeds import stream_seed
 
 SIZE, LIMIT = 5, 12
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from heteromark.config.fields import LOSS_OF_ALGORITHM, NETWORK_OF_POLICY_TYPE
-from heteromark.config.schema import RunConfig
+from heteromark.config.models.run import RunConfig
 
 SPEAKER_LISTENER = "mpe2.simple_speaker_listener_v4:parallel_env"
 

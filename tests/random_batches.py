@@ -13,7 +13,7 @@ from tensordict import TensorDict
 
 from heteromark.algorithm import happo, ppo  # noqa: F401 - for their registrations
 from heteromark.algorithm.base import ALGORITHMS, Algorithm, Learner
-from heteromark.config.schema import RunConfig
+from heteromark.config.models.run import RunConfig
 from heteromark.environment.groups import Group, make_group
 from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory

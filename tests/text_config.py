@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from heteromark.config.models.run import RunConfig
 from heteromark.config.nested import merge, unflatten
-from heteromark.config.schema import RunConfig
 
 TINY = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "max_length": 128}
 

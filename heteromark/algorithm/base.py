@@ -20,7 +20,7 @@ from heteromark.algorithm.absence import blank_absent
 from heteromark.algorithm.advantage import normalize_per_agent
 from heteromark.algorithm.statistics import policy_change
 from heteromark.algorithm.value import OwnValue, TeamValue, ValueFunction
-from heteromark.config.schema import RunConfig
+from heteromark.config.models.run import RunConfig
 from heteromark.environment.groups import Group
 from heteromark.environment.rewards import reward_that_is_not_finite, rewards_that_differ
 from heteromark.modules.loss import Losses, loss_of_group

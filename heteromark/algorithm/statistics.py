@@ -8,7 +8,7 @@ from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor
 from torch.distributions import Distribution
 
-from heteromark.config.components import LossConfig
+from heteromark.config.models.components import LossConfig
 from heteromark.loss.happo import aggregate_log_ratio
 
 

@@ -16,7 +16,7 @@ from heteromark.algorithm.advantage import (
     estimate_agent_advantage,
     explained_variance,
 )
-from heteromark.config.schema import RunConfig
+from heteromark.config.models.run import RunConfig
 from heteromark.modules.policy import is_recurrent
 
 

@@ -4,7 +4,7 @@ With `env_type: custom`, `environment.task` names a factory of yours, called wit
 `environment.kwargs`. It may return one copy of the environment, of which N are made:
 
 - a PettingZoo Parallel or AEC environment;
-- an object with the SMAC API (see `heteromark.environment.smac`);
+- an object with the SMAC API (see `heteromark.environment.smac.adapter`);
 
 or all N copies at once, as a `torchrl.envs.EnvBase` on the CPU; if the factory has a parameter
 `num_envs`, it gets N. Such an environment has these attributes, besides EnvBase's own:
@@ -16,7 +16,7 @@ or all N copies at once, as a `torchrl.envs.EnvBase` on the CPU; if the factory 
     state_size      int | None: numbers in "state"; None: there is no such key
     reseed(seed, *stream)
                     gives copy i the seed `stream_seed(seed, *stream, i)`
-                    (`heteromark.environment.seeds`), used by its next reset. What comes after that
+                    (`heteromark.seeds`), used by its next reset. What comes after that
                     follows from it and the actions, whatever came before. Nothing else is random.
 
 Its specs hold at least what `heteromark.environment.specs.make_specs(groups, N, state_size)`

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from heteromark.environment.seeds import stream_seed
 from heteromark.llm.generation import Generation
 from heteromark.llm.measures import solving
 from heteromark.llm.rollout import Episode, Rollout, Team, roll_out
 from heteromark.llm.tasks.base import Problem
+from heteromark.seeds import stream_seed
 
 
 @dataclass(frozen=True)

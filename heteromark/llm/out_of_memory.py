@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from heteromark.config.schema import RunConfig
+from heteromark.config.models.run import RunConfig
 
 _ON_THE_CPU = "DefaultCPUAllocator"  # torch has no class of its own for it
 

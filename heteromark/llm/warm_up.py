@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from heteromark.llm.backbone import Backbone
+from heteromark.llm.policies.backbone import Backbone
 from heteromark.llm.tasks.base import Task
 
 IGNORED = -100  # of no token: what cross entropy leaves out

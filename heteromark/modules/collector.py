@@ -23,10 +23,9 @@ from torchrl.collectors import MultiSyncCollector as TorchRLMultiSyncCollector
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType
 
-from heteromark.config.schema import RunConfig
-from heteromark.environment.batched import BatchedEnv
-from heteromark.environment.seeds import stream_seed
-from heteromark.environment.workers import (
+from heteromark.config.models.run import RunConfig
+from heteromark.environment.pettingzoo.batched import BatchedEnv
+from heteromark.environment.pettingzoo.workers import (
     WorkerDied,
     WorkerTraceback,
     copies_in_words,
@@ -35,6 +34,7 @@ from heteromark.environment.workers import (
 )
 from heteromark.modules.registry import Registry
 from heteromark.runs.files import atomic_path
+from heteromark.seeds import stream_seed
 
 
 class MakeEnvironment(Protocol):

@@ -9,17 +9,17 @@ import torch
 from pettingzoo import AECEnv, ParallelEnv
 from torchrl.envs import EnvBase
 
-from heteromark.config.components import OpponentConfig
-from heteromark.config.schema import RunConfig
-from heteromark.environment.aec import PettingZooAECEnv
-from heteromark.environment.batched import BatchedEnv
+from heteromark.config.models.components import OpponentConfig
+from heteromark.config.models.run import RunConfig
 from heteromark.environment.contract import check_contract
-from heteromark.environment.copies import make_copy
-from heteromark.environment.opponents import OpponentMisfit
-from heteromark.environment.pettingzoo import PettingZooParallelEnv
+from heteromark.environment.opponents.choice import OpponentMisfit
+from heteromark.environment.pettingzoo.aec import PettingZooAECEnv
+from heteromark.environment.pettingzoo.batched import BatchedEnv
+from heteromark.environment.pettingzoo.copies import make_copy
+from heteromark.environment.pettingzoo.parallel import PettingZooParallelEnv
 from heteromark.environment.skirmish import SkirmishEnv
-from heteromark.environment.smac import missing_from_smac_api, smac_factory
-from heteromark.environment.task import Task
+from heteromark.environment.smac.adapter import missing_from_smac_api, smac_factory
+from heteromark.import_paths import Task
 from heteromark.modules.registry import Registry
 
 

@@ -10,8 +10,8 @@ from torchrl.modules import ProbabilisticActor
 from torchrl.objectives import ClipPPOLoss, LossModule
 from torchrl.objectives.multiagent import IPPOLoss, MAPPOLoss
 
-from heteromark.config.components import LossConfig
-from heteromark.config.schema import RunConfig
+from heteromark.config.models.components import LossConfig
+from heteromark.config.models.run import RunConfig
 from heteromark.environment.groups import Group
 from heteromark.loss.happo import HAPPOLoss
 from heteromark.loss.value import ValueLoss

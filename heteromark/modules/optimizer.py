@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from heteromark.config.components import OptimizerConfig
-from heteromark.config.language import SchedulerConfig
-from heteromark.config.schema import RunConfig
+from heteromark.config.models.components import OptimizerConfig
+from heteromark.config.models.llm import SchedulerConfig
+from heteromark.config.models.run import RunConfig
 from heteromark.environment.groups import Group
 from heteromark.modules.policy import override_of
 from heteromark.modules.registry import Registry

@@ -15,9 +15,9 @@ from torchrl.envs.transforms import TensorDictPrimer
 from torchrl.modules import MaskedCategorical, ProbabilisticActor, TanhNormal
 from torchrl.modules.distributions import NormalParamExtractor
 
-from heteromark.config.components import PolicyOverride
 from heteromark.config.errors import ConfigError, Fault, nearest
-from heteromark.config.schema import RunConfig
+from heteromark.config.models.components import PolicyOverride
+from heteromark.config.models.run import RunConfig
 from heteromark.environment.groups import Group
 from heteromark.modules.networks import JointObservation, RecurrentNetwork, make_mlp
 from heteromark.modules.registry import Registry

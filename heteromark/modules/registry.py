@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from heteromark.environment.task import import_path
+from heteromark.import_paths import import_path
 
 Component = TypeVar("Component", bound=Callable)
 

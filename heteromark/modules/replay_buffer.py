@@ -13,7 +13,7 @@ from torchrl.data import (
     SamplerWithoutReplacement,
 )
 
-from heteromark.config.schema import RunConfig
+from heteromark.config.models.run import RunConfig
 from heteromark.modules.policy import is_recurrent
 from heteromark.modules.registry import Registry
 

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import heteromark
-from heteromark.config.components import EnvironmentConfig
-from heteromark.config.effect import idle_keys, is_own
-from heteromark.config.schema import RunConfig
-from heteromark.config.tasks import CAST
-from heteromark.config.text_effect import text_defaults
+from heteromark.config.models.components import EnvironmentConfig
+from heteromark.config.models.run import RunConfig
+from heteromark.config.models.tasks import CAST
+from heteromark.config.rules.effect import idle_keys, is_own
+from heteromark.config.rules.llm_effect import text_defaults
 from heteromark.runs.files import sha256_of
 
 DIGEST_LENGTH = 12
@@ -37,21 +37,7 @@ _CLAMPED = (("training", "checkpoint_interval"), ("evaluation", "interval"))
 # In those packages, but around the training rather than in it.
 NOT_TRAINING_CODE = (
     "environment/skirmish/draw.py",
-    "training/checklist.py",
-    "training/console.py",
-    "training/continuation.py",
-    "training/dry_run.py",
-    "training/evaluate_run.py",
     "training/factory_train.py",
-    "training/fit.py",
-    "training/gif.py",
-    "training/hydra_job.py",
-    "training/launch.py",
-    "training/loggers.py",
-    "training/multirun.py",
-    "training/progress.py",
-    "training/request.py",
-    "training/requirements.py",
 )
 
 

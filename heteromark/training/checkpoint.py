@@ -14,9 +14,9 @@ import torch
 from tensordict.nn import TensorDictModuleBase
 
 from heteromark.algorithm.base import Learner
+from heteromark.config.models.run import RunConfig
 from heteromark.config.nested import flatten
-from heteromark.config.schema import RunConfig
-from heteromark.environment.opponent_pool import OpponentPool
+from heteromark.environment.opponents.pool import OpponentPool
 from heteromark.runs.checkpoints import checkpoint_files, checkpoint_path
 from heteromark.runs.files import atomic_path
 from heteromark.runs.record import CHECKPOINT_FILE

@@ -14,26 +14,26 @@ from torchrl.envs import EnvBase
 # imported for their registrations
 from heteromark.algorithm import happo, ppo  # noqa: F401
 from heteromark.algorithm.base import ALGORITHMS, Algorithm, Learner
-from heteromark.config.compose import selector_faults
+from heteromark.config.compose.composition import selector_faults
 from heteromark.config.errors import ConfigError, Fault
-from heteromark.config.schema import RunConfig
-from heteromark.environment.opponent_pool import OpponentPool
+from heteromark.config.models.run import RunConfig
+from heteromark.environment.opponents.pool import OpponentPool
 from heteromark.modules.collector import Collector, CollectorFactory
 from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory
 from heteromark.modules.policy import PolicyFactory, recurrent_groups, with_memory
 from heteromark.modules.replay_buffer import ReplayBufferFactory
 from heteromark.modules.value_norm import PreciseValueNorm
-from heteromark.training.arithmetic import set_arithmetic
+from heteromark.training.device import set_arithmetic
 from heteromark.training.environments import make_environment, require_evaluation
-from heteromark.training.evaluate import Evaluator
+from heteromark.training.evaluator import Evaluator
 from heteromark.training.metrics import episode_metrics
 from heteromark.training.random_state import seed_everything
 
 if TYPE_CHECKING:
-    from heteromark.algorithm.text import TextAlgorithm
-    from heteromark.training.text_collector import TextCollector
-    from heteromark.training.text_evaluate import TextEvaluator
+    from heteromark.llm.algorithm import TextAlgorithm
+    from heteromark.llm.collector import TextCollector
+    from heteromark.llm.evaluator import TextEvaluator
 
 # TorchRL announces every storage that it allocates
 logging.getLogger("torchrl").setLevel(logging.WARNING)
@@ -99,7 +99,7 @@ class ComponentFactory:
         set_arithmetic(config, device)
         if config.env_type == "text":
             # imported here, because it needs packages that other runs do not
-            from heteromark.training.text_components import text_components
+            from heteromark.llm.kind import text_components
 
             return text_components(config, device)
         if config.collector_type == "multi_sync":

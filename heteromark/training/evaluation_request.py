@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from heteromark.config.components import EvaluationConfig, EvaluationOpponent, Preset
 from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.fields import Seat
-from heteromark.config.schema import RunConfig
+from heteromark.config.models.components import EvaluationConfig, EvaluationOpponent, Preset
+from heteromark.config.models.run import RunConfig
 
 FINAL, BEST = "final", "best"
 FPS = 10
@@ -126,7 +126,7 @@ class EvaluationRequest:
             )
 
     def _preset(self, config: RunConfig) -> str:
-        from heteromark.training.text_evaluate import preset_of
+        from heteromark.llm.evaluator import preset_of
 
         if self.preset is not None:
             return self.preset

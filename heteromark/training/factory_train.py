@@ -17,16 +17,16 @@ from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, read_write
 
-from heteromark.config.compose import CONFIG_FOLDER
+from heteromark.commands.console import expected_errors_told, outcome_lines, prepare_process
+from heteromark.commands.fit import FitJudge
+from heteromark.commands.hydra_job import JobResult, judged_job, own_folder, train_job
+from heteromark.commands.launch import RunFailed
+from heteromark.commands.multirun import PlannedJob, plan_jobs, run_jobs, table_lines
+from heteromark.config.compose.composition import CONFIG_FOLDER
+from heteromark.config.compose.hydra_loader import open_hydra, told_as_config_errors
+from heteromark.config.compose.job import job_of, unfelt_overrides
 from heteromark.config.errors import ConfigError
 from heteromark.config.files import to_yaml
-from heteromark.config.hydra_loader import open_hydra, told_as_config_errors
-from heteromark.config.job import job_of, unfelt_overrides
-from heteromark.training.console import expected_errors_told, outcome_lines, prepare_process
-from heteromark.training.fit import FitJudge
-from heteromark.training.hydra_job import JobResult, judged_job, own_folder, train_job
-from heteromark.training.launch import RunFailed
-from heteromark.training.multirun import PlannedJob, plan_jobs, run_jobs, table_lines
 
 DEFAULT_CONFIG = "dummy_config"
 INFORMATION = (
@@ -67,7 +67,7 @@ def _run_one(hydra: Hydra, tree: DictConfig, dry_run: bool) -> int:
     if unfelt := list(unfelt_overrides(tree, loader, job)):
         raise ConfigError(unfelt)
     if dry_run:
-        from heteromark.training.dry_run import plan_lines
+        from heteromark.commands.dry_run import plan_lines
 
         print(to_yaml(job.model_dump(mode="json")), end="")
         for line in plan_lines(job.run_config):
@@ -101,7 +101,7 @@ def _run_many(hydra: Hydra, master: DictConfig, dry_run: bool) -> int:
 
 
 def _plan_many(jobs: Sequence[PlannedJob]) -> int:
-    from heteromark.training.dry_run import plan_lines
+    from heteromark.commands.dry_run import plan_lines
 
     failed = False
     for number, job in enumerate(jobs):

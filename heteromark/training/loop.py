@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from heteromark.algorithm.base import Diverged
-from heteromark.config.schema import RunConfig
+from heteromark.commands.loggers import MetricLoggers
+from heteromark.config.models.run import RunConfig
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import (
     BEST_FILE,
@@ -32,8 +33,7 @@ from heteromark.training.checkpoint import (
     write_policy,
 )
 from heteromark.training.components import ComponentFactory, Components
-from heteromark.training.evaluate import as_report
-from heteromark.training.loggers import MetricLoggers
+from heteromark.training.evaluator import as_report
 from heteromark.training.metrics import MetricsFile
 
 OnProgress = Callable[[int, int, dict[str, float]], None]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import streamlit as st
 
-from heteromark.ui import compare_page, list_page, run_page, style, sweep_page
-from heteromark.ui.pages import COMPARE, RUN, SWEEP, TRAINING, offer
+from heteromark.ui.drawing import style
+from heteromark.ui.navigation import COMPARE, RUN, SWEEP, TRAINING, offer
+from heteromark.ui.pages import compare as compare_page
+from heteromark.ui.pages import list as list_page
+from heteromark.ui.pages import run as run_page
+from heteromark.ui.pages import sweep as sweep_page
 
 
 def _start() -> None:

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from heteromark.runs.store import STORE_VARIABLE
-from heteromark.ui.style import THEME
+from heteromark.ui.drawing.style import THEME
 
 APP = Path(__file__).with_name("app.py")
 # Where the pages look for results, if not in results/ of the working directory.
@@ -61,8 +61,8 @@ def _import_ahead() -> None:
     """Import what the first page needs while the reader's browser loads."""
     import pyarrow  # noqa: F401
 
-    import heteromark.ui.signs
-    import heteromark.ui.sweep_charts  # noqa: F401
+    import heteromark.ui.data.signs
+    import heteromark.ui.drawing.sweep_charts  # noqa: F401
 
 
 def address(host: str, port: int) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from heteromark.config.compose import parse_overrides
+from heteromark.config.compose.composition import parse_overrides
 from heteromark.runs.files import write_text_atomic
 from heteromark.workflow.errors import WorkflowError
 from heteromark.workflow.plan import Plan, make_plan

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import heteromark
-from heteromark.config.agent import AgentConfig
-from heteromark.config.compose import PARAMS_FILE, compose_run, load_params
+from heteromark.commands.requirements import requirement_faults
+from heteromark.config.compose.composition import PARAMS_FILE, compose_run, load_params
+from heteromark.config.compose.layers import ResolvedAgent, resolve_sweep
 from heteromark.config.errors import ConfigError, Fault, config_error
 from heteromark.config.fields import Mode
-from heteromark.config.layers import ResolvedAgent, resolve_sweep
-from heteromark.config.params import ProjectParams
-from heteromark.config.schema import RunConfig
+from heteromark.config.models.agent import AgentConfig
+from heteromark.config.models.params import ProjectParams
+from heteromark.config.models.run import RunConfig
 from heteromark.runs.digest import code_fingerprint, config_digest, trajectory_digest
 from heteromark.runs.record import RESULTS, run_folder
-from heteromark.training.requirements import requirement_faults
 
 RUNGS = RESULTS / "tables" / "rungs"
 

@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from heteromark.config.agent import AgentConfig
 from heteromark.config.files import to_yaml
+from heteromark.config.models.agent import AgentConfig
 from heteromark.runs.files import copy_atomic, write_text_atomic
 from heteromark.runs.record import (
     BEST_FILE,

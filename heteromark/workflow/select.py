@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from heteromark.config.fields import Frozen
-from heteromark.config.params import SelectionParams, TieBreak
+from heteromark.config.models.params import SelectionParams, TieBreak
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import LOG_FILE, Status
 from heteromark.workflow.aggregate import Tables

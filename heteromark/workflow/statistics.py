@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from heteromark.config.params import Statistic
+from heteromark.config.models.params import Statistic
 
 # Reduces the last axis, `[..., scores] -> [...]`, so that one call covers all resamples.
 Reduction = Callable[[np.ndarray], np.ndarray]

@@ -12,14 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from heteromark.config.compose import compose_run, load_params, parse_overrides
+from heteromark.commands.request import MODES, frames_of, split_assignments
+from heteromark.config.compose.composition import compose_run, load_params, parse_overrides
+from heteromark.config.compose.layers import resolve_sweep
 from heteromark.config.errors import ConfigError
-from heteromark.config.layers import resolve_sweep
 from heteromark.config.nested import merge
 from heteromark.runs.digest import run_digest
 from heteromark.runs.record import RECORD_FILE
 from heteromark.runs.store import RunStore
-from heteromark.training.request import MODES, frames_of, split_assignments
 from heteromark.workflow.errors import WorkflowError
 from heteromark.workflow.plan import Candidate, Plan, make_plan
 

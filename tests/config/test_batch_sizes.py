@@ -7,7 +7,7 @@ from engine_config import make_config
 from pydantic import ValidationError
 
 from heteromark.config.errors import faults_of
-from heteromark.config.schema import RunConfig
+from heteromark.config.models.run import RunConfig
 
 GRU = {"policy_type": "gru"}
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from heteromark.config.agent import AgentConfig
-from heteromark.config.compose import compose_run, environment_names
+from heteromark.config.compose.composition import compose_run, environment_names
 from heteromark.config.errors import ConfigError
-from heteromark.config.json_schema import FOLDER, MODELS, schema_text
-from heteromark.config.params import ProjectParams
+from heteromark.config.models.agent import AgentConfig
+from heteromark.config.models.json_schema import FOLDER, MODELS, schema_text
+from heteromark.config.models.params import ProjectParams
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from hydra.types import RunMode
 
+from heteromark.commands.request import TrainRequest, resolve_request
+from heteromark.config.compose.hydra_loader import open_hydra
+from heteromark.config.compose.job import Job, job_of, unfelt_overrides
 from heteromark.config.errors import ConfigError
-from heteromark.config.hydra_loader import open_hydra
-from heteromark.config.job import Job, job_of, unfelt_overrides
-from heteromark.config.tasks import TASK_ROLES
+from heteromark.config.models.tasks import TASK_ROLES
 from heteromark.runs.digest import run_digest
-from heteromark.training.request import TrainRequest, resolve_request
 
 pytestmark = pytest.mark.usefixtures("in_project")
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from heteromark.config.compose import load_params
+from heteromark.config.compose.composition import load_params
+from heteromark.config.compose.layers import resolve_agent, resolve_sweep
 from heteromark.config.errors import ConfigError, ConfigFileNotFoundError
 from heteromark.config.files import retyped
-from heteromark.config.layers import resolve_agent, resolve_sweep
-from heteromark.config.params import ProjectParams
+from heteromark.config.models.params import ProjectParams
 
 BASE = """\
 agent_id: demo

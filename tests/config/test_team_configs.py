@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from hydra.types import RunMode
 
+from heteromark.commands.launch import RunFailed
+from heteromark.config.compose.hydra_loader import open_hydra
+from heteromark.config.compose.job import Job, job_of, unfelt_overrides
 from heteromark.config.errors import ConfigError
-from heteromark.config.hydra_loader import open_hydra
-from heteromark.config.job import Job, job_of, unfelt_overrides
 from heteromark.runs.digest import run_digest
 from heteromark.runs.record import RunRecord
 from heteromark.training.factory_train import main
-from heteromark.training.launch import RunFailed
 
 pytestmark = pytest.mark.usefixtures("in_project")
 
@@ -95,8 +95,8 @@ def test_levels_differ_in_what_is_trained_and_nothing_else():
 def test_composing_and_judging_imports_no_torch():
     code = (
         "import sys; from pathlib import Path; from hydra.types import RunMode;"
-        "from heteromark.config.hydra_loader import open_hydra;"
-        "from heteromark.config.job import job_of;"
+        "from heteromark.config.compose.hydra_loader import open_hydra;"
+        "from heteromark.config.compose.job import job_of;"
         "loader = open_hydra(Path('config')).config_loader;"
         "job_of(loader.load_configuration('math_L2_model', [], RunMode.RUN), loader);"
         "sys.exit('torch' in sys.modules)"
@@ -294,7 +294,7 @@ def test_running_out_of_memory_names_the_documented_keys(monkeypatch: pytest.Mon
     def fail(*_, **__):
         raise RunFailed("lower grpo.micro_batch_size, generation.max_response_length (16)")
 
-    monkeypatch.setattr("heteromark.training.hydra_job.train_run", fail)
+    monkeypatch.setattr("heteromark.commands.hydra_job.train_run", fail)
     with pytest.raises(RunFailed) as caught:
         main([MATH, *SHRUNK])
     assert str(caught.value) == "lower grpo.micro_batch_size, training.max_response_length (16)"

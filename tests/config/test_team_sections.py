@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from heteromark.config.compose.job import Job
 from heteromark.config.errors import ConfigError
-from heteromark.config.job import Job
+from heteromark.config.models.tasks import TASK_ROLES
 from heteromark.config.nested import merge, unflatten
-from heteromark.config.tasks import TASK_ROLES
-from heteromark.config.team_job import team_job_data
-from heteromark.config.team_registry import AGENTS, ENVIRONMENTS
-from heteromark.config.team_sections import TeamSections
+from heteromark.config.pettingllms.registry import AGENTS, ENVIRONMENTS
+from heteromark.config.pettingllms.sections import TeamSections
+from heteromark.config.pettingllms.translation import team_job_data
 from heteromark.runs.digest import run_digest
 
 ACTOR = "models.model_0.ppo_trainer_config.actor_rollout_ref"

@@ -4,11 +4,11 @@ import pytest
 from pydantic import ValidationError
 from text_config import make_text_config
 
-from heteromark.config.effect import idle_faults, ignored_by
 from heteromark.config.errors import faults_of
-from heteromark.config.schema import RunConfig
-from heteromark.config.tasks import TASK_CONFIGS, TASK_ROLES
-from heteromark.modules.task import TASKS
+from heteromark.config.models.run import RunConfig
+from heteromark.config.models.tasks import TASK_CONFIGS, TASK_ROLES
+from heteromark.config.rules.effect import idle_faults, ignored_by
+from heteromark.llm.tasks.registry import TASKS
 from heteromark.runs.digest import run_digest
 
 TEAM = {"algorithm": "AT-GRPO", "model__policies": "role"}

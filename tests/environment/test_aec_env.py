@@ -14,8 +14,8 @@ from rollouts import play
 from torchrl.envs.utils import check_env_specs
 from toy_environments import N_ACTIONS, ToyBattle, ToyRelay
 
-from heteromark.config.components import OpponentConfig
-from heteromark.environment.aec import PettingZooAECEnv
+from heteromark.config.models.components import OpponentConfig
+from heteromark.environment.pettingzoo.aec import PettingZooAECEnv
 
 
 def relay(num_envs=1, *, opponent=None, team_reward=False, **kwargs):

@@ -11,7 +11,7 @@ from engine_config import make_config
 from torchrl.data import Categorical, Unbounded
 
 from heteromark.environment.contract import check_contract
-from heteromark.environment.pettingzoo import PettingZooParallelEnv
+from heteromark.environment.pettingzoo.parallel import PettingZooParallelEnv
 from heteromark.modules.environment import EnvironmentFactory
 
 MINE = "custom_environments"

@@ -13,10 +13,10 @@ from tensordict.nn import TensorDictModule
 from torch import nn
 from toy_environments import ToyRelay
 
-from heteromark.config.components import OpponentConfig
-from heteromark.environment.aec import PettingZooAECEnv
-from heteromark.environment.heuristics import connect_four as play_connect_four
-from heteromark.environment.heuristics import tic_tac_toe as play_tic_tac_toe
+from heteromark.config.models.components import OpponentConfig
+from heteromark.environment.opponents.heuristics import connect_four as play_connect_four
+from heteromark.environment.opponents.heuristics import tic_tac_toe as play_tic_tac_toe
+from heteromark.environment.pettingzoo.aec import PettingZooAECEnv
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.policy import PolicyFactory
 

@@ -14,9 +14,9 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import check_env_specs
 from toy_environments import N_ACTIONS, FaultyBattle, ToyBattle, UnlikeArchers, not_parallel
 
-from heteromark.environment.direct import direct_parallel
-from heteromark.environment.pettingzoo import PettingZooParallelEnv
-from heteromark.environment.seeds import stream_seed
+from heteromark.environment.pettingzoo.direct import direct_parallel
+from heteromark.environment.pettingzoo.parallel import PettingZooParallelEnv
+from heteromark.seeds import stream_seed
 
 
 def toy(num_envs=1, *, team_reward=True, split=False, render=False, num_workers=0, **kwargs):

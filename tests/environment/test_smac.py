@@ -13,8 +13,8 @@ from smac_stand_in import FIRST_TARGET, STOP
 from torchrl.envs.utils import check_env_specs
 
 from heteromark.config.errors import ConfigError
-from heteromark.environment.smac import SMACParallelEnv
-from heteromark.environment.task import Task
+from heteromark.environment.smac.adapter import SMACParallelEnv
+from heteromark.import_paths import Task
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.workflow.plan import make_plan
 

@@ -10,8 +10,8 @@ import torch
 from engine_config import make_config
 from tensordict import assert_close
 
-from heteromark.environment.smac_seeding import SeededBattle
-from heteromark.environment.task import Task
+from heteromark.environment.smac.seeding import SeededBattle
+from heteromark.import_paths import Task
 from heteromark.modules.environment import EnvironmentFactory
 
 # ruff: noqa: NPY002 - the global generator is what is tested

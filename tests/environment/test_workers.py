@@ -17,19 +17,19 @@ import pytest
 from rollouts import play
 from toy_environments import FaultyBattle, GlobalDice, ToyBattle
 
-from heteromark.environment.pettingzoo import PettingZooParallelEnv
-from heteromark.environment.workers import WorkerDied
+from heteromark.environment.pettingzoo.parallel import PettingZooParallelEnv
+from heteromark.environment.pettingzoo.workers import WorkerDied
 
 # ruff: noqa: NPY002 - the global generators are what is tested
 
 # A program with two workers that steps for as long as it lives; it prints its workers' ids.
 ENDLESS = """
 from toy_environments import ToyBattle
-from heteromark.environment.arrays import action_layout, shown_layout
-from heteromark.environment.copies import CopySettings
-from heteromark.environment.description import describe
-from heteromark.environment.parallel_copies import ParallelCopies
-from heteromark.environment.workers import WorkerPool
+from heteromark.environment.pettingzoo.arrays import action_layout, shown_layout
+from heteromark.environment.pettingzoo.copies import CopySettings
+from heteromark.environment.pettingzoo.description import describe
+from heteromark.environment.pettingzoo.parallel_copies import ParallelCopies
+from heteromark.environment.pettingzoo.workers import WorkerPool
 description = describe(ToyBattle(), "toy")
 settings = CopySettings(ToyBattle, "toy", description, description.group(), team_reward=True)
 shown, actions = shown_layout(settings.groups, 2), action_layout(settings.groups, 2)

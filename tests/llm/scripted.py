@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from tensordict import TensorDict
 
-from heteromark.llm.backbone import character_tokenizer
+from heteromark.llm.policies.backbone import character_tokenizer
 
 
 class Scripted:

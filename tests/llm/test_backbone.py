@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
-from heteromark.llm.backbone import (
+from heteromark.llm.policies.backbone import (
     CHARACTERS,
     BackboneError,
     character_tokenizer,

@@ -14,9 +14,9 @@ from tensordict import TensorDict, TensorDictBase, lazy_stack
 from torchrl.modules.llm import TransformersWrapper
 from torchrl.objectives.llm import GRPOLoss
 
-from heteromark.llm.backbone import Backbone, tiny_backbone
 from heteromark.llm.loss import GroupRelativeLoss, token_weights
-from heteromark.llm.policy import full_policy
+from heteromark.llm.policies.backbone import Backbone, tiny_backbone
+from heteromark.llm.policies.language_model import full_policy
 
 MAX_LENGTH = 24
 CLIP = (0.2, 0.3)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from heteromark.config.tasks import MathConfig
+from heteromark.config.models.tasks import MathConfig
 from heteromark.llm.tasks.base import split_of
 from heteromark.llm.tasks.math import MathTask
 from heteromark.llm.tasks.math_questions import read_questions

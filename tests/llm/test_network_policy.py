@@ -7,16 +7,16 @@ import torch
 from tensordict import TensorDict
 from torch.nn.functional import pad
 
-from heteromark.algorithm.group_relative import GroupRelativeUpdate
-from heteromark.config.tasks import PlanPathConfig
-from heteromark.llm.backbone import CHARACTERS, tiny_backbone
+from heteromark.config.models.tasks import PlanPathConfig
 from heteromark.llm.batches import concatenate
 from heteromark.llm.loss import GroupRelativeLoss
-from heteromark.llm.network_policy import NetworkPolicy
-from heteromark.llm.policy import full_policy
+from heteromark.llm.policies.backbone import CHARACTERS, tiny_backbone
+from heteromark.llm.policies.language_model import full_policy
+from heteromark.llm.policies.make_network import network_policy
+from heteromark.llm.policies.network import NetworkPolicy
 from heteromark.llm.rollout import Team, roll_out
 from heteromark.llm.tasks.plan_path import PlanPathTask
-from heteromark.modules.network_policy import network_policy
+from heteromark.llm.update import GroupRelativeUpdate
 
 PROMPTS = ("12+34=", "a longer prompt than that", "7")
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from scripted import Scripted
 
-from heteromark.config.tasks import MathConfig
-from heteromark.llm.backbone import tiny_backbone
+from heteromark.config.models.tasks import MathConfig
 from heteromark.llm.evaluation import EvaluationSettings
 from heteromark.llm.generation import PRESETS
-from heteromark.llm.policy import Lora, TextPolicy, adapter_policies, full_policy
+from heteromark.llm.policies.backbone import tiny_backbone
+from heteromark.llm.policies.language_model import Lora, TextPolicy, adapter_policies, full_policy
 from heteromark.llm.role_swaps import Reference, swap_roles
 from heteromark.llm.rollout import Team
 from heteromark.llm.tasks.math import MathTask

@@ -9,10 +9,10 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from heteromark.config.tasks import MathConfig, PlanPathConfig
+from heteromark.config.models.tasks import MathConfig, PlanPathConfig
 from heteromark.llm.advantage import group_advantage
-from heteromark.llm.backbone import tiny_backbone
-from heteromark.llm.policy import Lora, adapter_policies
+from heteromark.llm.policies.backbone import tiny_backbone
+from heteromark.llm.policies.language_model import Lora, adapter_policies
 from heteromark.llm.rollout import Rollout, Team, roll_out
 from heteromark.llm.tasks.base import Task
 from heteromark.llm.tasks.math import MathTask

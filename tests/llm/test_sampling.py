@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from heteromark.llm.backbone import Backbone, character_tokenizer, tiny_backbone
+from heteromark.llm.policies.backbone import Backbone, character_tokenizer, tiny_backbone
 from heteromark.llm.sampling import Responses, response_log_probs, sample
 
 PROMPTS = ("12+34=", "a much longer prompt than the other: 7*8=", "7")

@@ -8,7 +8,7 @@ import sys
 
 DRAW = """
 import sys
-from heteromark.config.tasks import TASK_CONFIGS
+from heteromark.config.models.tasks import TASK_CONFIGS
 from heteromark.llm.tasks.search import SearchTask
 from heteromark.llm.tasks.sokoban import SokobanTask
 from heteromark.llm.tasks.sudoku import SudokuTask

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from heteromark.config.tasks import CodeConfig
+from heteromark.config.models.tasks import CodeConfig
 from heteromark.llm.tasks.base import check_template
 from heteromark.llm.tasks.code import (
     MAX_TESTS,

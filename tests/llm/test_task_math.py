@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heteromark.config.tasks import MathConfig
+from heteromark.config.models.tasks import MathConfig
 from heteromark.llm.tasks.base import Reward, check_template
 from heteromark.llm.tasks.math import MathProblem, MathTask
 from heteromark.llm.tasks.math_questions import NAMES, SCENES, Question, Scene

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heteromark.config.tasks import PlanPathConfig
+from heteromark.config.models.tasks import PlanPathConfig
 from heteromark.llm.tasks.base import Reward, check_template
 from heteromark.llm.tasks.grid import Grid, random_grid
 from heteromark.llm.tasks.plan_path import PlanPathProblem, PlanPathTask

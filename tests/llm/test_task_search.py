@@ -21,7 +21,7 @@ from problem_properties import (
 )
 from pydantic import ValidationError
 
-from heteromark.config.tasks import SearchConfig
+from heteromark.config.models.tasks import SearchConfig
 from heteromark.llm.tasks.search import SearchProblem, SearchTask
 from heteromark.llm.tasks.search_knowledge import Knowledge, Question
 

@@ -19,7 +19,7 @@ from problem_properties import (
     play,
 )
 
-from heteromark.config.tasks import SokobanConfig
+from heteromark.config.models.tasks import SokobanConfig
 from heteromark.llm.tasks.sokoban import SokobanProblem, SokobanTask
 from heteromark.llm.tasks.sokoban_level import Level, State
 

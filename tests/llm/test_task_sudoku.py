@@ -21,7 +21,7 @@ from problem_properties import (
     play,
 )
 
-from heteromark.config.tasks import SudokuConfig
+from heteromark.config.models.tasks import SudokuConfig
 from heteromark.llm.tasks.sudoku import SudokuProblem, SudokuTask
 
 PUZZLE = (1, 2, 3, 4, 3, 4, 1, 2, 2, 0, 4, 0, 4, 0, 0, 1)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from heteromark.llm.backbone import tiny_backbone
 from heteromark.llm.batches import concatenate, merged, micro_batches, trimmed
-from heteromark.llm.policy import full_policy
-from heteromark.llm.text_policy import TextPolicy
+from heteromark.llm.policies.backbone import tiny_backbone
+from heteromark.llm.policies.base import TextPolicy
+from heteromark.llm.policies.language_model import full_policy
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import pytest
 import torch
 from scripted import Scripted
 
-from heteromark.config.tasks import MathConfig, PlanPathConfig
-from heteromark.llm.backbone import tiny_backbone
+from heteromark.config.models.tasks import MathConfig, PlanPathConfig
 from heteromark.llm.evaluation import EvaluationSettings, evaluate, single_agent
 from heteromark.llm.generation import PRESETS, Generation
-from heteromark.llm.policy import Lora, adapter_policies, full_policy
+from heteromark.llm.policies.backbone import tiny_backbone
+from heteromark.llm.policies.language_model import Lora, adapter_policies, full_policy
 from heteromark.llm.rollout import Team
 from heteromark.llm.tasks.math import MathTask
 from heteromark.llm.tasks.plan_path import PlanPathTask

@@ -8,10 +8,10 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from heteromark.llm.backbone import tiny_backbone
 from heteromark.llm.loss import GroupRelativeLoss
-from heteromark.llm.policy import Lora, adapter_policies, full_policy
-from heteromark.llm.text_policy import TextPolicy
+from heteromark.llm.policies.backbone import tiny_backbone
+from heteromark.llm.policies.base import TextPolicy
+from heteromark.llm.policies.language_model import Lora, adapter_policies, full_policy
 
 PROMPTS = ("12+34=", "7")
 ROLES = ("tool", "planner")

@@ -9,11 +9,22 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from heteromark.llm.backbone import Backbone, character_tokenizer, num_parameters, tiny_backbone
 from heteromark.llm.loss import GroupRelativeLoss
-from heteromark.llm.policy import AdapterPolicy, FrozenPolicy, Lora, adapter_policies, full_policy
-from heteromark.llm.text_policy import TextPolicy
-from heteromark.modules.network_policy import network_policy
+from heteromark.llm.policies.backbone import (
+    Backbone,
+    character_tokenizer,
+    num_parameters,
+    tiny_backbone,
+)
+from heteromark.llm.policies.base import TextPolicy
+from heteromark.llm.policies.language_model import (
+    AdapterPolicy,
+    FrozenPolicy,
+    Lora,
+    adapter_policies,
+    full_policy,
+)
+from heteromark.llm.policies.make_network import network_policy
 from heteromark.training.checkpoint import shape_misfit
 
 ROLES = ("tool", "planner")

@@ -6,9 +6,9 @@ import itertools
 
 import torch
 
-from heteromark.config.tasks import MathConfig, PlanPathConfig
-from heteromark.llm.backbone import tiny_backbone
-from heteromark.llm.policy import full_policy
+from heteromark.config.models.tasks import MathConfig, PlanPathConfig
+from heteromark.llm.policies.backbone import tiny_backbone
+from heteromark.llm.policies.language_model import full_policy
 from heteromark.llm.tasks.base import split_of
 from heteromark.llm.tasks.math import MathTask
 from heteromark.llm.tasks.plan_path import PlanPathTask

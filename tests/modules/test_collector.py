@@ -9,7 +9,7 @@ import torch
 from engine_config import make_config
 
 from heteromark.algorithm.statistics import log_prob
-from heteromark.environment.workers import WorkerDied
+from heteromark.environment.pettingzoo.workers import WorkerDied
 from heteromark.training.components import ComponentFactory
 
 TOY = {"environment__task": "toy_environments:ToyBattle"}

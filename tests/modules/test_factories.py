@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 
 from heteromark.config.errors import ConfigError
-from heteromark.environment.task import import_path
+from heteromark.import_paths import import_path
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory, learning_rate_share

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from heteromark.config.skirmish import SkirmishConfig
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.units import UnitType
 
 MAP = 32.0

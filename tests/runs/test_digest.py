@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from heteromark.config.agent import AgentConfig
-from heteromark.config.compose import compose_run, parse_overrides
-from heteromark.config.effect import idle_faults
-from heteromark.config.params import ProjectParams
+from heteromark.config.compose.composition import compose_run, parse_overrides
+from heteromark.config.models.agent import AgentConfig
+from heteromark.config.models.params import ProjectParams
+from heteromark.config.rules.effect import idle_faults
 from heteromark.runs import digest
 from heteromark.runs.digest import (
     _files_of,

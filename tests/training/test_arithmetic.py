@@ -3,7 +3,7 @@
 import torch
 from engine_config import make_config
 
-from heteromark.training.arithmetic import arithmetic_of
+from heteromark.training.device import arithmetic_of
 
 
 def settings():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from engine_config import make_config
 
-from heteromark.environment.opponent_pool import OpponentPool
+from heteromark.environment.opponents.pool import OpponentPool
 from heteromark.training import checkpoint
 from heteromark.training.checkpoint import (
     BestPolicy,

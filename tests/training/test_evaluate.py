@@ -10,15 +10,15 @@ from engine_config import TIC_TAC_TOE, make_config
 from pydantic import ValidationError
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
-from heteromark.config.components import EvaluationConfig, OpponentConfig
 from heteromark.config.errors import faults_of
-from heteromark.config.schema import RunConfig
-from heteromark.environment.opponent_pool import OpponentPool
+from heteromark.config.models.components import EvaluationConfig, OpponentConfig
+from heteromark.config.models.run import RunConfig
+from heteromark.environment.opponents.pool import OpponentPool
 from heteromark.training.components import ComponentFactory
 from heteromark.training.environments import make_environment
-from heteromark.training.evaluate import Episode, Evaluator, as_report, evaluate
-from heteromark.training.loaded_policy import load_policy
+from heteromark.training.evaluator import Episode, Evaluator, as_report, evaluate
 from heteromark.training.loop import train
+from heteromark.training.saved_policy import load_policy
 
 TOY = "toy_environments:ToyBattle"
 

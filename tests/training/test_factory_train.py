@@ -18,14 +18,14 @@ import yaml
 from hydra.types import RunMode
 from projects import ROOT, Project, copy_project, shorten_configs
 
+from heteromark.commands.launch import train_run
+from heteromark.commands.multirun import PlannedJob, plan_jobs
+from heteromark.commands.request import TrainRequest, resolve_request
+from heteromark.config.compose.hydra_loader import open_hydra
 from heteromark.config.errors import ConfigError
-from heteromark.config.hydra_loader import open_hydra
 from heteromark.runs.record import RunRecord, Status
 from heteromark.runs.store import RunStore
 from heteromark.training.factory_train import main
-from heteromark.training.launch import train_run
-from heteromark.training.multirun import PlannedJob, plan_jobs
-from heteromark.training.request import TrainRequest, resolve_request
 
 ENTRY = "python -m heteromark.training.factory_train"
 

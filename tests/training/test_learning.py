@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from projects import ROOT
 
-from heteromark.training.evaluate_run import EvaluationRequest, evaluate_run
-from heteromark.training.launch import train_run
-from heteromark.training.request import TrainRequest, resolve_request
+from heteromark.commands.evaluate_run import EvaluationRequest, evaluate_run
+from heteromark.commands.launch import train_run
+from heteromark.commands.request import TrainRequest, resolve_request
 
 
 def trained(target: Path, frames: int, agent: str, environment: str, *assignments: str) -> Path:

@@ -19,12 +19,12 @@ from pathlib import Path
 from made_language import language_report, language_rows
 from projects import ROOT
 
-from heteromark.config.agent import AgentConfig
-from heteromark.config.compose import compose_run, load_params
+from heteromark.config.compose.composition import compose_run, load_params
+from heteromark.config.compose.layers import resolve_agent
 from heteromark.config.files import to_yaml
-from heteromark.config.layers import resolve_agent
+from heteromark.config.models.agent import AgentConfig
+from heteromark.config.models.run import RunConfig
 from heteromark.config.nested import merge
-from heteromark.config.schema import RunConfig
 from heteromark.runs.digest import config_digest, run_digest
 from heteromark.runs.files import sha256_of
 from heteromark.runs.record import (

@@ -6,7 +6,7 @@ import math
 import random
 from typing import Any
 
-from heteromark.config.schema import RunConfig
+from heteromark.config.models.run import RunConfig
 from heteromark.llm.measures import solving
 
 FRAMES_PER_SECOND = 100.0

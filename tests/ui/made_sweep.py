@@ -8,7 +8,7 @@ from pathlib import Path
 
 from made_history import FIRST_START, Made, agent, make_run, run_config
 
-from heteromark.config.params import SelectionParams
+from heteromark.config.models.params import SelectionParams
 from heteromark.runs.digest import config_digest
 from heteromark.runs.record import Status
 from heteromark.runs.store import RunStore

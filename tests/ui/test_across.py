@@ -6,8 +6,8 @@ import pytest
 from made_history import Made, agent, make_run, run_config
 
 from heteromark.runs.record import RunRecord, Status
-from heteromark.ui.across import across_table, compare_across, profiles
-from heteromark.ui.history import History
+from heteromark.ui.data.across import across_table, compare_across, profiles
+from heteromark.ui.data.history import History
 
 RETURNS = {
     # (agent, environment) -> evaluation returns of seeds 0, 1, …

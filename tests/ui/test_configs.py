@@ -10,13 +10,13 @@ from projects import ROOT
 
 from heteromark.config.errors import ConfigError
 from heteromark.runs.record import CONFIG_FILE
-from heteromark.ui.configs import (
+from heteromark.ui.data.configs import (
     compare_with_base,
     configs_of,
     differences,
     resolved_config,
 )
-from heteromark.ui.history import History
+from heteromark.ui.data.history import History
 
 
 @pytest.fixture

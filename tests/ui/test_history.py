@@ -12,7 +12,7 @@ from made_history import Made, agent, make_run, many, run_config
 
 from heteromark.runs.record import RECORD_FILE, RunRecord, Status
 from heteromark.runs.store import RunStore
-from heteromark.ui.history import UNREADABLE, History
+from heteromark.ui.data.history import UNREADABLE, History
 
 
 def history(store: RunStore, results: Path = Path("nowhere")) -> History:

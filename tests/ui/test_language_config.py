@@ -6,7 +6,7 @@ import pytest
 from text_config import make_text_config
 
 from heteromark.config.nested import flatten
-from heteromark.ui.language_config import language_fields, roles_of
+from heteromark.ui.data.llm_config import language_fields, roles_of
 
 
 def flat(algorithm: str = "GRPO", **overrides) -> dict:

@@ -10,9 +10,9 @@ from text_config import make_text_config
 
 from heteromark.runs.record import EVALUATION_FILE
 from heteromark.training import loop
-from heteromark.ui.files import evaluation_of
-from heteromark.ui.history import History, HistoryRun
-from heteromark.ui.text_evaluation import sampling_in_words, text_evaluation_of
+from heteromark.ui.data.files import evaluation_of
+from heteromark.ui.data.history import History, HistoryRun
+from heteromark.ui.data.llm_evaluation import sampling_in_words, text_evaluation_of
 
 
 @pytest.fixture

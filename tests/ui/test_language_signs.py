@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from made_history import Made, agent, make_run, rows_of, run_config
 
-from heteromark.ui.history import History, HistoryRun
-from heteromark.ui.signs import signs_of
+from heteromark.ui.data.history import History, HistoryRun
+from heteromark.ui.data.signs import signs_of
 
 CONFIG = run_config(agent("at_grpo_agent_v1", grpo={"beta": 0.04}), "math")
 

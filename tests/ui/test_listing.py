@@ -7,8 +7,8 @@ import pytest
 from made_history import FIRST_START, Made, agent, make_run, many, run_config
 
 from heteromark.runs.record import RECORD_FILE, Status
-from heteromark.ui.history import UNREADABLE, History
-from heteromark.ui.listing import ORDERS, Filters, options, ordered, table_of
+from heteromark.ui.data.history import UNREADABLE, History
+from heteromark.ui.data.listing import ORDERS, Filters, options, ordered, table_of
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heteromark.ui.metrics import (
+from heteromark.ui.data.metrics import (
     MAX_POINTS,
     columns_of,
     metric_names,

@@ -11,7 +11,7 @@ import pytest
 from made_history import Made, agent, make_run, run_config
 
 from heteromark.runs.record import BEST_FILE, EVALUATION_FILE, RunRecord, Status
-from heteromark.ui.files import (
+from heteromark.ui.data.files import (
     Evaluation,
     checkpoints_of,
     evaluate_commands,
@@ -19,7 +19,7 @@ from heteromark.ui.files import (
     pictures_of,
     resume_command,
 )
-from heteromark.ui.history import History, HistoryRun
+from heteromark.ui.data.history import History, HistoryRun
 
 
 def the_run(store, results: Path | None = None) -> HistoryRun:

@@ -10,8 +10,8 @@ import pytest
 from made_history import Made, agent, rows_of, run_config
 
 from heteromark.runs.record import AgentIdentity, RunRecord, Status
-from heteromark.ui.history import HistoryRun
-from heteromark.ui.signs import signs_of, stability_of
+from heteromark.ui.data.history import HistoryRun
+from heteromark.ui.data.signs import signs_of, stability_of
 
 
 def run(status: Status = Status.COMPLETED, reason: str | None = None, seed: int = 0) -> HistoryRun:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from heteromark.ui.style import DASHES, styles_of
+from heteromark.ui.drawing.style import DASHES, styles_of
 from heteromark.workflow.colours import PALETTE
 
 KNOWN = [f"config{index:02}" for index in range(40)]

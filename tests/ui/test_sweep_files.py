@@ -9,8 +9,8 @@ from made_history import Made, agent, make_run, run_config
 from made_sweep import make_sweep
 
 from heteromark.runs.store import RunStore
-from heteromark.ui.history import History
-from heteromark.ui.sweep import Sweep, candidates_table, coordinates, read_sweep
+from heteromark.ui.data.candidates import Sweep, candidates_table, coordinates, read_sweep
+from heteromark.ui.data.history import History
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from heteromark.ui.text import (
+from heteromark.ui.drawing.html import (
     card,
     clock,
     heading,

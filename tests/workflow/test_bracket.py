@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from run_folders import make_config
 
-from heteromark.config.params import SelectionParams
+from heteromark.config.models.params import SelectionParams
 from heteromark.workflow.aggregate import aggregate
 from heteromark.workflow.bracket import draw_bracket
 from heteromark.workflow.select import select

@@ -11,7 +11,7 @@ from projects import TINY, Project, copy_project
 from workflow.run_folders import write_run
 
 from heteromark.config.errors import ConfigError
-from heteromark.config.params import ProjectParams
+from heteromark.config.models.params import ProjectParams
 from heteromark.runs.record import Status
 from heteromark.runs.store import RunStore
 from heteromark.workflow.plan import make_plan

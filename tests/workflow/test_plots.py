@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from run_folders import make_candidate, make_config, write_run
 
-from heteromark.config.params import SelectionParams
+from heteromark.config.models.params import SelectionParams
 from heteromark.runs.record import Status
 from heteromark.workflow.aggregate import aggregate
 from heteromark.workflow.plots import (

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 from run_folders import make_candidate, make_config
 
-from heteromark.config.params import SelectionParams
+from heteromark.config.models.params import SelectionParams
 from heteromark.workflow.aggregate import aggregate
 from heteromark.workflow.rank_check import rank_check
 from heteromark.workflow.select import select

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from run_folders import make_candidate, make_config, write_run
 
-from heteromark.config.params import SelectionParams
+from heteromark.config.models.params import SelectionParams
 from heteromark.runs.record import Status
 from heteromark.workflow.aggregate import aggregate, read_tables, write_tables
 from heteromark.workflow.select import NoWinner, Selection, select

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from heteromark.config.skirmish import SkirmishConfig
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.compilation import Compiler, Graphed
 from heteromark.environment.skirmish.layout import Layout, Notes
 from heteromark.environment.skirmish.mechanics import Aim, game_loop, take_aim

@@ -14,10 +14,9 @@ from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor
 
 from heteromark.config.errors import ConfigError, faults_of
-from heteromark.config.skirmish import SkirmishConfig
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.groups import Group, group_agents
-from heteromark.environment.opponent_pool import OpponentPool
-from heteromark.environment.seeds import stream_seed
+from heteromark.environment.opponents.pool import OpponentPool
 from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.draw import draw_battle
 from heteromark.environment.skirmish.moments import View
@@ -28,6 +27,7 @@ from heteromark.environment.skirmish.scenarios import opposite
 from heteromark.environment.skirmish.state import Units
 from heteromark.environment.specs import make_specs
 from heteromark.environment.stepping import SelfRestartingEnv
+from heteromark.seeds import stream_seed
 
 
 class SkirmishEnv(SelfRestartingEnv):

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from heteromark.config.skirmish import SkirmishConfig
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.randomness import uniform
 from heteromark.environment.skirmish.scenarios import MAP_SIZE, Scenario
 from heteromark.environment.skirmish.state import Pairs, Roster, Traits, Units

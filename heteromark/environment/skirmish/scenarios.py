@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from heteromark.config.skirmish import SkirmishConfig
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.units import UnitType, rule_set
 
 MAP_SIZE = 32.0  # SMACv2's 32x32_flat

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from heteromark.config.skirmish import SkirmishConfig
-from heteromark.environment.seeds import stream_seed
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.env import checked_settings
 from heteromark.environment.skirmish.moments import View
+from heteromark.seeds import stream_seed
 
 
 class SkirmishSMAC:

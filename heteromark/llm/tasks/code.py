@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from heteromark.config.tasks import CodeConfig
+from heteromark.config.models.tasks import CodeConfig
 from heteromark.llm.tasks.base import Problem, Reward, Role, Task
 from heteromark.llm.tasks.code_families import FAMILIES
 from heteromark.llm.tasks.code_functions import NAME, Function, same

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import ClassVar, Self
 
-from heteromark.config.tasks import MathConfig
+from heteromark.config.models.tasks import MathConfig
 from heteromark.llm.tasks.base import Problem, Reward, Role, Task
 from heteromark.llm.tasks.exact_numbers import MAX_NUMBER, evaluate, number_text, parse_number
 from heteromark.llm.tasks.math_questions import (

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 
-from heteromark.config.tasks import MathConfig
+from heteromark.config.models.tasks import MathConfig
 from heteromark.llm.tasks.exact_numbers import evaluate, number_text, parse_number
 
 GSM8K_MARK = "####"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, Self
 
-from heteromark.config.tasks import PlanPathConfig
+from heteromark.config.models.tasks import PlanPathConfig
 from heteromark.llm.tasks.base import Problem, Reward, Role, Task
 from heteromark.llm.tasks.grid import FREE, MOVES, Cell, Grid, random_grid
 from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line

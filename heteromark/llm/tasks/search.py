@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
-from heteromark.config.tasks import SearchConfig
+from heteromark.config.models.tasks import SearchConfig
 from heteromark.llm.tasks.base import Problem, Reward, Role, Task
 from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line
 from heteromark.llm.tasks.search_knowledge import Knowledge, Question, draw_question

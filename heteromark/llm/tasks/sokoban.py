@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, Self
 
-from heteromark.config.tasks import SokobanConfig
+from heteromark.config.models.tasks import SokobanConfig
 from heteromark.llm.tasks.base import Problem, Reward, Role, Task
 from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line
 from heteromark.llm.tasks.sokoban_level import Level, State, draw_level

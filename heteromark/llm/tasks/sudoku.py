@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
-from heteromark.config.tasks import SudokuConfig
+from heteromark.config.models.tasks import SudokuConfig
 from heteromark.llm.tasks.base import Problem, Reward, Role, Task
 from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn
 from heteromark.llm.tasks.sudoku_grid import Grid, draw_grids

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from heteromark.config.skirmish import SkirmishConfig
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.battles import Battles
 
 STOP = 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 from reference import skirmish as slow
 
-from heteromark.config.skirmish import SkirmishConfig
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.opponents import pick_offered
 from heteromark.environment.skirmish.scenarios import SCENARIOS

@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from heteromark.config.skirmish import SkirmishConfig
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish import SkirmishEnv
 from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.compilation import Graphed

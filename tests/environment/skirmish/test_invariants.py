@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heteromark.config.skirmish import SkirmishConfig
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.mechanics import game_loop, take_aim
 from heteromark.environment.skirmish.opponents import COMMANDERS, Situation, pick_offered

@@ -7,7 +7,7 @@ import torch
 from engine_config import make_config
 from tensordict import TensorDict
 
-from heteromark.config.skirmish import SkirmishConfig
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish import SkirmishEnv
 from heteromark.environment.skirmish.battles import Battles
 from heteromark.modules.policy import PolicyFactory

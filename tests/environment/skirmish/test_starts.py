@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from heteromark.config.skirmish import SkirmishConfig
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.randomness import hashed, uniform
 from heteromark.environment.skirmish.starts import draw_places

@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from heteromark.config.skirmish import FixedTeams, RandomTeams, UnitName
+from heteromark.config.models.skirmish import FixedTeams, RandomTeams, UnitName
 from heteromark.environment.skirmish.scenarios import SCENARIOS
 from heteromark.environment.skirmish.units import RULES, rule_set
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
-from heteromark.environment.pettingzoo import PettingZooParallelEnv
+from heteromark.environment.pettingzoo.parallel import PettingZooParallelEnv
 from heteromark.environment.skirmish import SkirmishEnv, SkirmishParallelEnv, SkirmishSMAC
-from heteromark.environment.smac import SMACParallelEnv, missing_from_smac_api
-from heteromark.environment.task import Task
+from heteromark.environment.smac.adapter import SMACParallelEnv, missing_from_smac_api
+from heteromark.import_paths import Task
 
 
 @pytest.mark.parametrize("scenario", ["mini_MMM", "10gen_zerg"])

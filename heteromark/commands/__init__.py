@@ -1,0 +1,1 @@
+"""What surrounds a training: requests, launching, checklists, consoles, loggers."""

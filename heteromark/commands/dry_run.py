@@ -1,0 +1,85 @@
+"""What a run would be, told without training: groups, networks, frames, updates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from heteromark.commands.launch import RunFailed
+from heteromark.config.errors import ConfigError
+from heteromark.config.models.llm import WarmUpConfig
+from heteromark.config.models.run import RunConfig
+from heteromark.runs.digest import run_digest
+from heteromark.runs.record import RunRecord
+from heteromark.runs.store import RunStore
+
+
+def plan_lines(config: RunConfig) -> Iterator[str]:
+    """Build what the run would build, but for worker processes, and describe it.
+
+    Raises:
+        ConfigError: the config does not fit the machine or the groups of its environment.
+        RunFailed: the run would fail at its start for another reason.
+    """
+    digest = run_digest(config)
+    yield f"run {digest}: {_in_store(RunStore(), digest)}"
+    yield from _component_lines(config)
+    frames, iterations = config.collector.frames_per_batch, config.num_iterations
+    yield f"frames: {iterations * frames:,} in {iterations:,} iterations of {frames:,}"
+    epochs = config.training.num_epochs
+    minibatches = frames // config.replay_buffer.minibatch_size
+    updates = iterations * epochs * minibatches
+    yield (
+        f"updates of each network: {updates:,}, from {iterations:,} iterations of {epochs} epochs "
+        f"of {minibatches} minibatches"
+    )
+
+
+def _component_lines(config: RunConfig) -> Iterator[str]:
+    import torch
+
+    from heteromark.training.components import ComponentFactory
+
+    environment = config.environment.model_copy(update={"num_workers": 0})
+    # warming up a model takes minutes, and changes none of what is told here
+    model = config.model.model_copy(update={"warm_up": WarmUpConfig(steps=0)})
+    config = config.model_copy(update={"environment": environment, "model": model})
+    try:
+        components = ComponentFactory(config).create()
+    except ConfigError:
+        raise
+    except Exception as error:  # a user's environment may raise anything
+        raise RunFailed(f"the run would fail: {type(error).__name__}: {error}") from error
+    try:
+        learner = components.learner
+        yield f"device: {components.device}"
+        for group in learner.groups.values():
+            actions = "discrete" if group.is_discrete else "continuous"
+            yield (
+                f"group {group.name}: agents {', '.join(group.agents)}; "
+                f"{group.observation_size} observations, {group.action_size} {actions} actions"
+            )
+        for role in components.collector.team.turn_order if config.env_type == "text" else ():
+            yield f"role {role}: policy {config.policy_of(role)}"
+        networks = {"actor": learner.policies.actors, "critic": learner.policies.critics}
+        for kind, by_name in networks.items():
+            for name, network in by_name.items():
+                size = sum(parameter.numel() for parameter in network.parameters())
+                trained = ""
+                if config.env_type == "text":
+                    weights = network.trained_parameters().values()
+                    trained = f", of which it trains {sum(map(torch.numel, weights)):,}"
+                yield f"{kind} {name}: {size:,} parameters{trained}"
+    finally:
+        components.close()
+
+
+def _in_store(store: RunStore, digest: str) -> str:
+    if record := store.lookup(digest):
+        return f"{record.status}, found in the run store"
+    try:
+        record = RunRecord.read(store.folder(digest))
+    except (OSError, ValueError):
+        return "not in the run store, would be trained"
+    if any((store.folder(digest) / "checkpoints").glob("*.pt")):
+        return f"{record.status}, would go on from its last checkpoint"
+    return f"{record.status} without a checkpoint, would be trained anew"

@@ -1,0 +1,172 @@
+"""`heteromark evaluate`: a trained run, found by folder, file or digest, on fresh episodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from heteromark.commands.gif import check_gif_path
+from heteromark.config.errors import ConfigError
+from heteromark.config.models.run import RunConfig
+from heteromark.runs.files import write_text_atomic
+from heteromark.runs.record import BEST_FILE, CHECKPOINT_FILE
+from heteromark.runs.store import RunStore
+from heteromark.training.evaluation_request import BEST, FINAL, FPS, EvaluationRequest
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import RenderableType
+
+_FILE_OF = {FINAL: CHECKPOINT_FILE, BEST: BEST_FILE}
+
+
+class EvaluationError(Exception):
+    """The run cannot be evaluated; the message says why."""
+
+
+def find_checkpoint(run: str, checkpoint: str = FINAL, store: RunStore | None = None) -> Path:
+    """The policy's file that an `EvaluationRequest` names.
+
+    Raises:
+        ConfigError: nothing of that name, or several runs.
+    """
+    path = Path(run)
+    if path.is_file():
+        if checkpoint != FINAL:
+            raise ConfigError.single(
+                "--checkpoint", f"chooses among a run's files, but {run} is one file", checkpoint
+            )
+        return path
+    folder = path if path.is_dir() else _stored(run, store or RunStore())
+    candidates = [folder / _FILE_OF.get(checkpoint, checkpoint)]
+    if checkpoint not in _FILE_OF:
+        candidates.insert(0, Path(checkpoint))
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    if checkpoint == FINAL:
+        raise ConfigError.single(
+            "RUN",
+            f"this folder has no {CHECKPOINT_FILE}; its run has not finished",
+            str(folder),
+        )
+    if checkpoint == BEST:
+        raise ConfigError.single(
+            "--checkpoint",
+            f"{folder} has no {BEST_FILE}: only runs that are evaluated while they train have one "
+            "(evaluation.interval above 0)",
+            checkpoint,
+        )
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.pt"))
+    raise ConfigError.single(
+        "--checkpoint",
+        f"there is no such file, neither as it stands nor in {folder}, which has "
+        f"{', '.join(found) or 'no checkpoint'}; or say {FINAL} or {BEST}",
+        checkpoint,
+    )
+
+
+def _stored(run: str, store: RunStore) -> Path:
+    matches = [stored for stored in store.runs() if stored.digest.startswith(run)]
+    if len(matches) == 1:
+        return matches[0].folder
+    found = f"{len(matches)} runs of that digest" if matches else "no such folder, file or digest"
+    raise ConfigError.single(
+        "RUN",
+        f"{found}; give a run folder below results/, a checkpoint, or a digest that "
+        "`heteromark store ls` lists as completed",
+        run,
+    )
+
+
+def evaluate_run(request: EvaluationRequest) -> list[RenderableType]:
+    """Evaluate, write what was asked for, and return what tells the figures.
+
+    Returns:
+        Lines of text, and for teams of language-model agents also what rich can print.
+
+    Raises:
+        ConfigError: no such run, options that do not fit it, or a file that must not be written.
+        EvaluationError: the checkpoint is corrupt, of another version, or does not fit its
+            environment; the device is not there; the options do not fit the environment, or it
+            cannot draw itself; or the policy's returns are not finite.
+    """
+    path = find_checkpoint(request.run, request.checkpoint)
+    if request.gif is not None:
+        check_gif_path(request.gif)
+    from heteromark.training.components import resolve_device
+    from heteromark.training.saved_policy import read_saved
+
+    with _told_of(path):
+        device = resolve_device(request.device)
+        saved = read_saved(path)
+        request.check_fits(saved.config)
+        if saved.config.env_type == "text":
+            # imported here, because it needs packages that other runs do not
+            from heteromark.llm.evaluate_team import evaluate_team
+
+            report, lines = evaluate_team(saved, request, device)
+        else:
+            report, lines = _play(path, request, device)
+    if request.output is not None:
+        write_text_atomic(request.output, json.dumps(report, indent=2, allow_nan=False) + "\n")
+    return lines
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """Whatever goes wrong within is told as a fault of this checkpoint."""
+    try:
+        yield
+    except (ConfigError, EvaluationError):
+        raise
+    except Exception as error:  # a user's environment may raise anything
+        told = f"{type(error).__name__}: {error}".rstrip(": ")
+        raise EvaluationError(f"{path} cannot be evaluated: {told}") from error
+
+
+def _play(
+    path: Path, request: EvaluationRequest, device: torch.device
+) -> tuple[dict[str, Any], list[RenderableType]]:
+    """Episodes in an environment: their report, and lines that tell it."""
+    from heteromark.commands.gif import record_episode, write_gif
+    from heteromark.training.evaluator import evaluate
+    from heteromark.training.saved_policy import load_policy
+
+    policy = load_policy(path, device)
+    settings = request.settings(policy.config)
+    pictures = []
+    if request.gif is not None:  # first, because it tells soon whether it can be done
+        pictures = record_episode(policy, settings, request.seed)
+    report = evaluate(policy.config, policy.actors, request.seed, settings, policy.opponent_pool)
+    if report["return_mean"] is None:
+        raise EvaluationError(f"{path} cannot be evaluated: its returns are not finite")
+    report = {"iteration": policy.iteration, **report}
+    lines: list[RenderableType] = list(_described(policy.config, report))
+    if request.gif is not None:  # first, because it takes longest: interrupted, nothing is written
+        write_gif(pictures, request.gif, request.fps or FPS)
+        lines.append(f"{request.gif}: one episode, {len(pictures)} pictures")
+    return report, lines
+
+
+def _described(config: RunConfig, report: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"{config.agent.short_name}, seed {config.seed}, on {config.environment.name}, after "
+        f"iteration {report['iteration']}: {report['episodes']} episodes, "
+        f"{'most likely' if report['deterministic'] else 'sampled'} actions"
+    )
+    yield f"return per agent: {report['return_mean']:.2f} ± {report['return_std']:.2f} (std)"
+    yield f"episode length:   {report['length_mean']:.1f} frames"
+    if report["cut_off"]:
+        yield f"cut off:          {report['cut_off']} episodes, after {report['max_steps']} frames"
+    if report["win_rate"] is not None:
+        other = f" against {report['opponent']}" if config.env_type == "skirmish" else ""
+        yield f"win rate:         {report['win_rate']:.1%}{other}"
+    if outcomes := report["outcomes"]:
+        yield (
+            f"against {report['opponent']}: won {outcomes['won']}, drawn {outcomes['drawn']}, lost "
+            f"{outcomes['lost']} (seat: {report['seat']}); not lost {report['not_lost_rate']:.1%}"
+        )

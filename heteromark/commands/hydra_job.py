@@ -1,0 +1,135 @@
+"""One job of the Hydra entry: a composed config, its output folder, its run."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from heteromark.commands.fit import FitJudge
+from heteromark.commands.launch import RunFailed, train_run
+from heteromark.commands.progress import progress_of
+from heteromark.commands.request import check_output
+from heteromark.commands.requirements import requirement_faults
+from heteromark.config.compose.hydra_loader import Loader
+from heteromark.config.compose.job import Job, in_its_words, job_of, located, read_job
+from heteromark.config.errors import ConfigError
+from heteromark.config.files import to_yaml
+from heteromark.runs.digest import run_digest
+from heteromark.runs.files import write_text_atomic
+from heteromark.runs.record import RunRecord
+from heteromark.runs.store import StoreError
+
+LAUNCHER_FILE = "launcher.yaml"
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended: with a record, or with the error that stopped it."""
+
+    digest: str
+    folder: Path
+    record: RunRecord | None = None
+    from_store: bool = False
+    error: Exception | None = None
+
+
+def judged_job(tree: DictConfig, loader: Loader, judge: FitJudge) -> Job:
+    """The job of a composed config, if its values are right and it fits machine and environment.
+
+    Args:
+        judge: knows the environments that it has seen for other jobs.
+
+    Raises:
+        ConfigError: all faults, each with where its value stands.
+    """
+    HydraConfig.instance().set_config(tree)  # for values such as ${hydra:runtime.cwd}
+    job = job_of(tree, loader)
+    if faults := requirement_faults(job) or judge.faults(job.run_config):
+        raise ConfigError(located(faults, tree, loader))
+    return job
+
+
+def train_job(tree: DictConfig) -> JobResult:
+    """Hydra's task function: train the run of a composed config, or find it in the store.
+
+    The run's files go to the job's output folder. An expected error is handed back rather than
+    raised, so that the other jobs of a multirun go on.
+    """
+    hydra = HydraConfig.get()
+    folder = Path(os.path.relpath(hydra.runtime.output_dir))
+    config = read_job(tree).run_config
+    digest = run_digest(config)
+    if hydra.output_subdir is not None:
+        _write_launcher(folder / hydra.output_subdir / LAUNCHER_FILE, digest)
+    source = GlobalHydra.instance().config_loader().file_of(hydra.job.config_name)
+    try:
+        with progress_of(config) as on_progress:
+            record, from_store = train_run(
+                config, config_path=source, target=folder, on_progress=on_progress
+            )
+    except RunFailed as error:
+        return JobResult(digest, folder, error=RunFailed(in_its_words(str(error), tree)))
+    except (ConfigError, StoreError) as error:
+        return JobResult(digest, folder, error=error)
+    return JobResult(digest, folder, record, from_store)
+
+
+def own_folder(tree: DictConfig, section: str) -> Path:
+    """The output folder of a run or of a multirun, made now if it is named by the time.
+
+    Runs that start in the same second want the same name: the second gets `…_2`. A folder
+    that was named without the time is what was asked for, shared or not.
+
+    Args:
+        tree: the composed config; its `hydra.{section}.dir` becomes the folder.
+        section: run or sweep.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
+    settings = tree.hydra[section]
+    wanted = Path(settings.dir)
+    check_output(wanted, f"hydra.{section}.dir")
+    if "${now:" not in OmegaConf.to_container(settings, resolve=False)["dir"]:
+        return wanted
+    folder = _make_unused(wanted, f"hydra.{section}.dir")
+    with read_write(tree.hydra):
+        settings.dir = str(folder)
+    return folder
+
+
+def _make_unused(wanted: Path, key: str) -> Path:
+    folder = wanted
+    for number in itertools.count(2):
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            folder = wanted.with_name(f"{wanted.name}_{number}")
+        except OSError as error:
+            message = f"cannot be made: {error.strerror}"
+            raise ConfigError.single(str(wanted), message, key=key) from error
+    return folder
+
+
+def _write_launcher(path: Path, digest: str) -> None:
+    """What started the job, beside Hydra's own config.yaml, hydra.yaml and overrides.yaml."""
+    hydra = HydraConfig.get()
+    told = {
+        "launcher": OmegaConf.to_container(hydra.launcher),
+        "job": OmegaConf.select(hydra, "job.num", default=None, throw_on_missing=False),
+        "command": sys.argv,
+        "working_directory": hydra.runtime.cwd,
+        "host": platform.node(),
+        "process": os.getpid(),
+        "run": digest,
+    }
+    write_text_atomic(path, to_yaml(told))

@@ -1,0 +1,297 @@
+"""Idempotent training: look the run up in the store, resume it, or train it; then hand it out.
+
+Imports no torch unless there is something to train, so that a store hit takes well under a second.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from heteromark.commands.continuation import continue_shorter_run
+from heteromark.config.errors import ConfigError
+from heteromark.config.files import to_yaml
+from heteromark.config.models.run import RunConfig
+from heteromark.config.rules.packages import package_faults
+from heteromark.runs.digest import config_digest, run_digest, trajectory_digest, versions
+from heteromark.runs.files import sha256_of, write_text_atomic
+from heteromark.runs.record import (
+    CONFIG_FILE,
+    LOG_FILE,
+    RUN_FILES,
+    AgentIdentity,
+    ContinuedRun,
+    RunRecord,
+    RunSummary,
+    Status,
+)
+from heteromark.runs.store import RunStore, StoreError
+
+log = logging.getLogger("heteromark")
+
+OnProgress = Callable[[int, int, dict], None]
+
+
+# Full, over quota, above the limit of file sizes, read-only, forbidden.
+_STORE_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+
+
+class Terminated(BaseException):
+    """A signal asked the process to end; not an Exception, so that nothing swallows it."""
+
+    def __init__(self, signal_number: int):
+        self.signal_number = signal_number
+        super().__init__(signal.Signals(signal_number).name)
+
+
+class RunFailed(Exception):
+    """A run ended with an error that is not a result; the message says which and where to look."""
+
+
+def train_run(
+    config: RunConfig,
+    *,
+    config_path: str | None = None,
+    target: Path | None = None,
+    store: RunStore | None = None,
+    resume: bool = True,
+    on_progress: OnProgress | None = None,
+) -> tuple[RunRecord, bool]:
+    """Make sure that a run is trained and that its files lie in `target`.
+
+    Args:
+        config: what determines the run.
+        config_path: the agent config's path, for the record.
+        target: folder to copy the finished run to; `None` leaves it in the store only.
+        store: default: the user's.
+        resume: False sets an unfinished attempt aside and starts anew. A finished run is handed
+            out all the same: training it again would give the same result.
+        on_progress: called with (frames, total frames, metrics) after each iteration.
+
+    Returns:
+        The run's record, and whether it came from the store.
+
+    Raises:
+        ConfigError: a logging back end is not installed, or the config does not fit the machine or
+            the groups of its environment.
+        StoreError: the store cannot be written.
+        Terminated: the last checkpoint stands; the same call resumes.
+        RunFailed: the run failed; its record says so.
+    """
+    store = store or RunStore()
+    digest = run_digest(config)
+    record = store.lookup(digest)
+    from_store = record is not None
+    if record is None:
+        if faults := package_faults(config):
+            raise ConfigError(faults)
+        with store.writing(digest) as folder:
+            record = store.lookup(digest)  # another process may have finished it meanwhile
+            from_store = record is not None
+            if record is None:
+                store.set_damaged_aside(digest)
+                if not resume and (aside := store.set_aside(digest)):
+                    log.info("the unfinished attempt was moved to %s", aside)
+                folder.mkdir(parents=True, exist_ok=True)
+                continued = continue_shorter_run(config, folder, store) if resume else None
+                record = _opening_record(folder, config, digest, config_path, continued)
+                record = _train_in(folder, config, record, on_progress)
+    if target is not None:
+        store.materialise(digest, target)
+    return record, from_store
+
+
+def _train_in(
+    folder: Path, config: RunConfig, record: RunRecord, on_progress: OnProgress | None
+) -> RunRecord:
+    digest = record.digest
+    attempt_started = time.monotonic()
+    earlier_seconds = record.duration_seconds or 0.0
+
+    def close(status: Status, reason: str | None = None, **changes: object) -> RunRecord:
+        closed = record.model_copy(
+            update={
+                "status": status,
+                "reason": reason,
+                "ended": _now(),
+                "duration_seconds": earlier_seconds + time.monotonic() - attempt_started,
+                "pid": None,
+                **changes,
+            }
+        )
+        closed.write(folder)
+        return closed
+
+    with _as_store_error(folder):
+        record.write(folder)
+        write_text_atomic(folder / CONFIG_FILE, to_yaml(config.model_dump(mode="json")))
+        try:
+            with _logging_to(folder / LOG_FILE), _ending_on_signals():
+                log.info("run %s, attempt %d, in %s", digest, record.attempts, folder)
+                if record.continued is not None:
+                    log.info("it continues run %s", record.continued.digest)
+                outcome = _train(config, folder, on_progress)
+        except Terminated as stop:
+            close(Status.INTERRUPTED, f"ended by {stop}")
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            close(Status.FAILED, reason)
+            if isinstance(error, ConfigError):
+                raise
+            if _is_store_trouble(error, folder):
+                raise
+            raise RunFailed(
+                f"run {digest} failed: {reason}\nIts traceback is in {folder / LOG_FILE}"
+            ) from error
+        files = {name: sha256_of(folder / name) for name in RUN_FILES if (folder / name).is_file()}
+        return close(
+            outcome.status,
+            outcome.reason,
+            summary=outcome.summary,
+            device=outcome.device,
+            files=files,
+        )
+
+
+def _train(config: RunConfig, folder: Path, on_progress: OnProgress | None):
+    # Before torch is imported: its thread pools read these once.
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = str(config.training.num_threads)
+    try:
+        from heteromark.training.loop import train
+
+        return train(config, folder, on_progress=on_progress)
+    except BaseException as error:
+        log.debug("the run did not finish", exc_info=error)
+        raise
+
+
+def _opening_record(
+    folder: Path,
+    config: RunConfig,
+    digest: str,
+    config_path: str | None,
+    continued: ContinuedRun | None,
+) -> RunRecord:
+    try:
+        earlier = RunRecord.read(folder)
+        attempts, started = earlier.attempts + 1, earlier.started
+        seconds = earlier.duration_seconds
+        continued = continued or earlier.continued
+    except (FileNotFoundError, ValueError):
+        attempts, started, seconds = 1, _now(), None
+    agent = config.agent
+    return RunRecord(
+        digest=digest,
+        config_digest=config_digest(config),
+        trajectory=trajectory_digest(config),
+        agent=AgentIdentity(
+            short_name=agent.short_name,
+            config_path=config_path,
+            **agent.model_dump(
+                include={"agent_id", "name", "algorithm", "version", "sweep_variant"}
+            ),
+        ),
+        environment=config.environment.name,
+        mode=config.mode,
+        seed=config.seed,
+        status=Status.RUNNING,
+        started=started,
+        duration_seconds=seconds,
+        attempts=attempts,
+        continued=continued,
+        host=platform.node(),
+        pid=os.getpid(),
+        git=_git_state(),
+        versions={"python": platform.python_version(), **versions()},
+        command=sys.argv,
+        summary=RunSummary(),
+    )
+
+
+@contextmanager
+def _as_store_error(folder: Path) -> Iterator[None]:
+    """A full disk or a lost permission is the store's trouble, and has a remedy."""
+    try:
+        yield
+    except OSError as error:
+        if not _is_store_trouble(error, folder):
+            raise
+        raise StoreError(
+            f"writing {error.filename or folder} failed: {error.strerror}. The last checkpoint "
+            "stands: free space or mend the permissions, then run the same command to resume. "
+            "`heteromark store prune` lists runs that nothing needs any more"
+        ) from error
+
+
+def _is_store_trouble(error: Exception, folder: Path) -> bool:
+    """Whether the disk, not the training code, refused; elsewhere than here it is not ours."""
+    if not isinstance(error, OSError) or error.errno not in _STORE_TROUBLE:
+        return False
+    return error.filename is None or Path(error.filename).is_relative_to(folder)
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    level = log.level
+    log.setLevel(logging.DEBUG)  # tracebacks go to this file; the console shows what its level lets
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """Turn signals into Terminated, so that the record says interrupted.
+
+    A signal that is ignored stays so: `nohup` keeps a run alive when its terminal closes.
+    """
+
+    def end(number: int, _frame: object) -> None:
+        raise Terminated(number)
+
+    earlier = {
+        number: signal.signal(number, end)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _git_state() -> dict[str, object]:
+    """Commit and cleanliness of the working directory; empty outside a git repository."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

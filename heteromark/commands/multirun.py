@@ -1,0 +1,179 @@
+"""`--multirun`: all jobs are judged before the first one starts; a table tells how they ended."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, read_write
+
+from heteromark.commands.console import figure
+from heteromark.commands.fit import FitJudge
+from heteromark.commands.hydra_job import JobResult, judged_job, own_folder, train_job
+from heteromark.config.compose.hydra_loader import COMMAND_LINE, Loader, typed_overrides
+from heteromark.config.compose.job import unfelt_overrides
+from heteromark.config.errors import ConfigError, Fault
+from heteromark.config.models.run import RunConfig
+from heteromark.runs.files import write_text_atomic
+
+log = logging.getLogger("heteromark")
+
+TABLE_FILE = "results.csv"
+_SHOWN = {
+    "number": "#",
+    "overrides": "overrides",
+    "status": "status",
+    "final_return": "final return",
+    "evaluation_return": "evaluation return",
+    "frames_per_second": "frames/s",
+    "digest": "run",
+}
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """What was typed for one job of a multirun, and the run that it means."""
+
+    overrides: tuple[str, ...]
+    config: RunConfig
+
+
+def plan_jobs(master: DictConfig, loader: Loader) -> list[PlannedJob]:
+    """Expand lists, ranges and their products into jobs, and judge all of them.
+
+    Args:
+        master: the config as composed for a multirun.
+        loader: what composed it.
+
+    Raises:
+        ConfigError: all faults of all jobs; one that not all jobs have says whose it is.
+    """
+    expanded = _expand(master, loader)
+    planned: list[PlannedJob] = []
+    faulty: dict[str, tuple[Fault, list[int]]] = {}
+    unfelt: list[dict[str, Fault]] = []
+    judge = FitJudge()
+    for number, overrides in enumerate(expanded):
+        try:
+            tree = loader.load_sweep_config(master, list(overrides))
+            job = judged_job(tree, loader, judge)
+        except ConfigError as error:
+            for fault in error.faults:
+                faulty.setdefault(str(fault), (fault, []))[1].append(number)
+        else:
+            planned.append(PlannedJob(overrides, job.run_config))
+            unfelt.append({fault.key: fault for fault in unfelt_overrides(tree, loader, job)})
+    faults = [_of_jobs(fault, numbers, expanded) for fault, numbers in faulty.values()]
+    if not faults:  # what one job does not feel may be meant for another
+        faults = [fault for key, fault in unfelt[0].items() if all(key in own for own in unfelt)]
+    if faults:
+        raise ConfigError(faults)
+    return planned
+
+
+def run_jobs(hydra: Hydra, master: DictConfig, jobs: Sequence[PlannedJob]) -> list[dict[str, Any]]:
+    """Train all jobs, whatever becomes of the others; write and return a row for each.
+
+    Returns:
+        Rows as in results.csv, which lies beside Hydra's multirun.yaml.
+
+    Raises:
+        Terminated: by a signal; the jobs that are done stay done.
+    """
+    folder = own_folder(master, "sweep")
+    with read_write(master.hydra):
+        # Each job is composed anew, and would be given a folder named by its project and the time.
+        quoted = str(folder).replace("'", "\\'")
+        master.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(master, folder / "multirun.yaml")
+    callbacks = Callbacks(master)
+    callbacks.on_multirun_start(config=master, config_name=master.hydra.job.config_name)
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=callbacks),
+        task_function=train_job,
+        config=master,
+    )
+    returns = launcher.launch([list(job.overrides) for job in jobs], initial_job_idx=0)
+    callbacks.on_multirun_end(config=master, config_name=master.hydra.job.config_name)
+    rows = [_row(number, job, returns[number]) for number, job in enumerate(jobs)]
+    _write_table(rows, folder / TABLE_FILE)
+    log.info("table: %s", folder / TABLE_FILE)
+    return rows
+
+
+def table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The rows as aligned columns, and the reason of every job that failed."""
+    cells = [list(_SHOWN.values())]
+    cells += [[_cell(row[column]) for column in _SHOWN] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
+    return lines + [f"#{row['number']}: {row['reason']}" for row in rows if row["reason"]]
+
+
+def _expand(master: DictConfig, loader: Loader) -> list[tuple[str, ...]]:
+    """The overrides of each job: `hydra.sweeper.params` and the command line, multiplied out."""
+    sweeper = OmegaConf.to_container(master.hydra.sweeper, resolve=False)
+    if not str(sweeper.get("_target_")).endswith(f".{BasicSweeper.__name__}"):
+        message = "chooses its jobs while they run; only basic names all of them beforehand"
+        raise ConfigError.single(COMMAND_LINE, message, sweeper.get("_target_"), "hydra/sweeper")
+    params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
+    parsed = loader.parse([*params, *typed_overrides(master)])
+    (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return [tuple(job) for job in jobs]
+
+
+def _of_jobs(fault: Fault, numbers: Sequence[int], jobs: Sequence[tuple[str, ...]]) -> Fault:
+    """Say in which jobs a fault is, unless it is in all."""
+    if len(numbers) == len(jobs):
+        return fault
+    shown = ", ".join(f"#{number}" for number in numbers[:8])
+    more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
+    return replace(fault, message=f"{fault.message} [job {shown}{more} of {len(jobs)}]")
+
+
+def _row(number: int, job: PlannedJob, returned: JobReturn) -> dict[str, Any]:
+    try:
+        result: JobResult = returned.return_value
+    except Exception as error:
+        log.error("job #%d failed", number, exc_info=error)
+        result = JobResult("", Path(), error=error)
+    record = result.record
+    summary = record.summary if record else None
+    return {
+        "number": number,
+        "overrides": " ".join(job.overrides),
+        "status": str(record.status) if record else "failed",
+        "final_return": summary and summary.final_return,
+        "evaluation_return": summary and summary.evaluation_return,
+        "frames_per_second": summary and summary.frames_per_second,
+        "digest": result.digest,
+        "folder": str(result.folder),
+        "reason": record.reason if record else str(result.error).replace("\n", "; "),
+    }
+
+
+def _write_table(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text_atomic(path, text.getvalue())
+
+
+def _cell(value: Any) -> str:
+    return figure(value) if value is None or isinstance(value, float) else str(value)

@@ -1,0 +1,151 @@
+"""What `heteromark train` was asked for, resolved to a run config and the folder it belongs in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from heteromark.config.compose.composition import compose_run, load_params, parse_overrides
+from heteromark.config.compose.layers import resolve_agent
+from heteromark.config.errors import ConfigError, nearest
+from heteromark.config.models.agent import Hyperparameters
+from heteromark.config.models.components import EnvironmentConfig
+from heteromark.config.models.params import ProjectParams
+from heteromark.config.models.run import RunConfig
+from heteromark.config.nested import flatten, merge, unflatten
+from heteromark.config.rules.effect import idle_faults
+from heteromark.runs.digest import config_digest
+from heteromark.runs.record import run_folder
+
+MODES = ("smoke", "full")
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """Options of the command line; None: not given."""
+
+    agent_config: Path
+    mode: str = "smoke"
+    seed: int | None = None
+    total_frames: int | None = None
+    episodes: int | None = None
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+    num_envs: int | None = None
+    environment: str | None = None
+    device: str | None = None
+    base_config: Path | None = None
+    assignments: tuple[str, ...] = ()  # win over everything
+    param_assignments: tuple[str, ...] = ()  # win over params.yaml only
+
+
+def resolve_request(request: TrainRequest, root: Path = Path()) -> tuple[RunConfig, Path]:
+    """The run config, and the run's folder below results/.
+
+    Raises:
+        ConfigError: any fault in the options, params.yaml or the agent config.
+    """
+    if request.mode not in MODES:
+        raise ConfigError.single("--mode", f"must be one of {', '.join(MODES)}", request.mode)
+    assigned = split_assignments(parse_overrides(list(request.assignments)))
+    options: dict[str, Any] = {
+        "num_parallel_envs": request.num_envs,
+        "device": request.device,
+        "sweep": {"environment": request.environment},
+        request.mode: {"total_frames": request.total_frames},
+    }
+    param_layer = parse_overrides(list(request.param_assignments), "--param")
+    params = load_params(root, merge(param_layer, assigned.params, _given(options)))
+    command_line = merge(assigned.hyperparameters, _given(request.hyperparameters))
+    base = request.base_config or params.sweep.base_config
+    resolved = resolve_agent(request.agent_config, params, command_line, base and Path(base))
+    seed = params.budget(request.mode).seeds[0] if request.seed is None else request.seed
+
+    def compose(overrides: dict[str, Any]) -> RunConfig:
+        return compose_run(
+            resolved.agent,
+            params,
+            request.mode,
+            seed,
+            root,
+            overrides,
+            agent_file=str(request.agent_config),
+        )
+
+    config = compose(assigned.components)
+    felt = () if request.episodes is None else ("environment.episode_length",)
+    if faults := idle_faults(config, flatten(assigned.components), "--set", felt):
+        raise ConfigError(faults)
+    if request.episodes is not None:
+        frames = frames_of(request.episodes, config.environment)
+        config = compose(merge(assigned.components, {"training": {"total_frames": frames}}))
+    return config, run_folder(
+        config.mode, resolved.agent.short_name, config_digest(config), config.seed
+    )
+
+
+def frames_of(episodes: int, environment: EnvironmentConfig) -> int:
+    """A budget in episodes as frames.
+
+    Raises:
+        ConfigError: the environment's config does not say how long an episode is.
+    """
+    if environment.episode_length is None:
+        raise ConfigError.single(
+            f"config/environment/{environment.name}.yaml",
+            "is needed for --episodes; set it, or give frames with --total-timesteps",
+            key="environment.episode_length",
+        )
+    return episodes * environment.episode_length
+
+
+def check_output(folder: Path, option: str = "--output") -> None:
+    """Find out before the training whether its files can go there.
+
+    Args:
+        folder: where they are to go.
+        option: what named the folder.
+
+    Raises:
+        ConfigError: a file is in the way.
+    """
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise ConfigError.single(option, f"{place} is a file, not a folder", str(folder))
+
+
+@dataclass(frozen=True)
+class Assignments:
+    """`--set` values by what they override, each nested."""
+
+    params: dict[str, Any]
+    hyperparameters: dict[str, Any]
+    components: dict[str, Any]
+
+
+def split_assignments(nested: dict[str, Any]) -> Assignments:
+    """Sort `--set` values by their first key.
+
+    Raises:
+        ConfigError: a first key that nothing knows.
+    """
+    hyperparameters = set(Hyperparameters.model_fields)
+    params = set(ProjectParams.model_fields) - hyperparameters
+    components = set(RunConfig.model_fields) - params - {"agent", "mode", "seed"}
+    unknown = [key for key in nested if key not in hyperparameters | params | components]
+    if unknown:
+        known = sorted(hyperparameters | params | components)
+        raise ConfigError.single(
+            "--set",
+            f"unknown key.{nearest(unknown[0], known)} Known: {', '.join(known)}",
+            unknown[0],
+        )
+
+    def chosen(keys: set[str]) -> dict[str, Any]:
+        return {key: value for key, value in nested.items() if key in keys}
+
+    return Assignments(chosen(params), chosen(hyperparameters), chosen(components))
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return unflatten({key: value for key, value in flatten(options).items() if value is not None})

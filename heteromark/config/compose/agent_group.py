@@ -1,0 +1,109 @@
+"""The agent configs as Hydra's group `agent`, and the resolvers that the configs refer to.
+
+Importing this imports Hydra.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import DictConfig, OmegaConf
+
+from heteromark.config.compose.layers import resolve_agent
+from heteromark.config.fields import (
+    ALGORITHM_OF_LOSS,
+    LOSS_OF_ALGORITHM,
+    NETWORK_OF_POLICY_TYPE,
+    POLICY_TYPE_OF_NETWORK,
+)
+from heteromark.config.files import SUFFIXES
+
+AGENT_GROUP = "agent"
+
+
+class AgentConfigs(ConfigSource):
+    """The files of config/agents/ as the group `agent`, each with its base and defaults filled in.
+
+    Its algorithm and its kind of network give way to the selectors loss_type and policy_type.
+    """
+
+    @staticmethod
+    def scheme() -> str:
+        return "agents"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = self.file_of(config_path.rpartition("/")[2])
+        values = resolve_agent(path).agent.model_dump(mode="json")
+        for key in ("name", "description"):  # text: a ${…} in it is no reference
+            values[key] = values[key].replace("${", "\\${")
+        values["algorithm"] = f"${{selected_algorithm:{values['algorithm']}}}"
+        values["network"]["policy"] = f"${{selected_network:{values['network']['policy']}}}"
+        return ConfigResult(
+            provider=self.provider,
+            path=self.full_path(),
+            config=OmegaConf.create(values),
+            header={"package": None},
+        )
+
+    def file_of(self, name: str) -> Path | None:
+        """The file of an agent config, or None."""
+        name = name.removesuffix(".yaml")
+        paths = (Path(self.path, f"{name}{suffix}") for suffix in SUFFIXES)
+        return next((path for path in paths if path.is_file()), None)
+
+    def available(self) -> bool:
+        return Path(self.path).is_dir()
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path.rstrip("/") in ("", AGENT_GROUP)
+
+    def is_config(self, config_path: str) -> bool:
+        group, _, name = config_path.partition("/")
+        return group == AGENT_GROUP and bool(name) and self.file_of(name) is not None
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        if not config_path:
+            return [] if results_filter is ObjectType.CONFIG else [AGENT_GROUP]
+        if results_filter is ObjectType.GROUP:
+            return []
+        return sorted({path.stem for path in Path(self.path).glob("*") if path.suffix in SUFFIXES})
+
+
+def register_resolvers() -> None:
+    """What `${loss_of:…}` and the like mean in the configs."""
+    resolvers = {
+        "loss_of": lambda algorithm: LOSS_OF_ALGORITHM.get(algorithm, "ppo"),
+        "policy_type_of": lambda network: POLICY_TYPE_OF_NETWORK.get(network, network),
+        "selected_algorithm": _selected_algorithm,
+        "selected_network": _selected_network,
+        "quotient": lambda dividend, divisor: dividend // divisor,
+        "product": lambda *factors: math.prod(factors),
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def _selected_algorithm(of_agent: str, *, _root_: DictConfig) -> str:
+    """The algorithm that loss_type selects; the agent config's where loss_type follows from it.
+
+    An algorithm of one's own, named by its import path, may be trained with any loss.
+    """
+    is_own = ":" in of_agent
+    return of_agent if is_own else ALGORITHM_OF_LOSS.get(_set_value(_root_, "loss_type"), of_agent)
+
+
+def _selected_network(of_agent: str, *, _root_: DictConfig) -> str:
+    """The same for policy_type; its import path, where it is one, is that of the network."""
+    selected = _set_value(_root_, "policy_type")
+    if isinstance(selected, str) and ":" in selected:
+        return selected
+    return NETWORK_OF_POLICY_TYPE.get(selected, of_agent)
+
+
+def _set_value(tree: DictConfig, key: str) -> Any:
+    """The value of a selector that somebody set; None where it follows from the agent config."""
+    return None if OmegaConf.is_interpolation(tree, key) else tree.get(key)

@@ -1,0 +1,182 @@
+"""From layered values to a run config: Hydra composes, OmegaConf holds, pydantic validates."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from heteromark.config.errors import ConfigError, Fault, config_error, faults_of, nearest
+from heteromark.config.fields import ALGORITHM_OF_LOSS, NETWORK_OF_POLICY_TYPE, Mode
+from heteromark.config.files import parse_value, read_mapping
+from heteromark.config.models.agent import AgentConfig
+from heteromark.config.models.params import ProjectParams
+from heteromark.config.models.run import RunConfig
+from heteromark.config.nested import merge, unflatten
+
+CONFIG_FOLDER = "config"
+PARAMS_FILE = "params.yaml"
+ROOT = "config"  # config/config.yaml, from which everything is composed
+LABELS = ("project", "experiment_name", "tags")  # in the root, but not part of a run
+
+
+def load_params(
+    root: Path = Path(), overrides: dict[str, Any] | None = None, file: str = PARAMS_FILE
+) -> ProjectParams:
+    """Read and validate params.yaml; `overrides` (nested) win over the file.
+
+    Raises:
+        ConfigFileNotFoundError: not in a project folder.
+        ConfigError: all faults at once.
+    """
+    path = Path(root, file)
+    if not path.is_file():
+        message = f"{path} not found; run this in the project's folder, the one with {file}"
+        raise config_error([Fault(str(path), message, kind="FileNotFoundError")])
+    data = merge(read_mapping(path, "Params"), overrides or {})
+    try:
+        return ProjectParams.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(faults_of(error, ProjectParams, str(path))) from error
+
+
+def parse_overrides(pairs: list[str], file: str = "--set") -> dict[str, Any]:
+    """`["sweep.environment=mine", "smoke.seeds=[0, 1]"]` → nested dictionary.
+
+    Raises:
+        ConfigError: a pair without `=`, or one key inside another.
+    """
+    flat = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise ConfigError([Fault(file, "must have the form key=value", pair)])
+        flat[key.strip()] = parse_value(value)
+    try:
+        return unflatten(flat)
+    except ValueError as error:
+        raise ConfigError([Fault(file, str(error), ", ".join(pairs))]) from error
+
+
+def environment_names(root: Path = Path()) -> list[str]:
+    """Names of the environments in config/environment/."""
+    return sorted(path.stem for path in Path(root, CONFIG_FOLDER, "environment").glob("*.yaml"))
+
+
+def compose_run(
+    agent: AgentConfig,
+    params: ProjectParams,
+    mode: Mode,
+    seed: int,
+    root: Path = Path(),
+    overrides: dict[str, Any] | None = None,
+    agent_file: str = "agent config",
+) -> RunConfig:
+    """The resolved config of one run.
+
+    Args:
+        agent: result of `layers.resolve_agent`.
+        params: budgets, environment, device, threads.
+        overrides: nested component values that win over everything, e.g.
+            `{"training": {"total_frames": 1000}}`.
+        agent_file: named in the message when a fault comes from the agent config.
+
+    Raises:
+        ConfigError: all faults at once; an unknown environment is told with the known ones.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    budget = params.budget(mode)
+    values = {
+        # Names and descriptions are text: a ${…} in them is no interpolation.
+        "agent": agent.hyperparameters(),
+        "mode": mode,
+        "seed": seed,
+        "device": params.device,
+        "training": {
+            "total_frames": budget.total_frames,
+            "num_threads": params.num_threads,
+            "checkpoint_interval": params.checkpoint_interval,
+        },
+        "evaluation": {"episodes": budget.eval_episodes},
+    }
+    if params.num_parallel_envs is not None:
+        values["environment"] = {"num_parallel_envs": params.num_parallel_envs}
+    tree = _component_tree(str(Path(root, CONFIG_FOLDER).resolve()), params.sweep.environment)
+    try:
+        merged = OmegaConf.merge(tree, values, overrides or {})
+        data = OmegaConf.to_container(merged, resolve=True)
+        data["agent"] = agent.model_dump()
+        for label in LABELS:
+            del data[label]
+    except OmegaConfBaseException as error:
+        message = " ".join(str(error).split())
+        raise ConfigError([Fault(str(Path(root, CONFIG_FOLDER)), message)]) from error
+    try:
+        config = RunConfig.model_validate(data)
+        faults = selector_faults(config, str(Path(root, CONFIG_FOLDER)))
+    except ValidationError as error:
+        faults = faults_of(error, RunConfig, str(Path(root, CONFIG_FOLDER)))
+    if faults:
+        raise ConfigError([_in_its_file(fault, params, agent_file, Path(root)) for fault in faults])
+    return config
+
+
+def selector_faults(config: RunConfig, file: str = "") -> list[Fault]:
+    """Selectors that say something else than the agent config's algorithm or network."""
+    agent = config.agent
+    pairs = (
+        ("loss_type", config.loss_type, "agent.algorithm", agent.algorithm, ALGORITHM_OF_LOSS),
+        (
+            *("policy_type", config.policy_type, "agent.network.policy", agent.network.policy),
+            NETWORK_OF_POLICY_TYPE,
+        ),
+    )
+    return [
+        Fault(
+            file,
+            f"means {table[value]}, but {other_key} is {other}; give one of the two, or make them "
+            "agree",
+            key,
+            value,
+        )
+        for key, value, other_key, other, table in pairs
+        if value in table and other in table.values() and table[value] != other
+    ]
+
+
+def _in_its_file(fault: Fault, params: ProjectParams, agent_file: str, root: Path) -> Fault:
+    section = fault.key.partition(".")[0]
+    if section == "agent":
+        file = agent_file
+    elif section == "environment":
+        file = str(root / CONFIG_FOLDER / "environment" / f"{params.sweep.environment}.yaml")
+    else:
+        return fault
+    return replace(fault, file=file)
+
+
+@functools.lru_cache(maxsize=64)
+def _component_tree(config_folder: str, environment: str) -> Any:
+    """Everything below config/ composed for one environment, interpolations still open."""
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    from heteromark.config.compose.hydra_loader import open_hydra
+
+    known = environment_names(Path(config_folder).parent)
+    if environment not in known:
+        message = (
+            f"unknown environment.{nearest(environment, known)} Known: {', '.join(known)}; "
+            f"a new one is a file {CONFIG_FOLDER}/environment/NAME.yaml"
+        )
+        raise ConfigError([Fault(PARAMS_FILE, message, "sweep.environment", environment)])
+    loader = open_hydra(Path(config_folder)).config_loader
+    tree = loader.load_configuration(ROOT, [f"environment={environment}"], RunMode.RUN)
+    OmegaConf.set_struct(tree, False)
+    del tree["hydra"]
+    return tree

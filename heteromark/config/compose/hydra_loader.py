@@ -1,0 +1,340 @@
+"""How Hydra composes config/: with the agent configs as a group, and faults told like all others.
+
+Some things differ from Hydra as it comes. The group `agent` holds the files of config/agents/ with
+their own layers applied, so that `agent=ppo_agent_sweep_lr_high` means what it means to
+`heteromark train`. The schema, not the presence in a file, says which keys there are: `key=value`
+needs no `+` for a key that no file mentions, and a key that the schema does not know is a fault.
+Team configs lie in folders by task: `--config-name` finds them there by their own name too, and
+their sections belong at the root, whichever folder they lie in. Every config gets the hydra node of
+config/config.yaml, whether it is composed on that or not. And faults are ConfigErrors that name
+what there is. Importing this imports Hydra.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra._internal.defaults_list import DefaultsList
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.default_element import ResultDefault
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
+
+from heteromark.config.compose.agent_group import AGENT_GROUP, AgentConfigs, register_resolvers
+from heteromark.config.errors import ConfigError, Fault, config_error, nearest
+from heteromark.config.pettingllms.sections import TEAM_SECTIONS
+
+AGENT_FOLDER = "agents"
+# Folders of config/ that are no group to choose from.
+TASK_FOLDERS = ("code", "math", "search", "stateful")
+NO_GROUPS = (AGENT_FOLDER, "schema", "ppo_trainer", *TASK_FOLDERS)
+COMMAND_LINE = "command line"
+ROOT = "config"  # config/config.yaml, with the hydra node of all configs
+
+
+class _Repository(ConfigRepository):
+    """Hydra's repository, for which whole sections at the root of a file belong at the root."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        loaded = super().load_config(config_path)
+        if (
+            loaded
+            and not loaded.header.get("package")
+            and OmegaConf.is_dict(loaded.config)
+            and any(section in loaded.config for section in TEAM_SECTIONS)
+        ):
+            loaded.header["package"] = "_global_"
+        return loaded
+
+
+class Loader(ConfigLoaderImpl):
+    """Hydra's loader, which tells faults in the command line together and knows the schema."""
+
+    def __init__(self, config_search_path: ConfigSearchPath) -> None:
+        super().__init__(config_search_path)
+        self.repository = _Repository(config_search_path)
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """Compose.
+
+        Raises:
+            ConfigError: what cannot be composed. What the values mean is not looked at.
+        """
+        config_name = self.full_name(config_name)
+        parsed = self._judged(config_name, overrides)
+        if run_mode is RunMode.RUN and (faults := list(_sweep_faults(parsed))):
+            raise ConfigError(faults)
+        with told_as_config_errors():
+            tree = super().load_configuration(
+                config_name,
+                [self._forced(override) for override in parsed],
+                run_mode,
+                from_shell,
+                validate_sweep_overrides,
+            )
+        _record_as_typed(tree, parsed)
+        return tree
+
+    def compute_defaults_list(
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode
+    ) -> DefaultsList:
+        """Which files the config is composed of.
+
+        Raises:
+            ConfigError: what cannot be composed.
+        """
+        config_name = self.full_name(config_name)
+        self._judged(config_name, overrides)
+        with told_as_config_errors():
+            return super().compute_defaults_list(config_name, overrides, run_mode)
+
+    def parse(self, overrides: list[str]) -> list[Override]:
+        """The overrides of a command line.
+
+        Raises:
+            ConfigError: those that do not parse, all at once.
+        """
+        parser = OverridesParser.create(config_loader=self)
+        parsed, faults = [], []
+        for line in overrides:
+            try:
+                parsed += parser.parse_overrides([line])
+            except HydraException as error:
+                detail = " ".join(str(error).split())
+                faults.append(Fault(COMMAND_LINE, f"does not parse: {detail}", value=line))
+        if faults:
+            raise ConfigError(faults)
+        return parsed
+
+    def is_choice(self, override: Override) -> bool:
+        """Whether an override chooses a file of a group, rather than set a value."""
+        is_group = self.repository.group_exists(override.key_or_group)
+        return is_group and not isinstance(override.value(), dict)
+
+    def named_configs(self) -> list[str]:
+        """What --config-name can be."""
+        names = self.repository.get_group_options("", ObjectType.CONFIG)
+        return [name for name in names if not name.startswith("_")]
+
+    def team_configs(self) -> list[str]:
+        """What --config-name can be besides: `math/math_L1_model`, or without the folder."""
+        found = ((f, self.get_group_options(f)) for f in TASK_FOLDERS)
+        return [f"{folder}/{name}" for folder, names in found for name in names]
+
+    def full_name(self, config_name: str | None) -> str | None:
+        """The name of a config with its folder, where only one folder has it.
+
+        Raises:
+            ConfigError: several have it.
+        """
+        if config_name is None or self.repository.config_exists(config_name):
+            return config_name
+        folders = [name for name in super().list_groups("") if name not in (AGENT_GROUP, "hydra")]
+        paths = [f"{folder}/{config_name}" for folder in folders]
+        found = [path for path in paths if self.repository.config_exists(path)]
+        if len(found) > 1:
+            message = f"is in several folders; name one of them: {', '.join(found)}"
+            raise ConfigError([Fault("--config-name", message, value=config_name)])
+        return found[0] if found else config_name
+
+    def list_groups(self, parent_name: str) -> list[str]:
+        """Groups that can be chosen from."""
+        groups = super().list_groups(parent_name)
+        return [name for name in groups if parent_name or name not in NO_GROUPS]
+
+    def groups(self) -> dict[str, list[str]]:
+        """The options of every group of the project."""
+        names = [name for name in self.list_groups("") if name[0] != "_" and name != "hydra"]
+        options = {name: self.get_group_options(name) for name in sorted(names)}
+        return {name: found for name, found in options.items() if found}
+
+    def file_of(self, config_path: str) -> str:
+        """The file of a config, e.g. `policy/large`, relative to the working directory."""
+        for source in self.repository.get_sources():
+            if source.is_config(config_path):
+                if isinstance(source, AgentConfigs):
+                    path = source.file_of(config_path.rpartition("/")[2])
+                else:
+                    path = Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml")
+                return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+        return config_path
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        loaded = repo.load_config(default.config_path)
+        if loaded and not OmegaConf.is_dict(loaded.config):
+            file = self.file_of(default.config_path)
+            message = f"Config file must contain a dictionary/object: {file}"
+            raise ConfigError([Fault(file, f"{message}; write `key: value` lines at the root")])
+        result = super()._load_single_config(default, repo)
+        if default.config_path == "hydra/config" and repo.config_exists(ROOT):
+            of_all = repo.load_config(ROOT).config.get("hydra") or {}
+            with open_dict(result.config):
+                result.config.merge_with({"hydra": of_all})
+        return result
+
+    def _forced(self, override: Override) -> str:
+        """A plain `key=value` as Hydra's `++key=value`: the schema judges the key, not Hydra."""
+        is_plain = override.type is OverrideType.CHANGE and override.package is None
+        if is_plain and not override.is_hydra_override() and not self.is_choice(override):
+            return f"++{override.input_line}"
+        return override.input_line
+
+    def _judged(self, config_name: str | None, overrides: list[str]) -> list[Override]:
+        """The overrides, if they parse and choose what there is."""
+        parsed = self.parse(overrides)
+        if faults := [*self._name_faults(config_name), *self._choice_faults(parsed)]:
+            raise ConfigError(faults)
+        return parsed
+
+    def _name_faults(self, config_name: str | None) -> Iterator[Fault]:
+        if config_name is None or self.repository.config_exists(config_name):
+            return
+        known = [*self.named_configs(), *self.team_configs()]
+        message = (
+            f"there is no such config.{nearest(config_name, known)} There are: "
+            f"{', '.join(known)}; a new one is a file config/NAME.yaml"
+        )
+        yield Fault("--config-name", message, value=config_name)
+
+    def _choice_faults(self, overrides: list[Override]) -> Iterator[Fault]:
+        for override in overrides:
+            group = override.key_or_group
+            if override.is_hydra_override() or not self.is_choice(override):
+                continue
+            if group in NO_GROUPS:
+                message = f"is no group to choose from; write {AGENT_GROUP}=NAME"
+                if group in TASK_FOLDERS:
+                    message = f"is no group to choose from; write --config-name={group}/NAME"
+                yield Fault(COMMAND_LINE, message, group, override.value())
+                continue
+            known = self.get_group_options(group)
+            for option in _options(override):
+                if not self.repository.config_exists(f"{group}/{option}"):
+                    message = f"there is no such option.{nearest(option, known)}"
+                    message += f" There are: {', '.join(known)}"
+                    yield Fault(COMMAND_LINE, message, group, option)
+
+
+def open_hydra(config_folder: Path, additional: Path | None = None) -> Hydra:
+    """Hydra over a folder of configs.
+
+    Args:
+        config_folder: the project's config/.
+        additional: a folder that is looked into last, for more configs and options.
+
+    Raises:
+        ConfigError: a folder that does not exist.
+    """
+    folders = {"main": Path(config_folder), "--config-dir": additional and Path(additional)}
+    missing = [folder for folder in folders.values() if folder and not folder.is_dir()]
+    if missing:
+        message = (
+            f"Config folder not found: {missing[0]}; run this in the project's folder, the one "
+            "with config/"
+        )
+        raise config_error([Fault(str(missing[0]), message, kind="FileNotFoundError")])
+    version.setbase("1.3")
+    register_resolvers()
+    Plugins.instance().register(AgentConfigs)
+    search_path = create_config_search_path(str(config_folder.resolve()))
+    schema = SearchPathQuery(provider="schema")
+    agents = (config_folder / AGENT_FOLDER).resolve()
+    search_path.prepend(AGENT_GROUP, f"{AgentConfigs.scheme()}://{agents}", schema)
+    if additional:
+        search_path.prepend("command-line", f"file://{additional.resolve()}", schema)
+    hydra = Hydra(task_name="factory_train", config_loader=Loader(search_path))
+    GlobalHydra.instance().clear()
+    GlobalHydra.instance().initialize(hydra)
+    return hydra
+
+
+def typed_overrides(tree: DictConfig) -> list[str]:
+    """What was typed for a composed config, but for Hydra's own settings; references as written."""
+    return OmegaConf.to_container(tree.hydra.overrides.task, resolve=False)
+
+
+@contextmanager
+def told_as_config_errors() -> Iterator[None]:
+    """Tell what Hydra, OmegaConf and the YAML parser object to as a ConfigError.
+
+    A defaults list without `_self_` is nothing to warn of: the file's own values win.
+
+    Raises:
+        ConfigError: with the file where that is known.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*Defaults list is missing `_self_`")
+            yield
+    except ConfigError:
+        raise
+    except yaml.MarkedYAMLError as error:
+        file = error.problem_mark.name if error.problem_mark else "config"
+        detail = " ".join(str(error).split())
+        raise ConfigError([Fault(file, f"Config file does not parse: {detail}")]) from error
+    except InterpolationResolutionError as error:
+        detail = str(error).splitlines()[0]
+        message = f"refers to nothing: {detail}; mend the reference, or what it refers to"
+        raise ConfigError([Fault("config", message, error.full_key or "")]) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        causes = [str(error), str(error.__cause__ or "")]
+        detail = " ".join(" ".join(causes).partition("Config search path:")[0].split())
+        raise ConfigError([Fault("config", detail)]) from error
+
+
+def _record_as_typed(tree: DictConfig, overrides: list[Override]) -> None:
+    """Let .hydra/overrides.yaml say what was typed, not what Hydra was given."""
+    typed = [override for override in overrides if not override.is_hydra_override()]
+    naming = tree.hydra.job.config.override_dirname
+    with open_dict(tree.hydra):
+        tree.hydra.overrides.task = [override.input_line for override in typed]
+        tree.hydra.job.override_dirname = get_overrides_dirname(
+            typed, naming.exclude_keys, naming.item_sep, naming.kv_sep
+        )
+
+
+def _sweep_faults(overrides: list[Override]) -> Iterator[Fault]:
+    for override in overrides:
+        if override.is_sweep_override():
+            key, _, value = override.input_line.partition("=")
+            message = (
+                f"names several values; add --multirun to run each, write {key}=[…] for a list, or "
+                "quote it if it is text"
+            )
+            yield Fault(COMMAND_LINE, message, key, value)
+
+
+def _options(override: Override) -> list[str]:
+    """The options that an override names, without `.yaml`; none for `~group` and `group=null`."""
+    if override.is_sweep_override():
+        values: list[Any] = list(override.sweep_string_iterator())
+    else:
+        value = override.value()
+        values = value if isinstance(value, list) else [value]
+    return [str(value).removesuffix(".yaml") for value in values if value not in (None, "null")]

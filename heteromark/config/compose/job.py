@@ -1,0 +1,192 @@
+"""A composed config as what it stands for: one run, its labels, and everything wrong with it.
+
+Importing this imports Hydra.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Annotated, Any
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import Field, ValidationError
+
+from heteromark.config.compose.composition import selector_faults
+from heteromark.config.compose.hydra_loader import (
+    COMMAND_LINE,
+    Loader,
+    told_as_config_errors,
+    typed_overrides,
+)
+from heteromark.config.compose.origin import origin_of, raw_value
+from heteromark.config.errors import ConfigError, Fault, faults_of
+from heteromark.config.models.agent import Hyperparameters
+from heteromark.config.models.run import RunConfig
+from heteromark.config.nested import flatten, overlap
+from heteromark.config.pettingllms.sections import TeamSections
+from heteromark.config.pettingllms.translation import (
+    as_documented,
+    idle_documented,
+    is_team,
+    team_job_data,
+)
+from heteromark.config.rules.effect import idle_faults, idle_keys, ignored_by
+from heteromark.config.rules.packages import package_faults
+
+# Keys of an agent config that select rather than being referred to.
+_SELECTORS = ("agent.algorithm", "agent.network.policy")
+
+
+class Job(RunConfig):
+    """A run config, and what people call the run."""
+
+    project: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)] = Field(
+        "heteromark", description="Folder below outputs/."
+    )
+    experiment_name: str | None = Field(None, description="Name of an experiment, for people.")
+    tags: list[str] = Field([], description="Words to find it by.")
+
+    @property
+    def run_config(self) -> RunConfig:
+        """What determines the run."""
+        return RunConfig.model_validate(self.model_dump(include=set(RunConfig.model_fields)))
+
+
+def job_of(tree: DictConfig, loader: Loader) -> Job:
+    """The job that a tree, as the loader composed it, describes.
+
+    Raises:
+        ConfigError: all faults, each with where its value stands.
+    """
+    if OmegaConf.is_missing(tree, "agent"):
+        known = ", ".join(loader.groups()["agent"])
+        message = f"is not chosen; add +agent=NAME. There are: {known}"
+        raise ConfigError([Fault(loader.file_of(tree.hydra.job.config_name), message, "agent")])
+    try:
+        data = _resolved(tree)
+    except ConfigError as error:
+        raise ConfigError(
+            replace(fault, file=origin_of(tree, fault.key, loader)) if fault.key else fault
+            for fault in error.faults
+        ) from error
+    try:
+        job = _made_of(data)
+        faults = [*selector_faults(job), *package_faults(job)]
+    except ConfigError as error:
+        faults = _without_echoes(tree, error.faults)
+    if faults:
+        raise ConfigError(located(faults, tree, loader))
+    return job
+
+
+def read_job(tree: DictConfig) -> Job:
+    """The job of a tree, which may be without its hydra node.
+
+    Raises:
+        ConfigError: any fault; `job_of` tells where its value stands.
+    """
+    return _made_of(_resolved(tree))
+
+
+def located(faults: Iterable[Fault], tree: DictConfig, loader: Loader) -> list[Fault]:
+    """Faults of a run config, under the keys that are in the tree, with where their values stand.
+
+    Args:
+        tree: what was composed, of which a run config was made.
+    """
+    faults, data = list(faults), _resolved(tree)
+    if is_team(data):
+        with suppress(ConfigError):  # of its own rules, whose faults have documented keys
+            faults = as_documented(faults, team_job_data(data)[1], data)
+    return [
+        replace(fault, file=origin_of(tree, fault.key, loader)) if fault.key else fault
+        for fault in faults
+    ]
+
+
+def in_its_words(text: str, tree: DictConfig) -> str:
+    """What a run says of its keys, with the keys that are in the tree it was made of."""
+    data = _resolved(tree)
+    return team_job_data(data)[1].in_documented_words(text) if is_team(data) else text
+
+
+def has_right_types(tree: DictConfig) -> bool:
+    """Whether a config is a team config whose rules were looked at: its types are right."""
+    data = _resolved(tree)
+    try:
+        return is_team(data) and bool(TeamSections.model_validate(data))
+    except ValidationError:
+        return False
+
+
+def unfelt_overrides(tree: DictConfig, loader: Loader, job: Job) -> Iterator[Fault]:
+    """Values given on the command line that change nothing in this job."""
+    references = json.dumps(OmegaConf.to_container(_without_hydra(tree), resolve=False))
+    data = _resolved(tree)
+    translation = team_job_data(data)[1] if is_team(data) else None
+    for override in loader.parse(typed_overrides(tree)):
+        if override.is_delete() or loader.is_choice(override):
+            continue
+        given = flatten({override.key_or_group: override.value()})
+        if translation is not None:
+            yield from idle_documented(given, idle_keys(job), translation, COMMAND_LINE)
+            continue
+        yield from idle_faults(job, given, COMMAND_LINE)
+        for key, value in given.items():
+            if reason := _unfelt_hyperparameter(key, job, references):
+                yield Fault(COMMAND_LINE, f"has no effect: {reason}", key, value)
+
+
+def _unfelt_hyperparameter(key: str, job: Job, references: str) -> str:
+    """Why a key of the agent config does nothing; empty when it does something, or is no such."""
+    section, _, hyperparameter = key.partition(".")
+    is_hyperparameter = hyperparameter.partition(".")[0] in Hyperparameters.model_fields
+    if section != "agent" or not is_hyperparameter or key in _SELECTORS:
+        return ""
+    if reason := ignored_by(job.agent, hyperparameter):
+        return f"{job.agent.short_name} {reason}"
+    if key not in references:
+        return "the components that refer to it by default have values of their own here"
+    return ""
+
+
+def _made_of(data: dict[str, Any]) -> Job:
+    """The job of resolved values, be they a run config's or a team config's.
+
+    Raises:
+        ConfigError: all faults, of unknown file.
+    """
+    try:
+        return Job.model_validate(team_job_data(data)[0] if is_team(data) else data)
+    except ValidationError as error:
+        raise ConfigError(faults_of(error, Job, "")) from error
+
+
+def _resolved(tree: DictConfig) -> dict[str, Any]:
+    """The values of a tree, every reference followed.
+
+    Raises:
+        ConfigError: a reference to nothing.
+    """
+    with told_as_config_errors():
+        return OmegaConf.to_container(_without_hydra(tree), resolve=True)
+
+
+def _without_hydra(tree: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(tree, [key for key in tree if key != "hydra"])
+
+
+def _without_echoes(tree: DictConfig, faults: Iterable[Fault]) -> list[Fault]:
+    """Leave out faults of values that only refer to another faulty value."""
+    faults = list(faults)
+
+    def is_echo(fault: Fault) -> bool:
+        raw = str(raw_value(tree, fault.key))
+        return "${" in raw and any(
+            other.key in raw for other in faults if not overlap(other.key, fault.key)
+        )
+
+    return [fault for fault in faults if not is_echo(fault)]

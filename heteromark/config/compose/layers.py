@@ -1,0 +1,287 @@
+"""The five layers of an agent config: defaults < base < params.yaml < variant < command line.
+
+A variant is what differs from its base: a key whose value equals the base's counts as inherited,
+whether the file repeats it or not. So a full copy with one edited line is a one-line variant, and
+params.yaml still reaches everything else.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from heteromark.config.errors import ConfigError, Fault, config_error, faults_of, nearest
+from heteromark.config.files import SUFFIXES, read_mapping
+from heteromark.config.models.agent import AgentConfig, Hyperparameters
+from heteromark.config.models.params import ProjectParams
+from heteromark.config.nested import flatten, merge, unflatten
+from heteromark.config.rules.effect import ignored_by
+
+WHAT = "Agent config"
+_VARIANT_FILE = re.compile(r"^(?P<agent_id>.+)_sweep_(?P<variant>.+)$")
+
+
+class AgentFile(AgentConfig):
+    """An agent config file: an agent config, and how it is to be read."""
+
+    defaults: list[str] | None = Field(
+        None,
+        max_length=1,
+        description="Base config that this variant differs from, e.g. [ppo_agent_v1].",
+    )
+    resolved: bool = Field(
+        False,
+        description="True in results/selected/agent.yaml: all layers but the command line are in "
+        "it already; no base and no params.yaml are applied.",
+    )
+
+
+@dataclass(frozen=True)
+class ResolvedAgent:
+    """An agent config after all layers, and where it came from.
+
+    `varied` holds the dotted hyperparameters in which a variant differs from its base.
+    """
+
+    agent: AgentConfig
+    path: Path
+    base_path: Path | None = None
+    varied: frozenset[str] = field(default_factory=frozenset)
+    resolved: bool = False
+
+
+def resolve_agent(
+    path: Path,
+    params: ProjectParams | None = None,
+    command_line: dict[str, Any] | None = None,
+    base: Path | None = None,
+) -> ResolvedAgent:
+    """Apply the five layers to one agent config file.
+
+    Args:
+        path: YAML or JSON file of a base config or a variant.
+        params: the third layer; `None` skips it.
+        command_line: nested hyperparameters that win over everything.
+        base: base config of a variant; `None` takes the file's `defaults`, or
+            `{agent_id}_v{version}` beside it.
+
+    Raises:
+        ConfigFileNotFoundError: the file, or the base of a variant, does not exist.
+        ConfigError: any other fault; all of them at once.
+    """
+    agent = _resolve(Path(path), params, command_line or {}, base)
+    ignored = [key for key in flatten(command_line or {}) if ignored_by(agent.agent, key)]
+    if ignored:
+        message = f"has no effect: {agent.agent.short_name} {ignored_by(agent.agent, ignored[0])}"
+        raise ConfigError([Fault("command line", message, ignored[0])])
+    return agent
+
+
+def _resolve(
+    path: Path, params: ProjectParams | None, command_line: dict[str, Any], base: Path | None
+) -> ResolvedAgent:
+    raw = _read(path)
+    resolved = raw.pop("resolved", False) is True
+    references = raw.pop("defaults", None)
+    if resolved:
+        agent = _validate(merge(raw, command_line), path)
+        return ResolvedAgent(agent, path, resolved=True)
+
+    if references is None and not raw.get("sweep_variant"):
+        set_all = params.hyperparameter_overrides() if params else {}
+        agent = _validate(merge(raw, set_all, command_line), path, own=raw)
+        return ResolvedAgent(agent, path)
+
+    base_path = Path(base) if base else _find_base(path, raw, references)
+    base_raw = _read(base_path)
+    is_resolved = base_raw.pop("resolved", False) is True
+    if not is_resolved and (base_raw.get("sweep_variant") or base_raw.get("defaults")):
+        message = f"its base {base_path} is itself a variant; name a base config"
+        raise ConfigError([Fault(str(path), message, "defaults", references)])
+    base_agent = _validate(base_raw, base_path, model=_Unchecked)
+    whole = _validate(merge(base_raw, raw), path, own=raw, model=_Unchecked)
+
+    base_flat, whole_flat = (flatten(agent.hyperparameters()) for agent in (base_agent, whole))
+    varied = {key: value for key, value in whole_flat.items() if base_flat[key] != value}
+    set_all = params.hyperparameter_overrides() if params else {}
+    layers = merge(base_raw, set_all, _without_hyperparameters(raw), unflatten(varied))
+    agent = _validate(merge(layers, command_line), path, own=raw)
+    return ResolvedAgent(agent, path, base_path, frozenset(varied))
+
+
+def resolve_sweep(
+    patterns: str | Sequence[str],
+    params: ProjectParams,
+    root: Path = Path(),
+    command_line: dict[str, Any] | None = None,
+    base: Path | None = None,
+    params_file: str = "params.yaml",
+) -> list[ResolvedAgent]:
+    """Resolve every config that the patterns match, in order of their paths.
+
+    Raises:
+        ConfigError: all faults of all files, an empty pattern, two configs with one name, and
+            overrides in params.yaml that no config would feel.
+    """
+    paths, faults = expand_patterns(patterns, root, params_file)
+    agents: list[ResolvedAgent] = []
+    for path in paths:
+        try:
+            agents.append(resolve_agent(path, params, command_line, base))
+        except ConfigError as error:
+            faults.extend(error.faults)
+    faults.extend(_repeated_names(agents))
+    if not faults:
+        faults.extend(_unfelt(agents, params, params_file))
+    if faults:
+        raise config_error(faults)
+    return agents
+
+
+def expand_patterns(
+    patterns: str | Sequence[str], root: Path = Path(), params_file: str = "params.yaml"
+) -> tuple[list[Path], list[Fault]]:
+    """Files that the glob patterns or paths name, each once, and the patterns that name none."""
+    found: dict[Path, None] = {}
+    faults = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        if Path(root, pattern).is_file() or not glob.has_magic(pattern):
+            found[_relative(Path(root, pattern))] = None
+            continue
+        matches = sorted(
+            path
+            for path in map(Path, glob.glob(str(Path(root, pattern)), recursive=True))
+            if path.suffix in SUFFIXES and path.is_file()
+        )
+        if not matches:
+            present = sorted(path.name for path in Path(root, pattern).parent.glob("*.[yj]*"))
+            there = f"; that folder has {', '.join(present)}" if present else ""
+            message = f"matches no agent config (*.yaml, *.yml, *.json){there}"
+            faults.append(Fault(params_file, message, "sweep.agents", pattern))
+        found |= dict.fromkeys(map(_relative, matches))
+    return list(found), faults
+
+
+def _relative(path: Path) -> Path:
+    """Relative to the working directory where it lies inside it, so that paths are portable."""
+    absolute = path.parent.resolve() / path.name  # a link keeps its own name: it is the config's
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+
+
+def _read(path: Path) -> dict[str, Any]:
+    raw = read_mapping(path, WHAT)
+    match = _VARIANT_FILE.match(path.stem)
+    if match and not raw.get("resolved"):
+        named, said = match["variant"], raw.get("sweep_variant")
+        if said is None:
+            raw["sweep_variant"] = named  # a plain copy of the base, with the file renamed
+        elif str(said) != named:
+            message = f"but the file's name says {named}; make the two agree"
+            raise ConfigError([Fault(str(path), message, "sweep_variant", said)])
+    return raw
+
+
+def _find_base(path: Path, raw: dict[str, Any], references: Any) -> Path:
+    if references is None:
+        match = _VARIANT_FILE.match(path.stem)
+        agent_id = raw.get("agent_id") or (match["agent_id"] if match else path.stem)
+        reference = f"{agent_id}_v{raw.get('version', 1)}"
+    elif isinstance(references, list) and len(references) == 1 and isinstance(references[0], str):
+        reference = references[0]
+    else:
+        message = "must be a list with the name of one base config, e.g. [ppo_agent_v1]"
+        raise ConfigError([Fault(str(path), message, "defaults", references)])
+    candidates = [path.parent / f"{reference}{suffix}" for suffix in ("", *SUFFIXES)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    bases = sorted(p.stem for p in path.parent.glob("*_v*") if p.suffix in SUFFIXES)
+    message = (
+        f"{WHAT} file not found: {path.parent / reference}.yaml, the base of the variant {path}."
+        f"{nearest(reference, bases)} Create it, or name another with `defaults: [NAME]`"
+    )
+    raise config_error([Fault(str(path), message, kind="FileNotFoundError")])
+
+
+class _Unchecked(AgentConfig):
+    """An agent config before its last layer: keys that must fit each other may not do so yet."""
+
+    @model_validator(mode="after")
+    def _minibatch_fits(self) -> _Unchecked:
+        return self
+
+
+def _validate(
+    data: dict[str, Any],
+    path: Path,
+    own: dict[str, Any] | None = None,
+    model: type[AgentConfig] = AgentConfig,
+) -> AgentConfig:
+    """Validate a merged config; `own` is what the file itself says, to tell whose fault it is."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        faults = faults_of(error, model, str(path))
+        raise ConfigError([_told_where(fault, own) for fault in faults]) from error
+
+
+def _told_where(fault: Fault, own: dict[str, Any] | None) -> Fault:
+    """Say so when the value stands not in the file itself but in another layer."""
+    if own is None or not fault.key or flatten(own).get(fault.key, fault) == fault.value:
+        return fault
+    return replace(fault, message=f"{fault.message} [from its base, params.yaml or an option]")
+
+
+def _without_hyperparameters(raw: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in raw.items() if key not in Hyperparameters.model_fields}
+
+
+def _repeated_names(agents: Iterable[ResolvedAgent]) -> list[Fault]:
+    by_name: dict[str, list[str]] = {}
+    for agent in agents:
+        by_name.setdefault(agent.agent.short_name, []).append(str(agent.path))
+    return [
+        Fault(
+            paths[0],
+            f"two configs have this name: {', '.join(paths)}; change agent_id, version or "
+            "sweep_variant in one of them",
+            "name",
+            name,
+        )
+        for name, paths in by_name.items()
+        if len(paths) > 1
+    ]
+
+
+def _unfelt(
+    agents: Sequence[ResolvedAgent], params: ProjectParams, params_file: str
+) -> list[Fault]:
+    """Overrides in params.yaml that would change nothing in any selected config."""
+    faults = []
+    for key, value in flatten(params.hyperparameter_overrides()).items():
+        reasons = {agent.agent.short_name: _shut_out(agent, key) for agent in agents}
+        if all(reasons.values()):
+            told = "; ".join(f"{name} {why}" for name, why in reasons.items())
+            message = (
+                f"reaches no config of the sweep: {told}. "
+                "Set it to null, or select configs that it reaches"
+            )
+            faults.append(Fault(params_file, message, key, value))
+    return faults
+
+
+def _shut_out(agent: ResolvedAgent, key: str) -> str:
+    """Why an override of `key` does not reach this config; empty when it does."""
+    if ignored := ignored_by(agent.agent, key):
+        return ignored
+    if agent.resolved:
+        return "is resolved and takes its values from its file alone"
+    if key in agent.varied:
+        return "varies it"
+    return ""

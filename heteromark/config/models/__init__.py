@@ -1,0 +1,1 @@
+"""The typed, frozen models of all that is configured."""

@@ -1,0 +1,127 @@
+"""The typed, frozen model of an agent config: what people write in config/agents/*.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from heteromark.config.fields import (
+    TEXT_ALGORITHMS,
+    Activation,
+    Algorithm,
+    Coefficient,
+    Count,
+    Discount,
+    Frozen,
+    LayerSizes,
+    LearningRate,
+    NetworkType,
+    Number,
+    cross_field_error,
+    misfit,
+)
+from heteromark.config.models.llm import GRPOConfig, LLMConfig, SchedulerConfig
+
+
+class NetworkConfig(Frozen):
+    """The networks of every group, unless `policy.groups` says otherwise."""
+
+    policy: NetworkType = Field(
+        "MlpPolicy", description="Kind of network: without memory, or with a recurrent layer."
+    )
+    net_arch: LayerSizes = Field([256, 256], description="Hidden layer sizes, actor and critic.")
+    activation_fn: Activation = Field("tanh", description="Activation between hidden layers.")
+
+
+class PPOConfig(Frozen):
+    """What all algorithms of the PPO family share."""
+
+    clip_range: Annotated[float, Field(gt=0, lt=1), Number] = Field(
+        0.2, description="Clip range of the probability ratio."
+    )
+    ent_coef: Coefficient = Field(0.01, description="Weight of the entropy bonus.")
+    vf_coef: Coefficient = Field(0.5, description="Weight of the value loss.")
+    max_grad_norm: Annotated[float, Field(gt=0), Number] = Field(
+        0.5, description="Gradient norm is clipped to this."
+    )
+    gae_lambda: Discount = Field(0.95, description="Lambda of generalised advantage estimation.")
+
+
+class HAPPOConfig(Frozen):
+    """What only HAPPO uses."""
+
+    agent_order: Literal["random", "fixed"] = Field(
+        "random", description="Order of the sequential updates: fresh each iteration, or fixed."
+    )
+    action_aggregation: Literal["prod", "mean"] = Field(
+        "prod",
+        description="How the probability ratios of a continuous action's dimensions become one.",
+    )
+
+
+class Hyperparameters(Frozen):
+    """The part of an agent config that changes what is learnt."""
+
+    algorithm: Algorithm = Field("HAPPO", description="Training algorithm.")
+    learning_rate: LearningRate = Field(3e-4, description="Adam step size.")
+    gamma: Discount = Field(0.99, description="Discount factor of future rewards.")
+    n_steps: Count = Field(
+        2048,
+        description="Frames collected before each update; of language-model agents: problems, "
+        "times grpo.num_generations, times the rounds of a problem.",
+    )
+    batch_size: Count = Field(64, description="Frames in one minibatch; divides n_steps.")
+    n_epochs: Count = Field(10, description="Passes over the collected frames per update.")
+    network: NetworkConfig = NetworkConfig()
+    scheduler: SchedulerConfig = SchedulerConfig()
+    ppo: PPOConfig = PPOConfig()
+    happo: HAPPOConfig = HAPPOConfig()
+    grpo: GRPOConfig = GRPOConfig()
+    llm: LLMConfig = LLMConfig()
+
+    @model_validator(mode="after")
+    def _minibatch_fits(self) -> Hyperparameters:
+        if message := misfit(self.batch_size, self.n_steps, "n_steps"):
+            raise cross_field_error("batch_size", self.batch_size, message)
+        return self
+
+    @model_validator(mode="after")
+    def _algorithm_trains_the_network(self) -> Hyperparameters:
+        trains_text, network = self.algorithm in TEXT_ALGORITHMS, self.network.policy
+        if trains_text != (network == "TextPolicy"):
+            wanted = "TextPolicy" if trains_text else "MlpPolicy or GruPolicy"
+            raise cross_field_error(
+                "network.policy",
+                network,
+                f"must be {wanted} with algorithm {self.algorithm}; TextPolicy goes with "
+                f"{' and '.join(TEXT_ALGORITHMS)}",
+            )
+        return self
+
+
+class AgentConfig(Hyperparameters):
+    """One agent config: who the agent is, its algorithm and its hyperparameters."""
+
+    agent_id: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)] = Field(
+        description="Family of the config; base and variants share it."
+    )
+    name: str = Field("", max_length=200, description="Name for people.")
+    version: Count = Field(1, description="Version of the base config.")
+    sweep_variant: (
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)] | None
+    ) = Field(None, description="Set in sweep variants: what is varied, e.g. lr_high.")
+    description: str = Field("", description="What this config is for.")
+
+    @property
+    def short_name(self) -> str:
+        """`ppo_agent_lr_high` for a variant, `ppo_agent_v1` for a base config."""
+        suffix = self.sweep_variant if self.sweep_variant else f"v{self.version}"
+        return f"{self.agent_id}_{suffix}"
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """Everything that changes what is learnt, without names, as plain data."""
+        return self.model_dump(include=set(Hyperparameters.model_fields))

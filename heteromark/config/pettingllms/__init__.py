@@ -1,0 +1,1 @@
+"""Team configs in PettingLLMs' dialect, and what they mean here."""

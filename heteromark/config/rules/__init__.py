@@ -1,0 +1,1 @@
+"""What acts where, and what must hold between sections."""

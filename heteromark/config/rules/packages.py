@@ -1,0 +1,43 @@
+"""Whether the optional packages that a config needs are installed, without importing them."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from heteromark.config.errors import Fault
+from heteromark.config.models.components import LoggerConfig
+from heteromark.config.models.run import RunConfig
+
+TEXT_PACKAGES = ("transformers", "peft")
+
+
+def package_faults(config: RunConfig) -> list[Fault]:
+    """One fault for language models without their packages, and for every missing back end."""
+    missing = []
+    if config.env_type == "text":
+        missing = [name for name in TEXT_PACKAGES if importlib.util.find_spec(name) is None]
+    faults = [
+        Fault(
+            f"config/environment/{config.environment.name}.yaml",
+            f"language-model agents need {' and '.join(missing)}, not installed: "
+            "`pip install 'heteromark[llm]'`",
+            "env_type",
+            config.env_type,
+        )
+        for _ in missing[:1]
+    ]
+    return [*faults, *backend_faults(config.logger)]
+
+
+def backend_faults(config: LoggerConfig) -> list[Fault]:
+    """One fault for every back end in `logger.backends` whose package is missing."""
+    return [
+        Fault(
+            "config/logger",
+            f"{backend} is not installed: `pip install 'heteromark[{backend}]'`, or leave it out",
+            "logger.backends",
+            config.backends,
+        )
+        for backend in config.backends
+        if importlib.util.find_spec(backend) is None
+    ]

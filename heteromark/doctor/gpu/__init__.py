@@ -1,0 +1,1 @@
+"""GPUs, and which language models fit into them."""

@@ -1,0 +1,1 @@
+"""PettingZoo environments, Parallel and AEC, as batched TorchRL environments."""

@@ -1,0 +1,205 @@
+"""N copies of an environment as one TorchRL environment."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+
+from heteromark.config.models.components import OpponentConfig
+from heteromark.environment.opponents.pool import OpponentPool
+from heteromark.environment.pettingzoo.arrays import (
+    action_layout,
+    asked_layout,
+    shown_layout,
+    views_of,
+)
+from heteromark.environment.pettingzoo.copies import Copies, CopySettings, make_copy
+from heteromark.environment.pettingzoo.description import describe
+from heteromark.environment.pettingzoo.workers import WorkerPool
+from heteromark.environment.specs import make_specs
+from heteromark.environment.stepping import SelfRestartingEnv
+from heteromark.seeds import stream_seed
+
+
+class BatchedEnv(SelfRestartingEnv):
+    """N copies stepped together; batch size [N], keys and shapes as `make_specs` says.
+
+    Copies show themselves in one block of memory, which is copied once per step; so what was
+    handed out never changes. Finished copies are reset one by one through TorchRL's "_reset" mask,
+    and `next` keeps the true final observation.
+
+    Args:
+        make_env: returns a fresh environment; with `num_workers`, it must be possible to send it to
+            another process.
+        num_envs: number of copies N.
+        opponent: who plays the seats that do not learn, where agents take turns.
+        num_workers: processes that the copies are split over; 0: this one. It changes the speed,
+            not the result, also where copies draw from Python's or NumPy's global generator (not
+            torch's); see `GlobalStreams` for what is warned about.
+        group_by, groups, split: see `group_agents`.
+        team_reward: train every agent on the mean of all agents' rewards.
+        with_state: read the environment's global state.
+        name: the environment's name in error messages.
+        render: make copy 0 so that it can draw.
+        first: number of copy 0 among all copies of the run.
+        first_env: a fresh environment to begin with, if there is one already; it becomes copy 0, or
+            is closed where workers make their own.
+
+    Attributes:
+        groups: by name.
+        turn_based: agents act one after the other, and one frame is one turn.
+        state_size: numbers in the root key "state"; None: there is no such key.
+        opponent_pool: past policies that play against the learner; None: there are none.
+
+    Raises:
+        TypeError: `make_env` returns an environment of another kind.
+        ValueError, ModuleNotFoundError: groups, spaces, the state or the opponent do not fit;
+            later, see the copies' class.
+        WorkerDied: a worker process ended.
+    """
+
+    opponent_pool: OpponentPool | None = None
+    # of a subclass: the class that steps its copies, and PettingZoo's of the environments
+    _copies_class: type[Copies]
+    _environment_class: type
+
+    def __init__(
+        self,
+        make_env: Callable[..., Any],
+        num_envs: int,
+        *,
+        opponent: OpponentConfig | None = None,
+        num_workers: int = 0,
+        group_by: str = "prefix",
+        groups: Mapping[str, Sequence[str]] | None = None,
+        split: bool = False,
+        team_reward: bool = True,
+        with_state: bool = False,
+        name: str = "environment",
+        render: bool = False,
+        first: int = 0,
+        first_env: Any = None,
+    ) -> None:
+        super().__init__(device="cpu", batch_size=[num_envs])
+        first_env = first_env or make_copy(make_env, name, drawing=render, number=first)
+        if not isinstance(first_env, self._environment_class):
+            raise TypeError(
+                f"the factory of environment {name!r} returned {type(first_env).__name__}, not a "
+                f"pettingzoo.{self._environment_class.__name__}"
+            )
+        description = describe(first_env, name, with_state)
+        settings = CopySettings(
+            make_env=make_env,
+            name=name,
+            description=description,
+            groups=description.group(group_by, groups, split),
+            team_reward=team_reward,
+            opponent=opponent or OpponentConfig(),
+            render=render,
+            first=first,
+        )
+        self._check_opponent(settings)
+        self.groups = dict(settings.groups)
+        self.turn_based = description.turn_based
+        self.state_size = description.state_size
+        self._layout = shown_layout(self.groups, num_envs, self.state_size)
+        layouts = [self._layout, action_layout(self.groups, num_envs)]
+        if settings.opponent.kind == "past_self":
+            layouts.append(asked_layout(self.groups, num_envs))
+            self.opponent_pool = OpponentPool(settings.opponent.pool_size)
+        self._copies: Copies | WorkerPool
+        if num_workers:
+            first_env.close()
+            self._copies = WorkerPool(self._copies_class, settings, layouts, num_envs, num_workers)
+            block: Any = self._copies.block
+            arrays = views_of(layouts, block)
+        else:
+            block = bytearray(sum(layout.size for layout in layouts))
+            arrays = views_of(layouts, block)
+            self._copies = self._copies_class(settings, *arrays, envs=[first_env])
+        self._shown = np.frombuffer(block, np.uint8, self._layout.size)
+        self._actions = arrays[1]
+        self._asked = arrays[2] if len(arrays) > 2 else None
+        self._started, self._open = False, True
+        specs = make_specs(self.groups, num_envs, self.state_size)
+        self.observation_spec = specs.observation
+        self.action_spec = specs.action
+        self.reward_spec = specs.reward
+        self.done_spec = specs.done
+
+    @staticmethod
+    @abstractmethod
+    def _check_opponent(settings: CopySettings) -> None:
+        """Raise OpponentMisfit if the opponent cannot play in this environment."""
+
+    def reseed(self, seed: int, *stream: int | str) -> None:
+        """Give every copy its own seed, used by its next reset; copy i's is stream_seed(…, i).
+
+        Episodes after that one go on with the environment's own generator, so everything between
+        two calls is determined by `seed`, `stream` and the actions.
+        """
+        self._copies.reseed([stream_seed(seed, *stream, i) for i in range(self.batch_size[0])])
+
+    def _set_seed(self, seed: int | None) -> None:
+        if seed is not None:
+            self.reseed(seed)
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
+        mask = None if tensordict is None else tensordict.get("_reset", None)
+        n_envs = self.batch_size[0]
+        if mask is None or not self._started:
+            rows = list(range(n_envs))
+        else:
+            rows = mask.reshape(n_envs, -1).any(-1).nonzero()[:, 0].tolist()
+        self._restart(rows)
+        self._started = True
+        return self._hand_out(with_reward=False)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDict:
+        for key, action in self._actions.items():
+            action[...] = tensordict.get(key).numpy()
+        self._copies.step()
+        self._settle()
+        return self._hand_out(with_reward=True)
+
+    def _restart_where(self, over: Tensor) -> TensorDict:
+        self._restart(over.nonzero()[:, 0].tolist())
+        return self._hand_out(with_reward=False)
+
+    def _restart(self, rows: list[int]) -> None:
+        self._copies.reset(rows)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Do what copies ask for before they can show a frame."""
+
+    def _hand_out(self, with_reward: bool) -> TensorDict:
+        """What the copies show now, in new memory."""
+        nested: dict[str, Any] = {name: {} for name in self.groups}
+        for key, array in self._layout.views(self._shown.copy()).items():
+            if isinstance(key, str):
+                nested[key] = torch.from_numpy(array)
+            elif with_reward or key[1] != "reward":
+                nested[key[0]][key[1]] = torch.from_numpy(array)
+        return TensorDict(nested, batch_size=self.batch_size, device=self.device)
+
+    def render(self) -> np.ndarray:
+        """What copy 0 looks like now, uint8 [height, width, 3].
+
+        Raises:
+            ValueError: the environment cannot draw, or was not created to.
+        """
+        return self._copies.render()
+
+    def close(self, *, raise_if_closed: bool = True) -> None:
+        """Close every copy, and end the workers if there are any; nothing happens if closed."""
+        if self._open:
+            self._open = False
+            self._copies.close()
+        super().close(raise_if_closed=raise_if_closed)

@@ -1,0 +1,334 @@
+"""Objects with the API of the StarCraft Multi-Agent Challenge as PettingZoo environments."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+
+from heteromark.config.models.components import SMACConfig
+from heteromark.environment.smac.installation import why_it_did_not_start
+from heteromark.environment.smac.seeding import SeededBattle
+from heteromark.import_paths import Task
+
+SMAC_API = ("reset", "step", "get_obs", "get_state", "get_avail_actions", "close")
+NO_OP = 0
+# the attributes `marine_id`, … say which `unit_type` of SMAC and SMACv2 is which
+_UNIT_TYPES = (
+    *("marine", "marauder", "medivac", "stalker", "zealot", "colossus"),
+    *("hydralisk", "zergling", "baneling"),
+)
+logger = logging.getLogger("heteromark")
+
+
+def missing_from_smac_api(candidate: Any) -> list[str]:
+    """The methods of the SMAC API that an object lacks."""
+    missing = [method for method in SMAC_API if not callable(getattr(candidate, method, None))]
+    if not hasattr(candidate, "get_env_info"):
+        # SMAClite has the sizes as attributes instead
+        sizes = ("n_agents", "n_actions", "obs_size", "state_size")
+        missing += ["get_env_info"] * (not all(hasattr(candidate, size) for size in sizes))
+    return missing
+
+
+class SMACParallelEnv(ParallelEnv):
+    """One battle: what the SMAC API says of it, agent by agent.
+
+    Serves SMAC, SMACv2 and SMAClite, and any other object with these methods:
+        reset(); step([action of each agent]) -> (reward, terminated, info), or as in SMAClite
+        (observations, reward, terminated, truncated, info); get_obs(), get_avail_actions(): one
+        row per agent; get_state(); close(); get_env_info() with n_agents, n_actions, obs_shape,
+        state_shape and episode_limit, or the attributes n_agents, n_actions, obs_size, state_size.
+    How it is seeded: see `SeededBattle`.
+
+    Agents are named by unit type and counted within it, in the environment's order: `marauder_0`,
+    `marauder_1`, `marine_0`, …; so groups by prefix are groups by unit type. Without types they are
+    the slots `ally_0`, `ally_1`, …. SMACv2 draws a new team for each episode and sorts it by type:
+    which slot holds which type then changes from episode to episode, and a policy learns the type
+    from the observation.
+
+    A unit that may do nothing but the no-op is dead; this is the API's own rule. It has terminated
+    and leaves `agents`, unless dead agents stay active. The team's one reward goes to all agents,
+    the dead included.
+
+    An episode that ends because time ran out is truncated: `info["episode_limit"]` says so. SMAC
+    and SMACv2 set it only if constructed with `continuing_episode=True`; otherwise running out of
+    time is an end like defeat. An episode that StarCraft II crashes in is cut off, too.
+
+    Infos: "action_mask", int8 [n_actions], and whatever the object's info says, e.g. "battle_won".
+
+    Args:
+        make: the factory of objects with the SMAC API; see `SeededBattle` for their seed.
+        unit_types: each agent's type, or None for slots.
+        dead_agents: "inactive" or "active". Active ones stay in `agents` with only the no-op legal,
+            as in HARL's SMACv2.
+        episode_limit: steps after which an episode is truncated; None: the object's own limit.
+        name: the environment's name in error messages.
+        render_mode: "rgb_array" for an object that can draw.
+
+    Raises:
+        TypeError: the object lacks a part of the SMAC API, or cannot be seeded.
+        ValueError: the types do not fit the units, or nothing limits the length of an episode.
+        RuntimeError: StarCraft II cannot be started.
+    """
+
+    metadata = {"name": "smac", "render_modes": ["rgb_array"]}  # noqa: RUF012 - PettingZoo's way
+
+    def __init__(
+        self,
+        make: Task,
+        *,
+        unit_types: Sequence[str] | None = None,
+        dead_agents: str = "inactive",
+        episode_limit: int | None = None,
+        name: str = "environment",
+        render_mode: str | None = None,
+    ) -> None:
+        self._name = name
+        self.render_mode = render_mode
+        self._seeded = SeededBattle(make, name, drawing=render_mode is not None)
+        battle = self._seeded.battle
+        if missing := missing_from_smac_api(battle):
+            raise TypeError(
+                f"the factory of environment {name!r} returned {type(battle).__name__}, which "
+                f"lacks {', '.join(missing)} of the SMAC API"
+            )
+        info = _env_info(battle)
+        self._n_agents = int(info["n_agents"])
+        if unit_types is not None and len(unit_types) != self._n_agents:
+            raise ValueError(
+                f"environment.smac.unit_types names {len(unit_types)} units, but environment "
+                f"{name!r} has {self._n_agents} agents; name each agent's type, or set it to auto"
+            )
+        if info["episode_limit"] is None and episode_limit is None:
+            raise ValueError(
+                f"environment {name!r} does not say after how many steps an episode ends; set "
+                "environment.smac.episode_limit"
+            )
+        self._unit_types = None if unit_types is None else tuple(unit_types)
+        self._dead_stay = dead_agents == "active"
+        self._episode_limit = episode_limit
+        self._steps = 0
+        self._state = np.zeros(_shape(info["state_shape"]), np.float32)
+        self.possible_agents = _named(self._unit_types or ("ally",) * self._n_agents)
+        self.agents: list[str] = []
+        observation = spaces.Box(-np.inf, np.inf, _shape(info["obs_shape"]), np.float32)
+        self.state_space = spaces.Box(-np.inf, np.inf, self._state.shape, np.float32)
+        self._observation_spaces = {agent: observation for agent in self.possible_agents}
+        self._action_spaces = {
+            agent: spaces.Discrete(int(info["n_actions"])) for agent in self.possible_agents
+        }
+
+    def observation_space(self, agent: str) -> spaces.Box:
+        return self._observation_spaces[agent]
+
+    def action_space(self, agent: str) -> spaces.Discrete:
+        return self._action_spaces[agent]
+
+    @property
+    def battle(self) -> Any:
+        """The object with the SMAC API, as it is now; seeding may replace it."""
+        return self._seeded.battle
+
+    def reset(
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+        """Start an episode, from `seed` if there is one."""
+        if seed is not None:
+            self._seeded.reseed(seed)
+        self._steps = 0
+        self._start_battle()
+        self._check_unit_types()
+        observations, legal = self._look()
+        living = self._living(legal)
+        self.agents = [a for k, a in enumerate(self.possible_agents) if living[k]]
+        return self._by_agent(observations), {
+            agent: {"action_mask": mask} for agent, mask in self._by_agent(legal).items()
+        }
+
+    def step(
+        self, actions: Mapping[str, int]
+    ) -> tuple[
+        dict[str, np.ndarray],
+        dict[str, float],
+        dict[str, bool],
+        dict[str, bool],
+        dict[str, dict[str, Any]],
+    ]:
+        """One step of all agents; those without an action take the no-op."""
+        self._steps += 1
+        reward, terminated, truncated, said = self._advance(
+            [int(actions.get(agent, NO_OP)) for agent in self.possible_agents]
+        )
+        observations, legal = self._look()
+        living = dict(zip(self.possible_agents, self._living(legal), strict=True))
+        terminations = {agent: terminated or not living[agent] for agent in self.agents}
+        truncations = {agent: truncated and living[agent] for agent in self.agents}
+        infos = {
+            agent: {**said, "action_mask": mask} for agent, mask in self._by_agent(legal).items()
+        }
+        stepped = (
+            self._by_agent(observations),
+            dict.fromkeys(self.possible_agents, reward),
+            terminations,
+            truncations,
+            infos,
+        )
+        over = terminated or truncated
+        self.agents = [] if over else [agent for agent in self.agents if living[agent]]
+        return stepped
+
+    def state(self) -> np.ndarray:
+        """The global state, float32 [state_size]."""
+        return self._state
+
+    def render(self) -> np.ndarray:
+        """A picture of the battle, uint8 [height, width, 3].
+
+        Raises:
+            NotImplementedError: the object cannot draw.
+        """
+        if not callable(getattr(self.battle, "render", None)):
+            raise NotImplementedError(f"{type(self.battle).__name__} has no render()")
+        # SMAC and SMACv2 are told at each call, SMAClite when it was constructed
+        if "mode" in inspect.signature(self.battle.render).parameters:
+            return self.battle.render(mode="rgb_array")
+        return self.battle.render()
+
+    def close(self) -> None:
+        """Close the object; StarCraft II ends."""
+        self.battle.close()
+
+    # --- the object ----------------------------------------------------------------------------
+
+    def _start_battle(self) -> None:
+        try:
+            # What reset returns differs between SMAC, SMACv2's wrapper and SMAClite: not used.
+            self.battle.reset()
+        except Exception as error:
+            if (reason := why_it_did_not_start(error)) is None:
+                raise
+            raise RuntimeError(f"environment {self._name!r}: {reason}") from error
+
+    def _advance(self, actions: list[int]) -> tuple[float, bool, bool, dict[str, Any]]:
+        """Step the object: the team's reward, terminated, truncated, and its info."""
+        restarts = getattr(self.battle, "force_restarts", 0)
+        result = self.battle.step(actions)
+        if len(result) == 3:
+            reward, over, info = result
+            truncated = bool(info.get("episode_limit", False))
+        else:
+            _, reward, over, truncated, info = result
+        if getattr(self.battle, "force_restarts", 0) != restarts:
+            logger.warning(
+                "StarCraft II of environment %r had to be started anew; the episode is cut off",
+                self._name,
+            )
+            truncated = True
+        terminated = bool(over) and not truncated
+        if self._steps == self._episode_limit:
+            truncated = not terminated
+        return float(reward), terminated, bool(truncated), info
+
+    def _look(self) -> tuple[np.ndarray, np.ndarray]:
+        """Observations float32 [n, observation_size], and legal actions int8 [n, n_actions]."""
+        self._state = np.asarray(self.battle.get_state(), np.float32)
+        return (
+            np.asarray(self.battle.get_obs(), np.float32),
+            np.asarray(self.battle.get_avail_actions(), np.int8),
+        )
+
+    def _living(self, legal: np.ndarray) -> list[bool]:
+        """Which agents take part: all of them where the dead stay."""
+        if self._dead_stay:
+            return [True] * self._n_agents
+        return legal[:, NO_OP + 1 :].any(axis=1).tolist()
+
+    def _by_agent(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {a: rows[k] for k, a in enumerate(self.possible_agents) if a in self.agents}
+
+    def _check_unit_types(self) -> None:
+        types = unit_types_of(self.battle, self._n_agents)
+        if None not in (types, self._unit_types) and types != self._unit_types:
+            raise ValueError(
+                f"environment {self._name!r} now has the units {', '.join(types)}, but its agents "
+                f"are named after {', '.join(self._unit_types)}; correct "
+                "environment.smac.unit_types, or set it to slots where teams change between "
+                "episodes"
+            )
+
+
+def smac_factory(make: Task, settings: SMACConfig, name: str) -> Callable[..., SMACParallelEnv]:
+    """What makes each copy of an environment with the SMAC API; all name their agents alike.
+
+    With `unit_types: auto` and a fixed team, one battle is started and closed again to see its
+    units: a list of types saves the time.
+
+    Raises:
+        as `SMACParallelEnv`.
+    """
+    unit_types = None if isinstance(settings.unit_types, str) else tuple(settings.unit_types)
+    create = functools.partial(
+        SMACParallelEnv,
+        make,
+        dead_agents=settings.dead_agents,
+        episode_limit=settings.episode_limit,
+        name=name,
+    )
+    if settings.unit_types == "auto":
+        probe = create()
+        try:
+            # SMACv2's word for a team that is drawn anew for each episode
+            if not getattr(probe.battle, "replace_teammates", False):
+                probe.reset(seed=0)
+                unit_types = unit_types_of(probe.battle, len(probe.possible_agents))
+        finally:
+            probe.close()
+    return functools.partial(create, unit_types=unit_types)
+
+
+def unit_types_of(battle: Any, n_agents: int) -> tuple[str, ...] | None:
+    """Each agent's unit type in a battle that was started, or None where it does not say.
+
+    SMAC and SMACv2 give the units numbers that the battle's `marine_id`, … explain; SMAClite's
+    units have a type with a name.
+    """
+    units = getattr(battle, "agents", None)
+    if not isinstance(units, Mapping) or set(units) != set(range(n_agents)):
+        return None
+    names = {getattr(battle, f"{name}_id", 0): name for name in _UNIT_TYPES}
+    types = []
+    for k in range(n_agents):
+        if hasattr(units[k], "unit_type"):
+            types.append(names.get(units[k].unit_type))
+        else:
+            stats = getattr(getattr(units[k], "type", None), "stats", None)
+            types.append(getattr(stats, "name", None))
+    return None if None in types else tuple(types)
+
+
+def _env_info(battle: Any) -> dict[str, Any]:
+    if hasattr(battle, "get_env_info"):
+        return {"episode_limit": None, **battle.get_env_info()}
+    return {
+        "n_agents": battle.n_agents,
+        "n_actions": battle.n_actions,
+        "obs_shape": battle.obs_size,
+        "state_shape": battle.state_size,
+        "episode_limit": None,
+    }
+
+
+def _shape(size: int | Sequence[int]) -> tuple[int, ...]:
+    return (int(size),) if np.ndim(size) == 0 else tuple(size)
+
+
+def _named(types: Sequence[str]) -> list[str]:
+    """`marine, marine, medivac` → `marine_0, marine_1, medivac_0`."""
+    return [f"{name}_{types[:k].count(name)}" for k, name in enumerate(types)]

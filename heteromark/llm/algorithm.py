@@ -1,0 +1,178 @@
+"""GRPO and AT-GRPO: what a team of text policies said in one iteration becomes updated weights.
+
+Every policy is trained on what the roles that it speaks for said, all of it at once; the groups
+that responses are judged in are those of one prompt (see `llm.rollout`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch.optim import Optimizer
+
+from heteromark.algorithm.base import Diverged
+from heteromark.config.models.run import RunConfig
+from heteromark.llm.advantage import group_advantage
+from heteromark.llm.batches import concatenate
+from heteromark.llm.loss import GroupRelativeLoss
+from heteromark.llm.out_of_memory import memory_told
+from heteromark.llm.policies.base import TextPolicy
+from heteromark.llm.policies.prompt import PromptPolicy
+from heteromark.llm.rollout import Rollout
+from heteromark.llm.update import GroupRelativeUpdate
+from heteromark.modules.optimizer import set_learning_rates
+from heteromark.seeds import stream_seed
+
+
+class TextAlgorithm:
+    """Updates policies on rollouts.
+
+    Args:
+        config: the run.
+        policies: by name; those without weights of their own to train are left as they are.
+        optimizers: by policy, of those that are trained.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        policies: Mapping[str, TextPolicy],
+        optimizers: Mapping[str, Optimizer],
+    ) -> None:
+        self.config = config
+        self.policies = policies
+        self.optimizers = optimizers
+        grpo, overrides = config.grpo, config.loss.groups
+        self._losses = {}
+        for name in optimizers:
+            clip = overrides[name].clip_epsilon if name in overrides else None
+            clip = clip or config.loss.clip_epsilon
+            self._losses[name] = GroupRelativeLoss(
+                policies[name], clip, grpo.clip_high or clip, grpo.beta
+            )
+        self._update = GroupRelativeUpdate(
+            epochs=config.training.num_epochs,
+            minibatch_size=None,
+            micro_batch_size=grpo.micro_batch_size,
+            normalisation=grpo.normalization,
+            max_length=config.generation.max_response_length,
+            max_grad_norm=config.training.max_grad_norm,
+            drop_flat=grpo.drop_flat,
+            filter_method=grpo.filter_method,
+            filter_ratio=grpo.filter_ratio,
+        )
+
+    def update(self, rollout: Rollout, iteration: int) -> dict[str, float]:
+        """Update every policy on its responses.
+
+        Args:
+            rollout: of the policies as they are.
+            iteration: counted from 0; sets the learning rate, and seeds the order of responses.
+
+        Returns:
+            metrics named `quantity/policy`, and learning_rate; NaN for a policy that said nothing.
+
+        Raises:
+            Diverged: a loss, gradient or weight is not finite.
+            OutOfMemory: too many responses are computed at once, or too long ones.
+        """
+        config = self.config
+        rate = set_learning_rates(config, self.optimizers.values(), iteration)
+        metrics: dict[str, float] = {}
+        for number, (name, optimizer) in enumerate(self.optimizers.items()):
+            batches = [step.batch for step in rollout.steps if config.policy_of(step.role) == name]
+            if batches:
+                seed = stream_seed(config.seed, "minibatches", iteration, number)
+                generator = torch.Generator().manual_seed(seed)
+                batch = concatenate(batches)
+                update = replace(self._update, minibatch_size=self._minibatch_size(len(batch)))
+                try:
+                    with memory_told(config, f"policy {name} was updated"):
+                        told = update(
+                            self.policies[name], self._losses[name], optimizer, batch, generator
+                        )
+                except Diverged as diverged:
+                    reason = f"policy {name}: {diverged.reason} in iteration {iteration + 1}"
+                    raise Diverged(reason) from diverged
+                self._require_finite_weights(name, iteration)
+            else:
+                told = dict.fromkeys(self._update.measured(self._losses[name]), math.nan)
+            metrics |= {
+                f"{quantity}/{name}": value
+                for quantity, value in told.items()
+                if quantity != "flat_share"  # which `rollout_metrics` tells by role
+            }
+        return metrics | self._credit_wordings(rollout, iteration) | {"learning_rate": rate}
+
+    def _credit_wordings(self, rollout: Rollout, iteration: int) -> dict[str, float]:
+        """Count what this iteration's wordings earned, where some are to be chosen among."""
+        metrics: dict[str, float] = {}
+        for step in rollout.steps:
+            policy = self.policies[self.config.policy_of(step.role)]
+            if isinstance(policy, PromptPolicy):
+                policy.credit(step.role, policy.tried(step.role, iteration), step.batch["reward"])
+        for policy in self.policies.values():
+            if isinstance(policy, PromptPolicy):
+                for role, texts in policy.wordings.items():
+                    metrics[f"best_wording/{role}"] = texts.index(policy.best(role))
+        return metrics
+
+    def _minibatch_size(self, responses: int) -> int:
+        """Responses of an optimizer step: as many steps per epoch as the config's frames make."""
+        frames = self.config.collector.frames_per_batch
+        return math.ceil(responses * self.config.replay_buffer.minibatch_size / frames)
+
+    def _require_finite_weights(self, name: str, iteration: int) -> None:
+        for key, weight in self.policies[name].trained_parameters().items():
+            if not weight.isfinite().all():
+                raise Diverged(
+                    f"weight {key} of policy {name} is not finite in iteration {iteration + 1}"
+                )
+
+
+def rollout_metrics(rollout: Rollout) -> dict[str, float | int]:
+    """What the work on an iteration's problems was like.
+
+    Returns:
+        episodes, episode_return, episode_length (rounds), win_rate: of the lines of work that the
+        team went on with, which with tree sampling are those of the best candidates;
+        pass_at_1: of the first round's last responses, the share that solved their problem: what
+        one attempt at each would;
+        by role: reward, response_length (tokens), cut_off (share of responses that the longest
+        length ended), and flat_share (of groups whose rewards are all equal).
+    """
+    episodes = rollout.episodes
+    metrics: dict[str, float | int] = {
+        "episodes": len(episodes),
+        "episode_return": _mean([episode.reward for episode in episodes]),
+        "episode_length": _mean([episode.turns for episode in episodes]),
+        "win_rate": _mean([episode.is_solved for episode in episodes]),
+    }
+    first = [step for step in rollout.steps if step.turn == 0]
+    last_role = first[-1].role
+    metrics["pass_at_1"] = _mean(
+        [solved for step in first if step.role == last_role for solved in step.solved]
+    )
+    for role in dict.fromkeys(step.role for step in rollout.steps):
+        steps = [step for step in rollout.steps if step.role == role]
+        batches = [step.batch for step in steps]
+        lengths = torch.cat([batch["response_mask"].sum(-1) for batch in batches])
+        rewards = torch.cat([batch["reward"] for batch in batches])
+        groups = torch.cat([batch["group_id"] for batch in batches])
+        metrics |= {
+            f"reward/{role}": rewards.double().mean().item(),
+            f"response_length/{role}": lengths.double().mean().item(),
+            f"cut_off/{role}": torch.cat([batch["is_cut_off"] for batch in batches])
+            .double()
+            .mean()
+            .item(),
+            f"flat_share/{role}": group_advantage(rewards, groups).flat_share,
+        }
+    return metrics
+
+
+def _mean(values: list) -> float:
+    return sum(values) / len(values) if values else math.nan

@@ -1,0 +1,1 @@
+"""What responds to prompts: language models, adapters, small networks."""

@@ -1,0 +1,206 @@
+"""The policies of language-model agents, made as the run's config says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+from filelock import FileLock
+
+from heteromark.config.models.llm import TINY, PolicyModelConfig
+from heteromark.config.models.run import RunConfig
+from heteromark.llm.policies.backbone import Backbone, BackboneError, load_backbone, tiny_backbone
+from heteromark.llm.policies.base import TextPolicy
+from heteromark.llm.policies.language_model import FrozenPolicy, Lora, adapter_policies, full_policy
+from heteromark.llm.policies.make_network import network_policy
+from heteromark.llm.policies.prompt import PromptPolicy
+from heteromark.llm.tasks.base import Task
+from heteromark.llm.warm_up import demonstrations, warm_up
+from heteromark.runs.digest import (
+    task_identity,
+    text_versions,
+    training_code_fingerprint,
+    versions,
+)
+from heteromark.runs.files import atomic_path
+from heteromark.runs.store import RunStore
+from heteromark.seeds import stream_seed
+
+MLP = "mlp"
+logger = logging.getLogger("heteromark")
+
+
+class TextPolicyFactory:
+    """Creates the policies of one run.
+
+    Args:
+        config: the run.
+        task: what the agents work on; its demonstrations warm up tiny models.
+        turn_order: roles of a round.
+        templates: prompts by role.
+        device: where the models go.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        task: Task,
+        turn_order: Sequence[str],
+        templates: Mapping[str, str],
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.task = task
+        self.turn_order = turn_order
+        self.templates = templates
+        self.device = device
+
+    def create(self) -> dict[str, TextPolicy]:
+        """Policies by name; those with adapters on the same model share it.
+
+        Raises:
+            ValueError: a model cannot be loaded, or is too short for prompt and response.
+        """
+        model = self.config.model
+        names = dict.fromkeys(map(self.config.policy_of, self.turn_order))
+        own = {name: model.by_policy.get(name, PolicyModelConfig()) for name in names}
+        found: dict[str, TextPolicy] = {
+            name: self._network(name, policy) for name, policy in own.items() if policy.kind == MLP
+        }
+        by_model: dict[tuple[str, str], list[str]] = {}
+        for name, policy in own.items():
+            if policy.kind == MLP:
+                continue
+            path = policy.path or model.path
+            specialization = policy.specialization or model.specialization
+            by_model.setdefault((path, specialization), []).append(name)
+        for (path, specialization), sharing in by_model.items():
+            found |= self._specialized(self._backbone(path), specialization, sharing)
+        return {name: found[name] for name in names}
+
+    def _specialized(
+        self, backbone: Backbone, specialization: str, names: Sequence[str]
+    ) -> Mapping[str, TextPolicy]:
+        model, temperature = self.config.model, self.config.generation.temperature
+        if specialization == "lora":
+            lora = Lora(model.lora_rank, model.lora_alpha, model.lora_modules)
+            seed = self.config.seed
+            return adapter_policies(backbone, names, lora, temperature, seed)
+        if specialization == "none":
+            return {name: FrozenPolicy(backbone, temperature) for name in names}
+        if specialization == "prompt":
+            return {name: self._prompt_policy(backbone, name) for name in names}
+        needs_reference = self.config.grpo.beta > 0
+        copies = [replace(backbone, model=deepcopy(backbone.model)) for _ in names[1:]]
+        return {
+            name: full_policy(each, temperature, needs_reference)
+            for name, each in zip(names, (backbone, *copies), strict=True)
+        }
+
+    def _network(self, name: str, policy: PolicyModelConfig) -> TextPolicy:
+        config = self.config
+        made = network_policy(
+            policy.hidden_sizes,
+            "tanh",
+            max_prompt_length=config.generation.max_prompt_length,
+            max_response_length=config.generation.max_response_length,
+            temperature=config.generation.temperature,
+            with_reference=config.grpo.beta > 0,
+            seed=stream_seed(config.seed, "network", name),
+        )
+        return made.to(self.device)
+
+    def _prompt_policy(self, backbone: Backbone, name: str) -> PromptPolicy:
+        """Among the config's own wording of each role's prompt, and all of the task's."""
+        wordings, turns = {}, {}
+        stay = 1
+        for role in dict.fromkeys(self.turn_order):
+            texts = dict.fromkeys((self.templates[role], *self.task.roles[role].templates))
+            if self.config.policy_of(role) == name:
+                wordings[role], turns[role] = list(texts), stay
+            stay *= len(texts)  # of the roles of all policies, so that all combinations come about
+        return PromptPolicy(backbone, wordings, self.config.generation.temperature, turns)
+
+    def _backbone(self, path: str) -> Backbone:
+        """A model of its own for those who train it in one way."""
+        model, generation = self.config.model, self.config.generation
+        if path == TINY:
+            backbone = self._tiny()
+        else:
+            backbone = load_backbone(
+                path, dtype=model.dtype, trust_remote_code=model.trust_remote_code
+            )
+        longest = generation.max_prompt_length + generation.max_response_length
+        if longest > backbone.max_length:
+            raise BackboneError(
+                f"model {path} takes {backbone.max_length} tokens, but "
+                f"generation.max_prompt_length {generation.max_prompt_length} and "
+                f"generation.max_response_length {generation.max_response_length} come to {longest}"
+            )
+        backbone.model.to(self.device)
+        has_bfloat16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return replace(backbone, autocast=model.autocast and has_bfloat16)
+
+    def _tiny(self) -> Backbone:
+        """The tiny model, warmed up: once for all runs that start from the same one."""
+        tiny, settings = self.config.model.tiny, self.config.model.warm_up
+        backbone = tiny_backbone(**tiny.model_dump())
+        if not settings.steps:
+            return backbone
+        store = RunStore()
+        store.check_writable()
+        path = store.root / "models" / f"{self._warm_up_digest()}.pt"
+        path.parent.mkdir(exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            if path.is_file():
+                state = torch.load(path, map_location="cpu", weights_only=True)
+                backbone.model.load_state_dict(state)
+                return backbone
+            logger.info("warming up a tiny model, %d steps at most", settings.steps)
+            shown = demonstrations(
+                self.task, self.turn_order, self.templates, settings.seed, settings.mistakes
+            )
+            loss = warm_up(
+                backbone,
+                shown,
+                steps=settings.steps,
+                batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                ramp=settings.ramp,
+                target=settings.target_loss,
+                seed=settings.seed,
+                on_step=_told_now_and_then(settings.steps),
+            )
+            logger.info("warmed up: loss %.3f nats per token; kept as %s", loss, path)
+            with atomic_path(path) as temporary:
+                torch.save(backbone.model.state_dict(), temporary)
+        return backbone
+
+    def _warm_up_digest(self) -> str:
+        """Of everything that decides how a warmed-up model comes out."""
+        model = self.config.model
+        told = {
+            "tiny": model.tiny.model_dump(),
+            "warm_up": model.warm_up.model_dump(),
+            "task": task_identity(self.config.environment),
+            "turn_order": list(self.turn_order),
+            "templates": {role: self.templates[role] for role in self.turn_order},
+            "threads": self.config.training.num_threads,
+            "code": training_code_fingerprint(),
+            "versions": versions() | text_versions(),
+        }
+        content = json.dumps(told, sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _told_now_and_then(steps: int):
+    def tell(step: int, loss: float) -> None:
+        if (step + 1) % max(1, steps // 10) == 0:
+            logger.info("warm-up step %d of %d: loss %.3f", step + 1, steps, loss)
+
+    return tell

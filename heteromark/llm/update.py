@@ -1,0 +1,160 @@
+"""GRPO: a text policy's update on the responses of one iteration."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from tensordict import TensorDict
+from torch import nn
+from torch.optim import Optimizer
+
+from heteromark.algorithm.base import Diverged
+from heteromark.llm.advantage import best_responses, group_advantage
+from heteromark.llm.batches import merged, micro_batches
+from heteromark.llm.loss import GroupRelativeLoss, Normalisation, token_weights
+from heteromark.llm.policies.base import TextPolicy
+
+LARGEST = "ratio_max"  # of all tokens; the other metrics are sums or means
+
+
+@dataclass(frozen=True)
+class GroupRelativeUpdate:
+    """How responses become updated weights.
+
+    Attributes:
+        epochs: passes over the responses.
+        minibatch_size: responses per optimizer step; None: all.
+        micro_batch_size: responses that are computed at once; changes memory and speed only.
+        normalisation: what a token counts, see `token_weights`; dr_grpo also leaves rewards
+            undivided by their standard deviation.
+        max_length: of a response, in tokens.
+        max_grad_norm: gradients are clipped to this norm.
+        drop_flat: leave out groups whose rewards are all equal; what the others count stays.
+        filter_method, filter_ratio: which responses are trained on, see `best_responses`; judged
+            are they all.
+    """
+
+    epochs: int
+    minibatch_size: int | None
+    micro_batch_size: int
+    normalisation: Normalisation
+    max_length: int
+    max_grad_norm: float
+    drop_flat: bool = False
+    filter_method: Literal["none", "mean", "median"] = "none"
+    filter_ratio: float = 1.0
+
+    def __call__(
+        self,
+        policy: TextPolicy,
+        loss: GroupRelativeLoss,
+        optimizer: Optimizer,
+        batch: TensorDict,
+        generator: torch.Generator,
+    ) -> dict[str, float]:
+        """Update a policy.
+
+        Args:
+            optimizer: of the policy's own weights.
+            batch: `[responses]`, as `roll_out` made it.
+            generator: of the order of responses; on the CPU.
+
+        Returns:
+            metrics by name: means over the optimizer steps, and the largest ratio in any of them.
+
+        Raises:
+            Diverged: a loss or gradient is not finite.
+        """
+        judged = group_advantage(
+            batch["reward"], batch["group_id"], scale=self.normalisation != "dr_grpo"
+        )
+        batch = batch.exclude("log_prob").set("advantage", judged.advantage)
+        batch["is_flat"] = judged.is_flat
+        told = {"flat_share": judged.flat_share}
+        if self.filter_method != "none":
+            batch = batch[
+                best_responses(
+                    batch["reward"], batch["group_id"], self.filter_method, self.filter_ratio
+                )
+            ]
+        if loss.kl_coef:
+            batch["reference_log_prob"] = self._computed(policy.reference_log_probs, batch)
+        size = self.minibatch_size or len(batch)
+        if self.epochs > 1 or size < len(batch):
+            with torch.no_grad():
+                batch["log_prob"] = self._computed(policy, batch)
+        sums: dict[str, float] = {}
+        largest, steps = 0.0, 0
+        for minibatch in self._minibatches(batch, size, generator):
+            if self.drop_flat and minibatch["is_flat"].all():
+                continue  # a step without a gradient would still follow the momentum
+            for name, value in self._step(policy, loss, optimizer, minibatch).items():
+                if name == LARGEST:
+                    largest = max(largest, value)
+                else:
+                    sums[name] = sums.get(name, 0.0) + value
+            steps += 1
+        means = {name: sums[name] / steps if steps else math.nan for name in self.measured(loss)}
+        return told | means | {LARGEST: largest if steps else math.nan}
+
+    @staticmethod
+    def measured(loss: GroupRelativeLoss) -> list[str]:
+        """What is averaged over steps."""
+        names = ["loss_objective", "kl_approx", "clip_fraction", "grad_norm"]
+        return names + (["loss_kl", "kl_reference"] if loss.kl_coef else [])
+
+    def _minibatches(
+        self, batch: TensorDict, size: int, generator: torch.Generator
+    ) -> Iterator[TensorDict]:
+        for _ in range(self.epochs):
+            order = torch.randperm(len(batch), generator=generator)
+            for rows in order.split(size):
+                yield batch[rows]
+
+    def _step(
+        self,
+        policy: TextPolicy,
+        loss: GroupRelativeLoss,
+        optimizer: Optimizer,
+        minibatch: TensorDict,
+    ) -> dict[str, float]:
+        """One optimizer step, its gradients accumulated over micro-batches."""
+        mask = minibatch["response_mask"]
+        minibatch["weight"] = token_weights(mask, self.normalisation, self.max_length)
+        if self.drop_flat:
+            minibatch = minibatch[~minibatch["is_flat"]]
+        tokens = int(minibatch["response_mask"].sum())
+        minibatch = merged(minibatch)
+        parameters = list(policy.trained_parameters().values())
+        optimizer.zero_grad()
+        sums: dict[str, float] = {}
+        for part in micro_batches(minibatch, self.micro_batch_size):
+            found = loss(part)
+            losses = [found["loss_objective"], *([found["loss_kl"]] if loss.kl_coef else [])]
+            sum(losses).backward()
+            share = int((part["response_mask"].sum(-1) * part["count"]).sum()) / tokens
+            for name, value in found.items():
+                if name == LARGEST:
+                    sums[name] = max(sums.get(name, 0.0), value.item())
+                else:
+                    # losses are sums over tokens, the others means over them
+                    counts = 1.0 if name.startswith("loss_") else share
+                    sums[name] = sums.get(name, 0.0) + counts * value.item()
+        norm = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm).item()
+        for name, value in {**sums, "grad_norm": norm}.items():
+            if not math.isfinite(value):
+                raise Diverged(f"{name} is {value}")
+        optimizer.step()
+        return {**sums, "grad_norm": norm}
+
+    def _computed(self, function, batch: TensorDict) -> torch.Tensor:
+        """Log-probabilities of all responses, micro-batch by micro-batch."""
+        found = torch.zeros(batch["action"].shape, device=batch["action"].device)
+        numbered = batch.copy().set("row", torch.arange(len(batch), device=found.device))
+        for part in micro_batches(numbered, self.micro_batch_size):
+            found[part["row"], : part["action"].shape[-1]] = function(part)
+        return found

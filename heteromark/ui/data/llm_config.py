@@ -1,0 +1,167 @@
+"""What a reader wants to know first of how language-model agents were trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from heteromark.config.models.llm import TINY
+from heteromark.config.models.tasks import TASK_ROLES
+from heteromark.ui.data.configs import value_text
+
+Config = Mapping[str, Any]
+
+# What takes a word of its own; the others are values as they stand.
+SETTINGS = {
+    "Responses per prompt (K)": "grpo.num_generations",
+    "Sampling": "grpo.sampling",
+    "Team weight (alpha)": "grpo.alpha",
+    "KL weight (beta)": "grpo.beta",
+    "Temperature": "generation.temperature",
+    "Normalization": "grpo.normalization",
+    "Longest prompt": "generation.max_prompt_length",
+    "Longest response": "generation.max_response_length",
+    "Learning rate": "agent.learning_rate",
+    "Minibatch": "replay_buffer.minibatch_size",
+    "Epochs": "training.num_epochs",
+    "Clip range": "loss.clip_epsilon",
+}
+UNITS = {"Longest prompt": "tokens", "Longest response": "tokens"}
+
+TRAINED = {
+    "full": "full: all weights",
+    "prompt": "prompt: no weights, the wording is chosen",
+    "none": "none: a baseline",
+}
+
+
+def language_fields(config: Config) -> dict[str, str]:
+    """A run's essentials by what they are called, in the order in which they are read.
+
+    Args:
+        config: resolved, with dotted keys (`resolved_config`). What it lacks is left out.
+    """
+    described: dict[str, Callable[[Config], str | None]] = {
+        "Task": lambda config: _text(config, "environment.text.task"),
+        "Roles in order": _roles,
+        "Rounds": _rounds,
+        "Warm-up": _warm_up,
+        "Model": _model,
+        "Specialization": _trained,
+        "Policies": _policies,
+        "Policies that differ": _differing,
+    }
+    fields = {told: describe(config) for told, describe in described.items()}
+    for told, key in SETTINGS.items():
+        value = _text(config, key)
+        fields[told] = f"{value} {UNITS[told]}" if value and told in UNITS else value
+    fields["Frames per update"] = _frames(config)
+    fields["Task settings"] = _task_settings(config)
+    return {told: value for told, value in fields.items() if value}
+
+
+def roles_of(config: Config) -> list[str]:
+    """Roles of a round, in order; empty where only the user's own task knows them."""
+    order = config.get("environment.text.turn_order")
+    if isinstance(order, list):
+        return [str(role) for role in order]
+    roles = list(TASK_ROLES.get(str(config.get("environment.text.task")), ()))
+    return roles[-1:] if config.get("agent.algorithm") == "GRPO" else roles
+
+
+def _text(config: Config, key: str) -> str | None:
+    value = config.get(key)
+    return None if value is None else _words(value)
+
+
+def _words(value: Any) -> str:
+    return " ".join(map(value_text, value)) if isinstance(value, list) else value_text(value)
+
+
+def _section(config: Config, prefix: str) -> dict[str, Any]:
+    """The keys below a prefix, without it; those that are null or empty say nothing."""
+    below = {
+        key.removeprefix(f"{prefix}."): value
+        for key, value in config.items()
+        if key.startswith(f"{prefix}.")
+    }
+    return {key: value for key, value in below.items() if value not in (None, {}, [])}
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {_words(value)}" for key, value in settings.items())
+
+
+def _roles(config: Config) -> str | None:
+    roles = roles_of(config)
+    if roles:
+        return " → ".join(roles)
+    return "as the task says" if "environment.text.task" in config else None
+
+
+def _rounds(config: Config) -> str | None:
+    rounds = config.get("environment.text.max_turns")
+    return None if rounds is None else "1" if rounds == 1 else f"up to {rounds}"
+
+
+def _model(config: Config) -> str | None:
+    path = _text(config, "model.path")
+    if path is None:
+        return None
+    if path != TINY:
+        return f"{path}, {config.get('model.dtype', '')}".rstrip(", ")
+    tiny = _section(config, "model.tiny")
+    if not {"architecture", "num_layers", "hidden_size"} <= set(tiny):
+        return path
+    layers = tiny["num_layers"]
+    return (
+        f"{path} {tiny['architecture']}, {layers} layer{'' if layers == 1 else 's'} of "
+        f"{tiny['hidden_size']}"
+    )
+
+
+def _warm_up(config: Config) -> str | None:
+    steps = config.get("model.warm_up.steps")
+    return None if steps is None else f"{steps:,} steps" if steps else "none"
+
+
+def _trained(config: Config) -> str | None:
+    chosen = _text(config, "model.specialization")
+    if chosen == "lora":
+        rank, alpha = (_text(config, f"model.lora_{name}") for name in ("rank", "alpha"))
+        return f"lora: adapters, rank {rank}, alpha {alpha}"
+    return TRAINED.get(chosen, chosen)
+
+
+def _policies(config: Config) -> str | None:
+    if named := _section(config, "model.roles"):
+        return ", ".join(f"{role}: {policy}" for role, policy in named.items())
+    if len(roles_of(config)) == 1:
+        return "one"
+    told = {"shared": "one, shared by all roles", "role": "one per role"}
+    return told.get(str(config.get("model.policies")))
+
+
+def _differing(config: Config) -> str | None:
+    return _listed(_section(config, "model.by_policy")) or None
+
+
+def _frames(config: Config) -> str | None:
+    """Frames of an update, and how many problems these are."""
+    keys = (
+        "collector.frames_per_batch",
+        "grpo.num_generations",
+        "environment.text.max_turns",
+    )
+    frames, candidates, rounds = map(config.get, keys)
+    if not all(isinstance(number, int) and number > 0 for number in (frames, candidates, rounds)):
+        return _text(config, keys[0])
+    problems = frames // (candidates * rounds)
+    return f"{frames:,} ({problems:,} problem{'' if problems == 1 else 's'})"
+
+
+def _task_settings(config: Config) -> str | None:
+    task = config.get("environment.text.task")
+    own = ":" in str(task)
+    prefix = "environment.kwargs" if own else f"environment.text.{task}"
+    return _listed(_section(config, prefix)) or None

@@ -1,0 +1,1 @@
+"""Charts, styles and HTML."""

@@ -1,0 +1,301 @@
+"""The charts of runs and configs. Their data is embedded; names and labels are drawn as text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from heteromark.ui.data.comparison import COLUMN_OF_AXIS, Axis
+from heteromark.ui.data.files import Evaluation
+from heteromark.ui.data.metrics import columns_of, thinned
+from heteromark.ui.drawing.style import DASHES, LineStyle
+from heteromark.workflow.colours import PALETTE
+
+HEIGHT = 230
+TALL = 420
+
+# What the columns of metrics.csv are called and counted in.
+TITLES = {
+    "episode_return": "Training return (reward per episode)",
+    "evaluation_return": "Evaluation return (reward per episode)",
+    "win_rate": "Win rate in training",
+    "evaluation_win_rate": "Win rate in evaluations",
+    "loss_objective": "Policy loss",
+    "loss_critic": "Critic loss",
+    "entropy": "Entropy (nats)",
+    "kl_approx": "KL divergence per update (nats)",
+    "clip_fraction": "Clip fraction",
+    "explained_variance": "Explained variance of the critic",
+    "frames_per_second": "Frames per second",
+    "episode_length": "Episode length (frames)",
+    "grad_norm": "Gradient norm",
+    "learning_rate": "Learning rate",
+    "factor_mean": "Factor of the sequential update, mean",
+    "episodes": "Episodes per iteration",
+    "pass_at_1": "pass@1 (solved by one attempt)",
+    "reward": "Reward of a response",
+    "response_length": "Response length (tokens)",
+    "cut_off": "Responses cut off",
+    "flat_share": "Zero-std groups (all rewards equal)",
+    "kl_reference": "KL from the reference (nats per token)",
+    "loss_kl": "KL penalty",
+    "best_wording": "Wording that earns most (its number)",
+    "ratio_max": "Largest probability ratio of a token",
+}
+# What they are called instead where all runs are of language models.
+LANGUAGE_TITLES = {
+    "episode_return": "Training return (reward per line of work)",
+    "evaluation_return": "Evaluation return (reward per pass)",
+    "win_rate": "Solve rate in training",
+    "evaluation_win_rate": "Solve rate in evaluations",
+    "kl_approx": "KL divergence per update (nats per token)",
+    "episode_length": "Rounds per line of work",
+    "episodes": "Lines of work per iteration",
+}
+# No curves: what they are drawn over.
+COUNTERS = frozenset({"iteration", *COLUMN_OF_AXIS.values()})
+
+_SHARES = frozenset(
+    {"win_rate", "evaluation_win_rate", "clip_fraction", "pass_at_1", "flat_share", "cut_off"}
+)
+
+
+def title_of(metric: str, of_language_models: bool = False) -> str:
+    """What a metric is called; of unknown ones their column's name in words."""
+    known = TITLES | LANGUAGE_TITLES if of_language_models else TITLES
+    return known.get(metric, metric.replace("_", " ").capitalize())
+
+
+def run_chart(
+    table: pd.DataFrame, metric: str, axis: Axis, of_language_models: bool = False
+) -> alt.LayerChart | None:
+    """A metric of one run, a line per group; None where nothing was measured."""
+    title = title_of(metric, of_language_models)
+    if COLUMN_OF_AXIS[axis] not in table:
+        return None
+    lines = []
+    for group, column in columns_of(table, metric).items():
+        x, y = thinned(table[COLUMN_OF_AXIS[axis]].to_numpy(), table[column].to_numpy())
+        lines.append(pd.DataFrame({"x": x, "y": y, "label": group or title}))
+    data = pd.concat(lines) if lines else pd.DataFrame()
+    if data.empty:
+        return None
+    unit, per_unit = _unit_of(axis, data["x"].max())
+    data["x"] /= per_unit
+    labels = list(dict.fromkeys(data["label"]))
+    styles = {
+        label: LineStyle(PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)])
+        for index, label in enumerate(labels)
+    }
+    lines = (
+        alt.Chart(data)
+        .mark_line(strokeWidth=1.8, point=len(data) <= len(labels))
+        .encode(
+            x=_x(axis, None if axis == "frames" else unit),
+            y=_y(metric),
+            **_styled(styles, legend=len(labels) > 1),
+        )
+    )
+    return alt.layer(lines, _pointed(data, axis, metric)).properties(height=HEIGHT, title=title)
+
+
+def comparison_chart(
+    data: pd.DataFrame, styles: Mapping[str, LineStyle], metric: str, axis: Axis
+) -> alt.LayerChart:
+    """Means with bands.
+
+    Args:
+        data: columns label, x, mean, low, high, seeds.
+        styles: by label.
+    """
+    unit, per_unit = _unit_of(axis, data["x"].max())
+    data = data.assign(x=data["x"] / per_unit, y=data["mean"])
+    base = alt.Chart(data).encode(x=_x(axis, unit))
+    styled = _styled(styles, legend=True)
+    line = base.mark_line(strokeWidth=2).encode(y=_y(metric), **styled)
+    layers = [line, _pointed(data, axis, metric, banded=True)]
+    if data["low"].notna().any():
+        band = base.mark_area(opacity=0.18).encode(
+            y=alt.Y("low:Q", title=None), y2="high:Q", color=styled["color"]
+        )
+        layers.insert(0, band)
+    return alt.layer(*layers).properties(height=TALL)
+
+
+def profile_chart(data: pd.DataFrame, styles: Mapping[str, LineStyle]) -> alt.LayerChart:
+    """Performance profiles with bands.
+
+    Args:
+        data: columns label, threshold, share, low, high.
+        styles: by label.
+    """
+    styled = _styled(styles, legend=True)
+    base = alt.Chart(data).encode(
+        x=alt.X("threshold:Q", title="normalised score", axis=alt.Axis(tickCount=6))
+    )
+    share = alt.Axis(format="~%", tickCount=5)
+    line = base.mark_line(strokeWidth=2, interpolate="step-after").encode(
+        y=alt.Y("share:Q", title="runs that score above it", axis=share),
+        tooltip=[
+            alt.Tooltip("label:N", title="agent"),
+            alt.Tooltip("threshold:Q", title="score", format=".2f"),
+            alt.Tooltip("share:Q", title="runs above", format=".0%"),
+        ],
+        **styled,
+    )
+    band = base.mark_area(opacity=0.15, interpolate="step-after").encode(
+        y=alt.Y("low:Q", title=None), y2="high:Q", color=styled["color"]
+    )
+    return alt.layer(band, line).properties(height=HEIGHT + 60)
+
+
+def evaluation_histogram(
+    evaluation: Evaluation,
+    counted: str = "episodes",
+    measure: str = "return of an episode",
+    won: str = "won",
+) -> alt.LayerChart:
+    """Episodes by their return, won and lost ones apart where that is known; a rule at the mean.
+
+    Args:
+        counted, measure, won: what episodes, their returns and won ones are called.
+    """
+    returns, wins = evaluation.returns, evaluation.wins
+    outcome = [counted] * len(returns)
+    if wins is not None:
+        outcome = [won if has_won else f"not {won}" for has_won in wins]
+    data = pd.DataFrame({"episode_return": returns, "outcome": outcome})
+    styles = {won: PALETTE[2], f"not {won}": PALETTE[4], counted: PALETTE[0]}
+    shown = [name for name in styles if name in set(outcome)]
+    bars = (
+        alt.Chart(data)
+        .mark_bar(stroke="white", strokeWidth=1)
+        .encode(
+            x=alt.X(
+                "episode_return:Q",
+                bin=alt.Bin(maxbins=30),
+                title=measure,
+                axis=alt.Axis(format="~g", labelOverlap="greedy", labelSeparation=12),
+            ),
+            y=alt.Y("count():Q", title=counted, axis=alt.Axis(tickMinStep=1)),
+            color=alt.Color(
+                "outcome:N",
+                scale=alt.Scale(domain=shown, range=[styles[name] for name in shown]),
+                legend=alt.Legend(title=None, orient="top") if wins is not None else None,
+            ),
+            tooltip=[
+                alt.Tooltip("episode_return:Q", bin=True, title="return"),
+                alt.Tooltip("count():Q", title=counted),
+                alt.Tooltip("outcome:N", title="outcome"),
+            ],
+        )
+    )
+    mean = pd.DataFrame({"mean": [float(np.mean(returns))]})
+    rule = (
+        alt.Chart(mean)
+        .mark_rule(strokeWidth=2, strokeDash=[5, 3], color="black")
+        .encode(x="mean:Q", tooltip=alt.Tooltip("mean:Q", format=",.2f", title="mean return"))
+    )
+    return alt.layer(bars, rule).properties(height=HEIGHT)
+
+
+def solved_histogram(solved_passes: Sequence[int], passes: int) -> alt.Chart:
+    """Problems by how many of their passes solved them, from 0 to all."""
+    counts = Counter(solved_passes)
+    data = pd.DataFrame(
+        {"solved": range(passes + 1), "problems": [counts[n] for n in range(passes + 1)]}
+    )
+    return (
+        alt.Chart(data)
+        .mark_bar(color=PALETTE[0])
+        .encode(
+            x=alt.X("solved:O", title=f"passes that solved it, of {passes}").axis(labelAngle=0),
+            y=alt.Y("problems:Q", title="problems", axis=alt.Axis(tickMinStep=1)),
+            tooltip=[
+                alt.Tooltip("solved:O", title="passes that solved it"),
+                alt.Tooltip("problems:Q", title="problems"),
+            ],
+        )
+        .properties(height=HEIGHT)
+    )
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def _unit_of(axis: Axis, largest: float) -> tuple[str, float]:
+    """Title of the x axis, and by what its numbers are divided."""
+    if axis == "frames":
+        return "environment frames", 1
+    if largest > 3 * 3600:
+        return "hours of training", 3600
+    return ("minutes of training", 60) if largest > 180 else ("seconds of training", 1)
+
+
+def _x(axis: Axis, title: str | None) -> alt.X:
+    # 40k, 300k, 1M
+    number = alt.Axis(format="~s", tickCount=6) if axis == "frames" else alt.Axis(tickCount=6)
+    return alt.X("x:Q", title=title, axis=number, scale=alt.Scale(nice=False))
+
+
+def _y(metric: str) -> alt.Y:
+    if metric in _SHARES:
+        return alt.Y("y:Q", title=None, axis=alt.Axis(format="~%", tickCount=5))
+    return alt.Y("y:Q", title=None, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=False))
+
+
+def _colour(styles: Mapping[str, LineStyle], legend: alt.Legend | None) -> alt.Color:
+    return alt.Color(
+        "label:N",
+        scale=alt.Scale(domain=list(styles), range=[style.colour for style in styles.values()]),
+        legend=legend,
+    )
+
+
+def _styled(styles: Mapping[str, LineStyle], legend: bool) -> dict[str, alt.Color | alt.StrokeDash]:
+    told = (
+        alt.Legend(
+            title=None,
+            orient="bottom",
+            columns=1 if max(map(len, styles)) > 45 else 3,
+            labelLimit=600,
+            symbolType="stroke",
+            symbolSize=500,
+            symbolStrokeWidth=2.5,
+            symbolOpacity=1,
+        )
+        if legend
+        else None
+    )
+    dashes = [list(style.dash) for style in styles.values()]
+    return {
+        "color": _colour(styles, told),
+        "strokeDash": alt.StrokeDash(
+            "label:N", scale=alt.Scale(domain=list(styles), range=dashes), legend=told
+        ),
+    }
+
+
+def _pointed(data: pd.DataFrame, axis: Axis, metric: str, banded: bool = False) -> alt.Chart:
+    """Unseen points that tell their numbers when one points at them."""
+    number = ".1%" if metric in _SHARES else ",.4~g"
+    tooltips = [
+        alt.Tooltip("label:N", title="line"),
+        alt.Tooltip("x:Q", title=axis, format=",.0f" if axis == "frames" else ",.2f"),
+        alt.Tooltip("y:Q", title="mean over seeds" if banded else "value", format=number),
+    ]
+    if banded:
+        tooltips += [
+            alt.Tooltip("low:Q", title="from", format=number),
+            alt.Tooltip("high:Q", title="to", format=number),
+            alt.Tooltip("seeds:Q", title="seeds"),
+        ]
+    return (
+        alt.Chart(data)
+        .mark_point(opacity=0, size=60, filled=True)
+        .encode(x="x:Q", y="y:Q", tooltip=tooltips)
+    )

@@ -1,0 +1,278 @@
+"""/compare?config=…&run=…: learning curves and hyperparameters of any configs and runs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from heteromark.config.errors import ConfigError
+from heteromark.runs.record import Status
+from heteromark.ui.data.across import across_table, compare_across, profiles
+from heteromark.ui.data.comparison import Axis, band_of, line_of
+from heteromark.ui.data.configs import configs_of, differences, resolved_config
+from heteromark.ui.data.history import HistoryRun
+from heteromark.ui.data.metrics import metric_names
+from heteromark.ui.data.signs import KIND_OF_VERDICT, stability_of
+from heteromark.ui.drawing import html as text
+from heteromark.ui.drawing.charts import COUNTERS, comparison_chart, profile_chart, title_of
+from heteromark.ui.drawing.style import LineStyle, styles_of
+from heteromark.ui.navigation import (
+    REFRESH_SECONDS,
+    TRAINING,
+    choose,
+    choose_axis,
+    choose_one,
+    history,
+    link,
+    metrics_of,
+)
+from heteromark.workflow.statistics import CONFIDENCE, bootstrap_interval, score
+
+DEFAULT_METRIC = "episode_return"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What becomes one line: a config over its seeds, or a single run."""
+
+    digest: str
+    label: str
+    runs: tuple[HistoryRun, ...]
+
+
+def show() -> None:
+    """Draw the page."""
+    st.html(text.heading("Compare"))
+    runs = history().runs()
+    candidates = _candidates(runs)
+    if not candidates:
+        st.info("There is nothing to compare yet. The list says how to train something.")
+        link(TRAINING, "All runs")
+        return
+    configs = {entry.digest: entry for entry in candidates if entry.digest not in _keys(runs)}
+    singles = {entry.digest: entry for entry in candidates if entry.digest in _keys(runs)}
+    chosen = choose(
+        "Configs, each as the mean over its seeds",
+        "config",
+        list(configs),
+        lambda digest: f"{configs[digest].label} ({_seeds(len(configs[digest].runs))})",
+        "choose configs",
+    ) + choose("Single runs", "run", list(singles), lambda key: singles[key].label, "choose runs")
+    if not chosen:
+        st.info("Choose what to compare: configs above, or rows of the list.")
+        link(TRAINING, "All runs")
+        return
+    is_live = any(
+        run.status == Status.RUNNING
+        for entry in candidates
+        if entry.digest in chosen
+        for run in entry.runs
+    )
+    st.fragment(_draw, run_every=REFRESH_SECONDS if is_live else None)(chosen)
+
+
+def _keys(runs: Sequence[HistoryRun]) -> set[str]:
+    return {run.key for run in runs}
+
+
+def _candidates(runs: Sequence[HistoryRun]) -> list[Compared]:
+    """All configs, then all runs, each in an order in which new ones come last."""
+    configs = configs_of(runs)
+    singles = [
+        Compared(run.key, f"{config.label}, seed {run.record.seed}, {run.key[:6]}", (run,))
+        for config in configs
+        for run in config.runs
+    ]
+    return [Compared(config.digest, config.label, config.runs) for config in configs] + singles
+
+
+def _draw(chosen: Sequence[str]) -> None:
+    candidates = _candidates(history().runs())
+    entries = [entry for entry in candidates if entry.digest in chosen]
+    if not entries:
+        st.rerun()  # they were removed while one looked at them
+    tables = {run.key: metrics_of(run)[0] for entry in entries for run in entry.runs}
+    by_digest = styles_of(chosen, [entry.digest for entry in candidates])
+    styles = {entry.label: by_digest[entry.digest] for entry in entries}
+    _curves(entries, tables, styles)
+    _results(entries, tables)
+    _environments([run for entry in entries for run in entry.runs])
+    _hyperparameters(entries)
+
+
+def _curves(
+    entries: Sequence[Compared], tables: dict[str, pd.DataFrame], styles: dict[str, LineStyle]
+) -> None:
+    measured = dict.fromkeys(
+        name for table in tables.values() for name in metric_names(table) if name not in COUNTERS
+    )
+    if not measured:
+        st.info("None of them has measured anything yet.")
+        return
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    metrics = sorted(measured, key=lambda name: name != DEFAULT_METRIC)
+    of_language_models = all(run.is_of_language_models for entry in entries for run in entry.runs)
+    with left:
+        metric = choose_one(
+            "Metric", "metric", metrics, lambda name: title_of(name, of_language_models)
+        )
+    with right:
+        axis = choose_axis()
+    bands = [_band(entry, tables, metric, axis).assign(label=entry.label) for entry in entries]
+    data = pd.concat(bands, ignore_index=True)
+    if data.empty:
+        st.info("None of them has measured this yet.")
+        return
+    shown = {label: style for label, style in styles.items() if label in set(data["label"])}
+    st.altair_chart(comparison_chart(data, shown, metric, axis), width="stretch")
+    if without := [label for label in styles if label not in shown]:
+        st.caption(f"Without this metric: {', '.join(map(text.literal, without))}.")
+    if data["seeds"].max() > 1:
+        st.caption(
+            f"Lines: mean over the seeds. Bands: bootstrap {CONFIDENCE:.0%} interval of that mean; "
+            "of two or three seeds their range. Where some seeds have not come that far, the mean "
+            "is over the others. Metrics of several groups are the mean over the groups."
+        )
+
+
+def _band(
+    entry: Compared, tables: dict[str, pd.DataFrame], metric: str, axis: Axis
+) -> pd.DataFrame:
+    return band_of([line_of(tables[run.key], metric, axis) for run in entry.runs])
+
+
+def _results(entries: Sequence[Compared], tables: dict[str, pd.DataFrame]) -> None:
+    st.subheader("Results")
+    table = pd.DataFrame([_result(entry, tables) for entry in entries])
+    table = table.sort_values("iqm", ascending=False, na_position="last")
+    st.dataframe(
+        table.drop(columns=["kind", "why"]),
+        hide_index=True,
+        placeholder="",
+        column_config={
+            "label": st.column_config.TextColumn("Config or run", width=300),
+            "statuses": "Runs",
+            "iqm": st.column_config.NumberColumn(
+                "Evaluation return (IQM)",
+                format="%.2f",
+                help="Interquartile mean over the completed seeds; of up to three their mean.",
+            ),
+            "low": st.column_config.NumberColumn("95 % from", format="%.2f"),
+            "high": st.column_config.NumberColumn("to", format="%.2f"),
+            "win_rate": st.column_config.NumberColumn("Win rate", format="%.1f %%"),
+            "verdict": st.column_config.TextColumn(
+                "Verdict", help="What the training returns look like, over the seeds."
+            ),
+        },
+    )
+    words = [(row.kind, f"{row.label}: {row.verdict}: {row.why}") for row in table.itertuples()]
+    st.html(text.listed("What the learning curves look like", words))
+
+
+def _result(entry: Compared, tables: dict[str, pd.DataFrame]) -> dict[str, object]:
+    completed = [run for run in entry.runs if run.status == Status.COMPLETED]
+    returns = _measured(completed, "evaluation_return")
+    wins = _measured(completed, "evaluation_win_rate")
+    interval = bootstrap_interval(returns, "iqm")
+    stability = stability_of(entry.runs, [tables[run.key] for run in entry.runs])
+    counts = Counter(run.status for run in entry.runs)
+    return {
+        "label": entry.label,
+        "statuses": ", ".join(f"{status} {count}" for status, count in sorted(counts.items())),
+        "iqm": score(returns, "iqm"),
+        "low": interval and interval.low,
+        "high": interval and interval.high,
+        "win_rate": 100 * sum(wins) / len(wins) if wins else None,
+        "verdict": stability.verdict.value,
+        "kind": KIND_OF_VERDICT[stability.verdict],
+        "why": stability.reason,
+    }
+
+
+def _measured(runs: Sequence[HistoryRun], name: str) -> list[float]:
+    """A figure of the records' summaries, of the runs that have it."""
+    values = [getattr(run.record.summary, name) for run in runs]
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def _environments(runs: Sequence[HistoryRun]) -> None:
+    """Where there are several environments: one comparison over all of them."""
+    names = sorted({run.record.environment for run in runs})
+    if len(names) < 2:
+        return
+    st.subheader("Over all environments")
+    st.warning(
+        "Returns of different environments say different things and are not to be compared: "
+        f"{', '.join(map(text.literal, names))}. Here they are normalised."
+    )
+    found = compare_across(runs)
+    for why in found.left_out:
+        st.warning(f"Left out: {text.literal(why)}")
+    if len(found.environments) < 2 or not found.scores:
+        st.caption("Choose configs of the same agents in each environment, with completed runs.")
+        return
+    st.dataframe(
+        across_table(found),
+        hide_index=True,
+        placeholder="",
+        column_config={
+            "agent": st.column_config.TextColumn("Agent", width=250),
+            "iqm": st.column_config.NumberColumn(
+                "Normalised score (IQM)",
+                format="%.3f",
+                help="Interquartile mean over seeds and environments.",
+            ),
+            "low": st.column_config.NumberColumn("95 % from", format="%.3f"),
+            "high": st.column_config.NumberColumn("to", format="%.3f"),
+            "seeds": st.column_config.NumberColumn("Seeds"),
+            "beaten": st.column_config.NumberColumn(
+                "P(first better)",
+                format="%.2f",
+                help="How likely a run of the first agent scores higher than a run of this one in "
+                "the same environment, averaged over environments.",
+            ),
+            "beaten_low": st.column_config.NumberColumn("95 % from", format="%.2f"),
+            "beaten_high": st.column_config.NumberColumn("to", format="%.2f"),
+        },
+    )
+    agents = list(found.scores)
+    st.altair_chart(profile_chart(profiles(found), styles_of(agents, sorted(agents))))
+    st.caption(
+        f"Of {', '.join(map(text.literal, found.environments))}. In each, 0 is the lowest "
+        "evaluation return of the runs that are compared here, and 1 the highest: with other runs "
+        "the numbers change. Seeds are those completed in every environment. Intervals: bootstrap "
+        "over seeds, within each environment."
+    )
+
+
+def _hyperparameters(entries: Sequence[Compared]) -> None:
+    st.subheader("Hyperparameters that differ")
+    configs = {}
+    for entry in entries:
+        try:
+            configs[entry.label] = resolved_config(entry.runs[0])
+        except ConfigError as error:
+            st.warning(f"Left out of this table: {text.literal(str(error))}")
+    if len(configs) < 2:
+        st.caption("With a second config, this is where they differ.")
+        return
+    found = differences(configs)
+    if found.table.empty:
+        st.caption("None: they differ in their seeds, or in the code that trained them.")
+        return
+    st.dataframe(found.table.reset_index(names="config"), hide_index=True)
+    if found.along:
+        along = "; ".join(
+            f"{text.literal(', '.join(keys))} along with {text.literal(key)}"
+            for key, keys in found.along.items()
+        )
+        st.caption(f"The same values: {along}.")
+
+
+def _seeds(count: int) -> str:
+    return f"{count} run" + ("" if count == 1 else "s")

@@ -1,0 +1,183 @@
+"""/training: all runs, those that train now included."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import streamlit as st
+
+from heteromark.ui.data.history import STATUSES, HistoryRun
+from heteromark.ui.data.listing import MARKS, ORDERS, Filters, options, ordered, table_of
+from heteromark.ui.drawing import html as text
+from heteromark.ui.navigation import (
+    COMPARE,
+    REFRESH_SECONDS,
+    RUN,
+    ask,
+    choosable_table,
+    choose,
+    choose_one,
+    history,
+    link,
+)
+
+NOTHING_TRAINED = """
+Nothing has been trained yet. In the project's folder, this runs the whole workflow in minutes:
+
+```bash
+make run
+```
+
+and this trains one config, which shows up here while it trains:
+
+```bash
+heteromark train --agent-config config/agents/happo_agent_v1.yaml
+```
+"""
+
+FILTERS = {
+    "agent_id": "Agent",
+    "environment": "Environment",
+    "algorithm": "Algorithm",
+    "status": "Status",
+}
+COLUMNS = {
+    "status": st.column_config.TextColumn("Status", width=108),
+    "config": st.column_config.TextColumn("Config", width=172),
+    "algorithm": st.column_config.TextColumn("Algorithm", width=98),
+    "environment": st.column_config.TextColumn("Environment", width=148),
+    "mode": st.column_config.TextColumn("Mode", width=58),
+    "seed": st.column_config.NumberColumn("Seed", width=52),
+    "started": st.column_config.DatetimeColumn(
+        "Started", width=145, format="YYYY-MM-DD HH:mm:ss", help="Local time."
+    ),
+    "duration": st.column_config.NumberColumn(
+        "Duration",
+        width=73,
+        format="compact",
+        help="Wall-clock time over all attempts: hours, minutes, seconds.",
+    ),
+    "progress": st.column_config.ProgressColumn(
+        "Progress", width=105, format="percent", help="Of runs that train now."
+    ),
+    "frames": st.column_config.NumberColumn("Frames", width=86, format="localized"),
+    "evaluation_return": st.column_config.NumberColumn(
+        "Evaluation",
+        width=86,
+        format="%.2f",
+        help="Mean return over the episodes of the final evaluation.",
+    ),
+    "win_rate": st.column_config.NumberColumn(
+        "Win rate",
+        width=76,
+        format="%.1f %%",
+        help="Of the final evaluation; of language models the share of problems that they solve.",
+    ),
+    "training_return": st.column_config.NumberColumn(
+        "Training",
+        width=76,
+        format="%.2f",
+        help="Mean return over the last tenth of the iterations; of unfinished runs, in the "
+        "newest one.",
+    ),
+    "frames_per_second": st.column_config.NumberColumn("Frames/s", width=72, format="localized"),
+    "run": st.column_config.TextColumn("Run", width=105, help="Its digest."),
+}
+
+
+def show() -> None:
+    """Draw the page."""
+    runs = history().runs()
+    st.html(text.heading("Training History"))
+    if not runs:
+        st.fragment(_wait_for_a_run, run_every=REFRESH_SECONDS)()
+        return
+    filters, order = _controls(runs)
+    st.fragment(_live_table, run_every=REFRESH_SECONDS)(filters, order)
+
+
+def _wait_for_a_run() -> None:
+    if history().runs():
+        st.rerun()
+    st.info(NOTHING_TRAINED + _looked_in())
+
+
+def _looked_in() -> str:
+    known = history()
+    return (
+        f"\nLooked in the run store {text.literal(str(known.store.root))} and in "
+        f"{text.literal(str(known.results))}; `heteromark ui --store DIR --results DIR` looks "
+        "elsewhere."
+    )
+
+
+def _controls(runs: Sequence[HistoryRun]) -> tuple[Filters, str]:
+    """The filters and the order, which the address holds."""
+    columns = st.columns([1.1, 1.1, 1.1, 1.1, 1.5, 1])
+    chosen = {}
+    for column, field in zip(columns, FILTERS, strict=False):
+        values = list(STATUSES) if field == "status" else options(runs, field)
+        with column:
+            chosen[field] = choose(FILTERS[field], field, values)
+    with columns[-2]:
+        words = ask("Text", "text", "name, path, digest, reason …")
+    with columns[-1]:
+        order = choose_one("Order", "order", list(ORDERS))
+    return Filters(**chosen, text=words), order
+
+
+def _live_table(filters: Filters, order: str) -> None:
+    """The table and what can be done with its chosen rows; drawn anew every few seconds."""
+    runs = history().runs()
+    shown = ordered([run for run in runs if filters.let_through(run)], order)
+    st.caption(_summary(runs, shown))
+    if not shown:
+        st.info("No run passes the filters. Take one of them away to see more.")
+        return
+    table = table_of(shown)
+    is_live = table["progress"].notna().any()
+    chosen = choosable_table(
+        table,
+        [run.key for run in shown],
+        "run",
+        column_config=COLUMNS,
+        column_order=[name for name in COLUMNS if is_live or name != "progress"],
+        height=min(560, 38 + 35 * len(shown)),
+    )
+    _actions([run for run in shown if run.key in chosen])
+
+
+def _actions(chosen: Sequence[HistoryRun]) -> None:
+    """Where the chosen rows lead to."""
+    configs = list(dict.fromkeys(run.config_digest for run in chosen if run.record))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        if not chosen:
+            st.caption("Tick rows on their left to open or compare them.")
+            return
+        link(RUN, "Open the run" if len(chosen) == 1 else "Open the first", run=chosen[0].key)
+        if configs:
+            link(
+                COMPARE,
+                _count(len(configs), "config", "Compare {}, over all seeds"),
+                config=configs,
+            )
+        if len(chosen) > 1:
+            link(
+                COMPARE,
+                _count(len(chosen), "run", "Compare {} one by one"),
+                run=[run.key for run in chosen],
+            )
+
+
+def _count(number: int, noun: str, words: str) -> str:
+    return words.format(f"{number:,} {noun}" + ("" if number == 1 else "s"))
+
+
+def _summary(runs: Sequence[HistoryRun], shown: Sequence[HistoryRun]) -> str:
+    statuses = Counter(run.status for run in runs)
+    told = " · ".join(
+        f"{MARKS[status]} {statuses[status]:,} {status}" for status in STATUSES if statuses[status]
+    )
+    of_them = "" if len(shown) == len(runs) else f"**{len(shown):,} shown** of "
+    return f"{of_them}{_count(len(runs), 'run', '{}')}: {told}"

@@ -1,0 +1,349 @@
+"""/training_run?run=DIGEST: everything about one run."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from heteromark.config.errors import ConfigError
+from heteromark.runs.record import RunRecord
+from heteromark.ui.data.configs import compare_with_base, configs_of, resolved_config, value_text
+from heteromark.ui.data.files import (
+    Command,
+    Evaluation,
+    checkpoints_of,
+    evaluate_commands,
+    evaluation_of,
+    pictures_of,
+    resume_command,
+)
+from heteromark.ui.data.history import HistoryRun
+from heteromark.ui.data.listing import MARKS
+from heteromark.ui.data.llm_config import language_fields
+from heteromark.ui.data.llm_evaluation import text_evaluation_of
+from heteromark.ui.data.metrics import columns_of, metric_names
+from heteromark.ui.data.signs import Sign, signs_of
+from heteromark.ui.drawing import html as text
+from heteromark.ui.drawing.charts import COUNTERS, evaluation_histogram, run_chart
+from heteromark.ui.navigation import (
+    COMPARE,
+    REFRESH_SECONDS,
+    TRAINING,
+    choose_axis,
+    find_run,
+    history,
+    link,
+    metrics_of,
+)
+from heteromark.ui.pages.transcripts import show_evaluation
+
+# Curves that everybody looks at; the others are behind a click.
+FIRST = (
+    "episode_return",
+    "win_rate",
+    "evaluation_return",
+    "evaluation_win_rate",
+    "loss_objective",
+    "loss_critic",
+    "entropy",
+    "kl_approx",
+    "clip_fraction",
+    "explained_variance",
+    "frames_per_second",
+)
+LANGUAGE_FIRST = (
+    "episode_return",
+    "win_rate",
+    "pass_at_1",
+    "evaluation_return",
+    "evaluation_win_rate",
+    "reward",
+    "response_length",
+    "flat_share",
+    "cut_off",
+    "best_wording",
+    "kl_reference",
+    "kl_approx",
+    "loss_objective",
+    "clip_fraction",
+    "grad_norm",
+    "frames_per_second",
+)
+# With one optimizer step per iteration these have one value by definition.
+CONSTANT = {"kl_approx": 0.0, "clip_fraction": 0.0, "ratio_max": 1.0}
+CHARTS_PER_ROW = 3
+
+# On the card: what they are called, and where they are in the resolved config.
+HYPERPARAMETERS = {
+    "Learning rate": "agent.learning_rate",
+    "Discount (gamma)": "agent.gamma",
+    "Frames per update": "agent.n_steps",
+    "Minibatch": "agent.batch_size",
+    "Epochs": "agent.n_epochs",
+    "Clip range": "agent.ppo.clip_range",
+    "Entropy weight": "agent.ppo.ent_coef",
+    "GAE lambda": "agent.ppo.gae_lambda",
+    "Network": "agent.network.policy",
+    "Hidden layers": "agent.network.net_arch",
+    "Activation": "agent.network.activation_fn",
+}
+
+
+def show() -> None:
+    """Draw the page."""
+    key = st.query_params.get("run", "")
+    run = find_run(history().runs(), key)
+    if run is None:
+        _explain(key)
+        return
+    if run.record is None:
+        st.html(text.heading(run.name, small=str(run.folder)))
+        st.html(text.listed("Signs", [("warning", f"its record cannot be read: {run.reason}")]))
+        st.caption(
+            "`heteromark store verify` lists all damaged runs. Whatever needs this one next sets "
+            "it aside, into the store's `quarantine/`, and trains it anew."
+        )
+        link(TRAINING, "All runs")
+        return
+    # What has not finished may go on at any time.
+    seconds = None if run.record.status.is_final else REFRESH_SECONDS
+    st.fragment(_draw, run_every=seconds)(run.key)
+
+
+def _explain(key: str) -> None:
+    st.html(text.heading("One run"))
+    if key:
+        st.warning(
+            f"There is no run {text.literal(key)}, or several begin so. It may have been removed "
+            "from the run store, or lie in another one."
+        )
+    else:
+        st.info("Choose a run in the list, or add its digest to the address: `?run=DIGEST`.")
+    link(TRAINING, "All runs")
+
+
+def _draw(key: str) -> None:
+    run = find_run(history().runs(), key)
+    if run is None or run.record is None:
+        st.rerun()  # it was removed while one looked at it
+    table, fault = metrics_of(run)
+    record = run.record
+    st.html(text.heading(record.agent.short_name, small=_whereabouts(run)))
+    _links(run)
+    config = _config_of(run)
+    left, right = st.columns([3, 2])
+    left.html(_figures(run))
+    left.html(_config_card(run, config))
+    right.html(_signs(run, table, fault, config))
+    _curves(table, run.is_of_language_models)
+    _evaluation(run, config)
+    _checkpoints(run)
+    _base(run)
+    _record(run)
+
+
+def _whereabouts(run: HistoryRun) -> str:
+    record = run.record
+    return (
+        f"{MARKS[run.status]} {run.status} · {record.environment} · {record.mode} · "
+        f"seed {record.seed} · run {run.key}"
+    )
+
+
+def _links(run: HistoryRun) -> None:
+    seeds = next(
+        config.runs for config in configs_of(history().runs()) if config.digest == run.config_digest
+    )
+    with st.container(horizontal=True):
+        link(TRAINING, "All runs")
+        if len(seeds) > 1:
+            link(COMPARE, f"All {len(seeds)} runs of this config", config=run.config_digest)
+        else:
+            link(COMPARE, "Compare it with others", config=run.config_digest)
+
+
+def _figures(run: HistoryRun) -> str:
+    summary = run.record.summary
+    started = run.started
+    frames = f"{run.frames:,}"
+    if run.total_frames:
+        frames += f" of {run.total_frames:,} ({run.frames / run.total_frames:.0%})"
+    best = summary.best_evaluation_return
+    return text.card(
+        "Figures",
+        {
+            "Evaluation return": text.number(summary.evaluation_return),
+            "Solve rate" if run.is_of_language_models else "Win rate": text.share(
+                summary.evaluation_win_rate
+            ),
+            "Training return": text.number(run.training_return),
+            **(
+                {"Best evaluation": f"{text.number(best)} (iteration {summary.best_iteration:,})"}
+                if best is not None
+                else {}
+            ),
+            "Frames": frames,
+            "Frames/s": text.number(run.frames_per_second, 0),
+            "Started": f"{started.astimezone():%Y-%m-%d %H:%M:%S}"
+            if started
+            else text.NOT_MEASURED,
+            "Duration": text.clock(run.seconds),
+        },
+    )
+
+
+def _config_of(run: HistoryRun) -> dict[str, Any]:
+    try:
+        return resolved_config(run)
+    except ConfigError:
+        return {}
+
+
+def _config_card(run: HistoryRun, config: Mapping[str, Any]) -> str:
+    agent = run.record.agent
+    hyperparameters = (
+        language_fields(config)
+        if run.is_of_language_models
+        else {
+            told: value_text(config[key]) for told, key in HYPERPARAMETERS.items() if key in config
+        }
+    )
+    return text.card(
+        "Config Summary",
+        {
+            "Name": agent.name or agent.short_name,
+            "Version": str(agent.version),
+            "Variant": agent.sweep_variant or "none: a base config",
+            "Algorithm": agent.algorithm,
+            **hyperparameters,
+            "Config path": agent.config_path or text.NOT_MEASURED,
+        },
+    )
+
+
+def _signs(run: HistoryRun, table: pd.DataFrame, fault: str, config: Mapping[str, Any]) -> str:
+    signs = signs_of(run, table)
+    if fault:
+        signs.insert(0, Sign("warning", fault))
+    return text.listed("Signs", [(sign.kind, sign.text) for sign in signs])
+
+
+def _curves(table: pd.DataFrame, of_language_models: bool) -> None:
+    st.subheader("Curves")
+    if table.empty:
+        st.info("Nothing was measured yet: metrics.csv gets a row after each iteration.")
+        return
+    axis = choose_axis()
+    measured = [
+        name
+        for name in metric_names(table)
+        if name not in COUNTERS and not (of_language_models and _is_constant(table, name))
+    ]
+    chosen = LANGUAGE_FIRST if of_language_models else FIRST
+    _grid(table, [name for name in chosen if name in measured], axis, of_language_models)
+    if others := [name for name in measured if name not in chosen]:
+        with st.expander("More curves"):
+            _grid(table, others, axis, of_language_models)
+
+
+def _is_constant(table: pd.DataFrame, metric: str) -> bool:
+    values = table[list(columns_of(table, metric).values())].to_numpy()
+    values = values[np.isfinite(values)]
+    return metric in CONSTANT and bool((values == CONSTANT[metric]).all())
+
+
+def _grid(table: pd.DataFrame, names: list[str], axis: str, of_language_models: bool) -> None:
+    drawn = (run_chart(table, name, axis, of_language_models) for name in names)
+    charts = [chart for chart in drawn if chart is not None]
+    for start in range(0, len(charts), CHARTS_PER_ROW):
+        columns = st.columns(CHARTS_PER_ROW)
+        for column, chart in zip(columns, charts[start:], strict=False):
+            column.altair_chart(chart, width="stretch")
+
+
+def _evaluation(run: HistoryRun, config: Mapping[str, Any]) -> None:
+    evaluation = evaluation_of(run)
+    pictures = pictures_of(run)
+    of_text = text_evaluation_of(run)
+    if evaluation is None and of_text is None and not pictures:
+        return
+    st.subheader("Evaluation")
+    if of_text is not None:
+        show_evaluation(of_text, evaluation, config)
+        return
+    left, right = st.columns([2, 1])
+    if evaluation is not None:
+        left.caption(_evaluation_words(evaluation))
+        left.altair_chart(evaluation_histogram(evaluation), width="stretch")
+    for picture in pictures:
+        right.image(str(picture))
+        right.html(text.quiet(picture.name))
+
+
+def _evaluation_words(evaluation: Evaluation) -> str:
+    chosen = "most likely actions" if evaluation.deterministic else "sampled actions"
+    returns = evaluation.returns
+    return (
+        f"{len(returns):,} episodes with {chosen}: return {text.number(statistics.fmean(returns))} "
+        f"± {text.number(statistics.pstdev(returns))} (standard deviation); the dashed line is the "
+        "mean."
+    )
+
+
+def _checkpoints(run: HistoryRun) -> None:
+    st.subheader("Checkpoints")
+    checkpoints = checkpoints_of(run)
+    resume = resume_command(run)
+    commands = [*([resume] if resume else []), *evaluate_commands(run, checkpoints)]
+    left, right = st.columns([2, 3])
+    if checkpoints.empty:
+        left.info("None yet: the first is written after `checkpoint_interval` iterations.")
+    else:
+        left.dataframe(
+            checkpoints,
+            hide_index=True,
+            column_config={
+                "file": "File",
+                "size": st.column_config.NumberColumn("Size", format="bytes"),
+                "written": st.column_config.DatetimeColumn("Written", format="YYYY-MM-DD HH:mm:ss"),
+            },
+        )
+    with right:
+        st.caption("In the project's folder:")
+        for command in commands:
+            _command(command)
+
+
+def _command(command: Command) -> None:
+    st.caption(command.purpose)
+    st.code(command.line, language="bash", wrap_lines=True)
+
+
+def _base(run: HistoryRun) -> None:
+    st.subheader("What differs from its base config")
+    comparison = compare_with_base(run)
+    if comparison.fault:
+        st.warning(f"Not compared: {text.literal(comparison.fault)}")
+    elif comparison.table.empty:
+        st.caption(f"Nothing: its hyperparameters are those of {text.literal(comparison.base)}.")
+    else:
+        st.caption(
+            f"By a sweep variant, `params.yaml` or the command line; base: "
+            f"{text.literal(comparison.base)}."
+        )
+        st.dataframe(comparison.table, hide_index=True)
+
+
+def _record(run: HistoryRun) -> None:
+    st.subheader("Record")
+    record: RunRecord = run.record
+    with st.expander("run.json"):
+        st.code(json.dumps(record.model_dump(mode="json"), indent=2), language="json")
+    for folder in (run.folder, *run.copies):
+        st.code(str(folder), language=None)

@@ -1,0 +1,152 @@
+"""What the page of one run says of an evaluation of language models: figures and transcripts."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from heteromark.ui.data.configs import value_text
+from heteromark.ui.data.files import Evaluation
+from heteromark.ui.data.llm_evaluation import Step, TextEvaluation, Transcript, sampling_in_words
+from heteromark.ui.drawing import html as text
+from heteromark.ui.drawing.charts import evaluation_histogram, solved_histogram
+
+KEY_LENGTH = 70  # characters of a problem in the line that opens its transcript
+CHART_HEIGHT = 280  # pixels; titles and legends take some
+MARKS = {True: "✓ solved", False: "✗ not solved"}
+
+
+def show_evaluation(
+    found: TextEvaluation, evaluation: Evaluation | None, config: Mapping[str, Any]
+) -> None:
+    """Draw figures, charts and transcripts.
+
+    Args:
+        evaluation: the returns of the same passes.
+        config: the run's, with dotted keys.
+    """
+    left, right = st.columns([3, 2])
+    left.html(text.card("Solved", _figures(found)))
+    if found.judgement:
+        left.html(text.card("The task's judgement", _judgement(found)))
+    with right:
+        _roles(found)
+    charts = {}
+    if evaluation is not None:
+        charts["Passes by their reward"] = evaluation_histogram(
+            evaluation, "passes", "reward of a pass", "solved"
+        )
+    if found.passes > 1:
+        charts["Problems by how often they were solved"] = solved_histogram(
+            found.solved_passes, found.passes
+        )
+    for column, (title, chart) in zip(st.columns(2), charts.items(), strict=False):
+        column.altair_chart(chart.properties(title=title, height=CHART_HEIGHT), width="stretch")
+    _transcripts(found, config)
+
+
+def _figures(found: TextEvaluation) -> dict[str, str]:
+    error = found.solve_rate_standard_error
+    rate = _percent(found.solve_rate)
+    return {
+        "Solve rate (pass@1)": rate if error is None else f"{rate} ± {_percent(error)}",
+        **{f"pass@{k}": _percent(share) for k, share in found.pass_at_k.items() if k > 1},
+        "Problems": f"{found.problems:,}",
+        "Passes over each": f"{found.passes:,}",
+        "Reward per pass": text.number(found.reward),
+        "Rounds per pass": text.number(found.turns),
+        "Sampling": sampling_in_words(found),
+    }
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def _judgement(found: TextEvaluation) -> dict[str, str]:
+    return {
+        name.replace("_percent", " %").replace("_", " ").capitalize(): _percent(share)
+        for name, share in found.judgement.items()
+    }
+
+
+def _roles(found: TextEvaluation) -> None:
+    table = pd.DataFrame(
+        [
+            {
+                "role": role,
+                "responses": figures.responses,
+                "length": figures.response_length,
+                "cut_off": None if figures.cut_off is None else 100 * figures.cut_off,
+            }
+            for role, figures in found.roles.items()
+        ],
+        columns=["role", "responses", "length", "cut_off"],
+    )
+    st.dataframe(
+        table,
+        hide_index=True,
+        placeholder="",
+        column_config={
+            "role": "Role",
+            "responses": st.column_config.NumberColumn("Responses", format="localized"),
+            "length": st.column_config.NumberColumn(
+                "Length", format="%.1f", help="Mean, in tokens, the end among them."
+            ),
+            "cut_off": st.column_config.NumberColumn(
+                "Cut off", format="%.1f %%", help="Ended by the limit, not by the model."
+            ),
+        },
+    )
+    st.caption(
+        "± is the standard error over problems. pass@k: solved by at least one of k attempts. "
+        "Length: tokens of a response, on average."
+    )
+
+
+# --- transcripts ------------------------------------------------------------------------------
+
+
+def _transcripts(found: TextEvaluation, config: Mapping[str, Any]) -> None:
+    if not found.transcripts:
+        return
+    st.subheader("Transcripts")
+    alpha = config.get("grpo.alpha")
+    weight = "" if alpha in (None, 1) else f"{value_text(alpha)} times "
+    st.caption(
+        f"The first pass over the first {len(found.transcripts):,} of {found.problems:,} problems. "
+        f"A response earns {weight}the team's reward, and its own (local)."
+    )
+    for transcript in found.transcripts:
+        with st.expander(_title(transcript)):
+            st.html(_steps(transcript))
+
+
+def _title(transcript: Transcript) -> str:
+    """Markdown of the line that opens a transcript."""
+    key = " ".join(transcript.key.split())
+    key = key if len(key) <= KEY_LENGTH else f"{key[: KEY_LENGTH - 1]}…"
+    mark = MARKS[transcript.solved]
+    return f"{mark} · reward {text.number(transcript.reward)} · {text.literal(key)}"
+
+
+def _steps(transcript: Transcript) -> str:
+    """HTML of all that was said, in order."""
+    return f'<div class="hm-steps">{"".join(map(_step, transcript.steps))}</div>'
+
+
+def _step(step: Step) -> str:
+    earned = (
+        f"reward {text.number(step.reward)} (team {text.number(step.team)}, "
+        f"local {text.number(step.local)})"
+    )
+    return (
+        f"<section><h3>Round {step.turn + 1} · {html.escape(step.role)} "
+        f"<span>· {earned}</span></h3>"
+        f'<div class="hm-step"><div><p>Prompt</p>{text.verbatim(step.prompt)}</div>'
+        f"<div><p>Response</p>{text.verbatim(step.response)}</div></div></section>"
+    )

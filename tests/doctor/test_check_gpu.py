@@ -1,0 +1,274 @@
+"""`heteromark check-gpu`: the machine, and which language models fit into it."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+from projects import Project
+from rich.console import Console
+
+from heteromark.config.models.llm import ModelConfig, TinyModelConfig
+from heteromark.doctor.finding import GIBIBYTE, Finding, Level
+from heteromark.doctor.gpu.check_gpu import fits, size, told
+from heteromark.doctor.gpu.devices import Cpu, Gpu, Machine
+from heteromark.doctor.gpu.model_memory import Estimate, Work, estimate
+from heteromark.doctor.gpu.model_size import (
+    KNOWN,
+    ModelSize,
+    Shape,
+    UnknownSize,
+    size_of,
+    stored_parameters,
+    tiny_shape,
+)
+from heteromark.doctor.gpu.presets import Preset, model_presets
+from heteromark.llm.policies.backbone import num_parameters, tiny_backbone
+from heteromark.llm.policies.language_model import Lora, adapter_policies
+from heteromark.llm.sampling import response_log_probs
+
+CPU = Cpu(cores=4, total=16 * GIBIBYTE, available=8 * GIBIBYTE)
+SMALL = Shape(
+    layers=2, hidden=10, intermediate=30, query=20, key_value=10, vocabulary=100, norms=20
+)
+WORK = Work(responses=8, prompt_length=6, response_length=4, lora_rank=3)
+
+
+def printed(machine, presets=(), findings=(), width=80) -> str:
+    console = Console(width=width)
+    with console.capture() as captured:
+        for each in told(machine, presets, findings):
+            console.print(each, markup=False, highlight=False, soft_wrap=isinstance(each, str))
+    return captured.get()
+
+
+# --- sizes ----------------------------------------------------------------------------------------
+
+
+def test_parameters_by_hand():
+    # 10x20 + 10x10 + 10x10 + 20x10 + 10x30 + 10x30 + 30x10 = 1500 in a layer's matrices
+    assert SMALL.parameters == 100 * 10 + 2 * (1500 + 20) + 10
+    # 30 + 20 + 20 + 30 + 40 + 40 + 40 = 220 inputs and outputs
+    assert SMALL.adapter_parameters(rank=3) == 2 * 3 * 220
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("google/gemma-3-270m-it", 268_098_176),
+        ("google/gemma-3-1b-it", 999_885_952),
+        ("Qwen/Qwen3-0.6B", 596_049_920),
+        ("Qwen/Qwen3-1.7B", 1_720_574_976),
+    ],
+)
+def test_known_models_have_as_many_parameters_as_they_are_published_with(name, parameters):
+    assert KNOWN[name].parameters == parameters
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3"])
+def test_tiny_models_are_as_large_as_they_are_built(architecture):
+    tiny = TinyModelConfig(architecture=architecture, hidden_size=32, num_layers=2)
+    backbone = tiny_backbone(**tiny.model_dump())
+    shape = tiny_shape(tiny)
+    assert shape.parameters == num_parameters(backbone.model)
+    policies = adapter_policies(backbone, ["one"], Lora(rank=4))
+    trained = policies["one"].trained_parameters().values()
+    assert shape.adapter_parameters(4) == sum(weight.numel() for weight in trained)
+
+
+def test_a_folder_tells_its_own_size(tmp_path):
+    tiny = TinyModelConfig(hidden_size=32, num_layers=2)
+    backbone = tiny_backbone(**tiny.model_dump())
+    # in several files, as large models come
+    backbone.model.save_pretrained(tmp_path, max_shard_size="40KB")
+    assert len(list(tmp_path.glob("model*.safetensors"))) > 1
+    found = size_of(ModelConfig(path=str(tmp_path), dtype="bfloat16"))
+    assert found.parameters == num_parameters(backbone.model)
+    assert found.dtype == "bfloat16"
+    shape = tiny_shape(tiny)
+    assert (found.shape.linear, found.shape.layers) == (shape.linear, shape.layers)
+
+
+def test_what_cannot_be_measured_is_told(tmp_path):
+    with pytest.raises(UnknownSize, match="its size is not known here; save it to a folder"):
+        size_of(ModelConfig(path="someone/something"))
+    with pytest.raises(UnknownSize, match=r"has no model\*\.safetensors"):
+        stored_parameters(tmp_path)
+    for content in (b"", b"not a header at all", b"\x02" + bytes(7) + b"[]", b"\xff" * 8):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        with pytest.raises(UnknownSize, match="is damaged or no safetensors file"):
+            stored_parameters(tmp_path)
+    header = json.dumps({"a": {"shape": [3, 4]}, "__metadata__": {"format": "pt"}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    assert stored_parameters(tmp_path) == 12
+    with pytest.raises(UnknownSize, match=r"config\.json cannot be read"):
+        size_of(ModelConfig(path=str(tmp_path)))
+    (tmp_path / "config.json").write_text('{"num_attention_heads": 2}')
+    with pytest.raises(UnknownSize, match="does not say hidden_size"):
+        size_of(ModelConfig(path=str(tmp_path)))
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def test_estimates_by_hand():
+    single, half = ModelSize(1000, SMALL, "float32"), ModelSize(1000, SMALL, "bfloat16")
+    # keys and values of 10 tokens in 2 layers of width 10, and the logits of one token
+    assert estimate(single, "inference", WORK) == Estimate(4000, 0, 2 * 2 * 10 * 10 * 4 + 16 * 100)
+    assert estimate(half, "inference", WORK) == Estimate(2000, 0, 2 * 2 * 10 * 10 * 2 + 16 * 100)
+    # a layer's width is 10 + 30 + 20 + 2x10 = 80; logits of 4 tokens
+    kept = 80 * 2 * 10 * 4.5 * 4 + 16 * 100 * 4
+    assert estimate(single, "full", WORK) == Estimate(4000, 3 * 4000, kept)
+    assert estimate(half, "full", WORK).training == 3 * 2000
+    # adapters are float32, whatever the model is
+    adapter = 4 * SMALL.adapter_parameters(3)
+    assert estimate(half, "LoRA", WORK) == Estimate(
+        2000 + adapter, 3 * adapter, 80 * 2 * 10 * 6.5 * 2 + 16 * 100 * 4
+    )
+
+
+def test_what_is_kept_is_about_what_torch_keeps():
+    """A rough figure, which is to err to the safe side, on a model of two layers."""
+    tiny = TinyModelConfig(hidden_size=64, num_layers=2)
+    backbone = tiny_backbone(**tiny.model_dump())
+    weights = {weight.untyped_storage().data_ptr() for weight in backbone.model.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that none is reused
+        return tensor
+
+    prompts, responses = torch.randint(3, 90, (2, 60)), torch.randint(3, 90, (2, 40))
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        response_log_probs(
+            backbone.model,
+            prompts,
+            torch.ones_like(prompts, dtype=torch.bool),
+            responses,
+            torch.ones_like(responses, dtype=torch.bool),
+            1.0,
+        )
+    measured = sum(number for number, _ in kept.values()) / 2
+    work = Work(responses=2, prompt_length=60, response_length=40, lora_rank=4)
+    assert measured < estimate(size_of(ModelConfig(tiny=tiny)), "full", work).response
+    assert measured > estimate(size_of(ModelConfig(tiny=tiny)), "full", work).response / 2
+
+
+def test_what_fits():
+    needed = Estimate(weights=GIBIBYTE, training=3 * GIBIBYTE, response=GIBIBYTE // 4)
+    assert needed.total(8) == 7 * GIBIBYTE  # and one for torch itself
+    assert fits(needed, 7 * GIBIBYTE, 8) == "yes"
+    assert fits(needed, 7 * GIBIBYTE - 1, 8) == "up to 7"
+    assert fits(needed, 5 * GIBIBYTE + GIBIBYTE // 4, 8) == "up to 1"
+    assert fits(needed, 5 * GIBIBYTE, 8) == "no"
+    assert fits(needed, 0, 8) == "no"
+
+
+def test_bytes_for_people():
+    assert (size(512 * 2**20), size(GIBIBYTE), size(140 * GIBIBYTE)) == (
+        "512 MiB",
+        "1.0 GiB",
+        "140.0 GiB",
+    )
+
+
+# --- what is told ---------------------------------------------------------------------------------
+
+
+def tiny_preset(**model) -> Preset:
+    return Preset("tiny", ModelConfig(**model), Work(256, 256, 32, 32))
+
+
+def verdicts(text: str) -> list[str]:
+    """Of inference, LoRA and full training."""
+    first = next(i for i, line in enumerate(text.splitlines()) if "inference" in line)
+    return [line.split()[-1] for line in text.splitlines()[first : first + 3]]
+
+
+def test_gpus_are_told_and_the_one_with_most_free_memory_counts():
+    gpus = (
+        Gpu("NVIDIA Small", 8 * GIBIBYTE, GIBIBYTE // 2, "7.5", bfloat16=False),
+        Gpu("NVIDIA Large", 80 * GIBIBYTE, 79 * GIBIBYTE, "9.0", bfloat16=True),
+    )
+    text = printed(Machine(gpus, CPU, "2.13.0", "12.8"), [tiny_preset()])
+    assert text.startswith("torch 2.13.0, CUDA 12.8\n")
+    assert (
+        "GPU 0: NVIDIA Small, 8.0 GiB of memory, 512 MiB free, compute capability 7.5, no bfloat16"
+        in text
+    )
+    assert "GPU 1: NVIDIA Large, 80.0 GiB of memory, 79.0 GiB free, compute capability 9.0, bf" in (
+        text
+    )
+    assert "whether it fits GPU 1" in text
+    assert "go to the CPU" not in text
+    assert verdicts(text) == ["yes", "yes", "yes"]
+    crowded = Machine(gpus[:1], CPU, "2.13.0", "12.8")
+    assert verdicts(printed(crowded, [tiny_preset()])) == ["no", "no", "no"]
+
+
+def test_without_a_gpu_the_cpu_counts():
+    hidden = Finding(Level.WARNING, "sees no GPU", key="torch", value="2", command="nvidia-smi")
+    text = printed(Machine((), CPU, "2.13.0+cpu", None), [tiny_preset()], [hidden])
+    assert text.startswith("torch 2.13.0+cpu, without CUDA\nno CUDA GPU: runs go to the CPU\n")
+    assert "torch = '2': sees no GPU; try: nvidia-smi\n" in text
+    assert "CPU: 4 cores, 16.0 GiB of memory, 8.0 GiB available\n" in text
+    assert "whether it fits the CPU's memory" in text
+
+
+def test_a_model_of_unknown_size_is_told_below_the_others():
+    presets = [tiny_preset(), Preset("mine", ModelConfig(path="me/mine"), WORK)]
+    text = printed(Machine((), CPU, "2", None), presets)
+    assert "mine: me/mine is no folder, and its size is not known here" in text
+
+
+def test_the_command_in_a_project(project: Project):
+    project.write("config/model/big.yaml", "defaults: [qwen3_1.7b, _self_]\ndtype: float32\n")
+    result = project.run("heteromark", "check-gpu", CUDA_VISIBLE_DEVICES="", COLUMNS="80")
+    text = result.stdout
+    assert f"torch {torch.__version__}" in text
+    assert "no CUDA GPU: runs go to the CPU" in text
+    assert "…" not in text  # nothing is too wide for a terminal
+    rows = {line.split()[0]: line for line in text.splitlines() if "inference" in line}
+    assert list(rows)[:6] == ["big", "gemma3_1b", "gemma3_270m", "qwen3_0.6b", "qwen3_1.7b", "tiny"]
+    assert "1.72 B" in rows["big"]
+    assert "6.4 GiB" in rows["big"]  # 1.72e9 x 4 bytes
+    assert "3.2 GiB" in rows["qwen3_1.7b"]
+    assert "1.00 B" in rows["gemma3_1b"]
+    assert "0.8 M" in rows["tiny"]
+    assert "the responses of the preset's grpo.micro_batch_size" in text
+
+
+def test_outside_a_project_the_machine_is_told(tmp_path):
+    text = Project(tmp_path).run("heteromark", "check-gpu", CUDA_VISIBLE_DEVICES="").stdout
+    assert "runs go to the CPU" in text
+    assert "memory for the models" not in text
+
+
+def test_a_faulty_preset_is_told_by_its_name(project: Project):
+    project.write("config/model/faulty.yaml", "defaults: [tiny, _self_]\ndtype: float8\n")
+    result = project.run("heteromark", "check-gpu", check=False)
+    assert result.returncode == 2
+    assert "config/model/faulty.yaml: dtype = 'float8'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_presets_and_estimates_import_no_torch(project: Project):
+    code = (
+        "import sys\n"
+        "from heteromark.doctor.gpu.presets import model_presets\n"
+        "from heteromark.doctor.gpu.check_gpu import told\n"
+        "from heteromark.doctor.gpu.devices import Cpu, Machine\n"
+        "list(told(Machine((), Cpu(1, 1, 1), '', None), model_presets()))\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+    )
+    project.run(sys.executable, "-c", code)
+
+
+def test_the_presets_of_this_project_are_all_known(project: Project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    for preset in model_presets():
+        assert size_of(preset.model).parameters > 0
