@@ -105,7 +105,7 @@ def save_model(folder: Path, arguments: argparse.Namespace) -> tuple[Path, Path]
     from heteromark.training.components import ComponentFactory
 
     components = ComponentFactory(run_config(arguments)).create()
-    [policy] = components.learner.policies.actors.values()
+    [policy] = components.learner.actors.values()
     policy.model.save_pretrained(folder / "model")
     policy.tokenizer.save_pretrained(folder / "model")
     problems = [

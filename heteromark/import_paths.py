@@ -1,14 +1,22 @@
-"""Things named by an import path, an environment's own factory among them."""
+"""Things named by an import path, or by a name that stands for one."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from heteromark.environment.smac.installation import how_to_install
+# What SMAC needs besides its package, and what to do without it.
+STARCRAFT = (
+    "StarCraft II 4.10, with SC2PATH set to its folder (~/StarCraftII if not set) and the maps "
+    "SMAC_Maps of SMACv2's repository in its folder Maps"
+)
+WITHOUT_STARCRAFT = "an environment that needs neither is environment=skirmish"
+
+Component = TypeVar("Component", bound=Callable)
 
 
 @dataclass(frozen=True)
@@ -74,3 +82,75 @@ def import_path(path: str, key: str) -> Callable[..., Any]:
             f"{key} is {path!r}, but module {module_name!r} has no callable {attribute!r}"
         )
     return component
+
+
+def how_to_install(module: str) -> str | None:
+    """What a task in `module` needs, if that is SMAC or SMACv2 and not installed, else None."""
+    package = module.partition(".")[0]
+    if package not in ("smac", "smacv2") or importlib.util.find_spec(package):
+        return None
+    return (
+        f'install the package with `pip install "git+https://github.com/oxwhirl/{package}.git"`, '
+        f"and {STARCRAFT}; {WITHOUT_STARCRAFT}"
+    )
+
+
+class Registry(Generic[Component]):
+    """Maps the value of a config key to what it selects.
+
+    A component of one's own is selected by its import path `module:attribute`.
+
+    Args:
+        key: the config key that selects, named in errors.
+        homes: modules below `heteromark` that register a name, by name. They are imported when
+            the name is selected, and not before: so a run holds no code of other choices.
+        base: class that a component of one's own has to derive from; None: any callable.
+    """
+
+    def __init__(
+        self, key: str, homes: Mapping[str, str] | None = None, base: type | None = None
+    ) -> None:
+        self.key = key
+        self._base = base
+        self._homes = dict(homes or {})
+        self._components: dict[str, Component] = {}
+
+    def register(self, name: str) -> Callable[[Component], Component]:
+        """Decorator that makes a component selectable as `name`."""
+
+        def add(component: Component) -> Component:
+            if name in self._components:
+                raise ValueError(f"{self.key}: {name!r} is registered twice")
+            self._components[name] = component
+            return component
+
+        return add
+
+    def __getitem__(self, name: str) -> Component:
+        """The component called `name`, or found at the import path `name`.
+
+        Raises:
+            ValueError, ModuleNotFoundError: there is none; the message lists what there is.
+            TypeError: one's own does not derive from what it has to.
+        """
+        if ":" in name:
+            return self._checked(import_path(name, self.key), name)
+        if name not in self._components and name in self._homes:
+            importlib.import_module(f"heteromark.{self._homes[name]}")
+        if name not in self._components:
+            choices = ", ".join(sorted({*self._components, *self._homes}))
+            raise ValueError(
+                f"{self.key} is {name!r}; there is {choices}, or an import path of your own, "
+                "`module:attribute`"
+            )
+        return self._components[name]
+
+    def _checked(self, component: Component, path: str) -> Component:
+        base = self._base
+        if base is None or (inspect.isclass(component) and issubclass(component, base)):
+            return component
+        raise TypeError(
+            f"{self.key} is {path!r}, which is no subclass of "
+            f"{base.__module__}.{base.__qualname__}; derive it from that, or select it in a run of "
+            "the other kind of agents"
+        )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from heteromark.config.fields import LOSS_OF_ALGORITHM, NETWORK_OF_POLICY_TYPE
+from heteromark.config.fields import NETWORK_OF_POLICY_TYPE
+from heteromark.config.models.algorithms import ROW_OF
 from heteromark.config.models.run import RunConfig
 
 SPEAKER_LISTENER = "mpe2.simple_speaker_listener_v4:parallel_env"
@@ -30,7 +31,7 @@ def make_config(**overrides: Any) -> RunConfig:
         "mode": "smoke",
         "seed": 0,
         "device": "cpu",
-        "loss_type": LOSS_OF_ALGORITHM[algorithm],
+        "loss_type": ROW_OF[algorithm].loss,
         "environment": {"name": "test", "task": SPEAKER_LISTENER, "num_parallel_envs": 2},
         "policy": {"hidden_sizes": [8]},
         "loss": {},

@@ -12,7 +12,8 @@ from gymnasium import spaces
 from tensordict import TensorDict
 
 from heteromark.algorithm import happo, ppo  # noqa: F401 - for their registrations
-from heteromark.algorithm.base import ALGORITHMS, Algorithm, Learner
+from heteromark.algorithm.base import ALGORITHMS, Algorithm
+from heteromark.algorithm.learner import Learner
 from heteromark.config.models.run import RunConfig
 from heteromark.environment.groups import Group, make_group
 from heteromark.modules.loss import LossFactory
@@ -90,7 +91,8 @@ def make_algorithm(
     optimizers, buffers = OptimizerFactory(), ReplayBufferFactory()
     learner = Learner(
         groups=groups,
-        policies=policies,
+        actors=policies.actors,
+        critics=policies.critics,
         losses=losses,
         actor_optimizers=optimizers.create_for_actors(config, policies.actors, groups),
         critic_optimizers=optimizers.create_for_critics(config, policies.critics),
@@ -115,7 +117,7 @@ def random_batch(algorithm: Algorithm, seed: int, *, log_prob_noise: float = 0.2
     config, learner = algorithm.config, algorithm.learner
     copies = config.environment.num_parallel_envs
     steps = config.collector.frames_per_batch // copies
-    dtype = next(next(iter(learner.policies.actors.values())).parameters()).dtype
+    dtype = next(next(iter(learner.actors.values())).parameters()).dtype
     torch.manual_seed(seed)
     present = _by_turns if learner.turn_based else _with_deaths
     shown = present(learner.groups, copies, steps)
@@ -131,7 +133,7 @@ def random_batch(algorithm: Algorithm, seed: int, *, log_prob_noise: float = 0.2
         own_reward = torch.randn(shape, dtype=dtype)
         is_team = config.environment.reward == "team"
         batch["next", name, "reward"] = team_reward.expand(shape) if is_team else own_reward
-        _act(batch, learner.policies.actors[name], name, config, log_prob_noise)
+        _act(batch, learner.actors[name], name, config, log_prob_noise)
     return batch
 
 

@@ -4,55 +4,26 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
 
-import torch
 from tensordict import NestedKey, TensorDict
 from tensordict.nn import TensorDictModuleBase
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torchrl.data import ReplayBuffer
-from torchrl.modules.value_norm import ValueNorm
 from torchrl.objectives import LossModule
 
 from heteromark.algorithm.absence import blank_absent
 from heteromark.algorithm.advantage import normalize_per_agent
+from heteromark.algorithm.learner import Diverged, Learner, take_step
 from heteromark.algorithm.statistics import policy_change
 from heteromark.algorithm.value import OwnValue, TeamValue, ValueFunction
+from heteromark.config.models.algorithms import NETWORKS, ROWS
 from heteromark.config.models.run import RunConfig
-from heteromark.environment.groups import Group
 from heteromark.environment.rewards import reward_that_is_not_finite, rewards_that_differ
-from heteromark.modules.loss import Losses, loss_of_group
+from heteromark.import_paths import Registry
+from heteromark.modules.loss import loss_of_group
 from heteromark.modules.optimizer import set_learning_rates
-from heteromark.modules.policy import TEAM, Policies, is_recurrent
-from heteromark.modules.registry import Registry
-
-
-class Diverged(Exception):
-    """Training produced a quantity that is not finite; `reason` names it."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-@dataclass(frozen=True)
-class Learner:
-    """Everything an algorithm trains and trains with; dicts by group, or by name of the critic.
-
-    `turn_based`: the environment's agents wait for their turns.
-    """
-
-    groups: Mapping[str, Group]
-    policies: Policies
-    losses: Losses
-    actor_optimizers: Mapping[str, Optimizer]
-    critic_optimizers: Mapping[str, Optimizer]
-    actor_buffers: Mapping[str, ReplayBuffer]
-    critic_buffers: Mapping[str, ReplayBuffer]
-    value_norms: Mapping[str, ValueNorm]
-    turn_based: bool = False
+from heteromark.modules.policy import TEAM, is_recurrent
 
 
 class Algorithm(ABC):
@@ -74,7 +45,7 @@ class Algorithm(ABC):
         config, learner = self.config, self.learner
         critics = {
             name: (critic, learner.value_norms.get(name), config)
-            for name, critic in learner.policies.critics.items()
+            for name, critic in learner.critics.items()
         }
         if config.critic == "own":
             return {g: OwnValue(*critic, g, learner.turn_based) for g, critic in critics.items()}
@@ -95,7 +66,7 @@ class Algorithm(ABC):
     def actor_keys(self, group: str) -> list[NestedKey]:
         """The entries of a batch that a group's actor is trained on."""
         names = ("action", "action_log_prob", "active", "counts", "advantage")
-        actor = self.learner.policies.actors[group]
+        actor = self.learner.actors[group]
         return [*actor.in_keys, *((group, name) for name in names)]
 
     def update(self, batch: TensorDict, iteration: int) -> dict[str, float]:
@@ -139,7 +110,7 @@ class Algorithm(ABC):
         """
         data = batch.select(*self.actor_keys(group))
         if data[group, "counts"].any():
-            actor = self.learner.policies.actors[group]
+            actor = self.learner.actors[group]
             metrics = self._fit(
                 group,
                 actor,
@@ -216,7 +187,6 @@ class Algorithm(ABC):
 
         Minibatches in which nothing counts are passed over; if that is all, nothing is returned.
         """
-        parameters = list(network.parameters())
         buffer.empty()
         buffer.extend(self._samples(network, data))
         sums: dict[str, float] = {}
@@ -228,17 +198,12 @@ class Algorithm(ABC):
                 losses = {k: v for k, v in loss_module(minibatch).items() if k.startswith("loss_")}
                 optimizer.zero_grad()
                 sum(losses.values()).backward()
-                norm = nn.utils.clip_grad_norm_(parameters, self.config.training.max_grad_norm)
-                measured = {**losses, "grad_norm": norm}
-                # one transfer from the device, before the step that bad gradients would spoil
-                numbers = torch.stack([m.detach() for m in measured.values()]).tolist()
-                for quantity, number in zip(measured, numbers, strict=True):
-                    if not math.isfinite(number):
-                        raise Diverged(
-                            f"{quantity} of {name} is {number} in iteration {self.iteration + 1}"
-                        )
+                try:
+                    told = take_step(optimizer, self.config.training.max_grad_norm, losses)
+                except Diverged as diverged:
+                    raise diverged.of(name, self.iteration) from diverged
+                for quantity, number in told.items():
                     sums[quantity] = sums.get(quantity, 0.0) + number
-                optimizer.step()
                 count += 1
         kept = ("loss_objective", "loss_critic", "grad_norm")
         return {quantity: total / count for quantity, total in sums.items() if quantity in kept}
@@ -250,11 +215,13 @@ class Algorithm(ABC):
         return data.reshape(-1, self.config.policy.gru.chunk_length)
 
     def _require_finite_weights(self) -> None:
-        policies = self.learner.policies
-        for kind, networks in (("actor", policies.actors), ("critic", policies.critics)):
+        learner = self.learner
+        for kind, networks in (("actor", learner.actors), ("critic", learner.critics)):
             for name, network in networks.items():
                 for parameter in network.parameters():
                     self.require_finite(parameter, f"a weight of the {kind}", name)
 
 
-ALGORITHMS: Registry[type[Algorithm]] = Registry("agent.algorithm")
+ALGORITHMS: Registry[type[Algorithm]] = Registry(
+    "agent.algorithm", {row.name: row.home for row in ROWS if row.kind == NETWORKS}, Algorithm
+)

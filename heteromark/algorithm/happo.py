@@ -34,7 +34,7 @@ class HAPPO(Algorithm):
         for group in self.get_agent_order():
             factor = self.get_factor_for_agent(group)
             batch.set((group, "factor"), factor)
-            actor = self.learner.policies.actors[group]
+            actor = self.learner.actors[group]
             batch.set((group, "log_prob_before"), log_prob(actor, batch, group))
             metrics[group] = self.train_actor(batch, group)
             metrics[group][f"factor_mean/{group}"] = float(factor.mean())
@@ -69,7 +69,7 @@ class HAPPO(Algorithm):
             Diverged: the factor is not finite.
         """
         change = log_ratio(
-            log_prob(self.learner.policies.actors[group], batch, group),
+            log_prob(self.learner.actors[group], batch, group),
             batch[group, "log_prob_before"],
             batch[group, "active"],
             self.config.loss.action_aggregation,

@@ -26,11 +26,12 @@ from heteromark.config.compose.job import (
     unfelt_overrides,
 )
 from heteromark.config.errors import ConfigError, Fault
+from heteromark.config.models.algorithms import LLM
 from heteromark.config.models.llm import TINY
 from heteromark.config.models.run import RunConfig
+from heteromark.config.rules.kinds import rules_of
 from heteromark.config.rules.model_paths import (
     longest_sequence,
-    model_faults,
     model_folder,
     model_paths,
 )
@@ -158,7 +159,7 @@ def _verdicts(
     left = list(faults)
     found = []
     for item in ITEMS:
-        if item.of_teams and config is not None and config.env_type != "text":
+        if item.of_teams and config is not None and config.kind != LLM:
             continue
         own = [fault for fault in left if _is_about(fault, item)]
         left = [fault for fault in left if fault not in own]
@@ -188,7 +189,7 @@ def _run_faults(config: RunConfig) -> list[Fault]:
     """What would stop a run, or leave it without something that it asks for; of unknown file."""
     return [
         *requirement_faults(config),
-        *model_faults(config),
+        *rules_of(config.kind).files(config),
         *device_faults(config),
         *_interval_faults(config),
         *_store_faults(),

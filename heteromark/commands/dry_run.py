@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from heteromark.commands.launch import RunFailed
 from heteromark.config.errors import ConfigError
-from heteromark.config.models.llm import WarmUpConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.runs.digest import run_digest
 from heteromark.runs.record import RunRecord
@@ -35,14 +34,10 @@ def plan_lines(config: RunConfig) -> Iterator[str]:
 
 
 def _component_lines(config: RunConfig) -> Iterator[str]:
-    import torch
+    from heteromark.training.components import ComponentFactory, kind_of
 
-    from heteromark.training.components import ComponentFactory
-
-    environment = config.environment.model_copy(update={"num_workers": 0})
-    # warming up a model takes minutes, and changes none of what is told here
-    model = config.model.model_copy(update={"warm_up": WarmUpConfig(steps=0)})
-    config = config.model_copy(update={"environment": environment, "model": model})
+    kind = kind_of(config)
+    config = kind.quick_to_build(config)
     try:
         components = ComponentFactory(config).create()
     except ConfigError:
@@ -50,25 +45,8 @@ def _component_lines(config: RunConfig) -> Iterator[str]:
     except Exception as error:  # a user's environment may raise anything
         raise RunFailed(f"the run would fail: {type(error).__name__}: {error}") from error
     try:
-        learner = components.learner
         yield f"device: {components.device}"
-        for group in learner.groups.values():
-            actions = "discrete" if group.is_discrete else "continuous"
-            yield (
-                f"group {group.name}: agents {', '.join(group.agents)}; "
-                f"{group.observation_size} observations, {group.action_size} {actions} actions"
-            )
-        for role in components.collector.team.turn_order if config.env_type == "text" else ():
-            yield f"role {role}: policy {config.policy_of(role)}"
-        networks = {"actor": learner.policies.actors, "critic": learner.policies.critics}
-        for kind, by_name in networks.items():
-            for name, network in by_name.items():
-                size = sum(parameter.numel() for parameter in network.parameters())
-                trained = ""
-                if config.env_type == "text":
-                    weights = network.trained_parameters().values()
-                    trained = f", of which it trains {sum(map(torch.numel, weights)):,}"
-                yield f"{kind} {name}: {size:,} parameters{trained}"
+        yield from kind.plan(config, components)
     finally:
         components.close()
 

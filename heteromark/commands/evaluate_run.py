@@ -6,18 +6,16 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from heteromark.commands.gif import check_gif_path
 from heteromark.config.errors import ConfigError
-from heteromark.config.models.run import RunConfig
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import BEST_FILE, CHECKPOINT_FILE
 from heteromark.runs.store import RunStore
 from heteromark.training.evaluation_request import BEST, FINAL, FPS, EvaluationRequest
 
 if TYPE_CHECKING:
-    import torch
     from rich.console import RenderableType
 
 _FILE_OF = {FINAL: CHECKPOINT_FILE, BEST: BEST_FILE}
@@ -97,20 +95,27 @@ def evaluate_run(request: EvaluationRequest) -> list[RenderableType]:
     path = find_checkpoint(request.run, request.checkpoint)
     if request.gif is not None:
         check_gif_path(request.gif)
-    from heteromark.training.components import resolve_device
+    from heteromark.training.components import kind_of
+    from heteromark.training.device import resolve_device
     from heteromark.training.saved_policy import read_saved
 
     with _told_of(path):
         device = resolve_device(request.device)
         saved = read_saved(path)
-        request.check_fits(saved.config)
-        if saved.config.env_type == "text":
-            # imported here, because it needs packages that other runs do not
-            from heteromark.llm.evaluate_team import evaluate_team
+        kind = kind_of(saved.config)
+        if faults := list(kind.refused(request, saved.config)):
+            raise ConfigError(faults)
+        pictures = []
+        if request.gif is not None:  # first, because it tells soon whether it can be done
+            from heteromark.commands.gif import record_episode, write_gif
+            from heteromark.training.loaded_policy import policy_of
 
-            report, lines = evaluate_team(saved, request, device)
-        else:
-            report, lines = _play(path, request, device)
+            settings = kind.evaluation(request, saved.config)
+            pictures = record_episode(policy_of(saved, device), settings, request.seed)
+        report, lines = kind.evaluate(saved, request, device)
+        if request.gif is not None:  # before the figures: interrupted, nothing is written
+            write_gif(pictures, request.gif, request.fps or FPS)
+            lines.append(f"{request.gif}: one episode, {len(pictures)} pictures")
     if request.output is not None:
         write_text_atomic(request.output, json.dumps(report, indent=2, allow_nan=False) + "\n")
     return lines
@@ -126,47 +131,3 @@ def _told_of(path: Path) -> Iterator[None]:
     except Exception as error:  # a user's environment may raise anything
         told = f"{type(error).__name__}: {error}".rstrip(": ")
         raise EvaluationError(f"{path} cannot be evaluated: {told}") from error
-
-
-def _play(
-    path: Path, request: EvaluationRequest, device: torch.device
-) -> tuple[dict[str, Any], list[RenderableType]]:
-    """Episodes in an environment: their report, and lines that tell it."""
-    from heteromark.commands.gif import record_episode, write_gif
-    from heteromark.training.evaluator import evaluate
-    from heteromark.training.saved_policy import load_policy
-
-    policy = load_policy(path, device)
-    settings = request.settings(policy.config)
-    pictures = []
-    if request.gif is not None:  # first, because it tells soon whether it can be done
-        pictures = record_episode(policy, settings, request.seed)
-    report = evaluate(policy.config, policy.actors, request.seed, settings, policy.opponent_pool)
-    if report["return_mean"] is None:
-        raise EvaluationError(f"{path} cannot be evaluated: its returns are not finite")
-    report = {"iteration": policy.iteration, **report}
-    lines: list[RenderableType] = list(_described(policy.config, report))
-    if request.gif is not None:  # first, because it takes longest: interrupted, nothing is written
-        write_gif(pictures, request.gif, request.fps or FPS)
-        lines.append(f"{request.gif}: one episode, {len(pictures)} pictures")
-    return report, lines
-
-
-def _described(config: RunConfig, report: dict[str, Any]) -> Iterator[str]:
-    yield (
-        f"{config.agent.short_name}, seed {config.seed}, on {config.environment.name}, after "
-        f"iteration {report['iteration']}: {report['episodes']} episodes, "
-        f"{'most likely' if report['deterministic'] else 'sampled'} actions"
-    )
-    yield f"return per agent: {report['return_mean']:.2f} ± {report['return_std']:.2f} (std)"
-    yield f"episode length:   {report['length_mean']:.1f} frames"
-    if report["cut_off"]:
-        yield f"cut off:          {report['cut_off']} episodes, after {report['max_steps']} frames"
-    if report["win_rate"] is not None:
-        other = f" against {report['opponent']}" if config.env_type == "skirmish" else ""
-        yield f"win rate:         {report['win_rate']:.1%}{other}"
-    if outcomes := report["outcomes"]:
-        yield (
-            f"against {report['opponent']}: won {outcomes['won']}, drawn {outcomes['drawn']}, lost "
-            f"{outcomes['lost']} (seat: {report['seat']}); not lost {report['not_lost_rate']:.1%}"
-        )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from heteromark.config.models.components import EvaluationConfig
-    from heteromark.training.saved_policy import LoadedPolicy
+    from heteromark.training.loaded_policy import LoadedPolicy
 
 _SIGNATURES = (b"GIF87a", b"GIF89a")
 

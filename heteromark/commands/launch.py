@@ -169,9 +169,11 @@ def _train(config: RunConfig, folder: Path, on_progress: OnProgress | None):
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(config.training.num_threads)
     try:
+        from heteromark.commands.loggers import MetricLoggers
         from heteromark.training.loop import train
 
-        return train(config, folder, on_progress=on_progress)
+        open_loggers = MetricLoggers if config.logger.backends else None
+        return train(config, folder, on_progress=on_progress, open_loggers=open_loggers)
     except BaseException as error:
         log.debug("the run did not finish", exc_info=error)
         raise
@@ -204,6 +206,7 @@ def _opening_record(
             ),
         ),
         environment=config.environment.name,
+        kind=config.kind,
         mode=config.mode,
         seed=config.seed,
         status=Status.RUNNING,

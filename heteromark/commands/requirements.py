@@ -7,8 +7,8 @@ from pathlib import Path
 from heteromark.config.errors import Fault
 from heteromark.config.models.run import RunConfig
 from heteromark.config.rules.packages import package_faults
-from heteromark.environment.smac.installation import how_to_install
-from heteromark.runs.digest import module_exists
+from heteromark.import_paths import how_to_install
+from heteromark.runs.code import module_exists
 
 
 def requirement_faults(config: RunConfig) -> list[Fault]:

@@ -39,30 +39,14 @@ def selector(*names: str) -> Any:
     return Annotated[str, AfterValidator(check), Field(json_schema_extra=schema)]
 
 
-Algorithm = selector("HAPPO", "MAPPO", "IPPO", "MaskablePPO", "GRPO", "AT-GRPO")
 PolicyType = selector("mlp", "gru", "text")
 NetworkType = selector("MlpPolicy", "GruPolicy", "TextPolicy")
-LossType = selector("happo", "mappo", "ippo", "ppo", "grpo", "at_grpo")
 OptimizerType = selector("adam", "adamw", "sgd", "rmsprop")
 Mode = Literal["smoke", "full"]
 Device = Literal["auto", "cpu", "cuda"]
 Opponent = Literal["self", "random", "heuristic", "past_self"]
 Seat = Literal["first", "second", "alternate"]
 LoggingBackend = Literal["tensorboard", "wandb", "mlflow"]
-
-# Which loss trains which algorithm. One's own is trained with "ppo" unless told otherwise.
-LOSS_OF_ALGORITHM: dict[str, str] = {
-    "HAPPO": "happo",
-    "MAPPO": "mappo",
-    "IPPO": "ippo",
-    "MaskablePPO": "ppo",
-    "GRPO": "grpo",
-    "AT-GRPO": "at_grpo",
-}
-ALGORITHM_OF_LOSS = {loss: algorithm for algorithm, loss in LOSS_OF_ALGORITHM.items()}
-
-# Algorithms that train language-model agents: one alone, or a team.
-TEXT_ALGORITHMS = ("GRPO", "AT-GRPO")
 
 # Which policy type builds a network.policy of an agent config.
 POLICY_TYPE_OF_NETWORK: dict[str, str] = {

@@ -52,3 +52,8 @@ def overlap(first: str, second: str) -> bool:
     """Whether one dotted key is the other or lies within it."""
     shorter, longer = sorted((first, second), key=len)
     return longer == shorter or longer.startswith(f"{shorter}.")
+
+
+def lies_in(key: str, section: str) -> bool:
+    """Whether a dotted key is a section or lies within it."""
+    return f"{key}.".startswith(f"{section}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -19,6 +20,9 @@ _RESERVED = frozenset(
     )
 )
 _NUMBERED = re.compile(r"^(?P<prefix>.+)_\d+$")
+
+
+Override = TypeVar("Override")
 
 
 @dataclass(frozen=True)
@@ -178,3 +182,8 @@ def _supported_action_space(group: str, space: spaces.Space) -> spaces.Discrete 
     raise ValueError(
         f"group {group!r} acts in {space}; supported are Discrete and one-dimensional bounded Box"
     )
+
+
+def override_of(overrides: Mapping[str, Override], group: Group) -> Override | None:
+    """What a section of the config says of a group, or of the one that it was split from."""
+    return overrides.get(group.name, overrides.get(group.family))

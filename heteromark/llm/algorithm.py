@@ -11,48 +11,38 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-from torch.optim import Optimizer
+from tensordict import TensorDict
 
-from heteromark.algorithm.base import Diverged
+from heteromark.algorithm.learner import Diverged, Learner
 from heteromark.config.models.run import RunConfig
-from heteromark.llm.advantage import group_advantage
+from heteromark.import_paths import Registry
+from heteromark.llm.advantage import GroupAdvantage, group_advantage
 from heteromark.llm.batches import concatenate
 from heteromark.llm.loss import GroupRelativeLoss
 from heteromark.llm.out_of_memory import memory_told
 from heteromark.llm.policies.base import TextPolicy
 from heteromark.llm.policies.prompt import PromptPolicy
 from heteromark.llm.rollout import Rollout
-from heteromark.llm.update import GroupRelativeUpdate
+from heteromark.llm.update import GroupRelativeUpdate, judge_by_group
 from heteromark.modules.optimizer import set_learning_rates
 from heteromark.seeds import stream_seed
 
 
-class TextAlgorithm:
-    """Updates policies on rollouts.
+class LanguageModelAlgorithm:
+    """Updates policies on rollouts. A subclass may judge responses otherwise, or by another loss.
 
     Args:
         config: the run.
-        policies: by name; those without weights of their own to train are left as they are.
-        optimizers: by policy, of those that are trained.
+        learner: policies as actors; those without weights of their own have no optimizer, and are
+            left as they are.
     """
 
-    def __init__(
-        self,
-        config: RunConfig,
-        policies: Mapping[str, TextPolicy],
-        optimizers: Mapping[str, Optimizer],
-    ) -> None:
+    def __init__(self, config: RunConfig, learner: Learner) -> None:
         self.config = config
-        self.policies = policies
-        self.optimizers = optimizers
-        grpo, overrides = config.grpo, config.loss.groups
-        self._losses = {}
-        for name in optimizers:
-            clip = overrides[name].clip_epsilon if name in overrides else None
-            clip = clip or config.loss.clip_epsilon
-            self._losses[name] = GroupRelativeLoss(
-                policies[name], clip, grpo.clip_high or clip, grpo.beta
-            )
+        self.policies: Mapping[str, TextPolicy] = learner.actors
+        self.optimizers = learner.actor_optimizers
+        grpo = config.grpo
+        self._losses = {name: self.make_loss(name) for name in self.optimizers}
         self._update = GroupRelativeUpdate(
             epochs=config.training.num_epochs,
             minibatch_size=None,
@@ -63,7 +53,23 @@ class TextAlgorithm:
             drop_flat=grpo.drop_flat,
             filter_method=grpo.filter_method,
             filter_ratio=grpo.filter_ratio,
+            judge=self.judge,
         )
+
+    def judge(self, batch: TensorDict) -> GroupAdvantage:
+        """How much better each response is than the others to its prompt.
+
+        Args:
+            batch: `[responses]` with reward and group_id, which is equal for equal prompts.
+        """
+        return judge_by_group(batch, scale=self.config.grpo.normalization != "dr_grpo")
+
+    def make_loss(self, name: str) -> GroupRelativeLoss:
+        """The loss of a policy; its output is that of `GroupRelativeLoss`."""
+        grpo, overrides = self.config.grpo, self.config.loss.groups
+        clip = overrides[name].clip_epsilon if name in overrides else None
+        clip = clip or self.config.loss.clip_epsilon
+        return GroupRelativeLoss(self.policies[name], clip, grpo.clip_high or clip, grpo.beta)
 
     def update(self, rollout: Rollout, iteration: int) -> dict[str, float]:
         """Update every policy on its responses.
@@ -95,8 +101,7 @@ class TextAlgorithm:
                             self.policies[name], self._losses[name], optimizer, batch, generator
                         )
                 except Diverged as diverged:
-                    reason = f"policy {name}: {diverged.reason} in iteration {iteration + 1}"
-                    raise Diverged(reason) from diverged
+                    raise diverged.of(f"policy {name}", iteration) from diverged
                 self._require_finite_weights(name, iteration)
             else:
                 told = dict.fromkeys(self._update.measured(self._losses[name]), math.nan)
@@ -131,6 +136,27 @@ class TextAlgorithm:
                 raise Diverged(
                     f"weight {key} of policy {name} is not finite in iteration {iteration + 1}"
                 )
+
+
+ALGORITHMS: Registry[type[LanguageModelAlgorithm]] = Registry(
+    "agent.algorithm", base=LanguageModelAlgorithm
+)
+
+
+@ALGORITHMS.register("GRPO")
+class GRPO(LanguageModelAlgorithm):
+    """Responses to one prompt are judged beside each other.
+
+    Source: Shao et al., DeepSeekMath, 2024.
+    """
+
+
+@ALGORITHMS.register("AT-GRPO")
+class ATGRPO(GRPO):
+    """The same for a team: a group is one role's responses in one turn.
+
+    Source: AT-GRPO ("Stronger-MAS", arXiv 2510.11062).
+    """
 
 
 def rollout_metrics(rollout: Rollout) -> dict[str, float | int]:

@@ -14,7 +14,7 @@ from heteromark.llm.tasks.base import Problem, Task
 from heteromark.seeds import stream_seed
 
 
-class TextCollector:
+class RolloutCollector:
     """One rollout per iteration.
 
     Problems and responses of an iteration follow from (seed, stream, iteration) alone, so that a

@@ -10,13 +10,14 @@ import torch
 from rich.table import Table
 
 from heteromark.config.errors import ConfigError
+from heteromark.config.models.components import EvaluationConfig
 from heteromark.llm.evaluation import EvaluationSettings, single_agent
-from heteromark.llm.evaluator import TextEvaluator
+from heteromark.llm.evaluator import TeamEvaluator
 from heteromark.llm.policies.base import TextPolicy
 from heteromark.llm.policies.language_model import AdapterPolicy
 from heteromark.llm.role_swaps import Reference, swap_roles
 from heteromark.llm.rollout import Responder, Team
-from heteromark.llm.saved_team import LoadedTeam, restored_team, untrained_team
+from heteromark.llm.team import LoadedTeam, restored_team, untrained_team
 from heteromark.llm.transcripts import shown_transcript
 from heteromark.training.device import arithmetic_of
 from heteromark.training.evaluation_request import EvaluationRequest
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-class _Evaluator(TextEvaluator):
+class _Evaluator(TeamEvaluator):
     """Writes down as many transcripts as are to be shown, if these are more than usual."""
 
     num_transcripts = 0
@@ -37,12 +38,18 @@ class _Evaluator(TextEvaluator):
 
 
 def evaluate_team(
-    saved: SavedPolicy, request: EvaluationRequest, device: torch.device
+    saved: SavedPolicy,
+    request: EvaluationRequest,
+    settings: EvaluationConfig,
+    device: torch.device,
 ) -> tuple[dict[str, Any], list[RenderableType]]:
     """Let the team of a checkpoint work on held-out problems.
 
+    Args:
+        settings: how to evaluate.
+
     Returns:
-        The report of `TextEvaluator.evaluate` with iteration, single_agent (the role that worked
+        The report of `TeamEvaluator.evaluate` with iteration, single_agent (the role that worked
         alone, or None), and with `request.swap_roles` the rows of `swap_roles` as role_swaps; and
         what tells it to people.
 
@@ -53,7 +60,6 @@ def evaluate_team(
     loaded = restored_team(saved, device)
     alone = _role_alone(loaded) if request.single_agent else None
     team = loaded.team if alone is None else single_agent(loaded.team, alone)
-    settings = request.settings(loaded.config)
     references = references_of(loaded, team, device) if request.swap_roles else {}
     evaluator = _Evaluator(loaded.config, loaded.task, team, device, settings)
     evaluator.num_transcripts = request.transcripts or 0

@@ -16,13 +16,13 @@ from heteromark.llm.out_of_memory import memory_told
 from heteromark.llm.rollout import Team
 from heteromark.llm.tasks.base import Problem, Task
 from heteromark.seeds import stream_seed
-from heteromark.training.evaluator import Episode, as_report
+from heteromark.training.evaluation_report import Episode, as_report
 
 # Problems whose first pass is written down in evaluation.json, for people to read.
 NUM_TRANSCRIPTS = 8
 
 
-class TextEvaluator:
+class TeamEvaluator:
     """Lets a team work on problems of the validation split, one response to each prompt.
 
     Args:

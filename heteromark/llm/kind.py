@@ -1,80 +1,89 @@
-"""All components of a run of language-model agents, from its config."""
+"""Agents that are language models: their side of the seam (`training.components`)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, get_args
+
 import torch
 
-from heteromark.algorithm.base import Learner
-from heteromark.config.models.components import OptimizerOverride
+from heteromark.config.errors import Fault
+from heteromark.config.models.components import EvaluationConfig, Preset
+from heteromark.config.models.llm import WarmUpConfig
 from heteromark.config.models.run import RunConfig
-from heteromark.llm.algorithm import TextAlgorithm, rollout_metrics
-from heteromark.llm.collector import TextCollector
-from heteromark.llm.evaluator import TextEvaluator
-from heteromark.llm.policies.base import TextPolicy
-from heteromark.llm.policies.factory import TextPolicyFactory
-from heteromark.llm.rollout import Team
-from heteromark.llm.tasks.base import Task
-from heteromark.llm.tasks.registry import make_task, templates_of, turn_order_of
-from heteromark.modules.loss import Losses
-from heteromark.modules.optimizer import make_optimizer
-from heteromark.modules.policy import Policies
-from heteromark.training.components import Components
+from heteromark.llm.components import language_model_components
+from heteromark.llm.evaluate_team import evaluate_team
+from heteromark.llm.evaluator import preset_of
+from heteromark.training.components import KINDS, Components, Report
+from heteromark.training.evaluation_request import EvaluationRequest
+from heteromark.training.saved_policy import SavedPolicy
+
+_NOBODY_OPPOSES = "nobody plays against language-model agents"
+_NO_PICTURES = "text is not drawn; --transcripts shows what was said"
+# Options of an evaluation that only networks can be asked for, and why.
+_NOT_HERE = {
+    "opponent": _NOBODY_OPPOSES,
+    "seat": _NOBODY_OPPOSES,
+    "max_steps": "problems end after environment.text.max_turns rounds",
+    "gif": _NO_PICTURES,
+    "fps": _NO_PICTURES,
+}
 
 
-def make_team(
-    config: RunConfig, task: Task, device: torch.device
-) -> tuple[Team, dict[str, TextPolicy]]:
-    """The team that works on a task, and its policies by name.
+@KINDS.register("llm")
+class LanguageModels:
+    """See `training.components.Kind`."""
 
-    Raises:
-        ValueError: roles, prompts or models do not fit.
-    """
-    text = config.environment.text
-    order = turn_order_of(task, text, alone=config.agent.algorithm == "GRPO")
-    templates = templates_of(task, text, config.model.wording)
-    policies = TextPolicyFactory(config, task, order, templates, device).create()
-    team = Team(
-        turn_order=order,
-        policies={role: policies[config.policy_of(role)] for role in order},
-        templates=templates,
-        max_turns=text.max_turns,
-        team_weight=config.grpo.alpha,
-        max_prompt_length=config.generation.max_prompt_length,
-        max_response_length=config.generation.max_response_length,
-    )
-    return team, policies
+    def components(self, config: RunConfig, device: torch.device) -> Components:
+        return language_model_components(config, device)
+
+    def quick_to_build(self, config: RunConfig) -> RunConfig:
+        # warming up a model takes minutes
+        model = config.model.model_copy(update={"warm_up": WarmUpConfig(steps=0)})
+        return config.model_copy(update={"model": model})
+
+    def plan(self, config: RunConfig, components: Components) -> Iterator[str]:
+        for role in components.collector.team.turn_order:
+            yield f"role {role}: policy {config.policy_of(role)}"
+        for name, policy in components.learner.actors.items():
+            size = sum(parameter.numel() for parameter in policy.parameters())
+            trained = sum(map(torch.numel, policy.trained_parameters().values()))
+            yield f"actor {name}: {size:,} parameters, of which it trains {trained:,}"
+
+    def faults(self, config: RunConfig) -> list[Fault]:
+        return []  # nothing but the task and the models, which the config's rules look at
+
+    def evaluation(self, request: EvaluationRequest, config: RunConfig) -> EvaluationConfig:
+        preset = _preset(request, config)
+        greedy = preset == "greedy"
+        only_pass = {"passes": 1} if greedy else {}  # more would all be the same
+        return request.applied(config, preset=preset, deterministic=greedy, **only_pass)
+
+    def refused(self, request: EvaluationRequest, config: RunConfig) -> Iterator[Fault]:
+        yield from request.given(_NOT_HERE, "language-model agents")
+        if request.preset is not None and request.deterministic is not None:
+            flag = "--deterministic" if request.deterministic else "--sampled"
+            preset = "greedy" if request.deterministic else "sampled"
+            message = f"and {flag}, which means {preset}: give one of them"
+            yield Fault("--preset", message, "", request.preset)
+        elif request.passes not in (None, 1) and _preset(request, config) == "greedy":
+            others = ", ".join(name for name in get_args(Preset) if name != "greedy")
+            message = (
+                "must be 1 with preset greedy, whose passes over a problem are all the same; or "
+                f"choose --preset {others}"
+            )
+            yield Fault("--passes", message, "", request.passes)
+
+    def evaluate(
+        self, saved: SavedPolicy, request: EvaluationRequest, device: torch.device
+    ) -> tuple[Report, list[Any]]:
+        return evaluate_team(saved, request, self.evaluation(request, saved.config), device)
 
 
-def text_components(config: RunConfig, device: torch.device) -> Components:
-    """What the loop works with, for language-model agents.
-
-    Raises:
-        ValueError, ModuleNotFoundError: the config does not fit the task or the models.
-    """
-    task = make_task(config.environment)
-    team, policies = make_team(config, task, device)
-    optimizers = {}
-    for name, policy in policies.items():
-        weights = list(policy.trained_parameters().values())
-        if weights:
-            override = config.optimizer.groups.get(name, OptimizerOverride())
-            own = config.optimizer.model_copy(update=override.model_dump(exclude_none=True))
-            optimizers[name] = make_optimizer(config.optimizer_type, own, weights)
-    learner = Learner(
-        groups={},
-        policies=Policies(actors=policies, critics={}),
-        losses=Losses(actors={}, critics={}),
-        actor_optimizers=optimizers,
-        critic_optimizers={},
-        actor_buffers={},
-        critic_buffers={},
-        value_norms={},
-    )
-    return Components(
-        learner=learner,
-        collector=TextCollector(config, task, team, device),
-        algorithm=TextAlgorithm(config, policies, optimizers),
-        evaluator=TextEvaluator(config, task, team, device),
-        measure=rollout_metrics,
-        device=device,
-    )
+def _preset(request: EvaluationRequest, config: RunConfig) -> str:
+    """How responses are sampled in an evaluation."""
+    if request.preset is not None:
+        return request.preset
+    if request.deterministic is not None:
+        return "greedy" if request.deterministic else "sampled"
+    return preset_of(config.evaluation)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from tensordict import TensorDict
-from torch import nn
 from torch.optim import Optimizer
 
-from heteromark.algorithm.base import Diverged
-from heteromark.llm.advantage import best_responses, group_advantage
+from heteromark.algorithm.learner import take_step
+from heteromark.llm.advantage import GroupAdvantage, best_responses, group_advantage
 from heteromark.llm.batches import merged, micro_batches
 from heteromark.llm.loss import GroupRelativeLoss, Normalisation, token_weights
 from heteromark.llm.policies.base import TextPolicy
 
 LARGEST = "ratio_max"  # of all tokens; the other metrics are sums or means
+
+
+def judge_by_group(batch: TensorDict, scale: bool = True) -> GroupAdvantage:
+    """Advantages within the groups of a batch `[responses]`, see `group_advantage`."""
+    return group_advantage(batch["reward"], batch["group_id"], scale=scale)
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,13 @@ class GroupRelativeUpdate:
         epochs: passes over the responses.
         minibatch_size: responses per optimizer step; None: all.
         micro_batch_size: responses that are computed at once; changes memory and speed only.
-        normalisation: what a token counts, see `token_weights`; dr_grpo also leaves rewards
-            undivided by their standard deviation.
+        normalisation: what a token counts, see `token_weights`.
         max_length: of a response, in tokens.
         max_grad_norm: gradients are clipped to this norm.
         drop_flat: leave out groups whose rewards are all equal; what the others count stays.
         filter_method, filter_ratio: which responses are trained on, see `best_responses`; judged
             are they all.
+        judge: the advantages of a batch `[responses]`, see `LanguageModelAlgorithm.judge`.
     """
 
     epochs: int
@@ -44,6 +48,7 @@ class GroupRelativeUpdate:
     normalisation: Normalisation
     max_length: int
     max_grad_norm: float
+    judge: Callable[[TensorDict], GroupAdvantage] = judge_by_group
     drop_flat: bool = False
     filter_method: Literal["none", "mean", "median"] = "none"
     filter_ratio: float = 1.0
@@ -69,9 +74,7 @@ class GroupRelativeUpdate:
         Raises:
             Diverged: a loss or gradient is not finite.
         """
-        judged = group_advantage(
-            batch["reward"], batch["group_id"], scale=self.normalisation != "dr_grpo"
-        )
+        judged = self.judge(batch)
         batch = batch.exclude("log_prob").set("advantage", judged.advantage)
         batch["is_flat"] = judged.is_flat
         told = {"flat_share": judged.flat_share}
@@ -129,7 +132,6 @@ class GroupRelativeUpdate:
             minibatch = minibatch[~minibatch["is_flat"]]
         tokens = int(minibatch["response_mask"].sum())
         minibatch = merged(minibatch)
-        parameters = list(policy.trained_parameters().values())
         optimizer.zero_grad()
         sums: dict[str, float] = {}
         for part in micro_batches(minibatch, self.micro_batch_size):
@@ -144,12 +146,7 @@ class GroupRelativeUpdate:
                     # losses are sums over tokens, the others means over them
                     counts = 1.0 if name.startswith("loss_") else share
                     sums[name] = sums.get(name, 0.0) + counts * value.item()
-        norm = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm).item()
-        for name, value in {**sums, "grad_norm": norm}.items():
-            if not math.isfinite(value):
-                raise Diverged(f"{name} is {value}")
-        optimizer.step()
-        return {**sums, "grad_norm": norm}
+        return take_step(optimizer, self.max_grad_norm, sums)
 
     def _computed(self, function, batch: TensorDict) -> torch.Tensor:
         """Log-probabilities of all responses, micro-batch by micro-batch."""

@@ -24,15 +24,14 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType
 
 from heteromark.config.models.run import RunConfig
-from heteromark.environment.pettingzoo.batched import BatchedEnv
-from heteromark.environment.pettingzoo.workers import (
+from heteromark.environment.errors import (
     WorkerDied,
     WorkerTraceback,
     copies_in_words,
     ending_in_words,
     sendable,
 )
-from heteromark.modules.registry import Registry
+from heteromark.import_paths import Registry
 from heteromark.runs.files import atomic_path
 from heteromark.seeds import stream_seed
 
@@ -126,7 +125,7 @@ def _threads_of(environment: EnvBase) -> Iterator[None]:
     such copies is too small to gain from several threads. It does not depend on the number of
     workers, because the number of threads can change the last bits of a result.
     """
-    if not isinstance(environment, BatchedEnv):
+    if not getattr(environment, "stepped_by_python", False):
         yield
         return
     threads = torch.get_num_threads()

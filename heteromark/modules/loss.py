@@ -10,16 +10,20 @@ from torchrl.modules import ProbabilisticActor
 from torchrl.objectives import ClipPPOLoss, LossModule
 from torchrl.objectives.multiagent import IPPOLoss, MAPPOLoss
 
+from heteromark.config.models.algorithms import NETWORKS, ROWS
 from heteromark.config.models.components import LossConfig
 from heteromark.config.models.run import RunConfig
-from heteromark.environment.groups import Group
+from heteromark.environment.groups import Group, override_of
+from heteromark.import_paths import Registry
 from heteromark.loss.happo import HAPPOLoss
 from heteromark.loss.value import ValueLoss
-from heteromark.modules.policy import TEAM, Policies, override_of
-from heteromark.modules.registry import Registry
+from heteromark.modules.policy import TEAM, Policies
 
 ActorLossMaker = Callable[[LossConfig, ProbabilisticActor, str], LossModule]
-ACTOR_LOSSES: Registry[ActorLossMaker] = Registry("loss_type")
+# those that are not here are registered by the algorithm that they belong to
+ACTOR_LOSSES: Registry[ActorLossMaker] = Registry(
+    "loss_type", {row.loss: row.home for row in ROWS if row.kind == NETWORKS}
+)
 
 
 @dataclass(frozen=True)

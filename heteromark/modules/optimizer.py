@@ -12,9 +12,8 @@ from torch.optim import Optimizer
 from heteromark.config.models.components import OptimizerConfig
 from heteromark.config.models.llm import SchedulerConfig
 from heteromark.config.models.run import RunConfig
-from heteromark.environment.groups import Group
-from heteromark.modules.policy import override_of
-from heteromark.modules.registry import Registry
+from heteromark.environment.groups import Group, override_of
+from heteromark.import_paths import Registry
 
 OptimizerMaker = Callable[[OptimizerConfig, list[nn.Parameter]], Optimizer]
 OPTIMIZERS: Registry[OptimizerMaker] = Registry("optimizer_type")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from tensordict import NestedKey
@@ -18,15 +18,13 @@ from torchrl.modules.distributions import NormalParamExtractor
 from heteromark.config.errors import ConfigError, Fault, nearest
 from heteromark.config.models.components import PolicyOverride
 from heteromark.config.models.run import RunConfig
-from heteromark.environment.groups import Group
+from heteromark.environment.groups import Group, override_of
+from heteromark.import_paths import Registry
 from heteromark.modules.networks import JointObservation, RecurrentNetwork, make_mlp
-from heteromark.modules.registry import Registry
 
 EPISODE_BEGINS = "step_count"  # the entry of a batch that is 0 there
 
 TEAM = "team"  # name of the one centralised critic
-
-Override = TypeVar("Override")
 
 
 @dataclass(frozen=True)
@@ -147,11 +145,6 @@ class PolicyFactory:
         else:
             critics = {TEAM: _centralised_critic(config, groups, state_size, None)}
         return Policies(actors, critics)
-
-
-def override_of(overrides: Mapping[str, Override], group: Group) -> Override | None:
-    """What a section of the config says of a group, or of the one that it was split from."""
-    return overrides.get(group.name, overrides.get(group.family))
 
 
 def require_groups(config: RunConfig, groups: Mapping[str, Group]) -> None:
@@ -285,14 +278,17 @@ def _continuous_actor(
         torch.as_tensor(bound, dtype=torch.float32)
         for bound in (group.action_space.low, group.action_space.high)
     )
-    keeps_dimensions = config.loss_type == "happo" and config.loss.action_aggregation == "mean"
     return ProbabilisticActor(
         TensorDictSequential(
             network, TensorDictModule(NormalParamExtractor(), [parameters], [loc, scale])
         ),
         in_keys={"loc": loc, "scale": scale},
         distribution_class=TanhNormal,
-        distribution_kwargs={"low": low, "high": high, "event_dims": 0 if keeps_dimensions else 1},
+        distribution_kwargs={
+            "low": low,
+            "high": high,
+            "event_dims": 0 if config.splits_actions else 1,
+        },
         **common,
     )
 

@@ -14,8 +14,8 @@ from torchrl.data import (
 )
 
 from heteromark.config.models.run import RunConfig
+from heteromark.import_paths import Registry
 from heteromark.modules.policy import is_recurrent
-from heteromark.modules.registry import Registry
 
 BufferMaker = Callable[[int, int, torch.device], ReplayBuffer]
 BUFFERS: Registry[BufferMaker] = Registry("buffer_type")

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from heteromark.config.models.algorithms import NETWORKS
 from heteromark.runs.files import write_text_atomic
 
 RECORD_VERSION = 1
@@ -93,7 +94,8 @@ class ContinuedRun(BaseModel):
 class RunRecord(BaseModel):
     """One training of one resolved config with one seed in one mode.
 
-    Times are ISO 8601 in UTC, durations in seconds of wall-clock time over all attempts.
+    `kind` is the kind of agents that it trained: networks or llm. Times are ISO 8601 in UTC,
+    durations in seconds of wall-clock time over all attempts.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -104,6 +106,7 @@ class RunRecord(BaseModel):
     trajectory: str | None = None
     agent: AgentIdentity
     environment: str
+    kind: str = NETWORKS
     mode: str
     seed: int
     status: Status

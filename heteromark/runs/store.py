@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from heteromark.runs.files import copy_atomic, sha256_of
+from heteromark.runs.files import atomic_path, copy_atomic, sha256_of
 from heteromark.runs.record import RECORD_FILE, RUN_FILES, RunRecord, Status
 
 STORE_VARIABLE = "HETEROMARK_STORE"
@@ -115,6 +115,26 @@ class RunStore:
             yield folder
         finally:
             lock.release()
+
+    def shared_file(self, name: str, write: Callable[[Path], None]) -> Path:
+        """A file that several runs start from, written once; others wait for whoever writes it.
+
+        Args:
+            name: identifies its content, such as a digest.
+            write: writes it to a path.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        path = self.root / "models" / f"{name}.pt"
+        if not path.is_file():
+            self.check_writable()
+            path.parent.mkdir(exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                if not path.is_file():
+                    with atomic_path(path) as temporary:
+                        write(temporary)
+        return path
 
     def lookup(self, digest: str) -> RunRecord | None:
         """The record of a finished run whose files are whole, else None. Changes nothing."""

@@ -8,19 +8,21 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from tensordict.nn import TensorDictModuleBase
 
-from heteromark.algorithm.base import Learner
+from heteromark.algorithm.learner import Learner
 from heteromark.config.models.run import RunConfig
 from heteromark.config.nested import flatten
-from heteromark.environment.opponents.pool import OpponentPool
 from heteromark.runs.checkpoints import checkpoint_files, checkpoint_path
 from heteromark.runs.files import atomic_path
 from heteromark.runs.record import CHECKPOINT_FILE
 from heteromark.training.random_state import random_state, restore_random_state
+
+if TYPE_CHECKING:
+    from heteromark.environment.opponents.pool import OpponentPool
 
 VERSION = 2
 
@@ -191,8 +193,8 @@ def policy_content(
             "config": config.model_dump(mode="json"),
             "iteration": iteration,
             "evaluation_return": evaluation_return,
-            "actors": {name: net.state_dict() for name, net in learner.policies.actors.items()},
-            "critics": {name: net.state_dict() for name, net in learner.policies.critics.items()},
+            "actors": {name: net.state_dict() for name, net in learner.actors.items()},
+            "critics": {name: net.state_dict() for name, net in learner.critics.items()},
             "value_norms": {name: norm.state_dict() for name, norm in learner.value_norms.items()},
             "opponent_pool": None if opponent_pool is None else opponent_pool.state_dict(),
         }
@@ -254,11 +256,11 @@ def shape_misfit(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str |
 def _stateful(
     learner: Learner, opponent_pool: OpponentPool | None
 ) -> dict[str, dict[str, Stateful]]:
-    actors = learner.policies.actors
+    actors = learner.actors
     pools = {} if opponent_pool is None else {_POOL: _PastPolicies(opponent_pool, actors)}
     return {
         "actors": dict(actors),
-        "critics": dict(learner.policies.critics),
+        "critics": dict(learner.critics),
         "actor_optimizers": dict(learner.actor_optimizers),
         "critic_optimizers": dict(learner.critic_optimizers),
         "value_norms": dict(learner.value_norms),

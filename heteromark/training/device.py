@@ -1,4 +1,4 @@
-"""How a run computes: on how many threads, and on the CPU with the same roundings every time."""
+"""Where a run computes, on how many threads, and on the CPU with the same roundings every time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
+from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.models.run import RunConfig
 
 
@@ -37,3 +38,35 @@ def arithmetic_of(config: RunConfig, device: torch.device | str) -> Iterator[Non
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(exact)
         settings.fill_uninitialized_memory = filled
+
+
+def require_device(config: RunConfig) -> torch.device:
+    """The device of a run.
+
+    Raises:
+        ConfigError: it is "cuda", and torch sees no GPU.
+    """
+    try:
+        return resolve_device(config.device)
+    except ValueError as error:
+        fault = Fault("config", str(error), "device")
+        raise ConfigError([fault]) from error
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a config: auto takes a GPU if there is one.
+
+    Raises:
+        ValueError: "cuda" is asked for and torch sees no GPU.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ValueError(
+            "device is cuda, but torch sees no CUDA GPU on this machine; use device=auto or "
+            "device=cpu, or check the driver and that torch was installed with CUDA"
+        )
+    if name == "cpu" or not available:
+        return torch.device("cpu")
+    # With its index: TorchRL's collector takes "cuda" and "cuda:0" for two devices, and would act
+    # with a copy of the policy that is never updated.
+    return torch.device("cuda", torch.cuda.current_device())

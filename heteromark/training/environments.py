@@ -12,11 +12,11 @@ from heteromark.config.fields import Opponent
 from heteromark.config.models.components import EvaluationConfig, OpponentConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.config.models.skirmish import ScriptName
-from heteromark.environment.opponents.choice import OpponentMisfit
+from heteromark.environment.errors import OpponentMisfit
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.policy import with_memory
+from heteromark.training.loaded_policy import load_policy
 from heteromark.training.random_state import preserved_random_state
-from heteromark.training.saved_policy import load_policy
 
 
 def make_environment(

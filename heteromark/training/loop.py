@@ -6,14 +6,14 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
-from heteromark.algorithm.base import Diverged
-from heteromark.commands.loggers import MetricLoggers
+from heteromark.algorithm.learner import Diverged
 from heteromark.config.models.run import RunConfig
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import (
@@ -33,10 +33,34 @@ from heteromark.training.checkpoint import (
     write_policy,
 )
 from heteromark.training.components import ComponentFactory, Components
-from heteromark.training.evaluator import as_report
+from heteromark.training.evaluation_report import as_report
 from heteromark.training.metrics import MetricsFile
 
 OnProgress = Callable[[int, int, dict[str, float]], None]
+
+
+class Loggers(Protocol):
+    """Where rows of metrics go besides metrics.csv; `commands.loggers` has some."""
+
+    @property
+    def runs(self) -> Mapping[str, str]:
+        """What they call this run, to go on with it after an interruption."""
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Take a row."""
+
+
+class NoLoggers:
+    """Nothing besides metrics.csv."""
+
+    runs: Mapping[str, str] = MappingProxyType({})
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Nobody listens."""
+
+
+# (run, its folder, frames trained before, what earlier attempts' `runs` were)
+OpenLoggers = Callable[[RunConfig, Path, int, Mapping[str, str]], AbstractContextManager[Loggers]]
 logger = logging.getLogger("heteromark")
 
 
@@ -55,6 +79,7 @@ def train(
     folder: Path,
     *,
     on_progress: OnProgress | None = None,
+    open_loggers: OpenLoggers | None = None,
 ) -> Outcome:
     """Train a run to its end, from its last checkpoint if its folder has one.
 
@@ -68,6 +93,7 @@ def train(
             and at the end evaluation.json and checkpoint.pt.
         on_progress: called after each iteration with frames so far, frames in all, and the
             iteration's metrics.
+        open_loggers: opens what each row of metrics is also sent to; None: nothing.
 
     Raises:
         ValueError, ModuleNotFoundError: the config does not fit the environment or the machine, a
@@ -78,7 +104,8 @@ def train(
     components = ComponentFactory(config).create()
     with ExitStack() as resources:
         resources.callback(components.close)
-        return _Training(config, folder, components, resources).run(on_progress)
+        training = _Training(config, folder, components, resources, open_loggers)
+        return training.run(on_progress)
 
 
 class _Training:
@@ -89,19 +116,26 @@ class _Training:
     """
 
     def __init__(
-        self, config: RunConfig, folder: Path, components: Components, resources: ExitStack
+        self,
+        config: RunConfig,
+        folder: Path,
+        components: Components,
+        resources: ExitStack,
+        open_loggers: OpenLoggers | None,
     ) -> None:
         self.config = config
         self.folder = folder
         self.components = components
-        self.actors = components.learner.policies.actors
+        self.actors = components.learner.actors
         self.opponent_pool = components.opponent_pool
         self.progress = self._start_or_resume()
         self.metrics = MetricsFile(folder / METRICS_FILE, keep=self.progress.iteration)
         logged = self.frames if self.progress.is_own else 0
-        self.loggers = resources.enter_context(
-            MetricLoggers(config, folder, logged, self.progress.logger_runs)
-        )
+        self.loggers: Loggers = NoLoggers()
+        if open_loggers is not None:
+            self.loggers = resources.enter_context(
+                open_loggers(config, folder, logged, self.progress.logger_runs)
+            )
         for row in () if self.progress.is_own else self.metrics.rows():
             self.loggers.log(row)
         self._started = time.perf_counter() - self.progress.elapsed

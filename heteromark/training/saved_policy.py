@@ -1,4 +1,4 @@
-"""A trained policy, from a file."""
+"""What a policy's file holds, whatever kind of agents it is for."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import ValidationError
 from torch import nn
-from torchrl.modules import ProbabilisticActor
 
 from heteromark.config.models.run import RunConfig
-from heteromark.environment.groups import Group
-from heteromark.modules.environment import EnvironmentFactory
-from heteromark.modules.policy import PolicyFactory
 from heteromark.training.checkpoint import read_policy, shape_misfit
 
 
@@ -32,24 +28,6 @@ class SavedPolicy(NamedTuple):
     content: dict[str, Any]
 
 
-class LoadedPolicy(NamedTuple):
-    """A trained policy, from a file.
-
-    Attributes:
-        config: of the run that trained it.
-        actors: by group.
-        groups: of its environment, by name.
-        opponent_pool: state of the past selves that it was trained against; None: it was not.
-        iteration: after which it was taken.
-    """
-
-    config: RunConfig
-    actors: dict[str, ProbabilisticActor]
-    groups: Mapping[str, Group]
-    opponent_pool: dict[str, Any] | None
-    iteration: int
-
-
 def read_saved(path: Path, device: torch.device | str = "cpu") -> SavedPolicy:
     """The content of a run's checkpoint.pt or best.pt, its tensors on any device.
 
@@ -62,34 +40,6 @@ def read_saved(path: Path, device: torch.device | str = "cpu") -> SavedPolicy:
         return SavedPolicy(path, RunConfig.model_validate(content["config"]), content)
     except ValidationError as error:
         raise ValueError(f"{path} holds a config that this heteromark rejects: {error}") from error
-
-
-def load_policy(path: Path, device: torch.device | str = "cpu") -> LoadedPolicy:
-    """The trained policy of a run's checkpoint.pt or best.pt, on any device.
-
-    Raises:
-        ValueError: the file is missing, damaged, does not fit this heteromark or environment, or
-            holds a team of language-model agents, see `load_team`.
-    """
-    saved = read_saved(path, device)
-    config, content = saved.config, saved.content
-    if config.env_type == "text":
-        raise ValueError(
-            f"{saved.path} holds language-model agents for the task {config.environment.name}, who "
-            "act in no other environment; name the checkpoint of a run that was trained in one"
-        )
-    environment = EnvironmentFactory().create(config, num_envs=1)
-    try:
-        policies = PolicyFactory().create(config, environment.groups, environment.state_size)
-        actors = policies.actors
-    finally:
-        environment.close()
-    for actor in actors.values():
-        actor.to(device)
-    restore(actors, saved)
-    return LoadedPolicy(
-        config, actors, environment.groups, content["opponent_pool"], content["iteration"]
-    )
 
 
 def restore(actors: Mapping[str, nn.Module], saved: SavedPolicy) -> None:

@@ -16,6 +16,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from heteromark.config.files import read_mapping
+from heteromark.config.models.algorithms import LLM, kind_of_environment
 from heteromark.config.nested import flatten
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import CONFIG_FILE, RunRecord
@@ -116,7 +117,7 @@ def differences(candidates: Sequence[Candidate]) -> dict[str, list[Any]]:
 def environment_in_words(config: Mapping[str, Any]) -> str:
     """What a run was trained in, from its resolved config."""
     environment = config["environment"]
-    if config["env_type"] == "text":
+    if kind_of_environment(config["env_type"]) == LLM:
         return f"{environment['text']['task']}, a task for language models"
     if config["env_type"] != "skirmish":
         return str(environment["task"])
@@ -129,7 +130,7 @@ def environment_in_words(config: Mapping[str, Any]) -> str:
 
 def terms_in_words(config: Mapping[str, Any]) -> str:
     """What returns and frames are in a run's environment."""
-    if config["env_type"] == "text":
+    if kind_of_environment(config["env_type"]) == LLM:
         return (
             "A return is the sum of rewards that a team earns on one problem; a frame is one round "
             "of one of its attempts."

@@ -23,7 +23,8 @@ from heteromark.config.fields import Mode
 from heteromark.config.models.agent import AgentConfig
 from heteromark.config.models.params import ProjectParams
 from heteromark.config.models.run import RunConfig
-from heteromark.runs.digest import code_fingerprint, config_digest, trajectory_digest
+from heteromark.runs.code import code_fingerprint
+from heteromark.runs.digest import config_digest, trajectory_digest
 from heteromark.runs.record import RESULTS, run_folder
 
 RUNGS = RESULTS / "tables" / "rungs"

@@ -63,7 +63,7 @@ def learnt(algorithm, batch):
     found = dict(algorithm.update(batch, 0))
     learner = algorithm.learner
     for kind in ("actors", "critics"):
-        for name, network in getattr(learner.policies, kind).items():
+        for name, network in getattr(learner, kind).items():
             for weight, parameter in network.named_parameters():
                 found[f"{kind} {name} {weight}"] = parameter.detach()
                 found[f"{kind} {name} gradient of {weight}"] = parameter.grad
@@ -119,14 +119,14 @@ def test_minibatches_without_anybody_train_nothing(algorithm, reward):
             training__num_epochs=1,
             replay_buffer__minibatch_size=minibatch_size,
         )
-        before = [p.detach().clone() for p in made.learner.policies.actors["group0"].parameters()]
+        before = [p.detach().clone() for p in made.learner.actors["group0"].parameters()]
         batch = random_batch(made, seed=5)
         for name in made.learner.groups:
             batch[name, "active"][:] = False
             batch[name, "active"][1, 3] = True
             batch["next", name, "active"][:] = False
         learnt(made, batch)
-        results.append(list(made.learner.policies.actors["group0"].parameters()))
+        results.append(list(made.learner.actors["group0"].parameters()))
     for initial, alone, together in zip(before, *results, strict=True):
         assert (initial != alone).any()
         torch.testing.assert_close(alone, together)

@@ -34,7 +34,7 @@ def update(algorithm, batch):
 
 
 def weights(algorithm):
-    policies = algorithm.learner.policies
+    policies = algorithm.learner
     return {
         f"{kind} {name} {weight}": parameter.detach()
         for kind, networks in (("actor", policies.actors), ("critic", policies.critics))
@@ -70,7 +70,7 @@ def test_policies_that_do_not_change_leave_the_factor_at_exactly_one(policy_type
     )
     batch = random_batch(algorithm, seed=3)
     algorithm.reset_factor(batch)
-    for group, actor in algorithm.learner.policies.actors.items():
+    for group, actor in algorithm.learner.actors.items():
         batch.set((group, "log_prob_before"), log_prob(actor, batch, group))
         algorithm.update_factor(batch, group)
         assert (algorithm.get_factor_for_agent(group) == 1).all()
@@ -105,10 +105,10 @@ def test_the_order_of_the_agents_within_a_group_does_not_matter(algorithm, kind)
 
 def permute_joint_critic(algorithm, order):
     """Let a joint critic's first layer expect the agents of the first group in another order."""
-    if "team" not in algorithm.learner.policies.critics:
+    if "team" not in algorithm.learner.critics:
         return
     size = algorithm.learner.groups["group0"].observation_size
-    modules = algorithm.learner.policies.critics["team"].modules()
+    modules = algorithm.learner.critics["team"].modules()
     first = next(module for module in modules if isinstance(module, nn.Linear))
     columns = (order[:, None] * size + torch.arange(size)).flatten()
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_without_a_joint_critic_groups_learn_as_if_alone(algorithm, policy_type)
 @pytest.mark.parametrize("algorithm", ["IPPO", "MaskablePPO"])
 def test_an_own_critic_values_an_agent_by_what_it_sees(algorithm):
     made = make(algorithm, [GroupShape("discrete", agents=3)])
-    critic = made.learner.policies.critics["group0"]
+    critic = made.learner.critics["group0"]
     batch = random_batch(made, seed=6)
     before = critic(batch.copy())["group0", "state_value"]
     batch["group0", "observation"][:, :, 1:] += 1

@@ -21,7 +21,7 @@ def collected(**overrides):
 
 
 def remember_log_prob(algorithm, batch, group):
-    actor = algorithm.learner.policies.actors[group]
+    actor = algorithm.learner.actors[group]
     before = log_prob(actor, batch, group)
     batch.set((group, "log_prob_before"), before)
     return actor, before
@@ -141,7 +141,7 @@ def test_the_dimensions_of_a_continuous_action_make_one_ratio(aggregation):
         loss__agent_order="fixed",
     )
     (group,) = algorithm.learner.groups
-    actor = algorithm.learner.policies.actors[group]
+    actor = algorithm.learner.actors[group]
     algorithm.reset_factor(batch)
     remember_log_prob(algorithm, batch, group)
     before = by_dimension(actor, batch, group)

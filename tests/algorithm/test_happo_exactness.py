@@ -82,8 +82,8 @@ def reference_of(algorithm, differentiate=happo.by_autograd) -> happo.HAPPO:
         space = group.action_space
         bounds = () if group.is_discrete else (space.low, space.high)
         bounds = (torch.from_numpy(bound).double() for bound in bounds)
-        policies[name] = formulas.Policy(network_of(learner.policies.actors[name]), *bounds)
-    critics = {name: network_of(critic) for name, critic in learner.policies.critics.items()}
+        policies[name] = formulas.Policy(network_of(learner.actors[name]), *bounds)
+    critics = {name: network_of(critic) for name, critic in learner.critics.items()}
     return happo.HAPPO(chosen, policies, critics, differentiate)
 
 
@@ -133,7 +133,7 @@ class Comparison:
         return metrics
 
     def _compare_actors(self, batch, metrics, report):
-        for group, actor in self.algorithm.learner.policies.actors.items():
+        for group, actor in self.algorithm.learner.actors.items():
             factor = batch[group, "factor"]
             self._compare("factor", factor, report.factor[group][..., None, None].expand_as(factor))
             advantage = batch[group, "advantage"].squeeze(-1)
@@ -148,7 +148,7 @@ class Comparison:
                 self._compare_networks("actor", actor, self.reference.actor_optimizers[group])
 
     def _compare_critics(self, batch, metrics, report):
-        for name, critic in self.algorithm.learner.policies.critics.items():
+        for name, critic in self.algorithm.learner.critics.items():
             entry, column = "value_target", "loss_critic"
             if name != "team":
                 entry, column = (name, entry), f"{column}/{name}"
@@ -237,7 +237,7 @@ def test_updates_in_minibatches_go_on_as_the_references(normalize_value, iterati
         metrics = comparison.update(batch)
     comparison.require_agreement()
     assert all(metrics[f"clip_fraction/group{i}"] > 0 for i in range(len(MIXED)))
-    value = algorithm.learner.policies.critics["team"](batch.copy())["state_value"]
+    value = algorithm.learner.critics["team"](batch.copy())["state_value"]
     assert ((value - batch["value_before"]).abs() > CLIP).any()
     assert ((value - batch["value_target"]).abs() > 0.5).any()
     assert ((value - batch["value_target"]).abs() < 0.5).any()

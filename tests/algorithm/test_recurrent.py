@@ -93,8 +93,8 @@ def test_by_turns_a_memory_is_that_of_the_agents_own_turns():
     components, batch = collected(**BY_TURNS)
     learner = components.learner
     components.algorithm._estimate_advantages(batch)
-    for group, actor in learner.policies.actors.items():
-        critic, kept = learner.policies.critics[group], batch[group, "hidden"]
+    for group, actor in learner.actors.items():
+        critic, kept = learner.critics[group], batch[group, "hidden"]
         waits = ~batch[group, "active"][:, :-1] & (batch["step_count"][:, 1:] > 0)
         assert waits.any()
         assert (kept[:, 1:][waits] == kept[:, :-1][waits]).all()
@@ -120,7 +120,7 @@ def test_by_turns_a_memory_is_that_of_the_agents_own_turns():
 def test_by_turns_training_on_chunks_repeats_the_collection():
     components, batch = collected(**BY_TURNS)
     assert (batch["step_count"][:, 0] > 0).all(), "begins in the middle of an episode"
-    for group, actor in components.learner.policies.actors.items():
+    for group, actor in components.learner.actors.items():
         for data in (batch, batch.reshape(-1, CHUNK)):
             active = data[group, "active"]
             assert (~active[:, 0]).any(), "a chunk begins while an agent waits"
@@ -133,7 +133,7 @@ def test_by_turns_training_on_chunks_repeats_the_collection():
 def test_log_probs_over_the_batch_are_those_of_the_rollout(algorithm):
     components, batch = collected(algorithm=algorithm)
     assert (batch["step_count"][:, 0] > 0).all(), "begins in the middle of an episode"
-    for group, actor in components.learner.policies.actors.items():
+    for group, actor in components.learner.actors.items():
         again = log_prob(actor, batch, group)
         torch.testing.assert_close(again, batch[group, "action_log_prob"], rtol=1e-5, atol=1e-6)
         chunks = batch.reshape(-1, CHUNK)
@@ -147,7 +147,7 @@ def test_an_unchanged_recurrent_policy_leaves_the_factor_at_exactly_one():
     components, batch = collected()
     algorithm = components.algorithm
     algorithm.reset_factor(batch)
-    actor = components.learner.policies.actors["archer"]
+    actor = components.learner.actors["archer"]
     batch.set(("archer", "log_prob_before"), log_prob(actor, batch, "archer"))
     algorithm.update_factor(batch, "archer")
     assert (algorithm.get_factor_for_agent("healer") == 1).all()
@@ -156,7 +156,7 @@ def test_an_unchanged_recurrent_policy_leaves_the_factor_at_exactly_one():
 @pytest.mark.parametrize("algorithm", ["HAPPO", "MAPPO", "IPPO"])
 def test_recurrent_actors_and_critics_learn(algorithm):
     components, batch = collected(algorithm=algorithm)
-    policies = components.learner.policies
+    policies = components.learner
     networks = [*policies.actors.values(), *policies.critics.values()]
     before = [[p.detach().clone() for p in network.parameters()] for network in networks]
     components.algorithm.update(batch, 1)
@@ -181,7 +181,7 @@ def test_a_recurrent_critic_values_a_batch_as_if_it_had_seen_every_step(algorith
     whole = ComponentFactory(config).create()
     halves = [first, components.collector.collect().clone()]
     for name, value in whole.algorithm._values.items():
-        value.network.load_state_dict(components.learner.policies.critics[name].state_dict())
+        value.network.load_state_dict(components.learner.critics[name].state_dict())
         value.norm = None
         components.algorithm._values[name].norm = None
         components.algorithm._values[name]._memory = None

@@ -84,7 +84,7 @@ def test_what_the_ends_of_episodes_are_worth(algorithm, options, ends, advantage
         **options,
     )
     components = ComponentFactory(config).create()
-    (critic,) = components.learner.policies.critics.values()
+    (critic,) = components.learner.critics.values()
     with torch.no_grad():
         for parameter in critic.parameters():
             parameter.fill_(1.0 if parameter.dim() == 2 else 0.0)
@@ -95,7 +95,7 @@ def test_what_the_ends_of_episodes_are_worth(algorithm, options, ends, advantage
 
     assert batch["walker", "counts"].all()
     assert batch["walker", "advantage"].flatten(1).tolist() == [advantages * 2] * 2
-    (name,) = components.learner.policies.critics
+    (name,) = components.learner.critics
     target = batch["value_target"] if name == "team" else batch[name, "value_target"]
     assert target.flatten(1).tolist() == [targets * 2] * 2
     column = "loss_critic" if name == "team" else f"loss_critic/{name}"

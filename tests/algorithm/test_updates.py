@@ -8,7 +8,7 @@ import pytest
 import torch
 from engine_config import make_config
 
-from heteromark.algorithm.base import Diverged
+from heteromark.algorithm.learner import Diverged
 from heteromark.training.components import ComponentFactory
 
 ALGORITHMS = ["HAPPO", "MAPPO", "IPPO", "MaskablePPO"]
@@ -26,7 +26,7 @@ def collected(algorithm, **overrides):
 
 
 def weights(components):
-    policies = components.learner.policies
+    policies = components.learner
     networks = {**policies.actors, **{f"critic {k}": v for k, v in policies.critics.items()}}
     return {
         name: torch.cat([p.detach().flatten().clone() for p in network.parameters()])
@@ -145,6 +145,6 @@ def test_agents_that_share_a_critic_share_their_reward():
 def test_a_weight_that_is_not_a_number_diverges():
     components, batch = collected("HAPPO")
     with torch.no_grad():
-        next(components.learner.policies.critics["team"].parameters())[0] = math.nan
+        next(components.learner.critics["team"].parameters())[0] = math.nan
     with pytest.raises(Diverged, match="value target of team is not finite in iteration 1"):
         components.algorithm.update(batch, 0)

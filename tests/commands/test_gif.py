@@ -12,14 +12,14 @@ from heteromark.config.errors import ConfigError
 from heteromark.environment.opponents.pool import OpponentPool
 from heteromark.training.components import ComponentFactory
 from heteromark.training.evaluator import evaluate
-from heteromark.training.saved_policy import LoadedPolicy
+from heteromark.training.loaded_policy import LoadedPolicy
 
 
 def untrained(config):
     components = ComponentFactory(config).create()
     components.environment.close()
     groups = components.environment.groups
-    return LoadedPolicy(config, components.learner.policies.actors, groups, None, 0)
+    return LoadedPolicy(config, components.learner.actors, groups, None, 0)
 
 
 @pytest.mark.parametrize("max_steps", [None, 2])

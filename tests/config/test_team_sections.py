@@ -301,8 +301,8 @@ def test_scenario_a_third_agent_is_a_role_of_its_own():
     made = job_with({**THIRD, "environment.text.math.max_operand": 9})
     assert made.turn_order == ("tool_generator", "reasoning_generator", "critic")
     assert made.policy_names == ("tools", "reasons", "judges")
-    assert made.environment.kwargs["roles"]["critic"] == "reasoner"
-    assert made.environment.kwargs["settings"] == {"max_operand": 9}
+    assert made.environment.text.cast["critic"] == "reasoner"
+    assert made.environment.text.math.max_operand == 9
 
 
 def test_scenario_a_third_agent_with_the_model_of_another():
@@ -372,7 +372,7 @@ def test_a_third_agent_works_on_the_problems_of_a_file_too(tmp_path: Path):
     for question in ("1+1", "1+2"):
         file.write_text(json.dumps({"question": question, "answer": "2"}))
         made = job_with({**THIRD, "env.dataset": str(file)})
-        assert made.environment.kwargs["settings"] == {"source": "file", "file": str(file)}
+        assert made.environment.text.math.file == str(file)
         digests.add(run_digest(made.run_config))
     assert len(digests) == 2
 

@@ -8,6 +8,7 @@ from heteromark.config.errors import faults_of
 from heteromark.config.models.run import RunConfig
 from heteromark.config.models.tasks import TASK_CONFIGS, TASK_ROLES
 from heteromark.config.rules.effect import idle_faults, ignored_by
+from heteromark.config.rules.kinds import run_faults
 from heteromark.llm.tasks.registry import TASKS
 from heteromark.runs.digest import run_digest
 
@@ -96,10 +97,17 @@ def test_frames_are_rounds_of_all_responses():
     ],
 )
 def test_what_does_not_fit_is_told_with_the_key_to_change(overrides, expected):
-    with pytest.raises(ValidationError) as caught:
-        make_text_config(**overrides)
-    told = "\n".join(str(fault) for fault in faults_of(caught.value, RunConfig, "f"))
-    assert expected in told
+    try:
+        faults = run_faults(make_text_config(**overrides), "f")
+    except ValidationError as error:
+        faults = faults_of(error, RunConfig, "f")
+    assert expected in "\n".join(map(str, faults))
+
+
+def test_all_that_does_not_fit_is_reported_at_once():
+    config = make_text_config(**TEAM, grpo__num_generations=3, model__roles={"tool": "a"})
+    keys = [fault.key for fault in run_faults(config)]
+    assert keys == ["collector.frames_per_batch", "model.roles"]
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ import pytest
 from rollouts import play
 from toy_environments import FaultyBattle, GlobalDice, ToyBattle
 
+from heteromark.environment.errors import WorkerDied
 from heteromark.environment.pettingzoo.parallel import PettingZooParallelEnv
-from heteromark.environment.pettingzoo.workers import WorkerDied
 
 # ruff: noqa: NPY002 - the global generators are what is tested
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from tensordict import TensorDict
 from torch.nn.functional import pad
 
-from heteromark.algorithm.base import Diverged
+from heteromark.algorithm.learner import Diverged
 from heteromark.llm.advantage import group_advantage
 from heteromark.llm.loss import GroupRelativeLoss, token_weights
 from heteromark.llm.policies.backbone import tiny_backbone
@@ -17,7 +18,7 @@ from heteromark.llm.policies.base import TextPolicy
 from heteromark.llm.policies.language_model import Lora, adapter_policies, full_policy
 from heteromark.llm.rollout import Team, roll_out
 from heteromark.llm.tasks.base import Problem, Reward
-from heteromark.llm.update import GroupRelativeUpdate
+from heteromark.llm.update import GroupRelativeUpdate, judge_by_group
 
 UPDATE = GroupRelativeUpdate(
     epochs=1,
@@ -116,7 +117,8 @@ def test_an_update_on_repeated_responses_is_that_on_all_of_them(normalisation):
     loss(whole)["loss_objective"].backward()
     expected = {name: weight.grad.clone() for name, weight in policy.trained_parameters().items()}
 
-    update = replace(UPDATE, normalisation=normalisation, micro_batch_size=3)
+    judge = partial(judge_by_group, scale=normalisation != "dr_grpo")
+    update = replace(UPDATE, normalisation=normalisation, micro_batch_size=3, judge=judge)
     update(policy, loss, sgd(policy), batch, torch.Generator().manual_seed(0))
     for name, weight in policy.trained_parameters().items():
         torch.testing.assert_close(before[name] - weight, expected[name], atol=1e-5, rtol=1e-4)

@@ -12,8 +12,7 @@ from heteromark.llm.batches import concatenate
 from heteromark.llm.loss import GroupRelativeLoss
 from heteromark.llm.policies.backbone import CHARACTERS, tiny_backbone
 from heteromark.llm.policies.language_model import full_policy
-from heteromark.llm.policies.make_network import network_policy
-from heteromark.llm.policies.network import NetworkPolicy
+from heteromark.llm.policies.network import NetworkPolicy, network_policy
 from heteromark.llm.rollout import Team, roll_out
 from heteromark.llm.tasks.plan_path import PlanPathTask
 from heteromark.llm.update import GroupRelativeUpdate

@@ -19,10 +19,10 @@ from heteromark.config.errors import ConfigError
 from heteromark.config.models.components import Preset
 from heteromark.llm.evaluate_team import references_of
 from heteromark.llm.generation import PRESETS
-from heteromark.llm.saved_team import load_team, untrained_team
+from heteromark.llm.team import load_team, untrained_team
 from heteromark.llm.transcripts import shown_transcript
 from heteromark.training import loop
-from heteromark.training.saved_policy import load_policy
+from heteromark.training.loaded_policy import load_policy
 
 # Warmed up, because responses that are all malformed have nothing to teach.
 WARM_UP = {"steps": 30, "batch_size": 16, "learning_rate": 1e-2, "ramp": 0}

@@ -24,7 +24,7 @@ from heteromark.llm.policies.language_model import (
     adapter_policies,
     full_policy,
 )
-from heteromark.llm.policies.make_network import network_policy
+from heteromark.llm.policies.network import network_policy
 from heteromark.training.checkpoint import shape_misfit
 
 ROLES = ("tool", "planner")

@@ -126,7 +126,7 @@ def test_every_role_is_trained_and_seeds_differ():
     changed = {}
     for seed in (0, 1):
         components = ComponentFactory(make_text_config(**TEAM, seed=seed)).create()
-        policies = components.learner.policies.actors
+        policies = components.learner.actors
         before = {
             name: [weight.clone() for weight in policy.trained_parameters().values()]
             for name, policy in policies.items()
@@ -147,11 +147,11 @@ def test_without_specialization_nothing_is_trained(tmp_path):
     components = ComponentFactory(config).create()
     before = {
         key: value.clone()
-        for key, value in components.learner.policies.actors["team"].model.state_dict().items()
+        for key, value in components.learner.actors["team"].model.state_dict().items()
     }
     told = components.algorithm.update(components.collector.collect(), 0)
     assert set(told) == {"learning_rate"}
-    after = components.learner.policies.actors["team"].model.state_dict()
+    after = components.learner.actors["team"].model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert loop.train(config, tmp_path / "run").status == "completed"
 
@@ -164,7 +164,7 @@ def test_prompts_are_chosen_by_what_they_earn(tmp_path):
         training__total_frames=9 * 16,
     )
     components = ComponentFactory(config).create()
-    policy = components.learner.policies.actors["tool"]
+    policy = components.learner.actors["tool"]
     kept = {key: value.clone() for key, value in policy.model.state_dict().items()}
     earned: dict[str, list[float]] = {}
     pairs = set()
@@ -185,7 +185,7 @@ def test_prompts_are_chosen_by_what_they_earn(tmp_path):
     assert policy.means("tool") == pytest.approx(list(means.values()))
 
     loop.train(config, tmp_path / "run")
-    loaded = ComponentFactory(config).create().learner.policies.actors["tool"]
+    loaded = ComponentFactory(config).create().learner.actors["tool"]
     saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["actors"]["tool"]
     loaded.load_state_dict(saved)
     assert loaded.best("tool") == policy.best("tool")
@@ -195,9 +195,7 @@ def test_a_perceptron_trains_beside_a_language_model(tmp_path):
     mixed = TEAM | {"model__by_policy": {"tool": {"kind": "mlp", "hidden_sizes": [16]}}}
     config = make_text_config(**mixed)
     components = ComponentFactory(config).create()
-    kinds = {
-        name: type(policy).__name__ for name, policy in components.learner.policies.actors.items()
-    }
+    kinds = {name: type(policy).__name__ for name, policy in components.learner.actors.items()}
     assert kinds == {"tool": "NetworkPolicy", "planner": "AdapterPolicy"}
     for name in ("one", "other"):
         assert loop.train(config, tmp_path / name).status == "completed"
@@ -212,14 +210,14 @@ def test_a_tiny_model_is_warmed_up_once_for_all_runs(tmp_path, store):
         ComponentFactory(make_text_config(**warm, seed=seed)).create() for seed in (0, 1)
     )
     cold = ComponentFactory(make_text_config()).create()
-    states = [each.learner.policies.actors["team"].state_dict() for each in (first, second, cold)]
+    states = [each.learner.actors["team"].state_dict() for each in (first, second, cold)]
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
     assert any(not torch.equal(states[0][key], states[2][key]) for key in states[0])
     [kept] = (store / "models").glob("*.pt")
     shutil.rmtree(store / "models")
     again = ComponentFactory(make_text_config(**warm)).create()
     assert [file.name for file in (store / "models").glob("*.pt")] == [kept.name]
-    state = again.learner.policies.actors["team"].state_dict()
+    state = again.learner.actors["team"].state_dict()
     assert all(torch.equal(state[key], states[0][key]) for key in state)
 
 
@@ -254,7 +252,7 @@ def test_a_model_of_a_folder_is_trained(tmp_path, architecture):
     config = make_text_config(**settings)
     assert loop.train(config, tmp_path / "run").status == "completed"
     components = ComponentFactory(config).create()
-    policy = components.learner.policies.actors["team"]
+    policy = components.learner.actors["team"]
     base = {
         name.removeprefix("base_model.model.").replace(".base_layer", ""): value
         for name, value in policy.model.state_dict().items()

@@ -9,7 +9,7 @@ import torch
 from engine_config import make_config
 
 from heteromark.algorithm.statistics import log_prob
-from heteromark.environment.pettingzoo.workers import WorkerDied
+from heteromark.environment.errors import WorkerDied
 from heteromark.training.components import ComponentFactory
 
 TOY = {"environment__task": "toy_environments:ToyBattle"}
@@ -90,7 +90,7 @@ def test_copies_that_python_steps_are_played_with_one_thread():
 def test_it_acts_with_the_weights_as_they_are_now(components):
     components.collector.restart(0)
     components.collector.collect()
-    for group, actor in components.learner.policies.actors.items():
+    for group, actor in components.learner.actors.items():
         with torch.no_grad():
             for parameter in actor.parameters():
                 parameter += 0.3

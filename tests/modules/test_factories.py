@@ -9,12 +9,11 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 
 from heteromark.config.errors import ConfigError
-from heteromark.import_paths import import_path
+from heteromark.import_paths import Registry, import_path
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory, learning_rate_share
 from heteromark.modules.policy import PolicyFactory
-from heteromark.modules.registry import Registry
 from heteromark.modules.replay_buffer import ReplayBufferFactory
 
 

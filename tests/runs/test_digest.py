@@ -1,6 +1,5 @@
 """A run's identity: what changes it, and what does not."""
 
-import importlib
 import re
 import subprocess
 import sys
@@ -13,13 +12,7 @@ from heteromark.config.models.agent import AgentConfig
 from heteromark.config.models.params import ProjectParams
 from heteromark.config.rules.effect import idle_faults
 from heteromark.runs import digest
-from heteromark.runs.digest import (
-    _files_of,
-    code_fingerprint,
-    config_digest,
-    run_digest,
-    source_fingerprint,
-)
+from heteromark.runs.digest import config_digest, run_digest
 
 ROOT = Path(__file__).parents[2]
 
@@ -181,79 +174,6 @@ def test_digests_are_the_same_in_another_process():
     command = [sys.executable, "-c", code]
     output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert output.strip() == run_digest(config(seed=4))
-
-
-def test_comments_and_docstrings_are_not_code(tmp_path):
-    path = tmp_path / "module.py"
-
-    def fingerprint(text: str) -> str:
-        path.write_text(text)
-        return code_fingerprint([path])
-
-    plain = fingerprint("def f(x):\n    return x + 1\n")
-    assert fingerprint('"""Doc."""\ndef f(x):  # why\n    """Doc."""\n    return x + 1\n') == plain
-    assert fingerprint("def f(x):\n    return x + 2\n") != plain
-    assert fingerprint("def f(x:\n") != plain  # broken code still has an identity
-
-
-def test_installed_environments_count_with_their_version():
-    fingerprint = source_fingerprint("mpe2.simple_speaker_listener_v4:parallel_env")
-    assert fingerprint.startswith("mpe2 1.")
-
-
-@pytest.fixture
-def fingerprint_after(tmp_path, monkeypatch):
-    """Write files, then take a task's fingerprint, as a new process would."""
-    monkeypatch.syspath_prepend(tmp_path)
-
-    def take(task: str = "places.arena:make", **files: str) -> str:
-        for name, text in files.items():
-            path = tmp_path / (name.replace("_in_", "/") + ".py")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        source_fingerprint.cache_clear()
-        _files_of.cache_clear()
-        importlib.invalidate_caches()
-        # what another test imported is not imported in a new process
-        monkeypatch.delitem(sys.modules, task.partition(":")[0], raising=False)
-        return source_fingerprint(task)
-
-    return take
-
-
-def test_a_users_environment_counts_with_its_source(fingerprint_after):
-    first = fingerprint_after(places_in_arena="def make():\n    return 1\n")
-    assert fingerprint_after(places_in_arena="def make():\n    return 1  # why\n") == first
-    assert fingerprint_after(places_in_arena="def make():\n    return 2\n") != first
-    assert (
-        fingerprint_after(places_in_other="x = 1\n", places_in_arena="def make():\n    return 1\n")
-        == first
-    )
-
-
-@pytest.mark.parametrize("line", ["import places.parts", "from places import parts"])
-def test_what_an_environment_imports_from_here_counts(fingerprint_after, line):
-    first = fingerprint_after(places_in_arena=f"{line}\n", places_in_parts="size = 1\n")
-    assert fingerprint_after(places_in_parts="size = 2\n") != first
-
-
-def test_what_an_environment_imports_from_elsewhere_counts_with_its_version(fingerprint_after):
-    assert "mpe2 1." in fingerprint_after(places_in_arena="import os\nfrom mpe2 import simple_v3\n")
-
-
-def test_a_package_counts_as_a_whole(fingerprint_after):
-    first = fingerprint_after("game:make", game_in___init__="", game_in_rules="a = 1\n")
-    assert fingerprint_after("game:make", game_in_rules="a = 2\n") != first
-
-
-def test_a_local_module_is_not_taken_for_the_distribution_of_its_name(fingerprint_after):
-    first = fingerprint_after("rich:make", rich="def make():\n    return 1\n")
-    assert fingerprint_after("rich:make", rich="def make():\n    return 2\n") != first
-
-
-def test_a_missing_environment_has_no_identity(fingerprint_after):
-    assert fingerprint_after("places.nowhere:make") == "missing"
-    assert fingerprint_after("arena_none:make") == "missing"
 
 
 def test_a_memorys_size_counts_where_a_network_may_remember():

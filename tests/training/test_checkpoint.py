@@ -41,15 +41,15 @@ def learner():
 
 
 def weights(learner):
-    networks = (*learner.policies.actors.values(), *learner.policies.critics.values())
+    networks = (*learner.actors.values(), *learner.critics.values())
     return torch.cat([torch.nn.utils.parameters_to_vector(net.parameters()) for net in networks])
 
 
 def test_everything_comes_back(tmp_path, learner):
     progress = Progress(3, 1.5, BestPolicy(2, -7.5, b"a policy"), {"wandb": "x1"})
     pool, fresh_pool = OpponentPool(size=2), OpponentPool(size=2)
-    pool.add(untrained(make_config(seed=7)).policies.actors)
-    pool.add(learner.policies.actors)
+    pool.add(untrained(make_config(seed=7)).actors)
+    pool.add(learner.actors)
     path = save_checkpoint(tmp_path, CONFIG, learner, progress, pool)
     assert path.parent == tmp_path / "checkpoints"
     drawn = torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002

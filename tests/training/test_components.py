@@ -6,12 +6,13 @@ import pytest
 import torch
 from engine_config import make_config
 
-from heteromark.training.components import ComponentFactory, resolve_device
+from heteromark.training.components import ComponentFactory
+from heteromark.training.device import resolve_device
 
 
 def test_initial_weights_follow_from_the_seed():
     def first_layer(seed):
-        actors = ComponentFactory(make_config(seed=seed)).create().learner.policies.actors
+        actors = ComponentFactory(make_config(seed=seed)).create().learner.actors
         return next(actors["listener"].parameters())
 
     assert (first_layer(0) == first_layer(0)).all()

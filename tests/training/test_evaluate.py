@@ -17,8 +17,8 @@ from heteromark.environment.opponents.pool import OpponentPool
 from heteromark.training.components import ComponentFactory
 from heteromark.training.environments import make_environment
 from heteromark.training.evaluator import Episode, Evaluator, as_report, evaluate
+from heteromark.training.loaded_policy import load_policy
 from heteromark.training.loop import train
-from heteromark.training.saved_policy import load_policy
 
 TOY = "toy_environments:ToyBattle"
 
@@ -26,7 +26,7 @@ TOY = "toy_environments:ToyBattle"
 def untrained_actors(config):
     components = ComponentFactory(config).create()
     components.environment.close()
-    return components.learner.policies.actors
+    return components.learner.actors
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
@@ -52,7 +52,7 @@ def test_every_copy_plays_its_share(episodes):
         evaluation__episodes=episodes,
     )
     components = ComponentFactory(config).create()
-    actors = components.learner.policies.actors
+    actors = components.learner.actors
     report = evaluate(config, actors, seed=0)
     copies = min(episodes, 4)
     assert report["episodes"] == len(report["lengths"]) == episodes

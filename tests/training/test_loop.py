@@ -15,8 +15,8 @@ from engine_config import TIC_TAC_TOE, make_config
 
 from heteromark.runs.record import WALL_CLOCK_COLUMNS, Status
 from heteromark.training.evaluator import Evaluator, evaluate
+from heteromark.training.loaded_policy import load_policy
 from heteromark.training.loop import train
-from heteromark.training.saved_policy import load_policy
 
 TOY = {"environment__task": "toy_environments:ToyBattle"}
 

@@ -14,13 +14,9 @@ from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
 from heteromark.config.compose.layers import resolve_agent
-from heteromark.config.fields import (
-    ALGORITHM_OF_LOSS,
-    LOSS_OF_ALGORITHM,
-    NETWORK_OF_POLICY_TYPE,
-    POLICY_TYPE_OF_NETWORK,
-)
+from heteromark.config.fields import NETWORK_OF_POLICY_TYPE, POLICY_TYPE_OF_NETWORK
 from heteromark.config.files import SUFFIXES
+from heteromark.config.models.algorithms import ALGORITHM_OF_LOSS, loss_of
 
 AGENT_GROUP = "agent"
 
@@ -76,7 +72,7 @@ class AgentConfigs(ConfigSource):
 def register_resolvers() -> None:
     """What `${loss_of:…}` and the like mean in the configs."""
     resolvers = {
-        "loss_of": lambda algorithm: LOSS_OF_ALGORITHM.get(algorithm, "ppo"),
+        "loss_of": loss_of,
         "policy_type_of": lambda network: POLICY_TYPE_OF_NETWORK.get(network, network),
         "selected_algorithm": _selected_algorithm,
         "selected_network": _selected_network,

@@ -10,12 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from heteromark.config.errors import ConfigError, Fault, config_error, faults_of, nearest
-from heteromark.config.fields import ALGORITHM_OF_LOSS, NETWORK_OF_POLICY_TYPE, Mode
+from heteromark.config.fields import Mode
 from heteromark.config.files import parse_value, read_mapping
 from heteromark.config.models.agent import AgentConfig
 from heteromark.config.models.params import ProjectParams
 from heteromark.config.models.run import RunConfig
 from heteromark.config.nested import merge, unflatten
+from heteromark.config.rules.kinds import run_faults
 
 CONFIG_FOLDER = "config"
 PARAMS_FILE = "params.yaml"
@@ -118,35 +119,12 @@ def compose_run(
         raise ConfigError([Fault(str(Path(root, CONFIG_FOLDER)), message)]) from error
     try:
         config = RunConfig.model_validate(data)
-        faults = selector_faults(config, str(Path(root, CONFIG_FOLDER)))
+        faults = run_faults(config, str(Path(root, CONFIG_FOLDER)))
     except ValidationError as error:
         faults = faults_of(error, RunConfig, str(Path(root, CONFIG_FOLDER)))
     if faults:
         raise ConfigError([_in_its_file(fault, params, agent_file, Path(root)) for fault in faults])
     return config
-
-
-def selector_faults(config: RunConfig, file: str = "") -> list[Fault]:
-    """Selectors that say something else than the agent config's algorithm or network."""
-    agent = config.agent
-    pairs = (
-        ("loss_type", config.loss_type, "agent.algorithm", agent.algorithm, ALGORITHM_OF_LOSS),
-        (
-            *("policy_type", config.policy_type, "agent.network.policy", agent.network.policy),
-            NETWORK_OF_POLICY_TYPE,
-        ),
-    )
-    return [
-        Fault(
-            file,
-            f"means {table[value]}, but {other_key} is {other}; give one of the two, or make them "
-            "agree",
-            key,
-            value,
-        )
-        for key, value, other_key, other, table in pairs
-        if value in table and other in table.values() and table[value] != other
-    ]
 
 
 def _in_its_file(fault: Fault, params: ProjectParams, agent_file: str, root: Path) -> Fault:

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, ValidationError
 
-from heteromark.config.compose.composition import selector_faults
 from heteromark.config.compose.hydra_loader import (
     COMMAND_LINE,
     Loader,
@@ -34,6 +33,7 @@ from heteromark.config.pettingllms.translation import (
     team_job_data,
 )
 from heteromark.config.rules.effect import idle_faults, idle_keys, ignored_by
+from heteromark.config.rules.kinds import run_faults
 from heteromark.config.rules.packages import package_faults
 
 # Keys of an agent config that select rather than being referred to.
@@ -74,7 +74,7 @@ def job_of(tree: DictConfig, loader: Loader) -> Job:
         ) from error
     try:
         job = _made_of(data)
-        faults = [*selector_faults(job), *package_faults(job)]
+        faults = package_faults(job)
     except ConfigError as error:
         faults = _without_echoes(tree, error.faults)
     if faults:
@@ -160,9 +160,12 @@ def _made_of(data: dict[str, Any]) -> Job:
         ConfigError: all faults, of unknown file.
     """
     try:
-        return Job.model_validate(team_job_data(data)[0] if is_team(data) else data)
+        job = Job.model_validate(team_job_data(data)[0] if is_team(data) else data)
     except ValidationError as error:
         raise ConfigError(faults_of(error, Job, "")) from error
+    if faults := run_faults(job):
+        raise ConfigError(faults)
+    return job
 
 
 def _resolved(tree: DictConfig) -> dict[str, Any]:

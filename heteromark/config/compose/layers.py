@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from heteromark.config.errors import ConfigError, Fault, config_error, faults_of, nearest
 from heteromark.config.files import SUFFIXES, read_mapping
@@ -25,21 +25,6 @@ from heteromark.config.rules.effect import ignored_by
 
 WHAT = "Agent config"
 _VARIANT_FILE = re.compile(r"^(?P<agent_id>.+)_sweep_(?P<variant>.+)$")
-
-
-class AgentFile(AgentConfig):
-    """An agent config file: an agent config, and how it is to be read."""
-
-    defaults: list[str] | None = Field(
-        None,
-        max_length=1,
-        description="Base config that this variant differs from, e.g. [ppo_agent_v1].",
-    )
-    resolved: bool = Field(
-        False,
-        description="True in results/selected/agent.yaml: all layers but the command line are in "
-        "it already; no base and no params.yaml are applied.",
-    )
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     Field,
@@ -10,9 +10,7 @@ from pydantic import (
 )
 
 from heteromark.config.fields import (
-    TEXT_ALGORITHMS,
     Activation,
-    Algorithm,
     Coefficient,
     Count,
     Discount,
@@ -24,7 +22,14 @@ from heteromark.config.fields import (
     cross_field_error,
     misfit,
 )
-from heteromark.config.models.llm import GRPOConfig, LLMConfig, SchedulerConfig
+from heteromark.config.models.algorithms import (
+    LLM,
+    Algorithm,
+    AlgorithmSettings,
+    algorithms_of,
+    kind_of,
+)
+from heteromark.config.models.llm import LLMConfig, SchedulerConfig
 
 
 class NetworkConfig(Frozen):
@@ -51,20 +56,8 @@ class PPOConfig(Frozen):
     gae_lambda: Discount = Field(0.95, description="Lambda of generalised advantage estimation.")
 
 
-class HAPPOConfig(Frozen):
-    """What only HAPPO uses."""
-
-    agent_order: Literal["random", "fixed"] = Field(
-        "random", description="Order of the sequential updates: fresh each iteration, or fixed."
-    )
-    action_aggregation: Literal["prod", "mean"] = Field(
-        "prod",
-        description="How the probability ratios of a continuous action's dimensions become one.",
-    )
-
-
-class Hyperparameters(Frozen):
-    """The part of an agent config that changes what is learnt."""
+class _Common(Frozen):
+    """The hyperparameters of all algorithms."""
 
     algorithm: Algorithm = Field("HAPPO", description="Training algorithm.")
     learning_rate: LearningRate = Field(3e-4, description="Adam step size.")
@@ -79,9 +72,17 @@ class Hyperparameters(Frozen):
     network: NetworkConfig = NetworkConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     ppo: PPOConfig = PPOConfig()
-    happo: HAPPOConfig = HAPPOConfig()
-    grpo: GRPOConfig = GRPOConfig()
+
+
+class Hyperparameters(AlgorithmSettings, _Common):
+    """The part of an agent config that changes what is learnt."""
+
     llm: LLMConfig = LLMConfig()
+
+    @property
+    def kind(self) -> str:
+        """The kind of agents that it is for."""
+        return kind_of(self.algorithm, self.network.policy)
 
     @model_validator(mode="after")
     def _minibatch_fits(self) -> Hyperparameters:
@@ -91,14 +92,15 @@ class Hyperparameters(Frozen):
 
     @model_validator(mode="after")
     def _algorithm_trains_the_network(self) -> Hyperparameters:
-        trains_text, network = self.algorithm in TEXT_ALGORITHMS, self.network.policy
-        if trains_text != (network == "TextPolicy"):
-            wanted = "TextPolicy" if trains_text else "MlpPolicy or GruPolicy"
+        network = self.network.policy
+        is_llm = self.kind == LLM
+        if is_llm != (network == "TextPolicy"):
+            wanted = "TextPolicy" if is_llm else "MlpPolicy or GruPolicy"
             raise cross_field_error(
                 "network.policy",
                 network,
                 f"must be {wanted} with algorithm {self.algorithm}; TextPolicy goes with "
-                f"{' and '.join(TEXT_ALGORITHMS)}",
+                f"{' and '.join(algorithms_of(LLM))}",
             )
         return self
 
@@ -125,3 +127,18 @@ class AgentConfig(Hyperparameters):
     def hyperparameters(self) -> dict[str, Any]:
         """Everything that changes what is learnt, without names, as plain data."""
         return self.model_dump(include=set(Hyperparameters.model_fields))
+
+
+class AgentFile(AgentConfig):
+    """An agent config file: an agent config, and how it is to be read."""
+
+    defaults: list[str] | None = Field(
+        None,
+        max_length=1,
+        description="Base config that this variant differs from, e.g. [ppo_agent_v1].",
+    )
+    resolved: bool = Field(
+        False,
+        description="True in results/selected/agent.yaml: all layers but the command line are in "
+        "it already; no base and no params.yaml are applied.",
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from heteromark.config.compose.layers import AgentFile
+from heteromark.config.models.agent import AgentFile
 from heteromark.config.models.params import ProjectParams
 
 FOLDER = Path("config/schema")

@@ -230,6 +230,11 @@ class TextConfig(Frozen):
     warm_up_mistakes: Probability = Field(
         0.0, description="Default of model.warm_up.mistakes of tiny models."
     )
+    cast: dict[Role, Role] = Field(
+        {},
+        description="Built-in tasks: agents by name, each with the task's role that it plays, so "
+        "that several may play one; empty: an agent for each role, called like it.",
+    )
     templates: dict[Role, str] = Field({}, description="Wordings of prompts, by role.")
     resample_freq: Count = Field(1, description="Iterations after which other problems are drawn.")
     epoch_size: Count | None = Field(

@@ -15,7 +15,6 @@ from pydantic import model_validator
 from heteromark.config.fields import (
     Device,
     Frozen,
-    LossType,
     Mode,
     OptimizerType,
     PolicyType,
@@ -26,6 +25,15 @@ from heteromark.config.fields import (
     nearest_multiples,
 )
 from heteromark.config.models.agent import AgentConfig
+from heteromark.config.models.algorithms import (
+    ALGORITHM_OF_LOSS,
+    LLM,
+    NETWORKS,
+    ROW_OF,
+    LossType,
+    algorithms_of,
+    kind_of_environment,
+)
 from heteromark.config.models.components import (
     CollectorConfig,
     EnvironmentConfig,
@@ -45,7 +53,6 @@ from heteromark.config.models.llm import (
     SchedulerConfig,
 )
 from heteromark.config.models.tasks import TASK_ROLES
-from heteromark.config.rules.llm_rules import text_misfits
 
 
 class RunConfig(Frozen):
@@ -76,10 +83,22 @@ class RunConfig(Frozen):
     grpo: GroupRelativeConfig = GroupRelativeConfig()
 
     @model_validator(mode="after")
-    def _language_models_fit(self) -> RunConfig:
-        for found in text_misfits(self):
-            raise cross_field_error(*found)
-        return self
+    def _kinds_agree(self) -> RunConfig:
+        if self.agent.kind == self.kind:
+            return self
+        name, algorithm = self.environment.name, self.agent.algorithm
+        if self.kind == LLM:
+            message = (
+                f"environment {name} is for language-model agents, which "
+                f"{' and '.join(algorithms_of(LLM))} train; choose an agent config such as "
+                "config/agents/grpo_agent_v1.yaml"
+            )
+        else:
+            message = (
+                f"{algorithm} trains language-model agents, but environment {name} has env_type "
+                f"{self.env_type}; choose one with env_type text, such as math or plan_path"
+            )
+        raise cross_field_error("agent.algorithm", algorithm, message)
 
     @model_validator(mode="after")
     def _environment_is_named(self) -> RunConfig:
@@ -136,7 +155,7 @@ class RunConfig(Frozen):
     @model_validator(mode="after")
     def _batches_fit(self) -> RunConfig:
         frames, envs = self.collector.frames_per_batch, self.environment.num_parallel_envs
-        if frames % envs and self.env_type != "text":
+        if frames % envs and self.kind == NETWORKS:
             raise cross_field_error(
                 "environment.num_parallel_envs",
                 envs,
@@ -175,6 +194,8 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _copies_can_be_split(self) -> RunConfig:
+        if self.kind != NETWORKS:
+            return self
         envs = self.environment.num_parallel_envs
         if self.environment.num_workers > envs:
             raise cross_field_error(
@@ -207,12 +228,12 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _a_team_shares_its_return(self) -> RunConfig:
-        algorithm = self.agent.algorithm
-        if algorithm == "HAPPO" and self.critic == "own":
+        algorithm, row = self.agent.algorithm, ROW_OF.get(self.agent.algorithm)
+        if row and row.one_advantage and self.critic == "own":
             raise cross_field_error(
                 "policy.critic",
                 "own",
-                "must be team or group with HAPPO, whose agents share one advantage",
+                f"must be team or group with {algorithm}, whose agents share one advantage",
             )
         if self.critic != "own" and self.environment.reward == "individual":
             raise cross_field_error(
@@ -241,7 +262,20 @@ class RunConfig(Frozen):
         """Whose critics there are: team, group or own."""
         if self.policy.critic != "auto":
             return self.policy.critic
-        return "team" if self.agent.algorithm in ("HAPPO", "MAPPO") else "own"
+        row = ROW_OF.get(self.agent.algorithm)
+        return row.critic if row else "own"
+
+    @property
+    def kind(self) -> str:
+        """The kind of agents: networks over arrays, or language models."""
+        return kind_of_environment(self.env_type)
+
+    @property
+    def splits_actions(self) -> bool:
+        """Whether log-probabilities of a continuous action's dimensions are kept apart."""
+        row = ROW_OF.get(ALGORITHM_OF_LOSS.get(self.loss_type, ""))
+        reads = row is not None and "action_aggregation" in row.loss_keys
+        return reads and self.loss.action_aggregation == "mean"
 
     @property
     def import_paths(self) -> dict[str, str]:
@@ -254,7 +288,7 @@ class RunConfig(Frozen):
             "loss_type": self.loss_type,
             "optimizer_type": self.optimizer_type,
         }
-        if self.env_type == "text":
+        if self.kind != NETWORKS:
             chosen["environment.text.task"] = self.environment.text.task
         for group, override in self.policy.groups.items():
             chosen[f"policy.groups.{group}.policy_type"] = override.policy_type
@@ -306,8 +340,14 @@ class RunConfig(Frozen):
             return tuple(text.turn_order)
         if text.task_is_own:
             return None
-        roles = TASK_ROLES[text.task]
-        return roles[-1:] if self.agent.algorithm == "GRPO" else roles
+        roles = tuple(text.cast) or TASK_ROLES[text.task]
+        return roles[-1:] if self.acts_alone else roles
+
+    @property
+    def acts_alone(self) -> bool:
+        """Whether the last role of a task acts alone, where no turn order is given."""
+        row = ROW_OF.get(self.agent.algorithm)
+        return row is not None and row.acts_alone
 
     def policy_of(self, role: str) -> str:
         """The name of a role's policy."""

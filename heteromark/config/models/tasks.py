@@ -125,10 +125,6 @@ TASK_ROLES: dict[str, tuple[str, ...]] = {
     "search": ("searcher", "reasoner"),
 }
 
-# Import path of a task whose roles are named after agents, several of which may play one role of a
-# built-in task; `environment.kwargs` says which.
-CAST = "heteromark.llm.tasks.cast:cast"
-
 TASK_CONFIGS: dict[str, type[Frozen]] = {
     "math": MathConfig,
     "plan_path": PlanPathConfig,

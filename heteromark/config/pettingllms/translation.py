@@ -15,9 +15,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from heteromark.config.errors import ConfigError, Fault, faults_of
+from heteromark.config.models.algorithms import ROW_OF
 from heteromark.config.models.llm import TINY, GRPOConfig, LLMConfig, SchedulerConfig
-from heteromark.config.models.tasks import CAST
-from heteromark.config.nested import flatten, merge, overlap, unflatten
+from heteromark.config.nested import flatten, lies_in, merge, overlap, unflatten
 from heteromark.config.pettingllms.rules import is_file, role_of, task_of, team_faults
 from heteromark.config.pettingllms.sections import RUN_SECTIONS, TeamModel, TeamSections
 
@@ -44,12 +44,10 @@ class Translation:
     Attributes:
         values: by dotted key of a run config.
         said_by: the documented key, by dotted key of a run config.
-        handed_on: a section that acts from another place than its own; empty: there is none.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     said_by: dict[str, str] = field(default_factory=dict)
-    handed_on: str = ""
 
     def put(self, key: str, value: Any, documented: str) -> None:
         """Say a value of a run config."""
@@ -85,10 +83,6 @@ def team_job_data(data: Mapping[str, Any]) -> tuple[dict[str, Any], Translation]
     if faults := list(_said_twice(extra, translation)):
         raise ConfigError(faults)
     values = merge(_defaults(sections), unflatten(translation.values), extra)
-    if values["environment"]["text"]["task"] == CAST:
-        task = str(task_of(sections))
-        translation.handed_on = f"environment.text.{task}"
-        _hand_on_settings(values["environment"], task)
     return {**values, "agent": _agent(sections, values)}, translation
 
 
@@ -112,20 +106,12 @@ def idle_documented(
     given: Mapping[str, Any], idle: Mapping[str, str], translation: Translation, file: str
 ) -> Iterator[Fault]:
     """A fault for every given documented key all of whose values change nothing in the run."""
-    idle = {key: reason for key, reason in idle.items() if key != translation.handed_on}
     for key, value in given.items():
         places = [
             place for place, source in translation.said_by.items() if overlap(source, key)
         ] or [key]
         reasons = [
-            next(
-                (
-                    reason
-                    for section, reason in idle.items()
-                    if f"{place}.".startswith(f"{section}.")
-                ),
-                "",
-            )
+            next((reason for section, reason in idle.items() if lies_in(place, section)), "")
             for place in places
         ]
         if all(reasons):
@@ -191,12 +177,10 @@ def _put_task(made: Translation, sections: TeamSections) -> None:
     made.put("environment.name", task.rpartition(".")[2].replace(":", "_"), "env.name")
     made.put("env_type", "text", "env.name")
     made.put("environment.text.max_turns", env.max_turns, "env.max_turns")
+    made.put("environment.text.task", task, "env.name")
     if _needs_cast(sections, roles):
-        made.put("environment.text.task", CAST, "env.name")
-        made.put("environment.kwargs", {"task": task, "roles": roles}, _AGENTS)
+        made.put("environment.text.cast", roles, _AGENTS)
         roles = {name: name for name in roles}
-    else:
-        made.put("environment.text.task", task, "env.name")
     if is_file(env.dataset):
         made.put("environment.text.math.source", "file", "env.dataset")
         made.put("environment.text.math.file", env.dataset, "env.dataset")
@@ -263,7 +247,6 @@ def _of_actor(model: TeamModel, within: Iterable[str]) -> Any:
 
 def _defaults(sections: TeamSections) -> dict[str, Any]:
     """What holds where nothing is said; not the defaults of runs of other kinds."""
-    algorithm = _algorithm(sections)
     training, env = sections.training, sections.env
     paths = {model.path for model in sections.base_models.values()}
     warm_up = sections.environment.get("text", {})
@@ -271,7 +254,7 @@ def _defaults(sections: TeamSections) -> dict[str, Any]:
     frames = training.train_batch_size * training.train_sample_num * env.max_turns
     return {
         "policy_type": "text",
-        "loss_type": "grpo" if algorithm == "GRPO" else "at_grpo",
+        "loss_type": ROW_OF[_algorithm(sections)].loss,
         "environment": {"num_parallel_envs": _TOGETHER},
         "policy": {},
         "loss": {},
@@ -332,13 +315,6 @@ def _chosen(section: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, A
 
 def _known(section: Mapping[str, Any], model: type) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key in model.model_fields}
-
-
-def _hand_on_settings(environment: dict[str, Any], task: str) -> None:
-    """Give the cast the settings of the task that it plays."""
-    settings = environment["text"].pop(task, {})
-    if settings:
-        environment["kwargs"] = {**environment["kwargs"], "settings": settings}
 
 
 def _said_twice(extra: Mapping[str, Any], translation: Translation) -> Iterator[Fault]:

@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from heteromark.config.errors import Fault
-from heteromark.config.fields import TEXT_ALGORITHMS
 from heteromark.config.models.agent import AgentConfig
+from heteromark.config.models.algorithms import ROW_OF, ROWS
 from heteromark.config.models.run import RunConfig
-from heteromark.config.rules.llm_effect import text_idle_keys, text_ignored
+from heteromark.config.nested import lies_in
+from heteromark.config.rules.kinds import rules_of
 
 Reason = Callable[[RunConfig], str]  # why a key cannot act, and what to change; empty: it acts
 
 
 def idle_keys(config: RunConfig) -> dict[str, str]:
     """The keys (or whole sections) that change nothing in this run, each with the reason."""
-    reasons = {key: reason(config) for key, reason in _IDLE.items()}
-    reasons = {key: reason for key, reason in reasons.items() if reason} | text_idle_keys(config)
+    found = {key: reason(config) for key, reason in _IDLE.items()}
+    reasons = {key: reason for key, reason in found.items() if reason}
+    reasons |= rules_of(config.kind).idle(config)
     # what lies in a section that cannot act need not be told as well
     return {key: reason for key, reason in reasons.items() if not _sections_of(key) & set(reasons)}
 
@@ -40,19 +42,21 @@ def idle_faults(
         Fault(file, f"has no effect: {reason}", key, value)
         for key, value in given.items()
         for section, reason in idle.items()
-        if f"{key}.".startswith(f"{section}.")
+        if lies_in(key, section)
     ]
 
 
 def ignored_by(agent: AgentConfig, key: str) -> str:
     """Why a hyperparameter of an agent config does nothing in it; empty when it does something."""
-    if not is_own(agent.algorithm):
-        trains_text = agent.algorithm in TEXT_ALGORITHMS
-        if ignored := text_ignored(agent, key, trains_text):
-            return ignored
-    if key.partition(".")[0] != "happo" or _updates_in_sequence(agent.algorithm):
+    row = ROW_OF.get(agent.algorithm)
+    if row is None:  # one of the user's own is given the whole config
         return ""
-    return f"is {agent.algorithm}, not HAPPO"
+    if ignored := rules_of(agent.kind).ignored(agent, key):
+        return ignored
+    owners = [each for each in ROWS if each.section and lies_in(key, each.section)]
+    if not owners or row in owners:
+        return ""
+    return f"is {agent.algorithm}, not {' or '.join(each.name for each in owners)}"
 
 
 def _sections_of(key: str) -> set[str]:
@@ -66,19 +70,19 @@ def is_own(path: str | None) -> bool:
     return path is not None and ":" in path
 
 
-def _updates_in_sequence(algorithm: str) -> bool:
-    return algorithm == "HAPPO" or is_own(algorithm)
-
-
 # An algorithm of one's own is given the whole config, and may look at any of it; a loss and an
 # optimizer of one's own are given their sections.
 
 
-def _only_happo(config: RunConfig) -> str:
-    algorithm = config.agent.algorithm
-    if _updates_in_sequence(algorithm) or is_own(config.loss_type):
-        return ""
-    return f"agent.algorithm is {algorithm}, and only HAPPO looks at it; set loss_type=happo"
+def _only_loss_of(name: str) -> Reason:
+    def reason(config: RunConfig) -> str:
+        algorithm = config.agent.algorithm
+        if algorithm == name or is_own(algorithm) or is_own(config.loss_type):
+            return ""
+        remedy = f"set loss_type={ROW_OF[name].loss}"
+        return f"agent.algorithm is {algorithm}, and only {name} looks at it; {remedy}"
+
+    return reason
 
 
 def _only_optimizers(*names: str) -> Reason:
@@ -225,8 +229,7 @@ _IDLE: dict[str, Reason] = {
     "environment.state": _state,
     "policy.critic_input": _centralised_critic,
     "policy.gru": _gru,
-    "loss.action_aggregation": _only_happo,
-    "loss.agent_order": _only_happo,
+    **{f"loss.{key}": _only_loss_of(row.name) for row in ROWS for key in row.loss_keys},
     "loss.huber_delta": _huber_delta,
     "optimizer.betas": _only_optimizers("adam", "adamw"),
     "optimizer.alpha": _only_optimizers("rmsprop"),

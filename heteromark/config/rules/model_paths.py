@@ -16,8 +16,6 @@ _ON_THE_HUB = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 
 def model_faults(config: RunConfig) -> list[Fault]:
     """What is wrong with the model paths of a run of language-model agents; of unknown file."""
-    if config.env_type != "text":
-        return []
     return [
         fault for key, path in model_paths(config).items() for fault in _faults(config, key, path)
     ]

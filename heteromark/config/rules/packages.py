@@ -7,15 +7,13 @@ import importlib.util
 from heteromark.config.errors import Fault
 from heteromark.config.models.components import LoggerConfig
 from heteromark.config.models.run import RunConfig
-
-TEXT_PACKAGES = ("transformers", "peft")
+from heteromark.config.rules.kinds import rules_of
 
 
 def package_faults(config: RunConfig) -> list[Fault]:
     """One fault for language models without their packages, and for every missing back end."""
-    missing = []
-    if config.env_type == "text":
-        missing = [name for name in TEXT_PACKAGES if importlib.util.find_spec(name) is None]
+    needed = rules_of(config.kind).packages
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     faults = [
         Fault(
             f"config/environment/{config.environment.name}.yaml",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from heteromark.config.models.components import OpponentConfig
+from heteromark.environment.errors import OpponentMisfit
 from heteromark.environment.opponents.heuristics import connect_four, tic_tac_toe
 from heteromark.import_paths import import_path
 
@@ -17,27 +18,6 @@ Player = Callable[[Any, np.ndarray, np.random.Generator], int]
 
 # by the name in an environment's metadata
 _HEURISTICS: Mapping[str, Player] = {"tictactoe_v3": tic_tac_toe, "connect_four_v3": connect_four}
-
-
-class OpponentMisfit(ValueError):
-    """An opponent that cannot play in an environment.
-
-    Args:
-        kind: of the opponent.
-        why: what is the matter, and what to do about it.
-        key: the config key or option that asked for it.
-    """
-
-    def __init__(self, kind: str, why: str, key: str = "environment.opponent.kind") -> None:
-        super().__init__(kind, why, key)  # all of it, so that it can be sent between processes
-        self.kind, self.why, self.key = kind, why, key
-
-    def __str__(self) -> str:
-        return f"{self.key} is {self.kind}, but {self.why}"
-
-    def under(self, key: str) -> OpponentMisfit:
-        """The same for an opponent that another key asked for."""
-        return OpponentMisfit(self.kind, self.why, key)
 
 
 def random_player(observation: Any, legal: np.ndarray, generator: np.random.Generator) -> int:

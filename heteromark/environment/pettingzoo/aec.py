@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pettingzoo import AECEnv
 
-from heteromark.environment.opponents.choice import OpponentMisfit
+from heteromark.environment.errors import OpponentMisfit
 from heteromark.environment.pettingzoo.batched import BatchedEnv
 from heteromark.environment.pettingzoo.copies import CopySettings
 from heteromark.environment.pettingzoo.turn_copies import TurnCopies

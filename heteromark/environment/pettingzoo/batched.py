@@ -56,6 +56,7 @@ class BatchedEnv(SelfRestartingEnv):
         turn_based: agents act one after the other, and one frame is one turn.
         state_size: numbers in the root key "state"; None: there is no such key.
         opponent_pool: past policies that play against the learner; None: there are none.
+        stepped_by_python: steps take the cores, so that torch's threads would wait for them.
 
     Raises:
         TypeError: `make_env` returns an environment of another kind.
@@ -65,6 +66,7 @@ class BatchedEnv(SelfRestartingEnv):
     """
 
     opponent_pool: OpponentPool | None = None
+    stepped_by_python = True
     # of a subclass: the class that steps its copies, and PettingZoo's of the environments
     _copies_class: type[Copies]
     _environment_class: type

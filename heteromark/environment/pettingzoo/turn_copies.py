@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from heteromark.environment.errors import OpponentMisfit
 from heteromark.environment.groups import Group
-from heteromark.environment.opponents.choice import OpponentMisfit, make_player
+from heteromark.environment.opponents.choice import make_player
 from heteromark.environment.pettingzoo.copies import UNKNOWN, Copies, Place, mean
 from heteromark.environment.pettingzoo.direct import without_checks
 from heteromark.seeds import stream_seed

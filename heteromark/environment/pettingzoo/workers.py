@@ -29,6 +29,13 @@ from typing import Any
 
 import numpy as np
 
+from heteromark.environment.errors import (
+    WorkerDied,
+    WorkerTraceback,
+    copies_in_words,
+    ending_in_words,
+    sendable,
+)
 from heteromark.environment.pettingzoo.arrays import Arrays, Layout, views_of
 from heteromark.environment.pettingzoo.copies import Copies, CopySettings
 
@@ -36,17 +43,6 @@ _PATIENCE = 5.0  # seconds that a worker is given to close its copies
 
 # The worker finds modules where this process does, the user's own included.
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve()"
-
-
-class WorkerDied(RuntimeError):
-    """A worker process ended, and its copies with it."""
-
-
-class WorkerTraceback(Exception):
-    """Where an exception was raised in its worker; the cause of the exception raised here."""
-
-    def __str__(self) -> str:
-        return f"\n{self.args[0]}"
 
 
 # what a call returned, what it raised, and the traceback of that
@@ -196,21 +192,6 @@ class WorkerPool:
         )
 
 
-def copies_in_words(first: int, stop: int) -> str:
-    """Of the copies of a process, `first` to before `stop`."""
-    return f"copy {first}" if stop - first == 1 else f"copies {first} to {stop - 1}"
-
-
-def ending_in_words(status: int) -> str:
-    """How a process ended, given its exit status as Python has it: negative for a signal."""
-    if status >= 0:
-        return f"ended with exit status {status}"
-    try:
-        return f"was killed by signal {-status} ({signal.Signals(-status).name})"
-    except ValueError:
-        return f"was killed by signal {-status}"
-
-
 def _result(value: Any, error: BaseException | None, where: str) -> Any:
     if error is not None:
         raise error from WorkerTraceback(where)
@@ -299,12 +280,3 @@ def _reply(connection: Connection, function: Callable[..., Any], *arguments: Any
     except Exception as error:
         reply = (None, sendable(error), traceback.format_exc())
     connection.send_bytes(pickle.dumps(reply))
-
-
-def sendable(error: Exception) -> Exception:
-    """The exception, or what it says if it cannot be sent to the parent."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

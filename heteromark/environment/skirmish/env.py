@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,9 +17,7 @@ from torch import Tensor
 from heteromark.config.errors import ConfigError, faults_of
 from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.groups import Group, group_agents
-from heteromark.environment.opponents.pool import OpponentPool
 from heteromark.environment.skirmish.battles import Battles
-from heteromark.environment.skirmish.draw import draw_battle
 from heteromark.environment.skirmish.moments import View
 from heteromark.environment.skirmish.orders import IllegalAction
 from heteromark.environment.skirmish.places import Places, as_agents_see
@@ -64,7 +63,7 @@ class SkirmishEnv(SelfRestartingEnv):
     """
 
     turn_based = False
-    opponent_pool: OpponentPool | None = None
+    opponent_pool: None = None
 
     def __init__(
         self,
@@ -204,7 +203,9 @@ class SkirmishEnv(SelfRestartingEnv):
 
     def render(self) -> np.ndarray:
         """What battle 0 looks like now, with the shots of the last step; uint8 [480, 480, 3]."""
-        return draw_battle(
+        # by name, because how a battle is drawn is no part of a run's identity
+        drawing = importlib.import_module(f"{__package__}.draw")
+        return drawing.draw_battle(
             self.battles.moment.units,
             self._before,
             self.battles.episode.roster,

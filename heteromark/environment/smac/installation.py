@@ -1,29 +1,13 @@
-"""What SMAC and SMACv2 need to be installed, and how to tell that it is not."""
+"""How to tell that StarCraft II could not be started."""
 
 from __future__ import annotations
 
-import importlib.util
 from types import TracebackType
 
-_PACKAGES = ("smac", "smacv2")
-_GAME = (
-    "StarCraft II 4.10, with SC2PATH set to its folder (~/StarCraftII if not set) and the maps "
-    "SMAC_Maps of SMACv2's repository in its folder Maps"
-)
-_NEEDS_NEITHER = "an environment that needs neither is environment=skirmish"
+from heteromark.import_paths import STARCRAFT, WITHOUT_STARCRAFT
+
 # where pysc2 looks for the game and its maps, and starts it
 _STARTING = ("pysc2.run_configs", "pysc2.maps", "pysc2.lib.sc_process")
-
-
-def how_to_install(module: str) -> str | None:
-    """What a task in `module` needs, if that is SMAC or SMACv2 and not installed, else None."""
-    package = module.partition(".")[0]
-    if package not in _PACKAGES or importlib.util.find_spec(package):
-        return None
-    return (
-        f'install the package with `pip install "git+https://github.com/oxwhirl/{package}.git"`, '
-        f"and {_GAME}; {_NEEDS_NEITHER}"
-    )
 
 
 def why_it_did_not_start(error: Exception) -> str | None:
@@ -34,8 +18,8 @@ def why_it_did_not_start(error: Exception) -> str | None:
     if not _raised_within(error.__traceback__, _STARTING):
         return None
     return (
-        f"StarCraft II could not be started ({type(error).__name__}: {error}); install {_GAME}; "
-        f"{_NEEDS_NEITHER}"
+        f"StarCraft II could not be started ({type(error).__name__}: {error}); install "
+        f"{STARCRAFT}; {WITHOUT_STARCRAFT}"
     )
 
 

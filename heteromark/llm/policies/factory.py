@@ -5,30 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import torch
-from filelock import FileLock
 
 from heteromark.config.models.llm import TINY, PolicyModelConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.llm.policies.backbone import Backbone, BackboneError, load_backbone, tiny_backbone
 from heteromark.llm.policies.base import TextPolicy
 from heteromark.llm.policies.language_model import FrozenPolicy, Lora, adapter_policies, full_policy
-from heteromark.llm.policies.make_network import network_policy
+from heteromark.llm.policies.network import network_policy
 from heteromark.llm.policies.prompt import PromptPolicy
 from heteromark.llm.tasks.base import Task
 from heteromark.llm.warm_up import demonstrations, warm_up
-from heteromark.runs.digest import (
-    task_identity,
-    text_versions,
-    training_code_fingerprint,
-    versions,
-)
-from heteromark.runs.files import atomic_path
-from heteromark.runs.store import RunStore
+from heteromark.runs.code import own_fingerprint
+from heteromark.runs.digest import task_identity, text_versions, versions
 from heteromark.seeds import stream_seed
 
 MLP = "mlp"
@@ -44,6 +38,8 @@ class TextPolicyFactory:
         turn_order: roles of a round.
         templates: prompts by role.
         device: where the models go.
+        keep: hands out the file of a name, and has it written where there is none; see
+            `RunStore.shared_file`.
     """
 
     def __init__(
@@ -53,12 +49,14 @@ class TextPolicyFactory:
         turn_order: Sequence[str],
         templates: Mapping[str, str],
         device: torch.device,
+        keep: Callable[[str, Callable[[Path], None]], Path],
     ) -> None:
         self.config = config
         self.task = task
         self.turn_order = turn_order
         self.templates = templates
         self.device = device
+        self.keep = keep
 
     def create(self) -> dict[str, TextPolicy]:
         """Policies by name; those with adapters on the same model share it.
@@ -152,34 +150,40 @@ class TextPolicyFactory:
         backbone = tiny_backbone(**tiny.model_dump())
         if not settings.steps:
             return backbone
-        store = RunStore()
-        store.check_writable()
-        path = store.root / "models" / f"{self._warm_up_digest()}.pt"
-        path.parent.mkdir(exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
-            if path.is_file():
-                state = torch.load(path, map_location="cpu", weights_only=True)
-                backbone.model.load_state_dict(state)
-                return backbone
-            logger.info("warming up a tiny model, %d steps at most", settings.steps)
-            shown = demonstrations(
-                self.task, self.turn_order, self.templates, settings.seed, settings.mistakes
-            )
-            loss = warm_up(
-                backbone,
-                shown,
-                steps=settings.steps,
-                batch_size=settings.batch_size,
-                learning_rate=settings.learning_rate,
-                ramp=settings.ramp,
-                target=settings.target_loss,
-                seed=settings.seed,
-                on_step=_told_now_and_then(settings.steps),
-            )
-            logger.info("warmed up: loss %.3f nats per token; kept as %s", loss, path)
-            with atomic_path(path) as temporary:
-                torch.save(backbone.model.state_dict(), temporary)
+        return self._started_from(self.keep(self._warm_up_digest(), self._warm_up), backbone)
+
+    def _started_from(self, path: Path, backbone: Backbone) -> Backbone:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        backbone.model.load_state_dict(state)
         return backbone
+
+    def _warm_up(self, path: Path) -> None:
+        """Write the weights of a tiny model that was warmed up."""
+        settings = self.config.model.warm_up
+        backbone = tiny_backbone(**self.config.model.tiny.model_dump())
+        logger.info("warming up a tiny model, %d steps at most", settings.steps)
+        shown = demonstrations(
+            self.task, self.turn_order, self.templates, settings.seed, settings.mistakes
+        )
+        loss = warm_up(
+            backbone,
+            shown,
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            ramp=settings.ramp,
+            target=settings.target_loss,
+            seed=settings.seed,
+            on_step=_told_now_and_then(settings.steps),
+        )
+        logger.info("warmed up: loss %.3f nats per token", loss)
+        torch.save(backbone.model.state_dict(), path)
+
+    def _warm_up_roots(self) -> list[str]:
+        """The modules that a warmed-up model follows from, besides a task of the user's own."""
+        text = self.config.environment.text
+        own = [] if text.task_is_own else [f"llm.tasks.{text.task}"]
+        return ["llm.warm_up", "llm.policies.backbone", "llm.tasks.registry", *own]
 
     def _warm_up_digest(self) -> str:
         """Of everything that decides how a warmed-up model comes out."""
@@ -191,7 +195,7 @@ class TextPolicyFactory:
             "turn_order": list(self.turn_order),
             "templates": {role: self.templates[role] for role in self.turn_order},
             "threads": self.config.training.num_threads,
-            "code": training_code_fingerprint(),
+            "code": own_fingerprint(*(f"heteromark.{root}" for root in self._warm_up_roots())),
             "versions": versions() | text_versions(),
         }
         content = json.dumps(told, sort_keys=True)

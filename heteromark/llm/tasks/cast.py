@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from heteromark.config.models.tasks import TASK_CONFIGS
 from heteromark.llm.tasks.base import Problem, Reward, Split, Task
-from heteromark.llm.tasks.registry import TASKS
 from heteromark.llm.tasks.responses import check_role
 
 
@@ -81,19 +79,3 @@ class CastTask(Task):
 
     def draw(self, generator: random.Random) -> CastProblem:
         return CastProblem(self.task.draw(generator), self._played)
-
-
-def cast(task: str, roles: Mapping[str, str], settings: Mapping[str, Any] | None = None) -> Task:
-    """A task by name, with agents in its roles.
-
-    Args:
-        task: a built-in task.
-        roles: the task's role, by name of agent.
-        settings: those of `environment.text.<task>`, for a built-in task.
-
-    Raises:
-        ValueError: there is no such task or role, or its settings do not fit.
-    """
-    if task not in TASK_CONFIGS:
-        raise ValueError(f"there is no task {task!r} to cast; there are {', '.join(TASK_CONFIGS)}")
-    return CastTask(TASKS[task](TASK_CONFIGS[task].model_validate(settings or {})), roles)

@@ -18,6 +18,7 @@ from heteromark.llm.tasks.base import Problem, Reward, Role, Task
 from heteromark.llm.tasks.code_families import FAMILIES
 from heteromark.llm.tasks.code_functions import NAME, Function, same
 from heteromark.llm.tasks.code_judge import call_in_sandbox
+from heteromark.llm.tasks.registry import TASKS
 from heteromark.llm.tasks.responses import check_role, check_turn
 
 MAX_TESTS = 4
@@ -36,6 +37,7 @@ class Call(NamedTuple):
         return f"{NAME}({', '.join(map(ascii, self.arguments))}) == {self.value!a}"
 
 
+@TASKS.register("code")
 class CodeTask(Task):
     """Functions of `FAMILIES`, one at a time."""
 

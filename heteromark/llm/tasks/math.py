@@ -18,6 +18,7 @@ from heteromark.llm.tasks.math_questions import (
     draw_story,
     read_questions,
 )
+from heteromark.llm.tasks.registry import TASKS
 from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line
 from heteromark.llm.tasks.rewards import (
     TAGS,
@@ -150,6 +151,7 @@ class MathProblem(Problem):
         return float(standing == self.question.answer)
 
 
+@TASKS.register("math")
 class MathTask(Task):
     """Arithmetic and word problems, or those of a file.
 

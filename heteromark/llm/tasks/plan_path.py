@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple, Self
 from heteromark.config.models.tasks import PlanPathConfig
 from heteromark.llm.tasks.base import Problem, Reward, Role, Task
 from heteromark.llm.tasks.grid import FREE, MOVES, Cell, Grid, random_grid
+from heteromark.llm.tasks.registry import TASKS
 from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line
 
 AGENT, GOAL = "A", "G"
@@ -160,6 +161,7 @@ class PlanPathProblem(Problem):
         return self.grid.picture({self.goal: GOAL, self.position: AGENT})
 
 
+@TASKS.register("plan_path")
 class PlanPathTask(Task):
     """A way from A to G through a square grid with walls.
 

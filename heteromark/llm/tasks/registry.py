@@ -6,24 +6,21 @@ from collections.abc import Callable
 
 from heteromark.config.models.components import EnvironmentConfig
 from heteromark.config.models.llm import TextConfig
+from heteromark.config.models.tasks import TASK_CONFIGS
+from heteromark.import_paths import Registry
 from heteromark.llm.tasks.base import Task, check_template
-from heteromark.llm.tasks.code import CodeTask
-from heteromark.llm.tasks.math import MathTask
-from heteromark.llm.tasks.plan_path import PlanPathTask
-from heteromark.llm.tasks.search import SearchTask
-from heteromark.llm.tasks.sokoban import SokobanTask
-from heteromark.llm.tasks.sudoku import SudokuTask
-from heteromark.modules.registry import Registry
+from heteromark.llm.tasks.cast import CastTask
 
-TASKS: Registry[Callable[..., Task]] = Registry("environment.text.task")
-for _task in (MathTask, PlanPathTask, SokobanTask, SudokuTask, CodeTask, SearchTask):
-    TASKS.register(_task.name)(_task)
+TASKS: Registry[Callable[..., Task]] = Registry(
+    "environment.text.task", {name: f"llm.tasks.{name}" for name in TASK_CONFIGS}
+)
 
 
 def make_task(environment: EnvironmentConfig) -> Task:
     """The task of an environment.
 
     Built-in tasks get their section of `environment.text`; one's own gets `environment.kwargs`.
+    With `environment.text.cast`, its roles are named after the agents that play them.
 
     Raises:
         ValueError, ModuleNotFoundError: there is none of that name, or its settings do not fit.
@@ -37,7 +34,7 @@ def make_task(environment: EnvironmentConfig) -> Task:
             f"environment.text.task {text.task} made a {type(task).__name__}, not a "
             f"{Task.__module__}.{Task.__qualname__}"
         )
-    return task
+    return CastTask(task, text.cast) if text.cast else task
 
 
 def turn_order_of(task: Task, text: TextConfig, alone: bool) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 
 from heteromark.config.models.tasks import SearchConfig
 from heteromark.llm.tasks.base import Problem, Reward, Role, Task
+from heteromark.llm.tasks.registry import TASKS
 from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line
 from heteromark.llm.tasks.search_knowledge import Knowledge, Question, draw_question
 
@@ -128,6 +129,7 @@ class SearchProblem(Problem):
         return [name for name in self._question.path if name not in found]
 
 
+@TASKS.register("search")
 class SearchTask(Task):
     """Questions, each over a knowledge base of its own, so that none can be learned by heart.
 

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple, Self
 
 from heteromark.config.models.tasks import SokobanConfig
 from heteromark.llm.tasks.base import Problem, Reward, Role, Task
+from heteromark.llm.tasks.registry import TASKS
 from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line
 from heteromark.llm.tasks.sokoban_level import Level, State, draw_level
 
@@ -158,6 +159,7 @@ class SokobanProblem(Problem):
         return f"{self._share(proposal.state)} on goals"
 
 
+@TASKS.register("sokoban")
 class SokobanTask(Task):
     """Levels with walls around them.
 

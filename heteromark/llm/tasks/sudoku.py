@@ -11,6 +11,7 @@ from typing import ClassVar, Self
 
 from heteromark.config.models.tasks import SudokuConfig
 from heteromark.llm.tasks.base import Problem, Reward, Role, Task
+from heteromark.llm.tasks.registry import TASKS
 from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn
 from heteromark.llm.tasks.sudoku_grid import Grid, draw_grids
 
@@ -178,6 +179,7 @@ class SudokuProblem(Problem):
         )
 
 
+@TASKS.register("sudoku")
 class SudokuTask(Task):
     """Puzzles with one solution each.
 

@@ -20,8 +20,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from heteromark.config.errors import ConfigError
-from heteromark.config.fields import TEXT_ALGORITHMS
 from heteromark.config.files import read_mapping
+from heteromark.config.models.algorithms import LLM
 from heteromark.runs.record import CONFIG_FILE, METRICS_FILE, RECORD_FILE, RunRecord, Status
 from heteromark.runs.store import RunStore
 from heteromark.ui.data.metrics import newest_row
@@ -68,7 +68,7 @@ class HistoryRun:
     @property
     def is_of_language_models(self) -> bool:
         """Whether language-model agents were trained."""
-        return self.record is not None and self.record.agent.algorithm in TEXT_ALGORITHMS
+        return self.record is not None and self.record.kind == LLM
 
     @property
     def config_digest(self) -> str | None:

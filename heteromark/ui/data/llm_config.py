@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from heteromark.config.models.algorithms import ROW_OF
 from heteromark.config.models.llm import TINY
 from heteromark.config.models.tasks import TASK_ROLES
 from heteromark.ui.data.configs import value_text
@@ -65,8 +66,10 @@ def roles_of(config: Config) -> list[str]:
     order = config.get("environment.text.turn_order")
     if isinstance(order, list):
         return [str(role) for role in order]
-    roles = list(TASK_ROLES.get(str(config.get("environment.text.task")), ()))
-    return roles[-1:] if config.get("agent.algorithm") == "GRPO" else roles
+    cast = _section(config, "environment.text.cast")
+    roles = list(cast or TASK_ROLES.get(str(config.get("environment.text.task")), ()))
+    row = ROW_OF.get(str(config.get("agent.algorithm")))
+    return roles[-1:] if row and row.acts_alone else roles
 
 
 def _text(config: Config, key: str) -> str | None:

@@ -9,7 +9,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, Valida
 
 from heteromark.runs.record import EVALUATION_FILE
 from heteromark.ui.data.history import HistoryRun
-from heteromark.ui.drawing.html import visible
+
+# Of control characters: U+2400 and on, and U+2421 for DEL.
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
+
+
+def visible(text: str) -> str:
+    """The text with control characters as their pictures, and half characters as `?`.
+
+    No page could show them otherwise, and half ones cannot even be sent to a browser. Line breaks
+    and tabs stay.
+    """
+    return text.encode("utf-8", "replace").decode("utf-8").translate(_PICTURES)
+
 
 # What was said may hold any characters, even some that no page can.
 Said = Annotated[

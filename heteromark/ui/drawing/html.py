@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterable, Mapping
 
 NOT_MEASURED = "-"
-# Of control characters: U+2400 and on, and U+2421 for DEL.
-_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
 # On a card, values of more characters take the room of two, or the whole width.
 LONG, LONGER = 20, 40
 
@@ -26,15 +24,6 @@ def literal(text: object) -> str:
     fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
     # A space that stands on both sides is taken off again; it keeps backticks apart.
     return f"{fence} {line} {fence}" if "`" in (line[0], line[-1]) else f"{fence}{line}{fence}"
-
-
-def visible(text: str) -> str:
-    """The text with control characters as their pictures, and half characters as `?`.
-
-    No page could show them otherwise, and half ones cannot even be sent to a browser. Line breaks
-    and tabs stay.
-    """
-    return text.encode("utf-8", "replace").decode("utf-8").translate(_PICTURES)
 
 
 def verbatim(text: str) -> str:

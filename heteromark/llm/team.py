@@ -1,4 +1,4 @@
-"""A trained team of language-model agents, from a file."""
+"""A team of language-model agents, as a run starts from it, or as it was trained."""
 
 from __future__ import annotations
 
@@ -10,14 +10,41 @@ import torch
 
 from heteromark.config.models.run import RunConfig
 from heteromark.llm.collector import with_best_wordings
-from heteromark.llm.kind import make_team
 from heteromark.llm.policies.base import TextPolicy
+from heteromark.llm.policies.factory import TextPolicyFactory
 from heteromark.llm.rollout import Team
 from heteromark.llm.tasks.base import Task
-from heteromark.llm.tasks.registry import make_task
+from heteromark.llm.tasks.registry import make_task, templates_of, turn_order_of
+from heteromark.runs.store import RunStore
 from heteromark.training.device import arithmetic_of
 from heteromark.training.random_state import seeded
 from heteromark.training.saved_policy import SavedPolicy, read_saved, restore
+
+
+def make_team(
+    config: RunConfig, task: Task, device: torch.device
+) -> tuple[Team, dict[str, TextPolicy]]:
+    """The team that works on a task, and its policies by name.
+
+    Raises:
+        ValueError: roles, prompts or models do not fit.
+    """
+    text = config.environment.text
+    order = turn_order_of(task, text, alone=config.acts_alone)
+    templates = templates_of(task, text, config.model.wording)
+    policies = TextPolicyFactory(
+        config, task, order, templates, device, RunStore().shared_file
+    ).create()
+    team = Team(
+        turn_order=order,
+        policies={role: policies[config.policy_of(role)] for role in order},
+        templates=templates,
+        max_turns=text.max_turns,
+        team_weight=config.grpo.alpha,
+        max_prompt_length=config.generation.max_prompt_length,
+        max_response_length=config.generation.max_response_length,
+    )
+    return team, policies
 
 
 class LoadedTeam(NamedTuple):

@@ -1,0 +1,83 @@
+"""What evaluation.json says of a policy, whatever kind of agents it is for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from heteromark.config.models.components import EvaluationConfig, OpponentConfig
+
+
+class Episode(NamedTuple):
+    """What came of one episode.
+
+    Attributes:
+        episode_return: undiscounted, mean over the agents that learn.
+        length: in frames.
+        won: 1 or 0; -1 where the environment does not say.
+        cut_off: it was ended by `evaluation.max_steps`.
+    """
+
+    episode_return: float
+    length: int
+    won: int
+    cut_off: bool = False
+
+
+def as_report(
+    episodes: Sequence[Episode],
+    settings: EvaluationConfig,
+    seed: int,
+    opponent: OpponentConfig | None = None,
+) -> dict[str, Any]:
+    """What evaluation.json says about episodes.
+
+    Whatever was not measured is None: means over nothing, numbers that JSON has no word for, wins
+    where the environment does not say who won.
+
+    Args:
+        opponent: who played the other seats; None in environments without turns.
+
+    Returns:
+        returns, lengths and wins by episode, their means and how they came about; with an opponent
+        also games by outcome, and `not_lost_rate`, the share won or drawn. An episode that was cut
+        off counts with its return so far, and as neither won, drawn nor lost.
+    """
+    returns = [episode.episode_return for episode in episodes]
+    lengths = [episode.length for episode in episodes]
+    finite = bool(returns) and all(math.isfinite(value) for value in returns)
+    ended = [episode for episode in episodes if not episode.cut_off]
+    known = bool(ended) and min(episode.won for episode in ended) >= 0
+    wins = [episode.won == 1 and not episode.cut_off for episode in episodes] if known else None
+    against = opponent is not None and opponent.kind != "self"
+    outcomes = _outcomes(ended) if known and against else None
+    return {
+        "episodes": len(episodes),
+        "deterministic": settings.deterministic,
+        "seed": seed,
+        "max_steps": settings.max_steps,
+        "opponent": opponent and opponent.kind,
+        "seat": opponent.seat if against else None,
+        "returns": [value if math.isfinite(value) else None for value in returns],
+        "lengths": lengths,
+        "wins": wins,
+        "cut_off": len(episodes) - len(ended),
+        "return_mean": float(np.mean(returns)) if finite else None,
+        "return_std": float(np.std(returns)) if finite else None,
+        "length_mean": float(np.mean(lengths)) if lengths else None,
+        "win_rate": float(np.mean(wins)) if known else None,
+        "outcomes": outcomes,
+        "not_lost_rate": (
+            (outcomes["won"] + outcomes["drawn"]) / len(episodes) if outcomes else None
+        ),
+    }
+
+
+def _outcomes(ended: Sequence[Episode]) -> dict[str, int]:
+    """Games by outcome; in a game that was not won, only the loser's return is negative."""
+    won = sum(episode.won == 1 for episode in ended)
+    lost = sum(episode.won == 0 and episode.episode_return < 0 for episode in ended)
+    return {"won": won, "drawn": len(ended) - won - lost, "lost": lost}

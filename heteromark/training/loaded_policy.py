@@ -1,0 +1,71 @@
+"""Trained networks, from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torchrl.modules import ProbabilisticActor
+
+from heteromark.config.models.algorithms import NETWORKS
+from heteromark.config.models.run import RunConfig
+from heteromark.environment.groups import Group
+from heteromark.modules.environment import EnvironmentFactory
+from heteromark.modules.policy import PolicyFactory
+from heteromark.training.saved_policy import SavedPolicy, read_saved, restore
+
+
+class LoadedPolicy(NamedTuple):
+    """A trained policy, from a file.
+
+    Attributes:
+        config: of the run that trained it.
+        actors: by group.
+        groups: of its environment, by name.
+        opponent_pool: state of the past selves that it was trained against; None: it was not.
+        iteration: after which it was taken.
+    """
+
+    config: RunConfig
+    actors: dict[str, ProbabilisticActor]
+    groups: Mapping[str, Group]
+    opponent_pool: dict[str, Any] | None
+    iteration: int
+
+
+def load_policy(path: Path, device: torch.device | str = "cpu") -> LoadedPolicy:
+    """The trained networks of a run's checkpoint.pt or best.pt, on any device.
+
+    Raises:
+        ValueError: the file is missing, damaged, does not fit this heteromark or environment, or
+            holds a team of language-model agents, see `llm.saved_team.load_team`.
+    """
+    return policy_of(read_saved(path, device), device)
+
+
+def policy_of(saved: SavedPolicy, device: torch.device | str = "cpu") -> LoadedPolicy:
+    """The trained networks of what was read from a file.
+
+    Raises:
+        ValueError: it does not fit its environment, or holds agents of another kind.
+    """
+    config, content = saved.config, saved.content
+    if config.kind != NETWORKS:
+        raise ValueError(
+            f"{saved.path} holds language-model agents for the task {config.environment.name}, who "
+            "act in no other environment; name the checkpoint of a run that was trained in one"
+        )
+    environment = EnvironmentFactory().create(config, num_envs=1)
+    try:
+        policies = PolicyFactory().create(config, environment.groups, environment.state_size)
+        actors = policies.actors
+    finally:
+        environment.close()
+    for actor in actors.values():
+        actor.to(device)
+    restore(actors, saved)
+    return LoadedPolicy(
+        config, actors, environment.groups, content["opponent_pool"], content["iteration"]
+    )

@@ -1,0 +1,82 @@
+"""What networks over arrays are trained with, from a run's config."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+import torch
+from torchrl.envs import EnvBase
+
+from heteromark.algorithm.base import ALGORITHMS
+from heteromark.algorithm.learner import Learner
+from heteromark.config.models.run import RunConfig
+from heteromark.modules.collector import CollectorFactory
+from heteromark.modules.loss import LossFactory
+from heteromark.modules.optimizer import OptimizerFactory
+from heteromark.modules.policy import PolicyFactory, recurrent_groups, with_memory
+from heteromark.modules.replay_buffer import ReplayBufferFactory
+from heteromark.modules.value_norm import PreciseValueNorm
+from heteromark.training.components import Components
+from heteromark.training.environments import make_environment, require_evaluation
+from heteromark.training.evaluator import Evaluator
+from heteromark.training.metrics import episode_metrics
+
+# TorchRL announces every storage that it allocates
+logging.getLogger("torchrl").setLevel(logging.WARNING)
+
+
+def network_components(config: RunConfig, device: torch.device) -> Components:
+    """See `training.components.Kind.components`."""
+    if config.collector_type == "multi_sync":
+        # the collectors have environments of their own; one copy shows what they are like
+        environment = make_environment(config, 1)
+    else:
+        environment = make_environment(config, device=device)
+    try:
+        require_evaluation(config, environment)
+        return _around(config, environment, device)
+    except BaseException:
+        environment.close()
+        raise
+
+
+def _around(config: RunConfig, environment: EnvBase, device: torch.device) -> Components:
+    """All that works with an environment."""
+    groups = environment.groups
+    policies = PolicyFactory().create(config, groups, environment.state_size)
+    for network in (*policies.actors.values(), *policies.critics.values()):
+        network.to(device)
+    norms = policies.critics if config.loss.normalize_value else ()
+    optimizers = OptimizerFactory()
+    buffers = ReplayBufferFactory()
+    remembering = recurrent_groups(policies.actors)
+    environment = with_memory(environment, remembering, config.policy.gru.hidden_size)
+    collector = CollectorFactory().create(
+        config,
+        environment,
+        functools.partial(make_environment, config, remembering=remembering),
+        policies.actors,
+        device,
+    )
+    learner = Learner(
+        groups=groups,
+        actors=policies.actors,
+        critics=policies.critics,
+        losses=LossFactory().create(config, policies, groups),
+        actor_optimizers=optimizers.create_for_actors(config, policies.actors, groups),
+        critic_optimizers=optimizers.create_for_critics(config, policies.critics),
+        actor_buffers=buffers.create(config, policies.actors, device),
+        critic_buffers=buffers.create(config, policies.critics, device),
+        value_norms={name: PreciseValueNorm(device) for name in norms},
+        turn_based=environment.turn_based,
+    )
+    return Components(
+        environment=environment,
+        learner=learner,
+        collector=collector,
+        algorithm=ALGORITHMS[config.agent.algorithm](config, learner),
+        evaluator=Evaluator(config, policies.actors),
+        measure=episode_metrics,
+        device=device,
+    )

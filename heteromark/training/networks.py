@@ -1,0 +1,107 @@
+"""Agents that are networks over arrays: their side of the seam (`training.components`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from heteromark.config.errors import ConfigError, Fault
+from heteromark.config.models.components import EvaluationConfig
+from heteromark.config.models.run import RunConfig
+from heteromark.modules.policy import require_groups
+from heteromark.training.components import KINDS, Components, Report
+from heteromark.training.environments import make_environment, require_evaluation
+from heteromark.training.evaluation_request import EvaluationRequest
+from heteromark.training.evaluator import evaluate
+from heteromark.training.loaded_policy import policy_of
+from heteromark.training.network_components import network_components
+from heteromark.training.saved_policy import SavedPolicy
+
+# Options of an evaluation that only language-model agents can be asked for, and why.
+_NOT_HERE = {
+    "preset": "it has no responses to sample; --deterministic and --sampled choose actions",
+    "passes": "it has no problems to try again; --episodes says how much is played",
+    "transcripts": "nothing is said in it; --gif shows an episode",
+    "swap_roles": "it has no roles",
+    "single_agent": "it has no roles",
+}
+
+
+@KINDS.register("networks")
+class Networks:
+    """See `training.components.Kind`."""
+
+    def components(self, config: RunConfig, device: torch.device) -> Components:
+        return network_components(config, device)
+
+    def quick_to_build(self, config: RunConfig) -> RunConfig:
+        environment = config.environment.model_copy(update={"num_workers": 0})
+        return config.model_copy(update={"environment": environment})
+
+    def plan(self, config: RunConfig, components: Components) -> Iterator[str]:
+        learner = components.learner
+        for group in learner.groups.values():
+            actions = "discrete" if group.is_discrete else "continuous"
+            yield (
+                f"group {group.name}: agents {', '.join(group.agents)}; "
+                f"{group.observation_size} observations, {group.action_size} {actions} actions"
+            )
+        for kind, networks in (("actor", learner.actors), ("critic", learner.critics)):
+            for name, network in networks.items():
+                size = sum(parameter.numel() for parameter in network.parameters())
+                yield f"{kind} {name}: {size:,} parameters"
+
+    def faults(self, config: RunConfig) -> list[Fault]:
+        try:
+            environment = make_environment(config, num_envs=1)
+            try:
+                require_groups(config, environment.groups)
+                require_evaluation(config, environment)
+            finally:
+                environment.close()
+        except ConfigError as error:
+            return error.faults
+        except Exception as error:  # a user's environment may raise anything
+            return [Fault("config", str(error), kind=type(error).__name__)]
+        return []
+
+    def evaluation(self, request: EvaluationRequest, config: RunConfig) -> EvaluationConfig:
+        return request.applied(config, deterministic=request.deterministic is not False)
+
+    def refused(self, request: EvaluationRequest, config: RunConfig) -> Iterator[Fault]:
+        yield from request.given(_NOT_HERE, f"environment {config.environment.name}")
+
+    def evaluate(
+        self, saved: SavedPolicy, request: EvaluationRequest, device: torch.device
+    ) -> tuple[Report, list[Any]]:
+        policy = policy_of(saved, device)
+        settings = self.evaluation(request, policy.config)
+        report = evaluate(
+            policy.config, policy.actors, request.seed, settings, policy.opponent_pool
+        )
+        if report["return_mean"] is None:
+            raise ValueError("its returns are not finite")
+        report = {"iteration": policy.iteration, **report}
+        return report, list(_described(policy.config, report))
+
+
+def _described(config: RunConfig, report: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"{config.agent.short_name}, seed {config.seed}, on {config.environment.name}, after "
+        f"iteration {report['iteration']}: {report['episodes']} episodes, "
+        f"{'most likely' if report['deterministic'] else 'sampled'} actions"
+    )
+    yield f"return per agent: {report['return_mean']:.2f} ± {report['return_std']:.2f} (std)"
+    yield f"episode length:   {report['length_mean']:.1f} frames"
+    if report["cut_off"]:
+        yield f"cut off:          {report['cut_off']} episodes, after {report['max_steps']} frames"
+    if report["win_rate"] is not None:
+        other = f" against {report['opponent']}" if config.env_type == "skirmish" else ""
+        yield f"win rate:         {report['win_rate']:.1%}{other}"
+    if outcomes := report["outcomes"]:
+        yield (
+            f"against {report['opponent']}: won {outcomes['won']}, drawn {outcomes['drawn']}, lost "
+            f"{outcomes['lost']} (seat: {report['seat']}); not lost {report['not_lost_rate']:.1%}"
+        )

@@ -1,0 +1,348 @@
+"""What code a run consists of: followed by imports, and counted by what it does."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from projects import ROOT
+
+from heteromark.runs import code
+from heteromark.runs.code import code_fingerprint, source_fingerprint
+
+
+def forget() -> None:
+    """Look at all files anew, as a new process would."""
+    for function in (code.code_of, code.files_of, code.source_fingerprint, code.own_fingerprint):
+        function.cache_clear()
+    importlib.invalidate_caches()
+
+
+def test_comments_and_docstrings_are_not_code(tmp_path):
+    path = tmp_path / "module.py"
+
+    def fingerprint(text: str) -> str:
+        path.write_text(text)
+        return code_fingerprint([path])
+
+    plain = fingerprint("def f(x):\n    return x + 1\n")
+    assert fingerprint('"""Doc."""\ndef f(x):  # why\n    """Doc."""\n    return x + 1\n') == plain
+    assert fingerprint("def f(x):\n    return x + 2\n") != plain
+    assert fingerprint("def f(x:\n") != plain  # broken code still has an identity
+
+
+def test_installed_environments_count_with_their_version():
+    fingerprint = source_fingerprint("mpe2.simple_speaker_listener_v4:parallel_env")
+    assert fingerprint.startswith("mpe2 1.")
+
+
+@pytest.fixture
+def fingerprint_after(tmp_path, monkeypatch):
+    """Write files, then take a task's fingerprint, as a new process would."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def take(task: str = "places.arena:make", **files: str) -> str:
+        for name, text in files.items():
+            path = tmp_path / (name.replace("_in_", "/") + ".py")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        forget()
+        # what another test imported is not imported in a new process
+        monkeypatch.delitem(sys.modules, task.partition(":")[0], raising=False)
+        return source_fingerprint(task)
+
+    return take
+
+
+def test_a_users_environment_counts_with_its_source(fingerprint_after):
+    first = fingerprint_after(places_in_arena="def make():\n    return 1\n")
+    assert fingerprint_after(places_in_arena="def make():\n    return 1  # why\n") == first
+    assert fingerprint_after(places_in_arena="def make():\n    return 2\n") != first
+    assert (
+        fingerprint_after(places_in_other="x = 1\n", places_in_arena="def make():\n    return 1\n")
+        == first
+    )
+
+
+@pytest.mark.parametrize("line", ["import places.parts", "from places import parts"])
+def test_what_an_environment_imports_from_here_counts(fingerprint_after, line):
+    first = fingerprint_after(places_in_arena=f"{line}\n", places_in_parts="size = 1\n")
+    assert fingerprint_after(places_in_parts="size = 2\n") != first
+
+
+def test_what_an_environment_imports_from_elsewhere_counts_with_its_version(fingerprint_after):
+    assert "mpe2 1." in fingerprint_after(places_in_arena="import os\nfrom mpe2 import simple_v3\n")
+
+
+def test_a_package_counts_as_a_whole(fingerprint_after):
+    first = fingerprint_after("game:make", game_in___init__="", game_in_rules="a = 1\n")
+    assert fingerprint_after("game:make", game_in_rules="a = 2\n") != first
+
+
+def test_a_local_module_is_not_taken_for_the_distribution_of_its_name(fingerprint_after):
+    first = fingerprint_after("rich:make", rich="def make():\n    return 1\n")
+    assert fingerprint_after("rich:make", rich="def make():\n    return 2\n") != first
+
+
+def test_a_missing_environment_has_no_identity(fingerprint_after):
+    assert fingerprint_after("places.nowhere:make") == "missing"
+    assert fingerprint_after("arena_none:make") == "missing"
+
+
+# --- heteromark's own code ------------------------------------------------------------------------
+
+# Changes every module in turn and says whose digest that changes, for the runs of three configs.
+WHOSE = """
+import json, sys
+from pathlib import Path
+from heteromark.config.models.agent import AgentConfig
+from heteromark.config.models.params import ProjectParams
+from heteromark.config.compose.composition import compose_run
+from heteromark.runs import code
+from heteromark.runs.digest import run_digest
+
+def run(algorithm, environment, **agent):
+    params = ProjectParams.model_validate({"sweep": {"environment": environment}})
+    agent = AgentConfig.model_validate({"agent_id": "a", "algorithm": algorithm, **agent})
+    return compose_run(agent, params, "smoke", 0)
+
+text = {"network": {"policy": "TextPolicy"}, "n_steps": 64}
+runs = {
+    "HAPPO on Skirmish": run("HAPPO", "skirmish"),
+    "IPPO on PettingZoo": run("IPPO", "simple_spread"),
+    "GRPO on math": run("GRPO", "math", **text),
+}
+def digests():
+    for function in (code.code_of, code.files_of, code.source_fingerprint, code.own_fingerprint):
+        function.cache_clear()
+    return {name: run_digest(config) for name, config in runs.items()}
+
+before, changed = digests(), {}
+for path in sorted(Path("heteromark").rglob("*.py")):
+    content = path.read_bytes()
+    path.write_bytes(content + b"\\n_changed = 1\\n")
+    after = digests()
+    path.write_bytes(content)
+    name = ".".join(path.relative_to("heteromark").with_suffix("").parts)
+    changed[name] = [run for run in runs if after[run] != before[run]]
+assert digests() == before
+print(json.dumps(changed))
+"""
+
+
+@pytest.fixture(scope="module")
+def whose(tmp_path_factory) -> dict[str, list[str]]:
+    """By module, the runs whose digests change with it."""
+    folder = tmp_path_factory.mktemp("package")
+    for name in ("heteromark", "config"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    shutil.copy(ROOT / "params.yaml", folder)
+    command = [sys.executable, "-c", WHOSE]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+# Rooms and files that no run follows from, and what only some do.
+NOBODYS = (
+    *("cli", "ui", "doctor", "workflow", "commands", "runs", "config"),
+    *("training.networks", "training.factory_train", "training.evaluation_request"),
+    *("llm.kind", "llm.evaluate_team", "llm.role_swaps", "llm.transcripts"),
+    "environment.skirmish.draw",
+)
+ONLY = {
+    "llm": {"GRPO on math"},
+    "environment.skirmish": {"HAPPO on Skirmish"},
+    "environment.pettingzoo": {"IPPO on PettingZoo"},
+    "environment.opponents": {"IPPO on PettingZoo"},
+    "environment.smac": set(),
+    "environment.custom": set(),
+    "algorithm.happo": {"HAPPO on Skirmish"},
+    "algorithm.ppo": {"IPPO on PettingZoo"},
+    "modules.policy": {"HAPPO on Skirmish", "IPPO on PettingZoo"},
+}
+
+
+def lies_in(module: str, place: str) -> bool:
+    return f"{module}.".startswith(f"{place}.")
+
+
+@pytest.mark.parametrize("place", NOBODYS)
+def test_what_cannot_act_leaves_digests_alone(whose, place):
+    there = {module: runs for module, runs in whose.items() if lies_in(module, place)}
+    assert there, f"there is no {place}"
+    assert not {module: runs for module, runs in there.items() if runs}
+
+
+@pytest.mark.parametrize("place", ONLY)
+def test_code_changes_only_the_runs_that_it_can_act_in(whose, place):
+    there = {module: set(runs) for module, runs in whose.items() if lies_in(module, place)}
+    assert there, f"there is no {place}"
+    assert not {module: runs for module, runs in there.items() if not runs <= ONLY[place]}
+    assert set().union(*there.values()) == ONLY[place]
+
+
+@pytest.mark.parametrize(
+    ("module", "runs"),
+    [
+        ("seeds", 3),
+        ("import_paths", 3),
+        ("training.loop", 3),
+        ("training.checkpoint", 3),
+        ("training.random_state", 3),
+        ("training.device", 3),
+        ("algorithm.learner", 3),
+        ("modules.optimizer", 3),
+        ("modules.networks", 3),
+        ("training.network_components", 2),
+        ("training.evaluator", 2),
+        ("algorithm.base", 2),
+        ("algorithm.advantage", 2),
+        ("algorithm.value", 2),
+        ("algorithm.absence", 2),
+        ("loss.value", 2),
+        ("modules.policy", 2),
+        ("modules.collector", 2),
+        ("modules.loss", 2),
+        ("environment.groups", 3),
+        ("environment.stepping", 2),
+        ("environment.skirmish.battles", 1),
+        ("environment.skirmish.units", 1),
+        ("environment.skirmish.factory", 1),
+        ("environment.pettingzoo.workers", 1),
+        ("environment.opponents.pool", 1),
+        ("llm.update", 1),
+        ("llm.sampling", 1),
+        ("llm.policies.backbone", 1),
+        ("llm.tasks.math", 1),
+        ("llm.tasks.sudoku", 0),
+        ("llm.tasks.code", 0),
+    ],
+)
+def test_code_that_acts_is_in_the_digest(whose, module, runs):
+    assert len(whose[module]) == runs
+
+
+# What is loaded where a run is trained, but around the training.
+AROUND = ("cli", "commands", "config", "runs", "training.networks", "training.evaluation_request")
+
+LOADED = """
+import json, sys, tempfile
+from pathlib import Path
+from engine_config import make_config
+from text_config import make_text_config
+from heteromark.runs.code import code_of, roots_of
+from heteromark.training.loop import train
+
+config = make_text_config() if sys.argv[1] == "llm" else make_config(
+    env_type="skirmish", environment__task=None, environment__name="skirmish"
+)
+before = set(sys.modules)
+with tempfile.TemporaryDirectory() as folder:
+    train(config, Path(folder))
+files = {str(path) for path in code_of(*roots_of(config)).sources}
+loaded = {
+    name.removeprefix("heteromark."): module.__file__
+    for name, module in sys.modules.items()
+    if name.startswith("heteromark.") and module.__file__
+}
+print(json.dumps(sorted(
+    name for name, file in loaded.items()
+    if file not in files and not file.endswith("__init__.py")
+)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "around"),
+    [
+        ("networks", AROUND),
+        ("llm", (*AROUND, "llm.kind", "llm.evaluate_team", "llm.role_swaps", "llm.transcripts")),
+    ],
+)
+def test_all_that_a_training_loads_is_in_its_digest(kind, around):
+    command = [sys.executable, "-c", LOADED, kind]
+    path = f"{ROOT}:{ROOT / 'tests'}"
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=with_path(path))
+    assert done.returncode == 0, done.stderr
+    besides = json.loads(done.stdout.splitlines()[-1])
+    assert not [name for name in besides if not any(lies_in(name, place) for place in around)]
+
+
+def with_path(path: str) -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": path}
+
+
+# --- where packages are installed -----------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A package in a folder that is reached by `sys.path`; with or without a record of it."""
+
+    def install(folder: str, record: str | None) -> str:
+        place = tmp_path / folder
+        (place / "arenas").mkdir(parents=True)
+        (place / "arenas" / "__init__.py").write_text("import huge_numbers\n")
+        (place / "huge_numbers").mkdir()
+        (place / "huge_numbers" / "__init__.py").write_text("size = 1\n")
+        if record is not None:
+            info = place / "arenas-1.5.dist-info"
+            info.mkdir()
+            (info / "METADATA").write_text("Name: arenas\nVersion: 1.5\n")
+            (info / "RECORD").write_text(record)
+        monkeypatch.syspath_prepend(place)
+        forget()
+        return source_fingerprint("arenas:make")
+
+    yield install
+    forget()
+
+
+RECORD = "arenas/__init__.py,,\narenas-1.5.dist-info/METADATA,,\n"
+
+
+@pytest.mark.parametrize("folder", ["lib/site-packages", "lib/dist-packages", "libraries"])
+def test_packages_are_recognised_wherever_they_are_installed(elsewhere, folder):
+    """Reached by PYTHONPATH, a .pth file, a user site: with their version, without their source."""
+    fingerprint = elsewhere(folder, RECORD)
+    assert fingerprint.startswith("arenas 1.5 ")
+    assert "huge_numbers" not in fingerprint  # nor is what they import looked at
+
+
+def test_source_that_is_developed_here_is_no_installed_package(elsewhere):
+    editable = "__editable__.arenas-1.5.pth,,\narenas-1.5.dist-info/METADATA,,\n"
+    fingerprint = elsewhere("project/src", editable)
+    assert "arenas" not in fingerprint
+
+
+def test_packages_of_a_users_site_are_not_parsed(tmp_path):
+    """The whole way: an environment imports a package that only PYTHONPATH reaches."""
+    site = tmp_path / "other" / "lib" / "site-packages" / "enormous"
+    site.mkdir(parents=True)
+    for number in range(400):
+        (site / f"part_{number}.py").write_text("x = [" + "1, " * 20_000 + "]\n")
+    (site / "__init__.py").write_text("")
+    (tmp_path / "arena.py").write_text("import enormous\n")
+    script = (
+        "import time; from heteromark.runs.code import source_fingerprint as f; t = time.time();"
+        "print(f('arena:make')); print(time.time() - t)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env=with_path(f"{ROOT}:{tmp_path}:{site.parent}"),
+    )
+    fingerprint, seconds = done.stdout.split("\n")[:2]
+    assert fingerprint.startswith("enormous ")
+    assert float(seconds) < 5
