@@ -169,7 +169,10 @@ _SHORTER = {
     },
     "config/environment/*.yaml": {r"warm_up_steps: \d+": "warm_up_steps: 3"},
     "config/*/*_model.yaml": {r"warm_up_steps: \d+": "warm_up_steps: 3"},
-    "config/training/*.yaml": {r"total_frames: \d+": "total_frames: 256"},
+    "config/training/*.yaml": {
+        r"total_frames: \d+": "total_frames: 256",
+        r"num_batches: \d+": "num_batches: 1",
+    },
     "config/evaluation/*.yaml": {r"episodes: \d+": "episodes: 2"},
     "config/fast_debug_config.yaml": {r"n_epochs: \d+": "n_epochs: 1"},
     "config/high_performance_config.yaml": {r"n_steps: \d+": "n_steps: 1024"},

@@ -87,7 +87,7 @@ def test_every_command_of_the_document_runs(document, documented: Project):
     ran = 0
     for language, block in blocks(document):
         if match := FILE.match(block):
-            documented.write(match[1], block[match.end() :])
+            documented.write(match[1], block)
         elif language == "bash":
             for command in commands(block):
                 documented.run("bash", "-c", command)

@@ -112,6 +112,7 @@ def _sgd(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimizer:
         parameters,
         lr=config.learning_rate,
         momentum=config.momentum,
+        nesterov=config.nesterov,
         weight_decay=config.weight_decay,
     )
 

@@ -25,10 +25,10 @@ ParamOption = Annotated[
 
 
 @workflow_app.command()
-def plan(output: Path) -> None:
-    """Check all configs; write which smoke runs they make, for DVC to depend on."""
-    text = json.dumps(_plan(None).smoke_inputs, indent=2) + "\n"
-    write_text_atomic(output, text)
+def plan(folder: Path) -> None:
+    """Check all configs; write what each stage of dvc.yaml follows from, for DVC to depend on."""
+    for stage, inputs in _plan(None).stage_inputs.items():
+        write_text_atomic(folder / f"{stage}.json", json.dumps(inputs, indent=2) + "\n")
 
 
 @workflow_app.command()

@@ -164,7 +164,7 @@ class Plan:
 
     @property
     def smoke_inputs(self) -> dict[str, Any]:
-        """Which smoke runs the sweep consists of, for people and for DVC to depend on."""
+        """Which smoke runs the sweep consists of."""
         rungs = zip(*(config.rungs for config in self.configs), strict=True)
         return {
             "digest": self.tables_digest,
@@ -172,6 +172,19 @@ class Plan:
                 {"frames": frames, "configs": runs_of(candidates)}
                 for frames, candidates in zip(self.params.rungs, rungs, strict=True)
             ],
+        }
+
+    @property
+    def stage_inputs(self) -> dict[str, dict[str, Any]]:
+        """What each stage of dvc.yaml follows from besides the stages before it, by its name."""
+        return {
+            "sweep": self.smoke_inputs,
+            "select": {
+                "digest": self.selection_digest,
+                "selection": self.params.selection.model_dump(mode="json"),
+            },
+            "train": {"full": runs_of(self.candidates("full"))},
+            "publish": {"digest": self.publication_digest},
         }
 
     @property

@@ -465,6 +465,7 @@ def test_a_value_that_refers_to_a_faulty_one_is_no_fault_of_its_own():
             "policy/typo.yaml",
             "hiden_sizes: [4]\n",
             ["policy=typo"],
+            r"(?s)config/policy/typo\.yaml: does not say of which policy_type.*"
             r"config/policy/typo\.yaml: policy\.hiden_sizes = \[4\]: unknown key",
         ),
         (

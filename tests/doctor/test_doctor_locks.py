@@ -131,7 +131,7 @@ def test_a_path_that_dvc_holds_is_told_and_a_dead_holder_is_not(here: Project, t
 
 @pytest.mark.parametrize("fault", ["damaged", "number of another process"])
 def test_a_path_lock_that_stops_dvc_for_good_is_removed(here: Project, fault: str):
-    out = str(here.folder / "results/plan.json")
+    out = str(here.folder / "results/plan")
     entry = {"write": {out: {"pid": os.getpid(), "cmd": "dvc repro"}}, "read": {}}
     text = "{" if fault == "damaged" else json.dumps(entry)
     path = here.write(".dvc/tmp/rwlock", text)

@@ -88,6 +88,7 @@ def test_optimizers_take_their_settings_and_those_of_their_group(kind):
         optimizer__critic_learning_rate=0.01,
         optimizer__weight_decay=0.25,
         optimizer__momentum=0.5,
+        optimizer__nesterov=True,
         optimizer__eps=0.125,
         optimizer__groups={"listener": {"learning_rate": 0.2}},
     )
@@ -104,6 +105,7 @@ def test_optimizers_take_their_settings_and_those_of_their_group(kind):
         assert settings["weight_decay"] == 0.25
         assert settings.get("eps", 0.125) == 0.125
         assert settings.get("momentum", 0.5) == 0.5
+        assert settings.get("nesterov", True) is True
 
 
 def test_losses_take_the_settings_of_their_group():

@@ -104,6 +104,11 @@ IDLE = [
     ("optimizer.momentum=0.5", "optimizer_type=adam", "optimizer_type=sgd"),
     ("optimizer.momentum=0.5", "optimizer_type=adamw", "optimizer_type=rmsprop"),
     ("optimizer.momentum=0.5", "optimizer_type=adam", f"optimizer_type={OWN}"),
+    (
+        "optimizer.nesterov=true",
+        "optimizer.momentum=0.9 optimizer_type=rmsprop",
+        "optimizer.momentum=0.9 optimizer_type=sgd",
+    ),
     ("optimizer.alpha=0.5", "optimizer_type=sgd", "optimizer_type=rmsprop"),
     ("optimizer.eps=0.1", "optimizer_type=sgd", "optimizer_type=adam"),
     ("collector.num_collectors=4", "", "collector_type=multi_sync"),

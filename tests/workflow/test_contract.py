@@ -295,10 +295,10 @@ def test_an_edited_environment_reaches_dvc_and_is_trained_anew(copy):
     )
     copy.set_params(sweep={"environment": "speaker_listener"})
     copy.run("dvc", "repro", "plan")
-    first = json.loads(copy.read("results/plan.json"))["digest"]
+    first = json.loads(copy.read("results/plan/sweep.json"))["digest"]
     copy.write("environments/arena.py", arena.format("max_cycles=24"))
     copy.run("dvc", "repro", "plan")
-    assert json.loads(copy.read("results/plan.json"))["digest"] != first
+    assert json.loads(copy.read("results/plan/sweep.json"))["digest"] != first
 
 
 def test_a_terminated_sweep_ends_its_runs_and_frees_the_lock(clone, tmp_path):

@@ -78,6 +78,7 @@ def register_resolvers() -> None:
         "selected_network": _selected_network,
         "quotient": lambda dividend, divisor: dividend // divisor,
         "product": lambda *factors: math.prod(factors),
+        "larger": _larger,
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
@@ -98,6 +99,11 @@ def _selected_network(of_agent: str, *, _root_: DictConfig) -> str:
     if isinstance(selected, str) and ":" in selected:
         return selected
     return NETWORK_OF_POLICY_TYPE.get(selected, of_agent)
+
+
+def _larger(*values: Any) -> Any:
+    """The largest number; what is no number is a fault of its own key."""
+    return max(value for value in values if isinstance(value, int | float))
 
 
 def _set_value(tree: DictConfig, key: str) -> Any:

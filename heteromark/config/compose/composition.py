@@ -155,6 +155,8 @@ def _component_tree(config_folder: str, environment: str) -> Any:
         raise ConfigError([Fault(PARAMS_FILE, message, "sweep.environment", environment)])
     loader = open_hydra(Path(config_folder)).config_loader
     tree = loader.load_configuration(ROOT, [f"environment={environment}"], RunMode.RUN)
+    if untyped := list(loader.type_faults(tree)):
+        raise ConfigError(untyped)
     OmegaConf.set_struct(tree, False)
     del tree["hydra"]
     return tree

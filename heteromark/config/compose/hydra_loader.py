@@ -12,7 +12,10 @@ what there is. Importing this imports Hydra.
 
 from __future__ import annotations
 
+import copy
+import itertools
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +25,11 @@ from typing import Any
 import yaml
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
-from hydra._internal.config_repository import ConfigRepository, IConfigRepository
+from hydra._internal.config_repository import (
+    CachingConfigRepository,
+    ConfigRepository,
+    IConfigRepository,
+)
 from hydra._internal.defaults_list import DefaultsList
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
@@ -34,35 +41,62 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from heteromark.config.compose.agent_group import AGENT_GROUP, AgentConfigs, register_resolvers
+from heteromark.config.compose.presets import Presets, presets_of
 from heteromark.config.errors import ConfigError, Fault, config_error, nearest
+from heteromark.config.models.run import RunConfig
 from heteromark.config.pettingllms.sections import TEAM_SECTIONS
 
 AGENT_FOLDER = "agents"
 # Folders of config/ that are no group to choose from.
 TASK_FOLDERS = ("code", "math", "search", "stateful")
 NO_GROUPS = (AGENT_FOLDER, "schema", "ppo_trainer", *TASK_FOLDERS)
+EXPERIMENT_GROUP = "experiment"  # a group that is no section: its files say what is at the root
+# The key that says of what type a section is, which a file of the group says as `type`.
+SELECTORS = {
+    "environment": "env_type",
+    "policy": "policy_type",
+    "loss": "loss_type",
+    "optimizer": "optimizer_type",
+    "collector": "collector_type",
+    "replay_buffer": "buffer_type",
+}
 COMMAND_LINE = "command line"
 ROOT = "config"  # config/config.yaml, with the hydra node of all configs
 
 
 class _Repository(ConfigRepository):
-    """Hydra's repository, for which whole sections at the root of a file belong at the root."""
+    """Hydra's repository, which finds `# @package` anywhere in a file's leading comment.
+
+    Whole sections at the root of a file belong at the root.
+    """
+
+    def group_exists(self, config_path: str) -> bool:
+        return super().group_exists(config_path.removeprefix("/"))
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         loaded = super().load_config(config_path)
-        if (
-            loaded
-            and not loaded.header.get("package")
-            and OmegaConf.is_dict(loaded.config)
-            and any(section in loaded.config for section in TEAM_SECTIONS)
-        ):
+        if not loaded or loaded.header.get("package") or not OmegaConf.is_dict(loaded.config):
+            return loaded
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source.scheme() == "file":
+            path = _path_in(source, config_path)
+            loaded.header["package"] = _package_in(path)
+        if loaded.header["package"]:
+            return loaded
+        if any(section in loaded.config for section in TEAM_SECTIONS):
             loaded.header["package"] = "_global_"
+        elif keys := _root_keys(config_path, loaded):
+            message = (
+                f"{keys} would not be at the root of the config; add the line `# @package "
+                "_global_` at the top of the file"
+            )
+            raise ConfigError([Fault(_shown(path), message)])
         return loaded
 
 
@@ -72,6 +106,7 @@ class Loader(ConfigLoaderImpl):
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self.repository = _Repository(config_search_path)
+        self._presets = Presets([])  # of the command line that is being composed
 
     def load_configuration(
         self,
@@ -112,7 +147,9 @@ class Loader(ConfigLoaderImpl):
         config_name = self.full_name(config_name)
         self._judged(config_name, overrides)
         with told_as_config_errors():
-            return super().compute_defaults_list(config_name, overrides, run_mode)
+            found = super().compute_defaults_list(config_name, overrides, run_mode)
+        found.defaults = self._presets.in_order(found.defaults)
+        return found
 
     def parse(self, overrides: list[str]) -> list[Override]:
         """The overrides of a command line.
@@ -181,9 +218,68 @@ class Loader(ConfigLoaderImpl):
                 if isinstance(source, AgentConfigs):
                     path = source.file_of(config_path.rpartition("/")[2])
                 else:
-                    path = Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml")
-                return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+                    path = _path_in(source, config_path)
+                return _shown(path)
         return config_path
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        parsed, repo = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
+        if config_name is not None:  # Hydra also asks so to list the options of a group
+            self._presets = presets_of(repo, config_name, parsed, self.file_of)
+            parsed = self._presets.overrides
+        return parsed, repo
+
+    def _compose_config_from_defaults_list(
+        self, defaults: list[ResultDefault], repo: IConfigRepository
+    ) -> DictConfig:
+        ordered = self._presets.in_order(defaults)
+        composed = super()._compose_config_from_defaults_list(ordered, repo)
+        composed.update(self._types_chosen_later(ordered, repo))
+        return composed
+
+    def _types_chosen_later(
+        self, defaults: list[ResultDefault], repo: IConfigRepository
+    ) -> Iterator[tuple[str, str]]:
+        """The types of files that an experiment or the command line chose, by selector.
+
+        A named config that sets the selector does not win over them.
+        """
+        for group, selector in SELECTORS.items():
+            later = self._presets.after_choice(group, defaults)
+            if later is None:
+                continue
+            of_group = [each for each in defaults if each.config_path.startswith(f"{group}/")]
+            said = [
+                _said(self._load_single_config(each, repo).config, selector) for each in of_group
+            ]
+            types = [each for each in said if each is not None][-1:]
+            if (
+                types
+                and "${" not in types[0]
+                and not any(
+                    _said(self._load_single_config(each, repo).config, selector) for each in later
+                )
+            ):
+                yield selector, types[0]
+
+    def type_faults(self, tree: DictConfig) -> Iterator[Fault]:
+        """Chosen files that do not say what they are, where nothing else says it either."""
+        for group, selector in SELECTORS.items():
+            option = tree.hydra.runtime.choices.get(group)
+            if option is None or selector in tree:
+                continue
+            message = (
+                f"does not say of which {selector} it is; add a line `type: NAME`, or build on a "
+                "file that says it with `defaults:`. NAME is one of "
+                f"{', '.join(_names(selector))}"
+            )
+            yield Fault(self.file_of(f"{group}/{option}"), message)
+
+    def content_of(self, default: ResultDefault) -> DictConfig:
+        """What a file of the defaults list adds to the config."""
+        return self._load_single_config(default, self.repository).config
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         loaded = repo.load_config(default.config_path)
@@ -192,6 +288,9 @@ class Loader(ConfigLoaderImpl):
             message = f"Config file must contain a dictionary/object: {file}"
             raise ConfigError([Fault(file, f"{message}; write `key: value` lines at the root")])
         result = super()._load_single_config(default, repo)
+        if OmegaConf.is_dict(result.config):
+            result = copy.copy(result)  # what was loaded is kept, for the next time
+            result.config = _with_selectors(result.config, self.file_of(default.config_path))
         if default.config_path == "hydra/config" and repo.config_exists(ROOT):
             of_all = repo.load_config(ROOT).config.get("hydra") or {}
             with open_dict(result.config):
@@ -223,6 +322,13 @@ class Loader(ConfigLoaderImpl):
         yield Fault("--config-name", message, value=config_name)
 
     def _choice_faults(self, overrides: list[Override]) -> Iterator[Fault]:
+        added = [override for override in overrides if override.is_add()]
+        for key in {override.get_key_element() for override in added if self.is_choice(override)}:
+            same = [each for each in added if each.get_key_element() == key]
+            if len(same) > 1:
+                options = ",".join(itertools.chain.from_iterable(map(_options, same)))
+                message = f"is added {len(same)} times; write {key}=[{options}]"
+                yield Fault(COMMAND_LINE, message, key)
         for override in overrides:
             group = override.key_or_group
             if override.is_hydra_override() or not self.is_choice(override):
@@ -308,12 +414,69 @@ def told_as_config_errors() -> Iterator[None]:
         raise ConfigError([Fault("config", detail)]) from error
 
 
+def _path_in(source: ConfigSource, config_path: str) -> Path:
+    return Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml")
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _package_in(path: Path) -> str | None:
+    """What `# @package` says in the comment that a file starts with."""
+    with path.open(encoding="utf-8") as lines:
+        comment = itertools.takewhile(lambda line: line.lstrip()[:1] in ("", "#"), lines)
+        found = (re.match(r"\s*#\s*@package\s+(\S+)\s*$", line) for line in comment)
+        return next((match[1] for match in found if match), None)
+
+
+def _root_keys(config_path: str, loaded: ConfigResult) -> str:
+    """Keys of a group's file that only mean something at the root; empty: there are none."""
+    group = config_path.partition("/")[0]
+    if group == EXPERIMENT_GROUP:
+        overridden = [
+            f"override {each.group}" for each in loaded.defaults_list if each.is_override()
+        ]
+        return ", ".join([*overridden, *map(str, loaded.config)])
+    return ", ".join(key for key in (group, SELECTORS.get(group)) if key in loaded.config)
+
+
+def _said(config: DictConfig, key: str) -> Any:
+    """The value of a key as it is written; None: there is none."""
+    return config._get_node(key)._value() if key in config else None
+
+
+def _names(selector: str) -> list[str]:
+    """What is built in, of what a selector can name."""
+    schema = RunConfig.model_json_schema()["properties"][selector]
+    return (schema.get("anyOf") or [schema])[0]["enum"]
+
+
+def _with_selectors(config: DictConfig, file: str) -> DictConfig:
+    """Let `type: sgd` in the section optimizer be `optimizer_type: sgd` at the root."""
+    config = copy.deepcopy(config)
+    for section, selector in SELECTORS.items():
+        content = None if OmegaConf.is_missing(config, section) else config._get_node(section)
+        if not OmegaConf.is_dict(content) or "type" not in content:
+            continue
+        said = content._get_node("type")._value()
+        if _said(config, selector) not in (None, said):
+            message = f"contradicts {selector}; leave one of the two out"
+            raise ConfigError([Fault(file, message, f"{section}.type", said)])
+        with open_dict(config):
+            del content["type"]
+            config[selector] = said
+    return config
+
+
 def _record_as_typed(tree: DictConfig, overrides: list[Override]) -> None:
     """Let .hydra/overrides.yaml say what was typed, not what Hydra was given."""
     typed = [override for override in overrides if not override.is_hydra_override()]
+    of_hydra = [override for override in overrides if override.is_hydra_override()]
     naming = tree.hydra.job.config.override_dirname
     with open_dict(tree.hydra):
         tree.hydra.overrides.task = [override.input_line for override in typed]
+        tree.hydra.overrides.hydra = [override.input_line for override in of_hydra]
         tree.hydra.job.override_dirname = get_overrides_dirname(
             typed, naming.exclude_keys, naming.item_sep, naming.kv_sep
         )

@@ -72,13 +72,14 @@ def job_of(tree: DictConfig, loader: Loader) -> Job:
             replace(fault, file=origin_of(tree, fault.key, loader)) if fault.key else fault
             for fault in error.faults
         ) from error
+    untyped = list(loader.type_faults(tree))
     try:
         job = _made_of(data)
-        faults = package_faults(job)
+        faults = [] if untyped else package_faults(job)
     except ConfigError as error:
         faults = _without_echoes(tree, error.faults)
-    if faults:
-        raise ConfigError(located(faults, tree, loader))
+    if untyped or faults:
+        raise ConfigError([*untyped, *located(faults, tree, loader)])
     return job
 
 

@@ -32,24 +32,19 @@ def origin_of(tree: DictConfig, key: str, loader: Loader) -> str:
     primary = tree.hydra.job.config_name
     composed = loader.compute_defaults_list(primary, overrides, RunMode.RUN).defaults
     for default in reversed(composed):
-        if default.config_path and not default.config_path.startswith("hydra/"):
-            loaded = loader.repository.load_config(default.config_path)
-            if loaded and _sets(loaded.config, default.package or "", key):
-                return loader.file_of(default.config_path)
+        if not default.config_path or default.config_path.startswith("hydra/"):
+            continue
+        if (
+            _descend(OmegaConf.to_container(loader.content_of(default), resolve=False), key)
+            is not None
+        ):
+            return loader.file_of(default.config_path)
     return loader.file_of(primary)
 
 
 def raw_value(tree: DictConfig, key: str) -> Any:
     """What stands at a dotted key, references as they are written; None where nothing stands."""
     return _descend(OmegaConf.to_container(tree, resolve=False), key)
-
-
-def _sets(config: Any, package: str, key: str) -> bool:
-    """Whether a file, whose content belongs into `package`, has a value for `key`."""
-    if package and not key.startswith(f"{package}."):
-        return package == key
-    within = key.removeprefix(f"{package}.") if package else key
-    return _descend(OmegaConf.to_container(config, resolve=False), within) is not None
 
 
 def _descend(node: Any, key: str) -> Any:

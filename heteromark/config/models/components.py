@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field, model_validator
 
 from heteromark.config.fields import (
     Activation,
@@ -23,6 +21,7 @@ from heteromark.config.fields import (
     PolicyType,
     Seat,
     UnitType,
+    cross_field_error,
 )
 from heteromark.config.models.llm import TextConfig
 from heteromark.config.models.skirmish import ScriptName, SkirmishConfig
@@ -211,10 +210,19 @@ class OptimizerConfig(Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1), Number] = Field(
         0.0, description="sgd and rmsprop only."
     )
+    nesterov: bool = Field(False, description="sgd only: Nesterov's momentum.")
     alpha: Annotated[float, Field(ge=0, lt=1), Number] = Field(
         0.99, description="rmsprop only: smoothing of the squared gradient."
     )
     groups: dict[str, OptimizerOverride] = Field({}, description="Overrides by group.")
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> OptimizerConfig:
+        if self.nesterov and not self.momentum:
+            raise cross_field_error(
+                "nesterov", True, "needs momentum; set optimizer.momentum, for example to 0.9"
+            )
+        return self
 
 
 class CollectorConfig(Frozen):

@@ -235,6 +235,7 @@ _IDLE: dict[str, Reason] = {
     "optimizer.alpha": _only_optimizers("rmsprop"),
     "optimizer.eps": _only_optimizers("adam", "adamw", "rmsprop"),
     "optimizer.momentum": _only_optimizers("sgd", "rmsprop"),
+    "optimizer.nesterov": _only_optimizers("sgd"),
     "collector.num_collectors": _num_collectors,
     "evaluation.seat": _evaluation_seat,
     "logger.offline": _only_backends("wandb"),
