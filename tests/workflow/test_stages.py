@@ -1,0 +1,172 @@
+"""dvc.yaml's stages notice what their results follow from: every key of params.yaml, known or not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from projects import ROOT, TINY, copy_project
+
+from heteromark.config.models.params import ProjectParams
+from heteromark.config.nested import flatten, unflatten
+from heteromark.workflow.plan import make_plan
+
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+PART = {stage: f"results/plan/{stage}.json" for stage in STAGES if stage != "plan"}
+
+
+def keys(schema: dict[str, Any], node: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of a JSON schema, sections not among them."""
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    if "properties" not in node:
+        yield prefix
+    for name, child in node.get("properties", {}).items():
+        yield from keys(schema, child, f"{prefix}.{name}" if prefix else name)
+
+
+SCHEMA = ProjectParams.model_json_schema()
+KEYS = sorted(keys(SCHEMA, SCHEMA))
+
+# A value for each key that is neither params.yaml's nor the base config's.
+OTHER: dict[str, Any] = {
+    "algorithm": "MAPPO",
+    "network.policy": "GruPolicy",
+    "network.net_arch": [16],
+    "network.activation_fn": "elu",
+    "scheduler.decay": "linear",
+    "happo.agent_order": "fixed",
+    "happo.action_aggregation": "mean",
+    "n_steps": 128,
+    "batch_size": 32,
+    "n_epochs": 3,
+    "device": "cpu",
+    "num_parallel_envs": 8,
+    "checkpoint_interval": 1,
+    "sweep.agents": ["config/agents/happo_agent_v1.yaml"],
+    "sweep.base_config": "config/agents/happo_agent_v1.yaml",
+    "sweep.environment": "simple_spread",
+    "sweep.strategy": "halving",
+    "sweep.halving.min_frames": 128,
+    "smoke.total_frames": 512,
+    "smoke.seeds": [3, 4],
+    "full.seeds": [7],
+    "selection.metric": "final_return",
+    "selection.statistic": "mean",
+    "selection.tie_break": ["name"],
+    "selection.min_seeds": 1,
+}
+
+
+def other(key: str) -> Any:
+    """A value for a key; of numbers a common one."""
+    if key in OTHER:
+        return OTHER[key]
+    if key.startswith(("grpo.", "llm.")):
+        return {
+            "grpo.sampling": "chain",
+            "grpo.normalization": "grpo",
+            "grpo.drop_flat": True,
+            "grpo.filter_method": "mean",
+            "llm.specialization": "lora",
+            "llm.policies": "role",
+            "llm.lora_modules": ".*",
+        }.get(key, 4 if key.endswith(("generations", "rank")) else 0.25)
+    whole = ("threads", "frames", "episodes", "eta")
+    return 3 if key.endswith(whole) else 0.125
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A project's configs, with short runs, that plans are made of."""
+    place = tmp_path_factory.mktemp("stages")
+    for name in ("config", "environments", "extensions"):
+        shutil.copytree(ROOT / name, place / name)
+    return place
+
+
+def parts(folder: Path, monkeypatch, **changes: Any) -> dict[str, Any]:
+    """What the stages depend on, with values of params.yaml changed."""
+    monkeypatch.chdir(folder)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    flat = flatten(params) | flatten(TINY) | {"sweep.agents": "config/agents/happo_agent_*.yaml"}
+    flat |= {"sweep.halving.min_frames": 64, "sweep.halving.max_frames": None, **changes}
+    (folder / "params.yaml").write_text(yaml.safe_dump(unflatten(flat)), encoding="utf-8")
+    return make_plan(folder).stage_inputs
+
+
+def digests(inputs: dict[str, Any]) -> set[str]:
+    """The digests of all runs in a plan."""
+    rungs = [*inputs["sweep"]["smoke"], {"configs": inputs["train"]["full"]}]
+    return {config["digest"] for rung in rungs for config in rung["configs"].values()}
+
+
+def test_dvc_looks_at_all_of_params_yaml_and_each_stage_at_its_part():
+    assert STAGES["plan"]["params"] == [{"params.yaml": None}]
+    for stage, part in PART.items():
+        assert part in STAGES[stage]["deps"]
+    assert not [stage for stage in PART if "params" in STAGES[stage]]
+
+
+# A sweep in which a key acts, for those that do nothing for HAPPO.
+OF_LANGUAGE_MODELS = {
+    "sweep.agents": "config/agents/grpo_agent_v1.yaml",
+    "sweep.environment": "math",
+    "network.net_arch": None,
+}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_key_that_changes_a_digest_changes_the_stage_of_its_runs(key, folder, monkeypatch):
+    sweep = OF_LANGUAGE_MODELS if key.startswith(("grpo.", "llm.")) else {}
+    before = parts(folder, monkeypatch, **sweep)
+    after = parts(folder, monkeypatch, **{**sweep, key: other(key)})
+    if digests(before) != digests(after):
+        assert before["sweep"] != after["sweep"] or before["train"] != after["train"]
+    smoke = {config["digest"] for config in before["sweep"]["smoke"][-1]["configs"].values()}
+    if smoke != {config["digest"] for config in after["sweep"]["smoke"][-1]["configs"].values()}:
+        assert before["sweep"] != after["sweep"]
+    if key.startswith("full."):
+        assert before["sweep"] == after["sweep"]
+        assert before["train"] != after["train"]
+    if key.startswith("selection."):
+        assert (before["sweep"], before["train"]) == (after["sweep"], after["train"])
+        assert before["select"] != after["select"]
+
+
+@pytest.mark.slow
+def test_dvc_repro_runs_what_a_key_reaches_and_refuses_keys_that_nobody_knows(tmp_path):
+    project = copy_project(tmp_path / "project", tmp_path / "store")
+    smoke = {**TINY["smoke"], "total_frames": 128}
+    full = {**TINY["full"], "total_frames": 256}
+    project.set_params(**(TINY | {"smoke": smoke, "full": full, "checkpoint_interval": 3}))
+    for path in (project.folder / "config" / "agents").glob("*.yaml"):
+        if path.stem != "happo_agent_v1":
+            path.unlink()
+    project.run("git", "init", "--quiet", "--initial-branch=main")
+    project.run("git", "config", "user.email", "tester@example.com")
+    project.run("git", "config", "user.name", "Tester")
+    project.run("dvc", "repro")
+    project.commit("results")
+
+    def ran(*command: str, check: bool = True) -> tuple[list[str], str]:
+        result = project.run(*command, check=check)
+        told = result.stdout + result.stderr
+        return [stage for stage in STAGES if f"Running stage '{stage}'" in told], told
+
+    # only the long run knows whether there is a checkpoint between its iterations 2 and 3
+    project.set_params(checkpoint_interval=2)
+    assert ran("dvc", "repro")[0] == ["plan", "train", "publish"]
+    assert "Nothing to be done" in project.run("snakemake", "--cores", "2").stderr
+    project.commit("another interval")
+
+    stages, _ = ran("dvc", "exp", "run", "-S", "scheduler.decay=linear")
+    assert stages == list(STAGES)
+    unknown = ran("dvc", "exp", "run", "-S", "+learning_rat=1e-3", check=False)
+    assert unknown[0] == ["plan"]
+    assert "learning_rat" in unknown[1]
+    assert "Did you mean learning_rate?" in unknown[1]
