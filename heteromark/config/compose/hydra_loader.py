@@ -41,6 +41,7 @@ from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseExceptio
 
 from heteromark.config.compose.agent_group import AGENT_GROUP, AgentConfigs, register_resolvers
 from heteromark.config.errors import ConfigError, Fault, config_error, nearest
+from heteromark.config.files import require_readable
 from heteromark.config.pettingllms.sections import TEAM_SECTIONS
 
 AGENT_FOLDER = "agents"
@@ -55,6 +56,12 @@ class _Repository(ConfigRepository):
     """Hydra's repository, for which whole sections at the root of a file belong at the root."""
 
     def load_config(self, config_path: str) -> ConfigResult | None:
+        for source in self.get_sources():  # what OmegaConf would fail on, or never be done with
+            if source.scheme() == "file" and source.is_config(config_path):
+                path = Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml")
+                in_project = path.is_relative_to(Path.cwd())
+                require_readable(path.relative_to(Path.cwd()) if in_project else path)
+                break
         loaded = super().load_config(config_path)
         if (
             loaded
