@@ -40,6 +40,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from heteromark.config.compose.agent_group import AGENT_GROUP, AgentConfigs, register_resolvers
+from heteromark.config.compose.limits import (
+    MAX_JOBS,
+    number_of_jobs,
+    unparsable,
+    unusable_sweep,
+)
 from heteromark.config.errors import ConfigError, Fault, config_error, nearest
 from heteromark.config.files import require_readable
 from heteromark.config.pettingllms.sections import TEAM_SECTIONS
@@ -131,12 +137,19 @@ class Loader(ConfigLoaderImpl):
         parsed, faults = [], []
         for line in overrides:
             try:
-                parsed += parser.parse_overrides([line])
+                if not (detail := unparsable(line)):
+                    (override,) = parser.parse_overrides([line])
+                    parsed.append(override)
+                    detail = unusable_sweep(override)
             except HydraException as error:
                 detail = " ".join(str(error).split())
+            if detail:
                 faults.append(Fault(COMMAND_LINE, f"does not parse: {detail}", value=line))
         if faults:
             raise ConfigError(faults)
+        if (jobs := number_of_jobs(parsed)) > MAX_JOBS:
+            message = f"names {jobs:,} jobs; a multirun has at most {MAX_JOBS:,}"
+            raise ConfigError([Fault(COMMAND_LINE, message, value=" ".join(overrides))])
         return parsed
 
     def is_choice(self, override: Override) -> bool:
