@@ -167,10 +167,10 @@ def sweep(
     """
     from heteromark.workflow.sweep import run_sweep, sweep_overrides
 
-    overrides = sweep_overrides(
+    overrides, typed = sweep_overrides(
         configs, mode, episodes, total_timesteps, base_config, environment, tuple(set_ or ())
     )
-    raise typer.Exit(run_sweep(overrides, mode, cores=cores, dry_run=dry_run))
+    raise typer.Exit(run_sweep(overrides, typed, mode, cores=cores, dry_run=dry_run))
 
 
 @app.command()
@@ -349,8 +349,8 @@ def validate(
     from heteromark.workflow.plan import make_plan
     from heteromark.workflow.sweep import sweep_overrides
 
-    overrides = sweep_overrides(configs or [], "smoke", assignments=tuple(set_ or ()))
-    for line in plan_lines(make_plan(overrides=overrides)):
+    overrides, typed = sweep_overrides(configs or [], "smoke", assignments=tuple(set_ or ()))
+    for line in plan_lines(make_plan(overrides=overrides, typed=typed)):
         typer.echo(line)
 
 

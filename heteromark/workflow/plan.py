@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,12 @@ import heteromark
 from heteromark.commands.requirements import requirement_faults
 from heteromark.config.compose.composition import PARAMS_FILE, compose_run, load_params
 from heteromark.config.compose.layers import ResolvedAgent, resolve_sweep
-from heteromark.config.errors import ConfigError, Fault, config_error
+from heteromark.config.errors import ConfigError, Fault, config_error, naming_options
 from heteromark.config.fields import Mode
 from heteromark.config.models.agent import AgentConfig
 from heteromark.config.models.params import ProjectParams
 from heteromark.config.models.run import RunConfig
+from heteromark.config.nested import flatten
 from heteromark.runs.digest import code_fingerprint, config_digest, trajectory_digest
 from heteromark.runs.record import RESULTS, run_folder
 
@@ -201,20 +202,32 @@ def stamp_name(digest: str) -> str:
     return f"inputs-{digest}.json"
 
 
-def make_plan(root: Path = Path(), overrides: dict[str, Any] | None = None) -> Plan:
+def make_plan(
+    root: Path = Path(),
+    overrides: dict[str, Any] | None = None,
+    typed: Mapping[str, str] | None = None,
+) -> Plan:
     """Expand params.yaml and the agent configs that it names.
+
+    A hyperparameter must reach one of the configs if it was set for them: together with them in
+    params.yaml, or on the command line. One in params.yaml need not reach configs that a command
+    line names instead.
 
     Args:
         root: the project's folder.
         overrides: nested values that win over params.yaml.
+        typed: the options that gave the overrides, by dotted key; None: Snakemake's --config.
 
     Raises:
         ConfigError: every fault of every file, before anything runs.
     """
-    params = load_params(root, overrides)
-    base = Path(params.sweep.base_config) if params.sweep.base_config else None
-    agents = resolve_sweep(params.sweep.agents, params, root, base=base)
-    return plan_of(agents, params, root)
+    given = flatten(overrides or {})
+    with naming_options(typed or dict.fromkeys(given, "--config")):
+        params = load_params(root, overrides)
+        base = Path(params.sweep.base_config) if params.sweep.base_config else None
+        must_reach = given if "sweep.agents" in given else None
+        agents = resolve_sweep(params.sweep.agents, params, root, None, base, must_reach)
+        return plan_of(agents, params, root)
 
 
 def plan_of(agents: Sequence[ResolvedAgent], params: ProjectParams, root: Path = Path()) -> Plan:
