@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,26 @@ def frames_of(episodes: int, environment: EnvironmentConfig) -> int:
             key="environment.episode_length",
         )
     return episodes * environment.episode_length
+
+
+def trained_frames(config: RunConfig) -> int:
+    """Frames that a run trains: total_frames rounded up to whole iterations."""
+    return config.num_iterations * config.collector.frames_per_batch
+
+
+def rounding_lines(config: RunConfig) -> Iterator[str]:
+    """Say so when a run trains more frames than were asked for."""
+    asked, trained, iterations = (
+        config.training.total_frames,
+        trained_frames(config),
+        config.num_iterations,
+    )
+    if trained != asked:
+        yield (
+            f"{asked:,} frames asked, {trained:,} will be trained: {iterations:,} "
+            f"iteration{'' if iterations == 1 else 's'} of n_steps "
+            f"{config.collector.frames_per_batch:,}"
+        )
 
 
 def check_output(folder: Path, option: str = "--output") -> None:

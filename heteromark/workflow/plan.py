@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import heteromark
+from heteromark.commands.request import trained_frames
 from heteromark.commands.requirements import requirement_faults
 from heteromark.config.compose.composition import PARAMS_FILE, compose_run, load_params
 from heteromark.config.compose.layers import ResolvedAgent, resolve_sweep
@@ -44,7 +45,7 @@ class Candidate:
     agent_id: str
     environment: str
     hyperparameters: dict[str, Any]
-    frames: int  # of a run
+    frames: int  # that a run trains: whole iterations
     checkpoints_after: tuple[int, ...]  # ends of the shorter rungs
     folders: dict[int, Path]  # seed → run folder
     rung: int = 1
@@ -168,10 +169,7 @@ class Plan:
         rungs = zip(*(config.rungs for config in self.configs), strict=True)
         return {
             "digest": self.tables_digest,
-            "smoke": [
-                {"frames": frames, "configs": runs_of(candidates)}
-                for frames, candidates in zip(self.params.rungs, rungs, strict=True)
-            ],
+            "smoke": [{"configs": runs_of(candidates)} for candidates in rungs],
         }
 
     @property
@@ -295,7 +293,7 @@ def _planned(
             agent_id=resolved.agent.agent_id,
             environment=params.sweep.environment,
             hyperparameters=resolved.agent.hyperparameters(),
-            frames=config.training.total_frames,
+            frames=trained_frames(config),
             checkpoints_after=tuple(config.training.checkpoints_after),
             folders={
                 seed: run_folder(config.mode, names[0], digest, seed)
@@ -341,6 +339,7 @@ def runs_of(candidates: list[Candidate]) -> dict[str, Any]:
         candidate.label: {
             "config": candidate.config_path,
             "digest": candidate.config_digest,
+            "frames": candidate.frames,
             "runs": [folder.as_posix() for folder in candidate.folders.values()],
         }
         for candidate in candidates

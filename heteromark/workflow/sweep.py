@@ -88,7 +88,7 @@ def run_sweep(
         WorkflowError: there is no Snakefile here.
     """
     from heteromark.workflow.aggregate import MISSING, aggregate
-    from heteromark.workflow.display import table_lines
+    from heteromark.workflow.display import frames_words, table_lines
 
     if not Path("Snakefile").is_file():
         raise WorkflowError("there is no Snakefile here; run this in the project's folder")
@@ -100,8 +100,8 @@ def run_sweep(
     plan = make_plan(overrides=overrides, typed=typed)
     candidates = plan.candidates(mode)
     folders = [folder for candidate in candidates for folder in candidate.folders.values()]
-    frames = plan.params.budget(mode).total_frames
-    print(f"{len(candidates)} configs, {len(folders)} {mode} runs of {frames:,} frames", flush=True)
+    frames = frames_words(plan.params.budget(mode).total_frames, candidates)
+    print(f"{len(candidates)} configs, {len(folders)} {mode} runs of {frames}", flush=True)
     arguments = [
         *("--cores", str(cores) if cores else "all"),
         *("--keep-going", "--rerun-incomplete", "--quiet", "rules"),
