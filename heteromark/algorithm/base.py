@@ -217,6 +217,8 @@ class Algorithm(ABC):
         Minibatches in which nothing counts are passed over; if that is all, nothing is returned.
         """
         parameters = list(network.parameters())
+        limit = self.config.training.max_grad_norm
+        max_norm = math.inf if limit is None else limit  # inf: measured, not clipped
         buffer.empty()
         buffer.extend(self._samples(network, data))
         sums: dict[str, float] = {}
@@ -228,7 +230,7 @@ class Algorithm(ABC):
                 losses = {k: v for k, v in loss_module(minibatch).items() if k.startswith("loss_")}
                 optimizer.zero_grad()
                 sum(losses.values()).backward()
-                norm = nn.utils.clip_grad_norm_(parameters, self.config.training.max_grad_norm)
+                norm = nn.utils.clip_grad_norm_(parameters, max_norm)
                 measured = {**losses, "grad_norm": norm}
                 # one transfer from the device, before the step that bad gradients would spoil
                 numbers = torch.stack([m.detach() for m in measured.values()]).tolist()

@@ -98,6 +98,11 @@ def faults_of(error: ValidationError, model: type[BaseModel], file: str) -> list
     return [_fault(item, schema, file) for item in error.errors()]
 
 
+def description_of(model: type[BaseModel], key: str) -> str:
+    """What the schema says of a dotted key; empty if it says nothing."""
+    return _descend(model.model_json_schema(), key.split("."))[0].get("description", "")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """` Did you mean …?`, or nothing when no known word is close."""
     known = list(known)

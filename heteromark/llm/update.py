@@ -32,7 +32,7 @@ class GroupRelativeUpdate:
         normalisation: what a token counts, see `token_weights`; dr_grpo also leaves rewards
             undivided by their standard deviation.
         max_length: of a response, in tokens.
-        max_grad_norm: gradients are clipped to this norm.
+        max_grad_norm: gradients are clipped to this norm; None: not clipped.
         drop_flat: leave out groups whose rewards are all equal; what the others count stays.
         filter_method, filter_ratio: which responses are trained on, see `best_responses`; judged
             are they all.
@@ -43,7 +43,7 @@ class GroupRelativeUpdate:
     micro_batch_size: int
     normalisation: Normalisation
     max_length: int
-    max_grad_norm: float
+    max_grad_norm: float | None
     drop_flat: bool = False
     filter_method: Literal["none", "mean", "median"] = "none"
     filter_ratio: float = 1.0
@@ -144,7 +144,8 @@ class GroupRelativeUpdate:
                     # losses are sums over tokens, the others means over them
                     counts = 1.0 if name.startswith("loss_") else share
                     sums[name] = sums.get(name, 0.0) + counts * value.item()
-        norm = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm).item()
+        max_norm = math.inf if self.max_grad_norm is None else self.max_grad_norm
+        norm = nn.utils.clip_grad_norm_(parameters, max_norm).item()
         for name, value in {**sums, "grad_norm": norm}.items():
             if not math.isfinite(value):
                 raise Diverged(f"{name} is {value}")

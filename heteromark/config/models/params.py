@@ -29,8 +29,9 @@ def _all_optional(model: type[BaseModel], name: str) -> type[Frozen]:
             fields[key] = (section, section())
         else:
             bounded = Annotated[kind, *field.metadata] if field.metadata else kind
+            description = (field.description or "").partition("; null: ")[0] or None  # other here
             optional = Field(
-                None, description=field.description, json_schema_extra=field.json_schema_extra
+                None, description=description, json_schema_extra=field.json_schema_extra
             )
             fields[key] = (bounded | None, optional)
     doc = f"{model.__name__} for the whole sweep; null: what the base config says."
