@@ -95,7 +95,12 @@ def train(
     """
     from heteromark.commands.console import outcome_lines
     from heteromark.commands.launch import train_run
-    from heteromark.commands.request import TrainRequest, check_output, resolve_request
+    from heteromark.commands.request import (
+        TrainRequest,
+        check_output,
+        resolve_request,
+        rounding_lines,
+    )
 
     request = TrainRequest(
         agent_config=agent_config,
@@ -125,6 +130,8 @@ def train(
             f"resolves to {folder.parent.name}, but {expect} was planned: a config or params.yaml "
             "changed meanwhile; run the same command again",
         )
+    for line in rounding_lines(config):
+        typer.echo(line)
     with _progress(config) as on_progress:
         record, from_store = train_run(
             config,
@@ -167,10 +174,10 @@ def sweep(
     """
     from heteromark.workflow.sweep import run_sweep, sweep_overrides
 
-    overrides = sweep_overrides(
+    overrides, typed = sweep_overrides(
         configs, mode, episodes, total_timesteps, base_config, environment, tuple(set_ or ())
     )
-    raise typer.Exit(run_sweep(overrides, mode, cores=cores, dry_run=dry_run))
+    raise typer.Exit(run_sweep(overrides, typed, mode, cores=cores, dry_run=dry_run))
 
 
 @app.command()
@@ -349,8 +356,8 @@ def validate(
     from heteromark.workflow.plan import make_plan
     from heteromark.workflow.sweep import sweep_overrides
 
-    overrides = sweep_overrides(configs or [], "smoke", assignments=tuple(set_ or ()))
-    for line in plan_lines(make_plan(overrides=overrides)):
+    overrides, typed = sweep_overrides(configs or [], "smoke", assignments=tuple(set_ or ()))
+    for line in plan_lines(make_plan(overrides=overrides, typed=typed)):
         typer.echo(line)
 
 
@@ -365,7 +372,7 @@ def show_config(
     set_: SetOption = None,
 ) -> None:
     """Print the resolved config of a run, its digest and where it would lie."""
-    from heteromark.commands.request import TrainRequest, resolve_request
+    from heteromark.commands.request import TrainRequest, resolve_request, rounding_lines
     from heteromark.config.files import to_yaml
     from heteromark.runs.digest import run_digest
 
@@ -375,6 +382,8 @@ def show_config(
         )
     )
     typer.echo(f"# run {run_digest(config)} in {folder}")
+    for line in rounding_lines(config):
+        typer.echo(f"# {line}")
     typer.echo(to_yaml(config.model_dump(mode="json")), nl=False)
 
 

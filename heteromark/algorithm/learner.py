@@ -55,12 +55,13 @@ class Learner:
 
 
 def take_step(
-    optimizer: Optimizer, max_grad_norm: float, measured: Mapping[str, Tensor | float]
+    optimizer: Optimizer, max_grad_norm: float | None, measured: Mapping[str, Tensor | float]
 ) -> dict[str, float]:
     """Clip the gradients and take one step, unless something is not finite.
 
     Args:
         optimizer: of all parameters whose gradients are clipped together.
+        max_grad_norm: None: gradients are measured, but not clipped.
         measured: losses, and what else must be finite before the step.
 
     Returns:
@@ -70,7 +71,9 @@ def take_step(
         Diverged: one of them is not finite; no weight was changed.
     """
     parameters = [weight for group in optimizer.param_groups for weight in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    norm = nn.utils.clip_grad_norm_(
+        parameters, math.inf if max_grad_norm is None else max_grad_norm
+    )
     told = {name: torch.as_tensor(value).detach() for name, value in measured.items()}
     told["grad_norm"] = norm
     # one transfer from the device, before the step that bad gradients would spoil

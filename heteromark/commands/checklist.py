@@ -176,7 +176,8 @@ def _verdicts(
 
 
 def _is_about(fault: Fault, item: Item) -> bool:
-    return any(re.match(rf"(?:{pattern})(?:\.|$)", fault.key) for pattern in item.keys)
+    named = fault.key or fault.file  # an option, such as --environment, stands for its key
+    return any(re.match(rf"(?:{pattern})(?:\.|$)", named) for pattern in item.keys)
 
 
 def _told_where(faults: Iterable[Fault], tree: DictConfig, loader: Loader) -> list[Fault]:
@@ -269,7 +270,13 @@ def _interval(config: RunConfig) -> str:
 ITEMS = (
     Item(
         "the environment is registered",
-        ("env", r"environment\.(?:name|task|kwargs|text\.task)", "env_type", r"sweep\.environment"),
+        (
+            "env",
+            "--environment",
+            r"environment\.(?:name|task|kwargs|text\.task)",
+            "env_type",
+            r"sweep\.environment",
+        ),
         lambda config: config.environment.name,
         by_rules=True,
         of_teams=False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from heteromark.commands.launch import RunFailed
+from heteromark.commands.request import rounding_lines
 from heteromark.config.errors import ConfigError
 from heteromark.config.models.run import RunConfig
 from heteromark.runs.digest import run_digest
@@ -22,6 +23,7 @@ def plan_lines(config: RunConfig) -> Iterator[str]:
     digest = run_digest(config)
     yield f"run {digest}: {_in_store(RunStore(), digest)}"
     yield from _component_lines(config)
+    yield from rounding_lines(config)
     frames, iterations = config.collector.frames_per_batch, config.num_iterations
     yield f"frames: {iterations * frames:,} in {iterations:,} iterations of {frames:,}"
     epochs = config.training.num_epochs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import platform
 import sys
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from heteromark.commands.fit import FitJudge
 from heteromark.commands.launch import RunFailed, train_run
 from heteromark.commands.progress import progress_of
-from heteromark.commands.request import check_output
+from heteromark.commands.request import check_output, rounding_lines
 from heteromark.commands.requirements import requirement_faults
 from heteromark.config.compose.hydra_loader import Loader
 from heteromark.config.compose.job import Job, in_its_words, job_of, located, read_job
@@ -26,6 +27,8 @@ from heteromark.runs.digest import run_digest
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import RunRecord
 from heteromark.runs.store import StoreError
+
+log = logging.getLogger("heteromark")
 
 LAUNCHER_FILE = "launcher.yaml"
 
@@ -69,6 +72,8 @@ def train_job(tree: DictConfig) -> JobResult:
     digest = run_digest(config)
     if hydra.output_subdir is not None:
         _write_launcher(folder / hydra.output_subdir / LAUNCHER_FILE, digest)
+    for line in rounding_lines(config):
+        log.info(line)
     source = GlobalHydra.instance().config_loader().file_of(hydra.job.config_name)
     try:
         with progress_of(config) as on_progress:

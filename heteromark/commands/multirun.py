@@ -134,6 +134,8 @@ def _expand(master: DictConfig, loader: Loader) -> list[tuple[str, ...]]:
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     parsed = loader.parse([*params, *typed_overrides(master)])
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    if not jobs:
+        raise ConfigError.single(COMMAND_LINE, "names no job", " ".join(typed_overrides(master)))
     return [tuple(job) for job in jobs]
 
 

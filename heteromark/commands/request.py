@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from heteromark.config.compose.composition import compose_run, load_params, parse_overrides
 from heteromark.config.compose.layers import resolve_agent
-from heteromark.config.errors import ConfigError, nearest
+from heteromark.config.errors import ConfigError, Fault, naming_options, nearest
 from heteromark.config.models.agent import Hyperparameters
 from heteromark.config.models.components import EnvironmentConfig
 from heteromark.config.models.params import ProjectParams
@@ -47,18 +48,56 @@ def resolve_request(request: TrainRequest, root: Path = Path()) -> tuple[RunConf
     """
     if request.mode not in MODES:
         raise ConfigError.single("--mode", f"must be one of {', '.join(MODES)}", request.mode)
-    assigned = split_assignments(parse_overrides(list(request.assignments)))
+    require_one_length(request.episodes, request.total_frames)
+    given = parse_overrides(list(request.assignments))
+    param_layer = parse_overrides(list(request.param_assignments), "--param")
+    with naming_options(_typed(request, param_layer, given)):
+        return _resolved(request, split_assignments(given), param_layer, root)
+
+
+def _typed(
+    request: TrainRequest, param_layer: dict[str, Any], assigned: dict[str, Any]
+) -> dict[str, str]:
+    """The option that set a key, by the key."""
+    options = {
+        "seed": ("--seed", request.seed),
+        f"{request.mode}.total_frames": ("--total-timesteps", request.total_frames),
+        "training.total_frames": ("--episodes", request.episodes),
+        "num_parallel_envs": ("--num-envs", request.num_envs),
+        "sweep.environment": ("--environment", request.environment),
+        "device": ("--device", request.device),
+        "sweep.base_config": ("--base-config", request.base_config),
+        **{
+            key: (f"--{key.replace('_', '-')}", value)
+            for key, value in request.hyperparameters.items()
+        },
+    }
+    return {
+        **{key: option for key, (option, value) in options.items() if value is not None},
+        **dict.fromkeys(flatten(assigned), "--set"),
+        **dict.fromkeys(flatten(param_layer), "--param"),
+    }
+
+
+def _resolved(
+    request: TrainRequest, assigned: Assignments, param_layer: dict[str, Any], root: Path
+) -> tuple[RunConfig, Path]:
     options: dict[str, Any] = {
         "num_parallel_envs": request.num_envs,
         "device": request.device,
-        "sweep": {"environment": request.environment},
+        "sweep": {
+            "environment": request.environment,
+            "base_config": request.base_config and str(request.base_config),
+        },
         request.mode: {"total_frames": request.total_frames},
     }
-    param_layer = parse_overrides(list(request.param_assignments), "--param")
     params = load_params(root, merge(param_layer, assigned.params, _given(options)))
     command_line = merge(assigned.hyperparameters, _given(request.hyperparameters))
-    base = request.base_config or params.sweep.base_config
+    base = params.sweep.base_config
     resolved = resolve_agent(request.agent_config, params, command_line, base and Path(base))
+    if request.base_config and resolved.base_path is None:
+        message = f"has no effect: {request.agent_config} is not a variant"
+        raise ConfigError.single("--base-config", message, str(request.base_config))
     seed = params.budget(request.mode).seeds[0] if request.seed is None else request.seed
 
     def compose(overrides: dict[str, Any]) -> RunConfig:
@@ -84,6 +123,15 @@ def resolve_request(request: TrainRequest, root: Path = Path()) -> tuple[RunConf
     )
 
 
+def require_one_length(episodes: int | None, total_frames: int | None) -> None:
+    """Raise ConfigError for a length that is given twice, or that is none."""
+    if episodes is not None and total_frames is not None:
+        message = "says how long the run is, and so does --total-timesteps; give one of the two"
+        raise ConfigError.single("--episodes", message, episodes)
+    if episodes is not None and episodes < 1:
+        raise ConfigError.single("--episodes", "must be at least 1", episodes)
+
+
 def frames_of(episodes: int, environment: EnvironmentConfig) -> int:
     """A budget in episodes as frames.
 
@@ -97,6 +145,26 @@ def frames_of(episodes: int, environment: EnvironmentConfig) -> int:
             key="environment.episode_length",
         )
     return episodes * environment.episode_length
+
+
+def trained_frames(config: RunConfig) -> int:
+    """Frames that a run trains: total_frames rounded up to whole iterations."""
+    return config.num_iterations * config.collector.frames_per_batch
+
+
+def rounding_lines(config: RunConfig) -> Iterator[str]:
+    """Say so when a run trains more frames than were asked for."""
+    asked, trained, iterations = (
+        config.training.total_frames,
+        trained_frames(config),
+        config.num_iterations,
+    )
+    if trained != asked:
+        yield (
+            f"{asked:,} frames asked, {trained:,} will be trained: {iterations:,} "
+            f"iteration{'' if iterations == 1 else 's'} of n_steps "
+            f"{config.collector.frames_per_batch:,}"
+        )
 
 
 def check_output(folder: Path, option: str = "--output") -> None:
@@ -132,14 +200,14 @@ def split_assignments(nested: dict[str, Any]) -> Assignments:
     hyperparameters = set(Hyperparameters.model_fields)
     params = set(ProjectParams.model_fields) - hyperparameters
     components = set(RunConfig.model_fields) - params - {"agent", "mode", "seed"}
-    unknown = [key for key in nested if key not in hyperparameters | params | components]
+    known = sorted(hyperparameters | params | components)
+    unknown = [
+        Fault("--set", f"unknown key.{nearest(key, known)} Known: {', '.join(known)}", value=key)
+        for key in nested
+        if key not in known
+    ]
     if unknown:
-        known = sorted(hyperparameters | params | components)
-        raise ConfigError.single(
-            "--set",
-            f"unknown key.{nearest(unknown[0], known)} Known: {', '.join(known)}",
-            unknown[0],
-        )
+        raise ConfigError(unknown)
 
     def chosen(keys: set[str]) -> dict[str, Any]:
         return {key: value for key, value in nested.items() if key in keys}

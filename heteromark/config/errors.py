@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+
+from heteromark.config.nested import overlap
+
+COMMAND_LINE = "command line"  # where a fault is, until `naming_options` knows the option
+_NAME_THEIR_KEY = ("--set", "--param", "--config")  # options that take key=value
 
 
 @dataclass(frozen=True)
@@ -58,10 +65,42 @@ def config_error(faults: Sequence[Fault]) -> ConfigError:
     return ConfigError(faults)
 
 
+@contextmanager
+def naming_options(typed: Mapping[str, str]) -> Iterator[None]:
+    """Name the option that gave a faulty value, not the file that the value replaced.
+
+    Args:
+        typed: the option by the dotted key that it sets, e.g. {"smoke.total_frames":
+            "--total-timesteps"}.
+
+    Raises:
+        ConfigError: the faults of the block.
+    """
+    try:
+        yield
+    except ConfigError as error:
+        raise config_error([_with_option(fault, typed) for fault in error.faults]) from error
+
+
+def _with_option(fault: Fault, typed: Mapping[str, str]) -> Fault:
+    key = fault.key.removeprefix("agent.")
+    for given, option in typed.items():
+        if key and overlap(given, key):
+            return replace(fault, file=option, key=key if option in _NAME_THEIR_KEY else "")
+        if re.search(rf"(?<![\w.])(agent\.)?{re.escape(given)}\)?, which", fault.message):
+            fault = replace(fault, message=f"{fault.message} [{given} is from {option}]")
+    return fault
+
+
 def faults_of(error: ValidationError, model: type[BaseModel], file: str) -> list[Fault]:
     """Translate pydantic's errors about `model`, read from `file`."""
     schema = model.model_json_schema()
     return [_fault(item, schema, file) for item in error.errors()]
+
+
+def description_of(model: type[BaseModel], key: str) -> str:
+    """What the schema says of a dotted key; empty if it says nothing."""
+    return _descend(model.model_json_schema(), key.split("."))[0].get("description", "")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

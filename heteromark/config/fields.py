@@ -69,12 +69,19 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
+def _countable(value: int) -> int:
+    if value > MAX_COUNT:
+        raise ValueError(f"Input should be at most {MAX_COUNT:,}")
+    return value
+
+
 Activation = Annotated[Literal["tanh", "relu", "elu"], BeforeValidator(_lower)]
 Number = BeforeValidator(_no_bool)
 LearningRate = Annotated[float, Field(gt=0, le=1), Number]
 Discount = Annotated[float, Field(ge=0, le=1), Number]
 Probability = Annotated[float, Field(ge=0, le=1), Number]
-Count = Annotated[PositiveInt, Number]
+MAX_COUNT = 10**12
+Count = Annotated[PositiveInt, AfterValidator(_countable), Number]
 Coefficient = Annotated[NonNegativeFloat, Number]
 LayerSizes = Annotated[list[Count], Field(min_length=1, max_length=16)]
 Seed = Annotated[int, Field(ge=0, lt=2**32), Number]
@@ -106,7 +113,10 @@ def misfit(minibatch: int, batch: int, batch_key: str) -> str:
 def nearest_divisors(value: int, *wholes: int) -> str:
     """The divisors of all of `wholes` next to a value that is none, in words."""
     whole = math.gcd(*wholes)
-    divisors = [size for size in range(1, whole + 1) if whole % size == 0]
+    if whole > MAX_COUNT:
+        return f"choose a divisor of {whole}"
+    small = [size for size in range(1, math.isqrt(whole) + 1) if whole % size == 0]
+    divisors = sorted({*small, *(whole // size for size in small)})
     below = [size for size in divisors if size < value][-1:]
     above = [size for size in divisors if size > value][:1]
     found = below + above

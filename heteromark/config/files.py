@@ -1,7 +1,9 @@
 """Reading YAML and JSON files safely, and writing YAML.
 
 YAML 1.1 reads `1e-3` and `1e-05` as strings; DVC writes the latter. Here both are numbers, as in
-YAML 1.2. A key that stands twice in one mapping is a fault rather than a silent overwrite.
+YAML 1.2. A key that stands twice in one mapping is a fault rather than a silent overwrite. So is
+what no config needs and what could stop the reader: tags, dates, very deep nesting, very long
+numbers, and references that multiply.
 """
 
 from __future__ import annotations
@@ -9,19 +11,36 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
 from heteromark.config.errors import ConfigError, Fault, config_error
 
 SUFFIXES = (".yaml", ".yml", ".json")
+MAX_DEPTH = 50  # nested lists and mappings
+MAX_VALUES = 100_000  # in a file, with what its aliases stand for
+MAX_DIGITS = 100  # of a whole number
 
 _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+_NOT_TEXT = yaml.reader.Reader.NON_PRINTABLE
+_JSON_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[][{}]')
+
+
+class UnreadableError(ValueError):
+    """A text is neither YAML nor JSON that is read here; the message says where and why."""
+
+    def __init__(self, problem: str, line: int, column: int | None = None) -> None:
+        place = f"line {line}" if column is None else f"line {line}, column {column}"
+        super().__init__(f"{place}: {problem}")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """Safe YAML with the numbers of YAML 1.2 and no repeated keys."""
+    """Safe YAML with the numbers of YAML 1.2, no dates and no repeated keys."""
+
+
+def _refuse(problem: str, mark: yaml.Mark) -> NoReturn:
+    raise yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
@@ -31,32 +50,152 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
             continue
         key = loader.construct_object(key_node, deep=True)
         if isinstance(key, (list, dict)):
-            raise yaml.constructor.ConstructorError(
-                None, None, "a key must be a plain value", key_node.start_mark
-            )
+            _refuse("a key must be a plain value", key_node.start_mark)
         if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} stands here twice", key_node.start_mark
-            )
+            _refuse(f"the key {key!r} stands here twice", key_node.start_mark)
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
 
+def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
+    if len(node.value) > MAX_DIGITS:
+        _refuse(_too_long(node.value), node.start_mark)
+    try:
+        return loader.construct_yaml_int(node)
+    except ValueError:  # `0x_`
+        _refuse(f"{node.value} is not a number; quote it if it is text", node.start_mark)
+
+
+def _date(_: _Loader, node: yaml.ScalarNode) -> NoReturn:
+    _refuse(f"YAML reads {node.value} as a date; quote it if it is text", node.start_mark)
+
+
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+_Loader.add_constructor("tag:yaml.org,2002:int", _integer)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _date)
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
 
 
-def parse_value(text: str) -> Any:
+def load_yaml(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        UnreadableError: it does not parse.
+    """
+    if found := _NOT_TEXT.search(text):
+        line = text.count("\n", 0, found.start()) + 1
+        raise UnreadableError(f"the character {found[0]!r} is not text", line)
+    try:
+        _check_structure(text)
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = ": ".join(filter(None, [error.context, error.problem]))
+        raise UnreadableError(problem, mark.line + 1, mark.column + 1) from error
+
+
+def _check_structure(text: str) -> None:
+    """Refuse tags, deep nesting and too many values, before anything is built."""
+    total = 0
+    anchors: dict[str, tuple[int, int]] = {}  # anchor → values, depth
+    parents: list[list[Any]] = []  # of each open collection: anchor, values before it, depth
+    for event in yaml.parse(text, Loader=_Loader):
+        depth = 0
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in anchors:
+                _refuse(f"*{event.anchor} refers to itself or to nothing", event.start_mark)
+            values, depth = anchors[event.anchor]
+            total += values
+        elif isinstance(event, yaml.NodeEvent):
+            if event.tag:
+                tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+                _refuse(f"the tag {tag} is not read; leave it out", event.start_mark)
+            if isinstance(event, yaml.ScalarEvent) and _NOT_TEXT.search(event.value):
+                _refuse("holds a character that is not text", event.start_mark)
+            total += 1
+            if isinstance(event, yaml.CollectionStartEvent):
+                parents.append([event.anchor, total, 0])
+            elif event.anchor:
+                anchors[event.anchor] = 1, 0
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before, inner = parents.pop()
+            depth = inner + 1
+            if anchor:
+                anchors[anchor] = total - before + 1, depth
+        if len(parents) + depth > MAX_DEPTH:
+            _refuse(f"is nested more than {MAX_DEPTH} deep", event.start_mark)
+        if total > MAX_VALUES:
+            _refuse(f"holds more than {MAX_VALUES:,} values", event.start_mark)
+        if parents:
+            parents[-1][2] = max(parents[-1][2], depth)
+
+
+def load_json(text: str) -> Any:
+    """The value of a JSON text. JSON's own parser gives better messages for it than YAML's.
+
+    Raises:
+        UnreadableError: it does not parse.
+    """
+
+    def integer(digits: str) -> int:
+        if len(digits) > MAX_DIGITS:
+            raise json.JSONDecodeError(_too_long(digits), text, text.find(digits))
+        return int(digits)
+
+    def constant(name: str) -> NoReturn:
+        raise json.JSONDecodeError(f"{name} is not JSON", text, text.find(name))
+
+    try:
+        try:
+            data = json.loads(text, parse_int=integer, parse_constant=constant)
+        except RecursionError:
+            data = None  # the next line says where
+        _check_json(text)
+    except json.JSONDecodeError as error:
+        raise UnreadableError(error.msg, error.lineno, error.colno) from error
+    return data
+
+
+def _check_json(text: str) -> None:
+    """Refuse deep nesting, repeated keys and halves of characters in a text that parses."""
+    keys: list[set[str]] = []  # of each open object or list
+    for token in _JSON_TOKEN.finditer(text):
+        if token[1]:
+            string = json.loads(token[1])
+            if _NOT_TEXT.search(string):
+                problem = "holds a character that is not text"
+                raise json.JSONDecodeError(problem, text, token.start())
+            if token[2] and keys:
+                if string in keys[-1]:
+                    problem = f"the key {string!r} stands here twice"
+                    raise json.JSONDecodeError(problem, text, token.start())
+                keys[-1].add(string)
+        elif token[0] in "[{":
+            keys.append(set())
+            if len(keys) > MAX_DEPTH:
+                problem = f"is nested more than {MAX_DEPTH} deep"
+                raise json.JSONDecodeError(problem, text, token.start())
+        elif keys:
+            keys.pop()
+
+
+def _too_long(digits: str) -> str:
+    return f"a number of {len(digits):,} digits is too long"
+
+
+def parse_value(text: str, file: str = "command line") -> Any:
     """The value of a command line's `key=value`: YAML, so `1e-3` and `[64, 64]` work.
+
+    Args:
+        file: the option that it was given with.
 
     Raises:
         ConfigError: it does not parse.
     """
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        detail = " ".join(str(error).split())
-        raise ConfigError([Fault("command line", f"does not parse: {detail}", "", text)]) from error
+        return load_yaml(text)
+    except UnreadableError as error:
+        raise ConfigError([Fault(file, f"does not parse: {error}", "", text)]) from error
 
 
 def retyped(data: Any) -> Any:
@@ -82,20 +221,11 @@ def read_mapping(path: Path, what: str = "Config") -> dict[str, Any]:
         ConfigError: it does not parse, or its root is something else.
     """
     path = Path(path)
-    if not path.is_file():
-        hint = f"check the path, and that it ends in {', '.join(SUFFIXES)}"
-        if path.is_dir():
-            hint = "this is a folder; name a file in it"
-        message = f"{what} file not found: {path} ({hint})"
-        raise config_error([Fault(str(path), message, kind="FileNotFoundError")])
+    text = _read_text(path, what)
     try:
-        text = path.read_text(encoding="utf-8")
-        # YAML 1.2 is a superset of JSON, but JSON's own parser gives better messages for it.
-        data = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        detail = " ".join(str(error).split())
-        message = f"{what} file does not parse: {path}: {detail}"
-        raise config_error([Fault(str(path), message)]) from error
+        data = load_json(text) if path.suffix == ".json" else load_yaml(text)
+    except UnreadableError as error:
+        raise ConfigError([_does_not_parse(path, what, error)]) from error
     if not isinstance(data, dict):
         found = {list: "a list", type(None): "an empty file"}.get(type(data), type(data).__name__)
         message = (
@@ -104,6 +234,39 @@ def read_mapping(path: Path, what: str = "Config") -> dict[str, Any]:
         )
         raise config_error([Fault(str(path), message)])
     return data
+
+
+def require_readable(path: Path) -> None:
+    """Raise ConfigError if a YAML file does not parse as it is read here; it may be empty."""
+    try:
+        load_yaml(_read_text(path, "Config"))
+    except UnreadableError as error:
+        raise ConfigError([_does_not_parse(path, "Config", error)]) from error
+
+
+def _read_text(path: Path, what: str) -> str:
+    try:
+        if path.is_file():
+            return path.read_bytes().decode("utf-8-sig")
+        hint = f"check the path, and that it ends in {', '.join(SUFFIXES)}"
+        if path.is_dir():
+            hint = "this is a folder; name a file in it"
+        elif path.exists():
+            hint = "this is no regular file; write what it says to one"
+    except OSError as error:
+        raise ConfigError.single(
+            str(path), f"{what} file cannot be read: {error.strerror}"
+        ) from error
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        problem = UnreadableError(f"byte 0x{error.object[error.start]:02x} is not UTF-8", line)
+        raise ConfigError([_does_not_parse(path, what, problem)]) from error
+    message = f"{what} file not found: {path} ({hint})"
+    raise config_error([Fault(str(path), message, kind="FileNotFoundError")])
+
+
+def _does_not_parse(path: Path, what: str, error: UnreadableError) -> Fault:
+    return Fault(str(path), f"{what} file does not parse: {path}, {error}")
 
 
 def to_yaml(data: Any) -> str:

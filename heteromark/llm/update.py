@@ -35,7 +35,7 @@ class GroupRelativeUpdate:
         micro_batch_size: responses that are computed at once; changes memory and speed only.
         normalisation: what a token counts, see `token_weights`.
         max_length: of a response, in tokens.
-        max_grad_norm: gradients are clipped to this norm.
+        max_grad_norm: gradients are clipped to this norm; None: not clipped.
         drop_flat: leave out groups whose rewards are all equal; what the others count stays.
         filter_method, filter_ratio: which responses are trained on, see `best_responses`; judged
             are they all.
@@ -47,7 +47,7 @@ class GroupRelativeUpdate:
     micro_batch_size: int
     normalisation: Normalisation
     max_length: int
-    max_grad_norm: float
+    max_grad_norm: float | None
     judge: Callable[[TensorDict], GroupAdvantage] = judge_by_group
     drop_flat: bool = False
     filter_method: Literal["none", "mean", "median"] = "none"

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from heteromark.config.compose.composition import parse_overrides
+from heteromark.config.nested import flatten
 from heteromark.runs.files import write_text_atomic
 from heteromark.workflow.errors import WorkflowError
 from heteromark.workflow.plan import Plan, make_plan
@@ -82,7 +83,8 @@ def picture(output: Path) -> None:
 
 
 def _plan(param: list[str] | None) -> Plan:
-    return make_plan(overrides=parse_overrides(param or []))
+    overrides = parse_overrides(param or [], "--param")
+    return make_plan(overrides=overrides, typed=dict.fromkeys(flatten(overrides), "--param"))
 
 
 def _check(digest: str, expected: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from heteromark.workflow.plan import Plan
+from heteromark.workflow.plan import Candidate, Plan
 
 if TYPE_CHECKING:  # pandas takes longer to import than a plan to make
     from heteromark.workflow.aggregate import Tables
@@ -29,10 +30,11 @@ def plan_lines(plan: Plan) -> list[str]:
     lines = [
         f"valid: {len(plan.configs)} configs on {params.sweep.environment}",
         *(
-            f"{name}: {configs * len(smoke.seeds)} runs of {frames:,} frames, seeds {smoke.seeds}"
+            f"{name}: {configs * len(smoke.seeds)} runs of {frames}, seeds {smoke.seeds}"
             for name, configs, frames in _rungs(plan)
         ),
-        f"full:  {len(full.seeds)} runs of {full.total_frames:,} frames of the winner",
+        f"full:  {len(full.seeds)} runs of "
+        f"{frames_words(full.total_frames, plan.candidates('full'))} of the winner",
     ]
     width = max(len(config.smoke.label) for config in plan.configs)
     return lines + [
@@ -41,9 +43,21 @@ def plan_lines(plan: Plan) -> list[str]:
     ]
 
 
-def _rungs(plan: Plan) -> list[tuple[str, int, int]]:
+def frames_words(asked: int, candidates: Iterable[Candidate]) -> str:
+    """The frames that runs train, and those that were asked for where they differ."""
+    trained = {candidate.frames for candidate in candidates}
+    shown = " to ".join(f"{frames:,}" for frames in sorted({min(trained), max(trained)}))
+    if trained == {asked}:
+        return f"{shown} frames"
+    return f"{shown} frames ({asked:,} asked, rounded up to whole iterations of n_steps)"
+
+
+def _rungs(plan: Plan) -> list[tuple[str, int, str]]:
     """Name, number of configs and frames of every rung of the smoke."""
-    frames = plan.params.rungs
+    frames = [
+        frames_words(asked, (config.rungs[index] for config in plan.configs))
+        for index, asked in enumerate(plan.params.rungs)
+    ]
     if len(frames) == 1:
         return [("smoke", len(plan.configs), frames[0])]
     configs, rungs = len(plan.configs), []

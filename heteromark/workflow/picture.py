@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from matplotlib import get_data_path
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from heteromark.workflow.plan import Plan
+from heteromark.workflow.plan import Candidate, Plan
 from heteromark.workflow.plots import save_figure
 
 _WIDTH, _HEIGHT, _GAP = 1.58, 1.0, 0.32
@@ -20,12 +21,14 @@ def draw_dag(plan: Plan, path: Path, winner: str | None = None) -> None:
     """Draw the steps from left to right, expensive ones tinted. `winner`: its name, if known."""
     smoke, full = plan.params.smoke, plan.params.full
     configs, seeds = len(plan.configs), len(smoke.seeds)
+    smoke_runs = [candidate for config in plan.configs for candidate in config.rungs]
+    full_runs = plan.candidates("full")
     steps = [
         ("expand", f"{configs} configs\n{_files(plan)}", _CHEAP),
-        ("smoke", f"{configs} configs, {seeds} seeds\n{_frames(plan)} frames", _EXPENSIVE),
+        ("smoke", f"{configs} configs, {seeds} seeds\n{_frames(smoke_runs)} frames", _EXPENSIVE),
         ("aggregate", "results/tables\nruns, summary", _CHEAP),
         ("select", f"results/selected\n{winner or 'winner and why'}", _CHEAP),
-        ("train", f"{_count(len(full.seeds), 'seed')}\n{full.total_frames:,} frames", _EXPENSIVE),
+        ("train", f"{_count(len(full.seeds), 'seed')}\n{_frames(full_runs)} frames", _EXPENSIVE),
         ("publish", f"results/model\n{full.eval_episodes} episodes", _CHEAP),
         ("report", "results/\nreport.html", _CHEAP),
     ]
@@ -69,9 +72,9 @@ def _font(name: str, size: float) -> FontProperties:
     return FontProperties(fname=Path(get_data_path(), "fonts", "ttf", f"{name}.ttf"), size=size)
 
 
-def _frames(plan: Plan) -> str:
-    first, last = plan.params.rungs[0], plan.params.rungs[-1]
-    return f"{last:,}" if first == last else f"{first:,} to {last:,}"
+def _frames(candidates: Iterable[Candidate]) -> str:
+    frames = {candidate.frames for candidate in candidates}
+    return " to ".join(f"{number:,}" for number in sorted({min(frames), max(frames)}))
 
 
 def _files(plan: Plan) -> str:

@@ -9,20 +9,22 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import heteromark
+from heteromark.commands.request import trained_frames
 from heteromark.commands.requirements import requirement_faults
 from heteromark.config.compose.composition import PARAMS_FILE, compose_run, load_params
 from heteromark.config.compose.layers import ResolvedAgent, resolve_sweep
-from heteromark.config.errors import ConfigError, Fault, config_error
+from heteromark.config.errors import ConfigError, Fault, config_error, naming_options
 from heteromark.config.fields import Mode
 from heteromark.config.models.agent import AgentConfig
 from heteromark.config.models.params import ProjectParams
 from heteromark.config.models.run import RunConfig
+from heteromark.config.nested import flatten
 from heteromark.runs.code import code_fingerprint
 from heteromark.runs.digest import config_digest, trajectory_digest
 from heteromark.runs.record import RESULTS, run_folder
@@ -44,7 +46,7 @@ class Candidate:
     agent_id: str
     environment: str
     hyperparameters: dict[str, Any]
-    frames: int  # of a run
+    frames: int  # that a run trains: whole iterations
     checkpoints_after: tuple[int, ...]  # ends of the shorter rungs
     folders: dict[int, Path]  # seed → run folder
     rung: int = 1
@@ -168,10 +170,7 @@ class Plan:
         rungs = zip(*(config.rungs for config in self.configs), strict=True)
         return {
             "digest": self.tables_digest,
-            "smoke": [
-                {"frames": frames, "configs": runs_of(candidates)}
-                for frames, candidates in zip(self.params.rungs, rungs, strict=True)
-            ],
+            "smoke": [{"configs": runs_of(candidates)} for candidates in rungs],
         }
 
     @property
@@ -215,20 +214,32 @@ def stamp_name(digest: str) -> str:
     return f"inputs-{digest}.json"
 
 
-def make_plan(root: Path = Path(), overrides: dict[str, Any] | None = None) -> Plan:
+def make_plan(
+    root: Path = Path(),
+    overrides: dict[str, Any] | None = None,
+    typed: Mapping[str, str] | None = None,
+) -> Plan:
     """Expand params.yaml and the agent configs that it names.
+
+    A hyperparameter must reach one of the configs if it was set for them: together with them in
+    params.yaml, or on the command line. One in params.yaml need not reach configs that a command
+    line names instead.
 
     Args:
         root: the project's folder.
         overrides: nested values that win over params.yaml.
+        typed: the options that gave the overrides, by dotted key; None: Snakemake's --config.
 
     Raises:
         ConfigError: every fault of every file, before anything runs.
     """
-    params = load_params(root, overrides)
-    base = Path(params.sweep.base_config) if params.sweep.base_config else None
-    agents = resolve_sweep(params.sweep.agents, params, root, base=base)
-    return plan_of(agents, params, root)
+    given = flatten(overrides or {})
+    with naming_options(typed or dict.fromkeys(given, "--config")):
+        params = load_params(root, overrides)
+        base = Path(params.sweep.base_config) if params.sweep.base_config else None
+        must_reach = given if "sweep.agents" in given else None
+        agents = resolve_sweep(params.sweep.agents, params, root, None, base, must_reach)
+        return plan_of(agents, params, root)
 
 
 def plan_of(agents: Sequence[ResolvedAgent], params: ProjectParams, root: Path = Path()) -> Plan:
@@ -296,7 +307,7 @@ def _planned(
             agent_id=resolved.agent.agent_id,
             environment=params.sweep.environment,
             hyperparameters=resolved.agent.hyperparameters(),
-            frames=config.training.total_frames,
+            frames=trained_frames(config),
             checkpoints_after=tuple(config.training.checkpoints_after),
             folders={
                 seed: run_folder(config.mode, names[0], digest, seed)
@@ -342,6 +353,7 @@ def runs_of(candidates: list[Candidate]) -> dict[str, Any]:
         candidate.label: {
             "config": candidate.config_path,
             "digest": candidate.config_digest,
+            "frames": candidate.frames,
             "runs": [folder.as_posix() for folder in candidate.folders.values()],
         }
         for candidate in candidates

@@ -7,16 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from heteromark.commands.request import MODES, frames_of, split_assignments
+from heteromark.commands.request import MODES, frames_of, require_one_length, split_assignments
 from heteromark.config.compose.composition import compose_run, load_params, parse_overrides
 from heteromark.config.compose.layers import resolve_sweep
-from heteromark.config.errors import ConfigError
-from heteromark.config.nested import merge
+from heteromark.config.errors import ConfigError, naming_options
+from heteromark.config.nested import flatten, merge, unflatten
 from heteromark.runs.digest import run_digest
 from heteromark.runs.record import RECORD_FILE
 from heteromark.runs.store import RunStore
@@ -32,14 +32,18 @@ def sweep_overrides(
     base_config: Path | None = None,
     environment: str | None = None,
     assignments: tuple[str, ...] = (),
-) -> dict[str, Any]:
-    """The sweep's options as overrides of params.yaml, nested.
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The sweep's options as overrides of params.yaml.
+
+    Returns:
+        The overrides, nested, and the option that gave each, by its dotted key.
 
     Raises:
         ConfigError: an unknown mode or key, or episodes for an environment of unknown length.
     """
     if mode not in MODES:
         raise ConfigError.single("--mode", f"must be one of {', '.join(MODES)}", mode)
+    require_one_length(episodes, total_frames)
     assigned = split_assignments(parse_overrides(list(assignments)))
     if assigned.components:
         raise ConfigError.single(
@@ -47,27 +51,35 @@ def sweep_overrides(
             "is a component, which a sweep takes from config/; change it there",
             next(iter(assigned.components)),
         )
-    sweep = {
-        "agents": list(patterns) or None,
-        "base_config": str(base_config) if base_config else None,
-        "environment": environment,
+    by_set = flatten(merge(assigned.params, assigned.hyperparameters))
+    options = {
+        "CONFIGS": ("sweep.agents", list(patterns) or None),
+        "--base-config": ("sweep.base_config", base_config and str(base_config)),
+        "--environment": ("sweep.environment", environment),
+        "--total-timesteps": (f"{mode}.total_frames", total_frames),
     }
-    overrides = merge(
-        assigned.params,
-        assigned.hyperparameters,
-        {"sweep": {key: value for key, value in sweep.items() if value is not None}},
-    )
+    by_option = {key: value for key, value in options.values() if value is not None}
+    overrides = unflatten({**by_set, **by_option})
+    typed = dict.fromkeys(by_set, "--set")
+    typed |= {key: option for option, (key, value) in options.items() if value is not None}
     if episodes is not None:
-        total_frames = _frames_of(episodes, overrides)
-    if total_frames is not None:
-        overrides = merge(overrides, {mode: {"total_frames": total_frames}})
-    return overrides
+        typed[f"{mode}.total_frames"] = "--episodes"
+        with naming_options(typed):
+            frames = _frames_of(episodes, overrides)
+        overrides = merge(overrides, {mode: {"total_frames": frames}})
+    return overrides, typed
 
 
 def run_sweep(
-    overrides: dict[str, Any], mode: str, cores: int | None = None, dry_run: bool = False
+    overrides: dict[str, Any],
+    typed: Mapping[str, str],
+    mode: str,
+    cores: int | None = None,
+    dry_run: bool = False,
 ) -> int:
     """Run the whole sweep through Snakemake and print its table; returns the exit status.
+
+    `overrides` and `typed` are those of `sweep_overrides`.
 
     Whatever params.yaml says, this is a grid: halving judges between its rungs, by other rules.
 
@@ -76,7 +88,7 @@ def run_sweep(
         WorkflowError: there is no Snakefile here.
     """
     from heteromark.workflow.aggregate import MISSING, aggregate
-    from heteromark.workflow.display import table_lines
+    from heteromark.workflow.display import frames_words, table_lines
 
     if not Path("Snakefile").is_file():
         raise WorkflowError("there is no Snakefile here; run this in the project's folder")
@@ -85,11 +97,11 @@ def run_sweep(
         message = "is for the whole workflow: set it in params.yaml, and run snakemake"
         raise ConfigError.single("--set", message, strategy, "sweep.strategy")
     overrides = merge(overrides, {"sweep": {"strategy": "grid"}})
-    plan = make_plan(overrides=overrides)
+    plan = make_plan(overrides=overrides, typed=typed)
     candidates = plan.candidates(mode)
     folders = [folder for candidate in candidates for folder in candidate.folders.values()]
-    frames = plan.params.budget(mode).total_frames
-    print(f"{len(candidates)} configs, {len(folders)} {mode} runs of {frames:,} frames", flush=True)
+    frames = frames_words(plan.params.budget(mode).total_frames, candidates)
+    print(f"{len(candidates)} configs, {len(folders)} {mode} runs of {frames}", flush=True)
     arguments = [
         *("--cores", str(cores) if cores else "all"),
         *("--keep-going", "--rerun-incomplete", "--quiet", "rules"),
@@ -145,7 +157,7 @@ def snakemake(arguments: Sequence[str]) -> int:
 def _frames_of(episodes: int, overrides: dict[str, Any]) -> int:
     params = load_params(overrides=overrides)
     base = Path(params.sweep.base_config) if params.sweep.base_config else None
-    first = resolve_sweep(params.sweep.agents, params, base=base)[0]
+    first = resolve_sweep(params.sweep.agents, params, base=base, must_reach=())[0]
     config = compose_run(first.agent, params, "smoke", 0, agent_file=str(first.path))
     return frames_of(episodes, config.environment)
 

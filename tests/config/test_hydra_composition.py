@@ -453,7 +453,7 @@ def test_a_value_that_refers_to_a_faulty_one_is_no_fault_of_its_own():
             "policy/twice.yaml",
             "gru: {}\ngru: {}\n",
             ["policy=twice"],
-            r"policy/twice\.yaml.*duplicate key gru",
+            r"policy/twice\.yaml, line 2, column 1: the key .gru. stands here twice",
         ),
         (
             "policy/list.yaml",
@@ -512,3 +512,69 @@ def test_a_faulty_file_is_told_by_its_name(project: Path, path, text, arguments,
 def test_a_folder_without_configs_says_where_to_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert "Config folder not found: config; run this in the project's folder" in faults_of()
+
+
+# --- what nobody could go through -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("activation: 2024-13-45", "line 1, column 13: YAML reads 2024-13-45 as a date"),
+        (f"hidden_sizes: {'[' * 3000}", "line 1, column 64: is nested more than 50 deep"),
+        (f"hidden_sizes: [{'9' * 5000}]", "line 1, column 16: a number of 5,000 digits"),
+        ("activation: tanh\0", "line 1: the character '\\x00' is not text"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_with_its_line(project: Path, text, expected):
+    file = project / "config/policy/unreadable.yaml"
+    file.write_text(text)
+    try:
+        assert f"config/policy/unreadable.yaml, {expected}" in faults_of("policy=unreadable")
+    finally:
+        file.unlink()
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (f"seed={'9' * 500}", "has more than 100 digits in a number"),
+        (f"seed={'[' * 3000}{']' * 3000}", "more than 4,000 characters"),
+        (f"seed={'[' * 60}{']' * 60}", "has more than 50 brackets within each other"),
+        (f"+{'.'.join('a' * 300)}=1", "has more than 200 characters before the ="),
+        ("seed=range(1,1000000000)", "names 999,999,999 jobs; a multirun has at most 10,000"),
+        ("agent=range(1,1000000000)", "names 999,999,999 jobs"),
+        ("seed=range(1,10,0)", "has a step of 0"),
+        ("seed=interval(0,1)", "has no end of values"),
+    ],
+)
+def test_an_override_that_hydra_would_not_be_done_with(override, expected):
+    assert expected in faults_of(override)
+
+
+@pytest.mark.parametrize("number", [1_000_000_007, 999_999_999_989])
+def test_the_divisors_of_a_large_number_are_found_at_once(number):
+    message = faults_of(f"collector.frames_per_batch={number}", "environment.num_parallel_envs=7")
+    assert f"the nearest that fit are 1 and {number}" in message
+
+
+# --- keys that are taken away -----------------------------------------------------------------
+
+
+def test_null_switches_clipping_off():
+    assert job("training.max_grad_norm=null").training.max_grad_norm is None
+    assert job("agent.ppo.max_grad_norm=null").training.max_grad_norm is None
+    team = job("--config-name=math_L2_model", "training.max_grad_norm=null")
+    assert team.training.max_grad_norm is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["~training.max_grad_norm"], "it would be 0.5 then. Set it instead (Gradient norm"),
+        (["~scheduler"], "scheduler: cannot be taken away: its defaults apply then"),
+        (["--config-name=math_L2_model", "~training.val_freq"], "it would be 0 then"),
+    ],
+)
+def test_a_key_that_the_schema_would_fill_in_cannot_be_taken_away(arguments, expected):
+    assert expected in faults_of(*arguments)

@@ -76,7 +76,7 @@ ALL = ["gamma_high", "lr_high", "lr_low", "v1"]
 
 def test_rungs_end_with_iterations_and_the_last_with_the_smoke(sweep):
     for config in make_plan().configs:  # of 64 frames an iteration
-        assert [candidate.frames for candidate in config.rungs] == [256, 512, 1000]
+        assert [candidate.frames for candidate in config.rungs] == [256, 512, 1024]
         assert {candidate.checkpoints_after for candidate in config.rungs} == {(4, 8)}
         assert len({candidate.config_digest for candidate in config.rungs}) == 3
 
@@ -113,7 +113,7 @@ def test_rungs_of_the_same_length_are_refused(sweep):
 def test_a_single_rung_is_no_halving(sweep):
     with pytest.raises(ConfigError, match=r"single rung; .* at most 1,000 / eta = 500") as caught:
         make_plan(overrides={"sweep": {"halving": {"min_frames": 501}}})
-    assert "params.yaml: sweep.halving.min_frames = 501" in str(caught.value)
+    assert "--config: sweep.halving.min_frames = 501" in str(caught.value)
     two = make_plan(overrides={"sweep": {"halving": {"min_frames": 500}}})
     assert len(two.params.rungs) == 2
 
@@ -134,7 +134,7 @@ def test_the_best_half_goes_on(sweep):
     assert names(plan.entrants(3)) == ["lr_low"]
     finish(plan.entrants(3), [(6, 6)])
 
-    assert [(c.rung, c.frames) for c in plan.trained()] == [(1, 256), (2, 512), (3, 1000), (1, 256)]
+    assert [(c.rung, c.frames) for c in plan.trained()] == [(1, 256), (2, 512), (3, 1024), (1, 256)]
     write_aggregate(plan, Path("results/tables"))
     why = write_selection(plan, Path("results/tables"), Path("results/selected"))
     assert "is 6, and no other went on beyond 512 frames" in why
@@ -146,7 +146,7 @@ def test_the_best_half_goes_on(sweep):
     # lr_high's 9 was that of a short run
     assert ranked == [("lr_low", 3), ("lr_high", 2), ("gamma_high", 1), ("v1", 1)]
     assert "after 512 frames, and it did not go on" in selection.candidates[1].why
-    assert plan.selected(Path("results/selected/selection.json")).smoke.frames == 1000
+    assert plan.selected(Path("results/selected/selection.json")).smoke.frames == 1024
 
 
 def test_who_diverged_does_not_go_on_even_if_there_is_room(sweep):
@@ -197,7 +197,7 @@ def test_runs_that_cannot_be_gone_on_with_are_refused(sweep):
 
 def test_a_sweep_by_command_is_a_grid(sweep):
     result = sweep.run("heteromark", "sweep", "config/agents/happo_agent_*.yaml", "--dry-run")
-    assert "4 configs, 8 smoke runs of 1,000 frames" in result.stdout
+    assert "4 configs, 8 smoke runs of 1,024 frames (1,000 asked" in result.stdout
     refused = sweep.run(
         *("heteromark", "sweep", "config/agents/happo_agent_*.yaml"),
         *("--set", "sweep.strategy=halving"),

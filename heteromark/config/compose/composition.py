@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from heteromark.config.compose.layers import PARAMS_FILE
 from heteromark.config.errors import ConfigError, Fault, config_error, faults_of, nearest
 from heteromark.config.fields import Mode
-from heteromark.config.files import parse_value, read_mapping
+from heteromark.config.files import MAX_DEPTH, parse_value, read_mapping
 from heteromark.config.models.agent import AgentConfig
 from heteromark.config.models.params import ProjectParams
 from heteromark.config.models.run import RunConfig
@@ -19,7 +20,6 @@ from heteromark.config.nested import merge, unflatten
 from heteromark.config.rules.kinds import run_faults
 
 CONFIG_FOLDER = "config"
-PARAMS_FILE = "params.yaml"
 ROOT = "config"  # config/config.yaml, from which everything is composed
 LABELS = ("project", "experiment_name", "tags")  # in the root, but not part of a run
 
@@ -54,12 +54,14 @@ def parse_overrides(pairs: list[str], file: str = "--set") -> dict[str, Any]:
     for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not key:
-            raise ConfigError([Fault(file, "must have the form key=value", pair)])
-        flat[key.strip()] = parse_value(value)
+            raise ConfigError([Fault(file, "must have the form key=value", value=pair)])
+        if key.count(".") >= MAX_DEPTH:
+            raise ConfigError([Fault(file, f"is nested more than {MAX_DEPTH} deep", value=key)])
+        flat[key.strip()] = parse_value(value, file)
     try:
         return unflatten(flat)
     except ValueError as error:
-        raise ConfigError([Fault(file, str(error), ", ".join(pairs))]) from error
+        raise ConfigError([Fault(file, str(error), value=", ".join(pairs))]) from error
 
 
 def environment_names(root: Path = Path()) -> list[str]:
@@ -123,12 +125,23 @@ def compose_run(
     except ValidationError as error:
         faults = faults_of(error, RunConfig, str(Path(root, CONFIG_FOLDER)))
     if faults:
-        raise ConfigError([_in_its_file(fault, params, agent_file, Path(root)) for fault in faults])
+        raise ConfigError(
+            [_in_its_file(fault, params, mode, agent_file, Path(root)) for fault in faults]
+        )
     return config
 
 
-def _in_its_file(fault: Fault, params: ProjectParams, agent_file: str, root: Path) -> Fault:
+def _in_its_file(
+    fault: Fault, params: ProjectParams, mode: Mode, agent_file: str, root: Path
+) -> Fault:
     section = fault.key.partition(".")[0]
+    of_params = {
+        "environment.num_parallel_envs": ("num_parallel_envs", params.num_parallel_envs),
+        "training.total_frames": (f"{mode}.total_frames", params.budget(mode).total_frames),
+    }
+    key, value = of_params.get(fault.key, ("", None))
+    if key and value == fault.value:
+        return replace(fault, file=PARAMS_FILE, key=key)
     if section == "agent":
         file = agent_file
     elif section == "environment":

@@ -47,8 +47,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from heteromark.config.compose.agent_group import AGENT_GROUP, AgentConfigs, register_resolvers
+from heteromark.config.compose.limits import (
+    MAX_JOBS,
+    number_of_jobs,
+    unparsable,
+    unusable_sweep,
+)
 from heteromark.config.compose.presets import Presets, presets_of
 from heteromark.config.errors import ConfigError, Fault, config_error, nearest
+from heteromark.config.files import require_readable
 from heteromark.config.models.run import RunConfig
 from heteromark.config.pettingllms.sections import TEAM_SECTIONS
 
@@ -80,6 +87,12 @@ class _Repository(ConfigRepository):
         return super().group_exists(config_path.removeprefix("/"))
 
     def load_config(self, config_path: str) -> ConfigResult | None:
+        for source in self.get_sources():  # what OmegaConf would fail on, or never be done with
+            if source.scheme() == "file" and source.is_config(config_path):
+                path = Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml")
+                in_project = path.is_relative_to(Path.cwd())
+                require_readable(path.relative_to(Path.cwd()) if in_project else path)
+                break
         loaded = super().load_config(config_path)
         if not loaded or loaded.header.get("package") or not OmegaConf.is_dict(loaded.config):
             return loaded
@@ -161,12 +174,19 @@ class Loader(ConfigLoaderImpl):
         parsed, faults = [], []
         for line in overrides:
             try:
-                parsed += parser.parse_overrides([line])
+                if not (detail := unparsable(line)):
+                    (override,) = parser.parse_overrides([line])
+                    parsed.append(override)
+                    detail = unusable_sweep(override)
             except HydraException as error:
                 detail = " ".join(str(error).split())
+            if detail:
                 faults.append(Fault(COMMAND_LINE, f"does not parse: {detail}", value=line))
         if faults:
             raise ConfigError(faults)
+        if (jobs := number_of_jobs(parsed)) > MAX_JOBS:
+            message = f"names {jobs:,} jobs; a multirun has at most {MAX_JOBS:,}"
+            raise ConfigError([Fault(COMMAND_LINE, message, value=" ".join(overrides))])
         return parsed
 
     def is_choice(self, override: Override) -> bool:

@@ -21,7 +21,7 @@ from heteromark.config.compose.hydra_loader import (
     typed_overrides,
 )
 from heteromark.config.compose.origin import origin_of, raw_value
-from heteromark.config.errors import ConfigError, Fault, faults_of
+from heteromark.config.errors import ConfigError, Fault, description_of, faults_of
 from heteromark.config.models.agent import Hyperparameters
 from heteromark.config.models.run import RunConfig
 from heteromark.config.nested import flatten, overlap
@@ -125,6 +125,7 @@ def has_right_types(tree: DictConfig) -> bool:
 
 def unfelt_overrides(tree: DictConfig, loader: Loader, job: Job) -> Iterator[Fault]:
     """Values given on the command line that change nothing in this job."""
+    yield from _taken_away(tree, loader, job)
     references = json.dumps(OmegaConf.to_container(_without_hydra(tree), resolve=False))
     data = _resolved(tree)
     translation = team_job_data(data)[1] if is_team(data) else None
@@ -139,6 +140,24 @@ def unfelt_overrides(tree: DictConfig, loader: Loader, job: Job) -> Iterator[Fau
         for key, value in given.items():
             if reason := _unfelt_hyperparameter(key, job, references):
                 yield Fault(COMMAND_LINE, f"has no effect: {reason}", key, value)
+
+
+def _taken_away(tree: DictConfig, loader: Loader, job: Job) -> Iterator[Fault]:
+    """Keys that were taken away, but that the schema fills in again with a value of its own."""
+    data = _resolved(tree)
+    model: Job | TeamSections = TeamSections.model_validate(data) if is_team(data) else job
+    filled = model.model_dump(mode="json")
+    for override in loader.parse(typed_overrides(tree)):
+        key = override.key_or_group
+        node: Any = filled
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        if override.is_delete() and node not in (None, {}, []):
+            default = "its defaults apply" if isinstance(node, dict) else f"it would be {node}"
+            message = f"cannot be taken away: {default} then. Set it instead"
+            if description := description_of(type(model), key):
+                message += f" ({description})"
+            yield Fault(COMMAND_LINE, message, key)
 
 
 def _unfelt_hyperparameter(key: str, job: Job, references: str) -> str:

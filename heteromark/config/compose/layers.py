@@ -9,21 +9,29 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError, model_validator
 
-from heteromark.config.errors import ConfigError, Fault, config_error, faults_of, nearest
+from heteromark.config.errors import (
+    COMMAND_LINE,
+    ConfigError,
+    Fault,
+    config_error,
+    faults_of,
+    nearest,
+)
 from heteromark.config.files import SUFFIXES, read_mapping
 from heteromark.config.models.agent import AgentConfig, Hyperparameters
 from heteromark.config.models.params import ProjectParams
-from heteromark.config.nested import flatten, merge, unflatten
+from heteromark.config.nested import flatten, merge, overlap, unflatten
 from heteromark.config.rules.effect import ignored_by
 
 WHAT = "Agent config"
+PARAMS_FILE = "params.yaml"
 _VARIANT_FILE = re.compile(r"^(?P<agent_id>.+)_sweep_(?P<variant>.+)$")
 
 
@@ -61,10 +69,13 @@ def resolve_agent(
         ConfigError: any other fault; all of them at once.
     """
     agent = _resolve(Path(path), params, command_line or {}, base)
-    ignored = [key for key in flatten(command_line or {}) if ignored_by(agent.agent, key)]
+    ignored = [
+        Fault(COMMAND_LINE, f"has no effect: {agent.agent.short_name} {why}", key)
+        for key in flatten(command_line or {})
+        if (why := ignored_by(agent.agent, key))
+    ]
     if ignored:
-        message = f"has no effect: {agent.agent.short_name} {ignored_by(agent.agent, ignored[0])}"
-        raise ConfigError([Fault("command line", message, ignored[0])])
+        raise ConfigError(ignored)
     return agent
 
 
@@ -72,31 +83,38 @@ def _resolve(
     path: Path, params: ProjectParams | None, command_line: dict[str, Any], base: Path | None
 ) -> ResolvedAgent:
     raw = _read(path)
+    set_all = params.hyperparameter_overrides() if params else {}
     resolved = raw.pop("resolved", False) is True
     references = raw.pop("defaults", None)
     if resolved:
-        agent = _validate(merge(raw, command_line), path)
+        sources = {COMMAND_LINE: command_line, str(path): raw}
+        agent = _validate(merge(raw, command_line), path, sources)
         return ResolvedAgent(agent, path, resolved=True)
 
     if references is None and not raw.get("sweep_variant"):
-        set_all = params.hyperparameter_overrides() if params else {}
-        agent = _validate(merge(raw, set_all, command_line), path, own=raw)
+        sources = {COMMAND_LINE: command_line, PARAMS_FILE: set_all, str(path): raw}
+        agent = _validate(merge(raw, set_all, command_line), path, sources)
         return ResolvedAgent(agent, path)
 
+    if base and not Path(base).is_file():
+        message = f"{WHAT} file not found: {base}, the base of the variant {path}"
+        fault = Fault(PARAMS_FILE, message, "sweep.base_config", str(base), "FileNotFoundError")
+        raise config_error([fault])
     base_path = Path(base) if base else _find_base(path, raw, references)
     base_raw = _read(base_path)
     is_resolved = base_raw.pop("resolved", False) is True
     if not is_resolved and (base_raw.get("sweep_variant") or base_raw.get("defaults")):
         message = f"its base {base_path} is itself a variant; name a base config"
         raise ConfigError([Fault(str(path), message, "defaults", references)])
-    base_agent = _validate(base_raw, base_path, model=_Unchecked)
-    whole = _validate(merge(base_raw, raw), path, own=raw, model=_Unchecked)
+    in_base = {str(base_path): base_raw}
+    base_agent = _validate(base_raw, base_path, in_base, _Unchecked)
+    whole = _validate(merge(base_raw, raw), path, {str(path): raw, **in_base}, _Unchecked)
 
     base_flat, whole_flat = (flatten(agent.hyperparameters()) for agent in (base_agent, whole))
     varied = {key: value for key, value in whole_flat.items() if base_flat[key] != value}
-    set_all = params.hyperparameter_overrides() if params else {}
-    layers = merge(base_raw, set_all, _without_hyperparameters(raw), unflatten(varied))
-    agent = _validate(merge(layers, command_line), path, own=raw)
+    own = merge(_without_hyperparameters(raw), unflatten(varied))
+    sources = {COMMAND_LINE: command_line, str(path): own, PARAMS_FILE: set_all, **in_base}
+    agent = _validate(merge(base_raw, set_all, own, command_line), path, sources)
     return ResolvedAgent(agent, path, base_path, frozenset(varied))
 
 
@@ -106,15 +124,19 @@ def resolve_sweep(
     root: Path = Path(),
     command_line: dict[str, Any] | None = None,
     base: Path | None = None,
-    params_file: str = "params.yaml",
+    must_reach: Collection[str] | None = None,
 ) -> list[ResolvedAgent]:
     """Resolve every config that the patterns match, in order of their paths.
 
+    Args:
+        must_reach: dotted hyperparameters of params that at least one of these configs must take;
+            None: all that are set.
+
     Raises:
         ConfigError: all faults of all files, an empty pattern, two configs with one name, and
-            overrides in params.yaml that no config would feel.
+            overrides of hyperparameters that would change no config.
     """
-    paths, faults = expand_patterns(patterns, root, params_file)
+    paths, faults = expand_patterns(patterns, root)
     agents: list[ResolvedAgent] = []
     for path in paths:
         try:
@@ -123,14 +145,14 @@ def resolve_sweep(
             faults.extend(error.faults)
     faults.extend(_repeated_names(agents))
     if not faults:
-        faults.extend(_unfelt(agents, params, params_file))
+        faults.extend(_unfelt(agents, params, must_reach))
     if faults:
         raise config_error(faults)
     return agents
 
 
 def expand_patterns(
-    patterns: str | Sequence[str], root: Path = Path(), params_file: str = "params.yaml"
+    patterns: str | Sequence[str], root: Path = Path()
 ) -> tuple[list[Path], list[Fault]]:
     """Files that the glob patterns or paths name, each once, and the patterns that name none."""
     found: dict[Path, None] = {}
@@ -148,7 +170,7 @@ def expand_patterns(
             present = sorted(path.name for path in Path(root, pattern).parent.glob("*.[yj]*"))
             there = f"; that folder has {', '.join(present)}" if present else ""
             message = f"matches no agent config (*.yaml, *.yml, *.json){there}"
-            faults.append(Fault(params_file, message, "sweep.agents", pattern))
+            faults.append(Fault(PARAMS_FILE, message, "sweep.agents", pattern))
         found |= dict.fromkeys(map(_relative, matches))
     return list(found), faults
 
@@ -205,22 +227,35 @@ class _Unchecked(AgentConfig):
 def _validate(
     data: dict[str, Any],
     path: Path,
-    own: dict[str, Any] | None = None,
+    sources: Mapping[str, dict[str, Any]],
     model: type[AgentConfig] = AgentConfig,
 ) -> AgentConfig:
-    """Validate a merged config; `own` is what the file itself says, to tell whose fault it is."""
+    """Validate a merged config.
+
+    Args:
+        sources: the layers that it is merged of, each with where it stands; the one that wins
+            first.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:
         faults = faults_of(error, model, str(path))
-        raise ConfigError([_told_where(fault, own) for fault in faults]) from error
+        raise ConfigError([_located(fault, sources) for fault in faults]) from error
 
 
-def _told_where(fault: Fault, own: dict[str, Any] | None) -> Fault:
-    """Say so when the value stands not in the file itself but in another layer."""
-    if own is None or not fault.key or flatten(own).get(fault.key, fault) == fault.value:
+def _located(fault: Fault, sources: Mapping[str, dict[str, Any]]) -> Fault:
+    """Say where a value stands if that is not in the file itself."""
+    found = (
+        source
+        for source, layer in sources.items()
+        if any(overlap(key, fault.key) for key in flatten(layer))
+    )
+    source = next(found, fault.file)
+    if source == COMMAND_LINE:
+        return replace(fault, file=COMMAND_LINE)
+    if source == fault.file:
         return fault
-    return replace(fault, message=f"{fault.message} [from its base, params.yaml or an option]")
+    return replace(fault, message=f"{fault.message} [from {source}]")
 
 
 def _without_hyperparameters(raw: dict[str, Any]) -> dict[str, Any]:
@@ -245,11 +280,13 @@ def _repeated_names(agents: Iterable[ResolvedAgent]) -> list[Fault]:
 
 
 def _unfelt(
-    agents: Sequence[ResolvedAgent], params: ProjectParams, params_file: str
+    agents: Sequence[ResolvedAgent], params: ProjectParams, must_reach: Collection[str] | None
 ) -> list[Fault]:
     """Overrides in params.yaml that would change nothing in any selected config."""
     faults = []
     for key, value in flatten(params.hyperparameter_overrides()).items():
+        if must_reach is not None and key not in must_reach:
+            continue
         reasons = {agent.agent.short_name: _shut_out(agent, key) for agent in agents}
         if all(reasons.values()):
             told = "; ".join(f"{name} {why}" for name, why in reasons.items())
@@ -257,7 +294,7 @@ def _unfelt(
                 f"reaches no config of the sweep: {told}. "
                 "Set it to null, or select configs that it reaches"
             )
-            faults.append(Fault(params_file, message, key, value))
+            faults.append(Fault(PARAMS_FILE, message, key, value))
     return faults
 
 

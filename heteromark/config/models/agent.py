@@ -50,8 +50,8 @@ class PPOConfig(Frozen):
     )
     ent_coef: Coefficient = Field(0.01, description="Weight of the entropy bonus.")
     vf_coef: Coefficient = Field(0.5, description="Weight of the value loss.")
-    max_grad_norm: Annotated[float, Field(gt=0), Number] = Field(
-        0.5, description="Gradient norm is clipped to this."
+    max_grad_norm: Annotated[float, Field(gt=0), Number] | None = Field(
+        0.5, description="Gradient norm is clipped to this; null: not clipped."
     )
     gae_lambda: Discount = Field(0.95, description="Lambda of generalised advantage estimation.")
 

@@ -251,7 +251,9 @@ class TrainingConfig(Frozen):
     )
     epochs: Count = Field(1, description="Times that num_batches iterations are gone through.")
     num_epochs: Count = Field(10, description="Passes over each collected batch.")
-    max_grad_norm: Annotated[float, Field(gt=0), Number] = 0.5
+    max_grad_norm: Annotated[float, Field(gt=0), Number] | None = Field(
+        0.5, description="Gradient norm is clipped to this; null: not clipped."
+    )
     num_threads: Count = Field(1, description="Threads of torch on the CPU.")
     checkpoint_interval: Count = Field(10, description="Iterations between checkpoints.")
     checkpoints_after: list[Count] = Field(

@@ -6,6 +6,7 @@ every config of the sweep that does not vary it (layer three of five, see `layer
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, create_model, model_validator
@@ -28,8 +29,9 @@ def _all_optional(model: type[BaseModel], name: str) -> type[Frozen]:
             fields[key] = (section, section())
         else:
             bounded = Annotated[kind, *field.metadata] if field.metadata else kind
+            description = (field.description or "").partition("; null: ")[0] or None  # other here
             optional = Field(
-                None, description=field.description, json_schema_extra=field.json_schema_extra
+                None, description=description, json_schema_extra=field.json_schema_extra
             )
             fields[key] = (bounded | None, optional)
     doc = f"{model.__name__} for the whole sweep; null: what the base config says."
@@ -79,7 +81,7 @@ class BudgetParams(Frozen):
 
     @model_validator(mode="after")
     def _seeds_are_distinct(self) -> BudgetParams:
-        repeated = sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1})
+        repeated = sorted(seed for seed, count in Counter(self.seeds).items() if count > 1)
         if repeated:
             raise cross_field_error(
                 "seeds", self.seeds, f"lists {repeated} more than once; each seed is one run"

@@ -133,7 +133,7 @@ class TeamTraining(Frozen):
     lora_alpha: Coefficient | None = None
     # what a run config says of its training besides
     num_epochs: Count = Field(1, description="Passes over each step's responses.")
-    max_grad_norm: Annotated[float, Field(gt=0), Number] = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0), Number] | None = 1.0  # null: not clipped
     num_threads: Count = Field(1, description="Threads of torch on the CPU.")
     checkpoint_interval: Count = Field(10, description="Steps between checkpoints.")
     keep_checkpoints: Count = Field(2, description="Newest checkpoints kept while training.")
