@@ -1,7 +1,7 @@
 """The built-in algorithms, one row each. Whatever differs between them is read from the row.
 
 A new one is its file, its row here, with the model of its own settings, and an agent config that
-uses it (CONTRIBUTING, "Add an algorithm").
+uses it (docs/extending.md, "A built-in algorithm").
 """
 
 from __future__ import annotations
