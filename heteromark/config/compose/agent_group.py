@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from heteromark.config.compose.layers import resolve_agent
 from heteromark.config.fields import NETWORK_OF_POLICY_TYPE, POLICY_TYPE_OF_NETWORK
 from heteromark.config.files import SUFFIXES
-from heteromark.config.models.algorithms import ALGORITHM_OF_LOSS, loss_of
+from heteromark.config.models.algorithms import loss_of, selected_by
 
 AGENT_GROUP = "agent"
 
@@ -89,8 +89,7 @@ def _selected_algorithm(of_agent: str, *, _root_: DictConfig) -> str:
 
     An algorithm of one's own, named by its import path, may be trained with any loss.
     """
-    is_own = ":" in of_agent
-    return of_agent if is_own else ALGORITHM_OF_LOSS.get(_set_value(_root_, "loss_type"), of_agent)
+    return selected_by(str(_set_value(_root_, "loss_type")), of_agent)
 
 
 def _selected_network(of_agent: str, *, _root_: DictConfig) -> str:

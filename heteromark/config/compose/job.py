@@ -23,8 +23,9 @@ from heteromark.config.compose.hydra_loader import (
 from heteromark.config.compose.origin import origin_of, raw_value
 from heteromark.config.errors import ConfigError, Fault, description_of, faults_of
 from heteromark.config.models.agent import Hyperparameters
+from heteromark.config.models.algorithms import ROW_OF
 from heteromark.config.models.run import RunConfig
-from heteromark.config.nested import flatten, overlap
+from heteromark.config.nested import flatten, lies_in, overlap
 from heteromark.config.pettingllms.sections import TeamSections
 from heteromark.config.pettingllms.translation import (
     as_documented,
@@ -168,6 +169,9 @@ def _unfelt_hyperparameter(key: str, job: Job, references: str) -> str:
         return ""
     if reason := ignored_by(job.agent, hyperparameter):
         return f"{job.agent.short_name} {reason}"
+    row = ROW_OF.get(job.agent.algorithm)
+    if row and row.section and not row.is_mirrored and lies_in(hyperparameter, row.section):
+        return ""
     if key not in references:
         return "the components that refer to it by default have values of their own here"
     return ""

@@ -45,7 +45,7 @@ class AlgorithmRow:
 
     Attributes:
         name: what agent configs call it.
-        loss: the `loss_type` that trains it, and that selects it.
+        loss: the `loss_type` that trains it, and that selects it unless another row has it first.
         kind: the agents that it trains, `NETWORKS` or `LLM`.
         home: the module below `heteromark` that registers it, and its loss where that is its own.
         critic: whose critics it has where `policy.critic` is auto.
@@ -89,7 +89,8 @@ ROWS = (
     AlgorithmRow("AT-GRPO", "at_grpo", LLM, "llm.algorithm", section="grpo", is_mirrored=True),
 )
 ROW_OF = {row.name: row for row in ROWS}
-ALGORITHM_OF_LOSS = {row.loss: row.name for row in ROWS}
+# Of algorithms that share a loss, `loss_type` selects the first.
+ALGORITHM_OF_LOSS = {row.loss: row.name for row in reversed(ROWS)}
 
 # An algorithm of the user's own is trained with this loss, unless another is chosen.
 DEFAULT_LOSS = {NETWORKS: "ppo", LLM: "grpo"}
@@ -114,6 +115,17 @@ def loss_of(algorithm: str, network: str) -> str:
     """The `loss_type` of an algorithm where none is chosen."""
     row = ROW_OF.get(algorithm)
     return row.loss if row else DEFAULT_LOSS[kind_of(algorithm, network)]
+
+
+def selected_by(loss_type: str, algorithm: str) -> str:
+    """The algorithm that a `loss_type` selects, where an agent config names one.
+
+    One of the user's own may be trained with any loss, and so may what a loss is not built in.
+    """
+    row = ROW_OF.get(algorithm)
+    if row is None or row.loss == loss_type:
+        return algorithm
+    return ALGORITHM_OF_LOSS.get(loss_type, algorithm)
 
 
 def kind_of_environment(env_type: str) -> str:

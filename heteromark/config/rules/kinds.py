@@ -11,7 +11,7 @@ from typing import Protocol
 from heteromark.config.errors import Fault
 from heteromark.config.fields import NETWORK_OF_POLICY_TYPE
 from heteromark.config.models.agent import AgentConfig
-from heteromark.config.models.algorithms import ALGORITHM_OF_LOSS, LLM, NETWORKS
+from heteromark.config.models.algorithms import LLM, NETWORKS, selected_by
 from heteromark.config.models.run import RunConfig
 from heteromark.config.rules.llm import LanguageModelRules
 from heteromark.config.rules.networks import NetworkRules
@@ -63,17 +63,17 @@ def run_faults(config: RunConfig, file: str = "") -> list[Fault]:
 def _selector_faults(config: RunConfig) -> Iterator[Fault]:
     """Selectors that say something else than the agent config's algorithm or network."""
     agent = config.agent
-    pairs = (
-        ("loss_type", config.loss_type, "agent.algorithm", agent.algorithm, ALGORITHM_OF_LOSS),
-        (
-            *("policy_type", config.policy_type, "agent.network.policy", agent.network.policy),
-            NETWORK_OF_POLICY_TYPE,
-        ),
+    network = NETWORK_OF_POLICY_TYPE.get(config.policy_type, agent.network.policy)
+    known = agent.network.policy in NETWORK_OF_POLICY_TYPE.values()
+    meant = (
+        ("loss_type", config.loss_type, selected_by(config.loss_type, agent.algorithm)),
+        ("policy_type", config.policy_type, network if known else agent.network.policy),
     )
-    for key, value, other_key, other, table in pairs:
-        if value in table and other in table.values() and table[value] != other:
+    said = (("agent.algorithm", agent.algorithm), ("agent.network.policy", agent.network.policy))
+    for (key, value, means), (other_key, other) in zip(meant, said, strict=True):
+        if means != other:
             message = (
-                f"means {table[value]}, but {other_key} is {other}; give one of the two, or make "
-                "them agree"
+                f"means {means}, but {other_key} is {other}; give one of the two, or make them "
+                "agree"
             )
             yield Fault("", message, key, value)
