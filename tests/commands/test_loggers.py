@@ -7,8 +7,8 @@ import random
 import sys
 
 import pytest
+from attempts import Crash, crash_at, rows
 from engine_config import make_config
-from test_loop import Crash, crash_at, rows
 
 from heteromark.commands import loggers
 from heteromark.commands.launch import train_run

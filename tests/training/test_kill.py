@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 
 import pytest
+from attempts import results
 from engine_config import make_config
-from test_loop import results
 
 from heteromark.training.loop import train
 

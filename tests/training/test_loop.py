@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -11,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from attempts import Crash, crash_at, results, rows
 from engine_config import TIC_TAC_TOE, make_config
 
 from heteromark.runs.record import WALL_CLOCK_COLUMNS, Status
@@ -19,30 +19,6 @@ from heteromark.training.loaded_policy import load_policy
 from heteromark.training.loop import train
 
 TOY = {"environment__task": "toy_environments:ToyBattle"}
-
-
-class Crash(Exception):
-    """Stands for anything that ends a process."""
-
-
-def rows(folder, wall_clock=False):
-    """metrics.csv as text, without what depends on the machine's speed."""
-    with (folder / "metrics.csv").open() as file:
-        return [
-            {k: v for k, v in row.items() if wall_clock or k not in WALL_CLOCK_COLUMNS}
-            for row in csv.DictReader(file)
-        ]
-
-
-def results(folder):
-    """All that must not depend on how often a run was interrupted."""
-    best = folder / "best.pt"
-    return (
-        rows(folder),
-        (folder / "checkpoint.pt").read_bytes(),
-        (folder / "evaluation.json").read_text(),
-        best.read_bytes() if best.exists() else None,
-    )
 
 
 def policy(path):
@@ -56,14 +32,6 @@ def assert_same_weights(actors, others):
     for group, state in actors.items():
         for name, tensor in state.items():
             assert (tensor == others[group][name]).all(), (group, name)
-
-
-def crash_at(iteration):
-    def on_progress(frames, total, metrics):
-        if metrics["iteration"] == iteration:
-            raise Crash
-
-    return on_progress
 
 
 @pytest.mark.parametrize("algorithm", ["HAPPO", "MAPPO", "IPPO", "MaskablePPO"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from attempts import Crash, crash_at, results, rows
 from engine_config import make_config
-from test_loop import Crash, crash_at, results, rows
 
 from heteromark.runs.record import Status
 from heteromark.training.loop import train
