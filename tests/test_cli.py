@@ -139,7 +139,7 @@ def fault(name: str):
         ),
         "not a number": (
             edit(base, "2.0e-3", '"fast"'),
-            [base, "--learning-rate: 'fast': must be a valid number", "number"],
+            [base, "learning_rate = 'fast'", "number"],
         ),
         "gamma": (edit(base, "0.99", "1.5"), [base, "gamma = 1.5", "<= 1"]),
         "batch above n_steps": (

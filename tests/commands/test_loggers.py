@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
+from functools import partial
 
 import pytest
 from attempts import Crash, crash_at, rows
@@ -17,8 +18,10 @@ from heteromark.config.errors import ConfigError
 from heteromark.config.models.components import LoggerConfig
 from heteromark.config.rules.packages import backend_faults
 from heteromark.runs.store import RunStore
-from heteromark.training.loop import train
+from heteromark.training import loop
 from heteromark.workflow.plan import make_plan
+
+train = partial(loop.train, open_loggers=MetricLoggers)  # as `launch.train_run` does
 
 SHORT = {"training__total_frames": 4 * 64, "training__num_epochs": 1}
 BACKENDS = ("tensorboard", "wandb", "mlflow")
