@@ -246,7 +246,7 @@ def test_bad_input_stops_dvc_repro_and_keeps_earlier_results(project: Project, o
         (("--agent-config", AGENTS), "this is a folder"),
         (
             ("--agent-config", f"{AGENTS}/happo_agent_v1.yaml", "--learning-rate", "fast"),
-            "learning_rate = 'fast'",
+            "--learning-rate: 'fast': must be a valid number",
         ),
         (("--agent-config", f"{AGENTS}/happo_agent_v1.yaml", "--mode", "long"), "smoke, full"),
         (
@@ -328,7 +328,7 @@ def test_a_budget_in_episodes_becomes_frames(project: Project):
     result = project.run(
         *("heteromark", "sweep", f"{AGENTS}/ppo_agent_v1.yaml", "--episodes", "100", "--dry-run")
     )
-    assert "1 configs, 2 smoke runs of 10,000 frames" in result.stdout
+    assert "1 configs, 2 smoke runs of 10,048 frames (10,000 asked" in result.stdout
 
 
 @pytest.mark.slow
