@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from heteromark.config.errors import ConfigError
+from heteromark.config.errors import ConfigError, naming_options
 from heteromark.config.fields import Device, Seat
 from heteromark.config.models.components import EvaluationOpponent, Preset
 
@@ -100,6 +100,7 @@ def train(
         check_output,
         resolve_request,
         rounding_lines,
+        typed_options,
     )
 
     request = TrainRequest(
@@ -132,7 +133,7 @@ def train(
         )
     for line in rounding_lines(config):
         typer.echo(line)
-    with _progress(config) as on_progress:
+    with naming_options(typed_options(request)), _progress(config) as on_progress:
         record, from_store = train_run(
             config,
             config_path=str(agent_config),

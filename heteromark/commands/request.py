@@ -51,14 +51,16 @@ def resolve_request(request: TrainRequest, root: Path = Path()) -> tuple[RunConf
     require_one_length(request.episodes, request.total_frames)
     given = parse_overrides(list(request.assignments))
     param_layer = parse_overrides(list(request.param_assignments), "--param")
-    with naming_options(_typed(request, param_layer, given)):
+    with naming_options(typed_options(request)):
         return _resolved(request, split_assignments(given), param_layer, root)
 
 
-def _typed(
-    request: TrainRequest, param_layer: dict[str, Any], assigned: dict[str, Any]
-) -> dict[str, str]:
-    """The option that set a key, by the key."""
+def typed_options(request: TrainRequest) -> dict[str, str]:
+    """The option that set a key, by the dotted key.
+
+    Raises:
+        ConfigError: a `key=value` does not parse.
+    """
     options = {
         "seed": ("--seed", request.seed),
         f"{request.mode}.total_frames": ("--total-timesteps", request.total_frames),
@@ -72,10 +74,12 @@ def _typed(
             for key, value in request.hyperparameters.items()
         },
     }
+    by_set = parse_overrides(list(request.assignments))
+    by_param = parse_overrides(list(request.param_assignments), "--param")
     return {
         **{key: option for key, (option, value) in options.items() if value is not None},
-        **dict.fromkeys(flatten(assigned), "--set"),
-        **dict.fromkeys(flatten(param_layer), "--param"),
+        **dict.fromkeys(flatten(by_set), "--set"),
+        **dict.fromkeys(flatten(by_param), "--param"),
     }
 
 

@@ -62,6 +62,8 @@ def faults_of(*arguments: str) -> list[str]:
         ("--set environment.num_parallel_envs=7", "--set: environment.num_parallel_envs = 7"),
         ("--param learning_rate=abc", "--param: learning_rate = 'abc'"),
         ("--param n_steps=30", "[n_steps is from --param]"),
+        # found out when the run starts
+        ("--set policy.groups.medic.activation=relu", "--set: policy.groups.medic = "),
     ],
 )
 def test_train_blames_the_option(options, expected):

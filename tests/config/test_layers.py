@@ -196,6 +196,15 @@ def test_all_faults_of_all_files_come_at_once(agents):
     assert "does not parse: agents/worst_v1.yaml" in message
 
 
+def test_a_name_that_no_file_can_have(agents):
+    name = "x" * 5000
+    assert "File name too long" in faults_of(lambda: sweep(name))
+    (agents / "demo_sweep_a.yaml").write_text(f"defaults: [{name}]\n")
+    assert "Agent config file not found" in faults_of(lambda: sweep("agents/demo_sweep_a.yaml"))
+    with pytest.raises(ConfigFileNotFoundError, match="the base of the variant"):
+        resolve_agent(agents / "demo_sweep_a.yaml", base=Path(name))
+
+
 def test_a_missing_config_is_a_file_not_found_error(agents):
     with pytest.raises(ConfigFileNotFoundError, match="Agent config file not found: agents/no"):
         sweep("agents/no.yaml")

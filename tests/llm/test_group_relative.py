@@ -282,3 +282,11 @@ def test_a_loss_that_is_not_finite_is_told(policy):
         next(iter(policy.trained_parameters().values())).fill_(float("nan"))
     with pytest.raises(Diverged, match="loss_objective is nan"):
         UPDATE(policy, GroupRelativeLoss(policy), sgd(policy), batch, torch.Generator())
+
+
+def test_without_clipping_gradients_are_still_measured():
+    (free, unclipped), (wide, as_wide) = (
+        updated(replace(UPDATE, max_grad_norm=limit)) for limit in (None, 1e9)
+    )
+    assert unclipped["grad_norm"] == as_wide["grad_norm"] > 0
+    assert all(torch.equal(weight, wide[name]) for name, weight in free.items())

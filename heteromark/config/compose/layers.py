@@ -8,6 +8,7 @@ params.yaml still reaches everything else.
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -96,7 +97,7 @@ def _resolve(
         agent = _validate(merge(raw, set_all, command_line), path, sources)
         return ResolvedAgent(agent, path)
 
-    if base and not Path(base).is_file():
+    if base and not os.path.isfile(base):
         message = f"{WHAT} file not found: {base}, the base of the variant {path}"
         fault = Fault(PARAMS_FILE, message, "sweep.base_config", str(base), "FileNotFoundError")
         raise config_error([fault])
@@ -158,7 +159,7 @@ def expand_patterns(
     found: dict[Path, None] = {}
     faults = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        if Path(root, pattern).is_file() or not glob.has_magic(pattern):
+        if os.path.isfile(Path(root, pattern)) or not glob.has_magic(pattern):
             found[_relative(Path(root, pattern))] = None
             continue
         matches = sorted(
@@ -206,7 +207,7 @@ def _find_base(path: Path, raw: dict[str, Any], references: Any) -> Path:
         raise ConfigError([Fault(str(path), message, "defaults", references)])
     candidates = [path.parent / f"{reference}{suffix}" for suffix in ("", *SUFFIXES)]
     for candidate in candidates:
-        if candidate.is_file():
+        if os.path.isfile(candidate):
             return candidate
     bases = sorted(p.stem for p in path.parent.glob("*_v*") if p.suffix in SUFFIXES)
     message = (
