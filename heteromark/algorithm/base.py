@@ -38,21 +38,10 @@ class Algorithm(ABC):
         self.config = config
         self.learner = learner
         self.iteration = 0
-        self._values = self._make_values()
-
-    def _make_values(self) -> dict[str, ValueFunction]:
-        """The value functions by the names of their critics."""
-        config, learner = self.config, self.learner
-        critics = {
-            name: (critic, learner.value_norms.get(name), config)
-            for name, critic in learner.critics.items()
-        }
-        if config.critic == "own":
-            return {g: OwnValue(*critic, g, learner.turn_based) for g, critic in critics.items()}
-        rewarded = next(iter(learner.groups))
-        return {
-            name: TeamValue(*critic, None if name == TEAM else name, rewarded)
-            for name, critic in critics.items()
+        make_value = OwnValue if config.critic == "own" else TeamValue
+        # by the names of their critics
+        self._values: dict[str, ValueFunction] = {
+            name: make_value(config, learner, name) for name in learner.critics
         }
 
     @abstractmethod

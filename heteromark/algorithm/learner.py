@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torchrl.modules.value_norm import ValueNorm
 
     from heteromark.environment.groups import Group
+    from heteromark.environment.opponents.pool import OpponentPool
     from heteromark.modules.loss import Losses
 
 
@@ -35,11 +36,12 @@ class Diverged(Exception):
 class Learner:
     """What a run trains and trains with; dicts by group, or by name of the policy or critic.
 
-    A checkpoint holds the states of the actors, critics, optimizers and value norms.
+    A checkpoint holds the states of actors, critics, optimizers, value norms and opponent pool.
 
     Attributes:
         losses: of networks; algorithms of language models make their own.
         turn_based: the environment's agents wait for their turns.
+        opponent_pool: past policies that the environment plays against; None: it does not.
     """
 
     actors: Mapping[str, nn.Module]
@@ -52,6 +54,7 @@ class Learner:
     actor_buffers: Mapping[str, ReplayBuffer] = field(default_factory=dict)
     critic_buffers: Mapping[str, ReplayBuffer] = field(default_factory=dict)
     turn_based: bool = False
+    opponent_pool: OpponentPool | None = None
 
 
 def take_step(

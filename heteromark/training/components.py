@@ -83,11 +83,6 @@ class Components:
     device: torch.device
     environment: EnvBase | None = None
 
-    @property
-    def opponent_pool(self) -> Any:
-        """Past policies that the environment plays against; None: it does not."""
-        return None if self.environment is None else self.environment.opponent_pool
-
     def close(self) -> None:
         """Let go of environments and worker processes."""
         self.evaluator.close()
