@@ -75,21 +75,6 @@ class Moment(NamedTuple):
     steps: Tensor
 
 
-class Opening(NamedTuple):
-    """Who starts an episode where.
-
-    Attributes:
-        key: int64 [B], what its random numbers follow from.
-        kind: int64 [U, B], or [U, 1] where teams are fixed: types of the units.
-        x, y: [U, B].
-    """
-
-    key: Tensor
-    kind: Tensor
-    x: Tensor
-    y: Tensor
-
-
 class Scene(NamedTuple):
     """All there is to know of battles at a moment.
 

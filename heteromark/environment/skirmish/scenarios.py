@@ -83,23 +83,20 @@ def _generated(race: str, weights: Mapping[str, float], *not_alone: str) -> Scen
     )
 
 
-def _fixed(name: str, episode_limit: int, start: str = "facing", **allies: int) -> Scenario:
-    return fixed_scenario(name, allies, allies, start, episode_limit)
-
-
-def fixed_scenario(
+def _fixed(
     name: str,
-    allies: Mapping[str, int],
-    enemies: Mapping[str, int],
-    start: str,
     episode_limit: int,
+    allies: Mapping[str, int],
+    enemies: Mapping[str, int] | None = None,
+    start: str = "facing",
 ) -> Scenario:
     """A scenario whose teams are always the same.
 
     Args:
-        allies, enemies: number of units by type.
-        others: see `Scenario`.
+        allies, enemies: number of units by type; without `enemies`, as many as the allies.
+        name, episode_limit, start: see `Scenario`.
     """
+    enemies = enemies or allies
     sides = [
         tuple(kind for kind in sorted(team) for _ in range(team[kind]))
         for team in (allies, enemies)
@@ -123,13 +120,13 @@ SCENARIOS: dict[str, Scenario] = {
         _generated("zerg", {"zergling": 0.45, "hydralisk": 0.45, "baneling": 0.1}, "baneling"),
         # from where the others come has to be seen: of those that always stand opposite, a policy
         # that sees nothing but the time wins every battle
-        _fixed("mini_MMM", 100, "surrounded", marine=3, marauder=1, medivac=1),
-        _fixed("MMM", 150, marine=7, marauder=2, medivac=1),
-        _fixed("3m", 60, marine=3),
-        _fixed("8m", 120, marine=8),
-        _fixed("2s3z", 120, stalker=2, zealot=3),
-        _fixed("3s5z", 150, stalker=3, zealot=5),
-        _fixed("1c3s5z", 180, colossus=1, stalker=3, zealot=5),
+        _fixed("mini_MMM", 100, {"marine": 3, "marauder": 1, "medivac": 1}, start="surrounded"),
+        _fixed("MMM", 150, {"marine": 7, "marauder": 2, "medivac": 1}),
+        _fixed("3m", 60, {"marine": 3}),
+        _fixed("8m", 120, {"marine": 8}),
+        _fixed("2s3z", 120, {"stalker": 2, "zealot": 3}),
+        _fixed("3s5z", 150, {"stalker": 3, "zealot": 5}),
+        _fixed("1c3s5z", 180, {"colossus": 1, "stalker": 3, "zealot": 5}),
     )
 }
 
@@ -137,8 +134,7 @@ SCENARIOS: dict[str, Scenario] = {
 def scenario_of(config: SkirmishConfig) -> Scenario:
     """The scenario that a config asks for."""
     if config.scenario == "custom":
-        allies = config.allies or {}
-        scenario = fixed_scenario("custom", allies, config.enemies or allies, "facing", 150)
+        scenario = _fixed("custom", 150, config.allies or {}, config.enemies)
     else:
         scenario = SCENARIOS[config.scenario]
     if scenario.is_random:

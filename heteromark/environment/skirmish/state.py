@@ -20,8 +20,6 @@ from heteromark.environment.skirmish.units import (
     UnitType,
 )
 
-PLANES = ("ground", "air", "cliff")
-
 
 class Units(NamedTuple):
     """What changes in every game loop; [U, B], floats unless said otherwise.
@@ -158,31 +156,21 @@ def stat_table(types: tuple[UnitType, ...], parity: bool) -> Tensor:
 
 
 def _stats(unit: UnitType, parity: bool) -> list[float]:
-    max_cooldown = SWAPPED_MAX_COOLDOWNS.get(unit.name) if parity else None
-    return [
-        unit.health,
-        unit.shield,
-        unit.armour,
-        unit.speed,
-        unit.radius,
-        unit.radius if unit.separation is None else unit.separation,
-        unit.range,
-        unit.period,
-        unit.damage,
-        unit.hits,
-        unit.bonus.get("light", 0),
-        unit.bonus.get("armored", 0),
-        unit.hits_air,
-        unit.heals,
-        unit.splash == "line",
-        unit.splash == "burst",
-        *(name in unit.attributes for name in ("light", "armored", "biological")),
-        *(unit.plane == plane for plane in PLANES),
-        unit.regeneration,
-        unit.sight,
-        max(unit.shoot_range, MIN_SHOOT_RANGE),
-        max_cooldown or unit.max_cooldown,
-    ]
+    derived = {
+        "max_health": unit.health,
+        "max_shield": unit.shield,
+        "separation": unit.room,
+        "bonus_light": unit.bonus.get("light", 0),
+        "bonus_armored": unit.bonus.get("armored", 0),
+        "shoot_range": max(unit.shoot_range, MIN_SHOOT_RANGE),
+        **{splash: unit.splash == splash for splash in ("line", "burst")},
+        **{name: name in unit.attributes for name in ("light", "armored", "biological")},
+        **{plane: unit.plane == plane for plane in ("ground", "air", "cliff")},
+    }
+    if parity and unit.name in SWAPPED_MAX_COOLDOWNS:
+        derived["max_cooldown"] = SWAPPED_MAX_COOLDOWNS[unit.name]
+    stats = Roster._fields[1:]
+    return [derived[name] if name in derived else getattr(unit, name) for name in stats]
 
 
 def make_roster(kind: Tensor, table: Tensor) -> Roster:

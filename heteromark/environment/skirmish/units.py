@@ -81,6 +81,11 @@ class UnitType:
     regenerates: float = 0.0
 
     @property
+    def room(self) -> float:
+        """Radius within which others of its plane are pushed away."""
+        return self.radius if self.separation is None else self.separation
+
+    @property
     def speed(self) -> float:
         """Map units per game loop."""
         return self.seconds_speed / LOOPS_PER_SECOND
