@@ -10,15 +10,11 @@ from typing import TypeVar
 import numpy as np
 from gymnasium import spaces
 
-# what else is at the root of a batch
-_RESERVED = frozenset(
-    (
-        *("next", "done", "terminated", "truncated", "step_count", "won", "state"),
-        *("episode_return", "collector"),
-        *("joint_observation", "state_value", "advantage", "value_target", "value_before"),
-        *("value_counts", "critic_hidden", "critic_hidden_after"),
-    )
-)
+# what else is at the root of a batch: of an episode, for a critic, and of TorchRL
+_OF_EPISODES = {"done", "terminated", "truncated", "step_count", "episode_return", "won", "state"}
+_OF_CRITICS = {"joint_observation", "state_value", "critic_hidden", "critic_hidden_after"}
+_OF_TRAINING = {"advantage", "value_target", "value_before", "value_counts"}
+_RESERVED = _OF_EPISODES | _OF_CRITICS | _OF_TRAINING | {"next", "collector"}
 _NUMBERED = re.compile(r"^(?P<prefix>.+)_\d+$")
 
 

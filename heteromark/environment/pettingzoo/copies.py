@@ -90,6 +90,12 @@ class Place:
     row: int
 
 
+def mask_in(observation: Any, info: Mapping[str, Any]) -> Any:
+    """The action mask, from the observation or else the info; None: there is none."""
+    in_observation = isinstance(observation, dict) and "action_mask" in observation
+    return (observation if in_observation else info).get("action_mask")
+
+
 def mean(rewards: Collection[float]) -> float:
     """Summed one after the other, so that it does not depend on how copies are split up."""
     return sum(rewards) / len(rewards)
@@ -227,9 +233,14 @@ class Copies(ABC):
         self._streams.run(act_or_tell, rows)
 
     def _restart_copy(self, i: int) -> None:
+        """Show copy i without agents, as at an episode's start, and reset it."""
         self._check_spaces(i)
-        self._hide_all(i)
-        self._clear(i)
+        for place in self._places[i].values():
+            self._hide(place)
+        self._returns[i] = 0.0
+        for key in ("episode_return", "step_count", "done", "terminated", "truncated"):
+            self._shown[key][i] = 0
+        self._shown["won"][i] = UNKNOWN
         seed, self._seeds[i] = self._seeds[i], None
         self._reset_copy(i, seed)
 
@@ -259,18 +270,6 @@ class Copies(ABC):
             by_agent.update(zip(group.agents, per_agent, strict=True))
         return by_agent
 
-    def _clear(self, i: int) -> None:
-        """Put copy i's counters and flags as they are at an episode's start."""
-        self._returns[i] = 0.0
-        for key in ("episode_return", "step_count", "done", "terminated", "truncated"):
-            self._shown[key][i] = 0
-        self._shown["won"][i] = UNKNOWN
-
-    def _hide_all(self, i: int) -> None:
-        """Show copy i without agents."""
-        for place in self._places[i].values():
-            self._hide(place)
-
     @staticmethod
     def _hide(place: Place) -> None:
         place.observation[:] = 0
@@ -285,8 +284,7 @@ class Copies(ABC):
             ValueError: the observation or the action mask does not have the announced shape.
         """
         if place.mask is not None:
-            in_observation = isinstance(observation, dict) and "action_mask" in observation
-            legal = (observation if in_observation else info).get("action_mask")
+            legal = mask_in(observation, info)
             if legal is None or len(legal) != place.mask.size:
                 raise ValueError(
                     f"{self._gave(place, f'the action mask {legal}')}; its action space has "
