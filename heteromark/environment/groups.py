@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -83,6 +83,19 @@ def group_agents(
             "rename it with environment.groups"
         )
     return grouped
+
+
+def with_families(
+    agents: Sequence[str],
+    group_by: str,
+    groups: Mapping[str, Sequence[str]] | None,
+    split: bool,
+) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Name, agents and family of each group that `group_agents` forms."""
+    families = group_agents(agents, group_by, groups)
+    family_of = {agent: name for name, members in families.items() for agent in members}
+    for name, members in group_agents(agents, group_by, groups, split).items():
+        yield name, members, family_of[members[0]]
 
 
 def _by_name(agents: Sequence[str], group_by: str) -> dict[str, tuple[str, ...]]:

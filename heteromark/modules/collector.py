@@ -47,7 +47,7 @@ Actors = Mapping[str, TensorDictModuleBase]
 
 
 class Collector(Protocol):
-    """Plays the environments with the actors."""
+    """Plays the environments, or works on tasks, with the actors: a batch per iteration."""
 
     def restart(self, seed: int, *stream: int | str) -> None:
         """Abandon the running episodes and start new ones from seeds of the given stream.
@@ -56,12 +56,12 @@ class Collector(Protocol):
         the actors and the random state, whatever was collected before.
         """
 
-    def collect(self) -> TensorDict:
-        """The next T steps of every copy.
+    def collect(self) -> Any:
+        """The next T steps of every copy; of a team of language models, the answers to tasks.
 
         Returns:
-            [N, T] on the device: what the agents saw, did and, under "next", got and saw then. The
-            memory is reused by the next call.
+            of copies, a TensorDict [N, T] on the device: what the agents saw, did and, under
+            "next", got and saw then. The memory is reused by the next call.
 
         Raises:
             RuntimeError: `restart` was never called.

@@ -55,32 +55,24 @@ class NetworkSpec:
     activation: str
     memory_size: int
 
+    @property
+    def layers(self) -> tuple[int, int, list[int], str]:
+        """What `make_mlp` is given."""
+        return self.in_features, self.out_features, self.hidden_sizes, self.activation
+
 
 POLICIES: Registry[Callable[[NetworkSpec], TensorDictModuleBase]] = Registry("policy_type")
 
 
 @POLICIES.register("mlp")
 def _mlp(spec: NetworkSpec) -> TensorDictModuleBase:
-    network = make_mlp(
-        spec.in_features,
-        spec.out_features,
-        spec.hidden_sizes,
-        spec.activation,
-        head_gain=spec.head_gain,
-    )
+    network = make_mlp(*spec.layers, head_gain=spec.head_gain)
     return TensorDictModule(network, [spec.in_key], [spec.out_key])
 
 
 @POLICIES.register("gru")
 def _gru(spec: NetworkSpec) -> TensorDictModuleBase:
-    network = RecurrentNetwork(
-        spec.in_features,
-        spec.out_features,
-        spec.hidden_sizes,
-        spec.activation,
-        head_gain=spec.head_gain,
-        hidden_size=spec.memory_size,
-    )
+    network = RecurrentNetwork(*spec.layers, head_gain=spec.head_gain, hidden_size=spec.memory_size)
     before, after = spec.memory_keys
     in_keys = [spec.in_key, before, EPISODE_BEGINS]
     if spec.active_key is not None:

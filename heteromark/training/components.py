@@ -26,23 +26,11 @@ from heteromark.training.random_state import seed_everything
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase
 
+    from heteromark.modules.collector import Collector
     from heteromark.training.evaluation_request import EvaluationRequest
     from heteromark.training.saved_policy import SavedPolicy
 
 Report = dict[str, Any]
-
-
-class Collector(Protocol):
-    """Collects a batch per iteration."""
-
-    def restart(self, seed: int, *stream: int | str) -> None:
-        """Go on from the seeds of a stream, whatever was collected before."""
-
-    def collect(self) -> Any:
-        """The batch of the next iteration."""
-
-    def close(self) -> None:
-        """Let go of processes."""
 
 
 class Algorithm(Protocol):

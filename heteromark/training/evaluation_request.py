@@ -77,15 +77,8 @@ class EvaluationRequest:
         for name, reason in reasons.items():
             if (value := getattr(self, name)) not in (None, False):
                 message = f"is not for this run, of {agents}: {reason}"
-                yield Fault(_option(name), message, "", _shown(value))
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _shown(value: object) -> object:
-    """What was given to an option, as messages show it; None: it takes nothing."""
-    if value is True:
-        return None
-    return str(value) if isinstance(value, Path) else value
+                if value is True:  # the option takes no value
+                    value = None
+                elif isinstance(value, Path):
+                    value = str(value)
+                yield Fault(f"--{name.replace('_', '-')}", message, "", value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,15 +58,10 @@ def policy_of(saved: SavedPolicy, device: torch.device | str = "cpu") -> LoadedP
             f"{saved.path} holds language-model agents for the task {config.environment.name}, who "
             "act in no other environment; name the checkpoint of a run that was trained in one"
         )
-    environment = EnvironmentFactory().create(config, num_envs=1)
-    try:
-        policies = PolicyFactory().create(config, environment.groups, environment.state_size)
-        actors = policies.actors
-    finally:
-        environment.close()
+    with contextlib.closing(EnvironmentFactory().create(config, num_envs=1)) as environment:
+        groups, state_size = environment.groups, environment.state_size
+        actors = PolicyFactory().create(config, groups, state_size).actors
     for actor in actors.values():
         actor.to(device)
     restore(actors, saved)
-    return LoadedPolicy(
-        config, actors, environment.groups, content["opponent_pool"], content["iteration"]
-    )
+    return LoadedPolicy(config, actors, groups, content["opponent_pool"], content["iteration"])

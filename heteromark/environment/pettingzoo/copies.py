@@ -30,13 +30,9 @@ class CopySettings:
 
     Attributes:
         make_env: returns a fresh environment; given `render_mode="rgb_array"`, one that can draw.
-        name: the environment's name in error messages.
+        name, team_reward, opponent, render, first: see `BatchedEnv`.
         description: what every copy must look like.
         groups: by name.
-        team_reward: train every agent on the mean of all agents' rewards.
-        opponent: who plays the seats that do not learn, where agents take turns.
-        render: copy 0 can draw.
-        first: number of copy 0 among all copies of the run.
     """
 
     make_env: Callable[..., Any]

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import AECEnv
 
-from heteromark.environment.groups import Group, group_agents, make_group
+from heteromark.environment.groups import Group, make_group, with_families
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,6 @@ class Description:
         split: bool = False,
     ) -> dict[str, Group]:
         """The groups that the agents form; see `group_agents` and `make_group`."""
-        families = group_agents(self.agents, group_by, groups)
-        family_of = {agent: name for name, members in families.items() for agent in members}
         return {
             name: make_group(
                 name,
@@ -80,9 +78,9 @@ class Description:
                 self.observation_spaces,
                 self.action_spaces,
                 masked=not self.masked.isdisjoint(members),
-                family=family_of[members[0]],
+                family=family,
             )
-            for name, members in group_agents(self.agents, group_by, groups, split).items()
+            for name, members, family in with_families(self.agents, group_by, groups, split)
         }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from heteromark.config.errors import ConfigError, faults_of
 from heteromark.config.models.skirmish import SkirmishConfig
-from heteromark.environment.groups import Group, group_agents
+from heteromark.environment.groups import Group, with_families
 from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.moments import View
 from heteromark.environment.skirmish.orders import IllegalAction
@@ -89,7 +89,11 @@ class SkirmishEnv(SelfRestartingEnv):
         self._places = Places(self.battles.scenario, config.units == "type")
         self._seats: Any = None
         agents = self._places.agents
-        self.groups = _groups(agents, layout, group_by, groups, split)
+        actions = spaces.Discrete(layout.n_actions)
+        self.groups = {
+            name: Group(name, members, layout.observation_size, actions, True, family)
+            for name, members, family in with_families(agents, group_by, groups, split)
+        }
         self._rows = {
             name: _rows([agents.index(agent) for agent in group.agents], self.device)
             for name, group in self.groups.items()
@@ -232,28 +236,6 @@ def checked_settings(settings: dict[str, Any]) -> SkirmishConfig:
         return SkirmishConfig.model_validate(settings)
     except ValidationError as error:
         raise ConfigError(faults_of(error, SkirmishConfig, "SkirmishEnv")) from None
-
-
-def _groups(
-    agents: tuple[str, ...],
-    layout: Any,
-    group_by: str,
-    groups: Mapping[str, Sequence[str]] | None,
-    split: bool,
-) -> dict[str, Group]:
-    families = group_agents(agents, group_by, groups)
-    family_of = {agent: name for name, members in families.items() for agent in members}
-    return {
-        name: Group(
-            name=name,
-            agents=members,
-            observation_size=layout.observation_size,
-            action_space=spaces.Discrete(layout.n_actions),
-            masked=True,
-            family=family_of[members[0]],
-        )
-        for name, members in group_agents(agents, group_by, groups, split).items()
-    }
 
 
 def _rows(numbers: list[int], device: torch.device) -> slice | Tensor:

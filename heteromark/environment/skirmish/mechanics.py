@@ -237,9 +237,8 @@ def _landed(
         return torch.zeros_like(shield), landing.sum(0)
     whole = hit * hits
     # damage of the attackers before i, by a matrix product: cumsum is slow along a strided axis
-    earlier = torch.ones(traits.n_units, traits.n_units, dtype=hit.dtype, device=hit.device).tril(
-        -1
-    )
+    n = traits.n_units
+    earlier = torch.ones(n, n, dtype=hit.dtype, device=hit.device).tril(-1)
     before = (earlier @ whole.flatten(1)).view_as(whole)
     to_health = torch.zeros_like(shield)
     for number in range(traits.max_hits):
