@@ -39,31 +39,19 @@ _EPS = 1e-7
 
 
 class Notes(NamedTuple):
-    """What agents remember of an episode; A agents, E enemies.
+    """What agents remember of an episode; A agents, E enemies."""
 
-    Attributes:
-        facing: int64 [A, B], the direction looked in.
-        last_action: int64 [A, B].
-        spotter: int64 [E, B], who saw that enemy first; -1 nobody.
-        shown: [A, E, B], 1 for who may see it, else 0.
-    """
-
-    facing: Tensor
-    last_action: Tensor
-    spotter: Tensor
-    shown: Tensor
+    facing: Tensor  # int64 [A, B], the direction looked in
+    last_action: Tensor  # int64 [A, B]
+    spotter: Tensor  # int64 [E, B], who saw that enemy first; -1 nobody
+    shown: Tensor  # [A, E, B], 1 for who may see it, else 0
 
 
 class Options(NamedTuple):
-    """What a side's units may do.
+    """What a side's units may do."""
 
-    Attributes:
-        offer: [A, actions, B], 1 for the actions that each may take, else 0.
-        carried_out: [A, targets, B], 1 for the attacks and heals that act, else 0.
-    """
-
-    offer: Tensor
-    carried_out: Tensor
+    offer: Tensor  # [A, actions, B], 1 for the actions that each may take, else 0
+    carried_out: Tensor  # [A, targets, B], 1 for the attacks and heals that act, else 0
 
     @property
     def offered(self) -> Tensor:
@@ -75,20 +63,14 @@ class Side(NamedTuple):
     """One side's look at all units, its own A first; [A, U, B] unless said otherwise.
 
     What is or is not so is 1 or 0, as in `Units`.
-
-    Attributes:
-        dx, dy, distance: from each own unit to each unit.
-        sees: within sight (and cone) of a living own unit.
-        attackable: [A, E, B], enemies that it can attack now.
-        options: what follows from that.
     """
 
-    dx: Tensor
+    dx: Tensor  # from each own unit to each unit
     dy: Tensor
     distance: Tensor
-    sees: Tensor
-    attackable: Tensor
-    options: Options
+    sees: Tensor  # within sight (and cone) of a living own unit
+    attackable: Tensor  # [A, E, B], enemies that it can attack now
+    options: Options  # what follows from that
 
 
 class Layout:

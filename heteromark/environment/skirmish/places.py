@@ -58,17 +58,11 @@ class Places:
 
 
 class Seats(NamedTuple):
-    """Which unit each agent is; P agents, A units of their side.
+    """Which unit each agent is; P agents, A units of their side."""
 
-    Attributes:
-        slot: int64 [B, P], the number of the unit; 0 where there is none.
-        exists: bool [B, P].
-        place: int64 [B, A], the number of each unit's agent.
-    """
-
-    slot: Tensor
-    exists: Tensor
-    place: Tensor
+    slot: Tensor  # int64 [B, P], the number of the unit; 0 where there is none
+    exists: Tensor  # bool [B, P]
+    place: Tensor  # int64 [B, A], the number of each unit's agent
 
     def by_agent(self, of_units: Tensor) -> Tensor:
         """[B, A, …] of units as [B, P, …] of agents; what is in empty places is not laid down."""

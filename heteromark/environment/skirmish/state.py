@@ -24,31 +24,21 @@ from heteromark.environment.skirmish.units import (
 class Units(NamedTuple):
     """What changes in every game loop; [U, B], floats unless said otherwise.
 
-    Attributes:
-        x, y: map units, multiples of 1/4096.
-        health, shield, energy: points.
-        cooldown: game loops until the weapon is ready.
-        calm: game loops since the last damage.
-        bursting: 1 where it was killed in the last game loop and bursts in the next, else 0.
-        walking: 1 where it has the order to go to (to_x, to_y), else 0.
-        to_x, to_y: where to.
-        target: int64; the unit that it has the order to attack or to heal, -1 without.
-
     Conditions are floats, 1 or 0: compiled code is slow to load booleans, and slower to store them.
     """
 
-    x: Tensor
+    x: Tensor  # map units, multiples of 1/4096
     y: Tensor
-    health: Tensor
+    health: Tensor  # points
     shield: Tensor
     energy: Tensor
-    cooldown: Tensor
-    calm: Tensor
-    bursting: Tensor
-    walking: Tensor
+    cooldown: Tensor  # game loops until the weapon is ready
+    calm: Tensor  # game loops since the last damage
+    bursting: Tensor  # 1 where it was killed in the last game loop and bursts in the next, else 0
+    walking: Tensor  # 1 where it has the order to go to (to_x, to_y), else 0
     to_x: Tensor
     to_y: Tensor
-    target: Tensor
+    target: Tensor  # int64; the unit that it has the order to attack or to heal, -1 without
 
     @property
     def alive(self) -> Tensor:
@@ -98,17 +88,11 @@ class Roster(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """What one unit i is to another j throughout an episode; [U, U, B] or [U, U, 1].
+    """What one unit i is to another j throughout an episode; [U, U, B] or [U, U, 1]."""
 
-    Attributes:
-        room: below this distance between their centres they push each other; 0: they never do.
-        per_hit: damage of a hit of i on j before armour; 0 where i does not fight j.
-        can_heal: 1 where i may heal j, else 0.
-    """
-
-    room: Tensor
-    per_hit: Tensor
-    can_heal: Tensor
+    room: Tensor  # closer than that, centre to centre, they push each other; 0: they never do
+    per_hit: Tensor  # damage of a hit of i on j before armour; 0 where i does not fight j
+    can_heal: Tensor  # 1 where i may heal j, else 0
 
 
 @dataclass(frozen=True)
