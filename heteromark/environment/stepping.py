@@ -14,13 +14,9 @@ from heteromark.environment.specs import EnvironmentSpecs
 
 
 class SelfRestartingEnv(EnvBase):
-    """An EnvBase with the keys of `heteromark.environment.contract`, and a fast way to step it.
+    """An EnvBase with the keys of `heteromark.environment.contract`, and a fast way to step it."""
 
-    Attributes:
-        groups: by name.
-    """
-
-    groups: Mapping[str, Group]
+    groups: Mapping[str, Group]  # by name
 
     def _show_as(self, specs: EnvironmentSpecs) -> None:
         """Have these specs, on the device of this environment."""

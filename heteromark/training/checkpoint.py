@@ -57,36 +57,23 @@ class _PastPolicies:
 
 @dataclass(frozen=True)
 class BestPolicy:
-    """The policy that did best of those evaluated while training; the earliest of equals.
+    """The policy that did best of those evaluated while training; the earliest of equals."""
 
-    Attributes:
-        iteration: after which it was evaluated.
-        evaluation_return: mean over the evaluation's episodes.
-        content: its file, see `policy_content`.
-    """
-
-    iteration: int
-    evaluation_return: float
-    content: bytes
+    iteration: int  # after which it was evaluated
+    evaluation_return: float  # mean over the evaluation's episodes
+    content: bytes  # its file, see `policy_content`
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come.
+    """How far a run has come."""
 
-    Attributes:
-        iteration: whole iterations.
-        elapsed: seconds of training over all attempts.
-        best: None: nothing was evaluated yet.
-        logger_runs: what the run is called by back ends that metrics are sent to.
-        is_own: False: a shorter run came so far, and this one goes on from there.
-    """
-
-    iteration: int = 0
-    elapsed: float = 0.0
-    best: BestPolicy | None = None
+    iteration: int = 0  # whole iterations
+    elapsed: float = 0.0  # seconds of training over all attempts
+    best: BestPolicy | None = None  # None: nothing was evaluated yet
+    # what the run is called by back ends that metrics are sent to
     logger_runs: Mapping[str, str] = field(default_factory=dict)
-    is_own: bool = True
+    is_own: bool = True  # False: a shorter run came so far, and this one goes on from there
 
 
 def save_checkpoint(folder: Path, config: RunConfig, learner: Learner, progress: Progress) -> Path:

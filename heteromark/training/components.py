@@ -52,24 +52,16 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True)
 class Components:
-    """What the loop works with.
+    """What the loop works with."""
 
-    Attributes:
-        learner: what is trained, and with what.
-        collector: collects a batch.
-        algorithm: turns it into updated weights.
-        evaluator: judges the policies.
-        measure: what the episodes of a batch were like, as metrics by name.
-        environment: that it trains in; language-model agents have none.
-    """
-
-    learner: Learner
-    collector: Collector
-    algorithm: Algorithm
-    evaluator: Evaluator
+    learner: Learner  # what is trained, and with what
+    collector: Collector  # collects a batch
+    algorithm: Algorithm  # turns it into updated weights
+    evaluator: Evaluator  # judges the policies
+    # what the episodes of a batch were like, as metrics by name
     measure: Callable[[Any], dict[str, float | int]]
     device: torch.device
-    environment: EnvBase | None = None
+    environment: EnvBase | None = None  # that it trains in; language-model agents have none
 
     def close(self) -> None:
         """Let go of environments and worker processes."""

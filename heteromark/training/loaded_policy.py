@@ -19,21 +19,13 @@ from heteromark.training.saved_policy import SavedPolicy, read_saved, restore
 
 
 class LoadedPolicy(NamedTuple):
-    """A trained policy, from a file.
+    """A trained policy, from a file."""
 
-    Attributes:
-        config: of the run that trained it.
-        actors: by group.
-        groups: of its environment, by name.
-        opponent_pool: state of the past selves that it was trained against; None: it was not.
-        iteration: after which it was taken.
-    """
-
-    config: RunConfig
-    actors: dict[str, ProbabilisticActor]
-    groups: Mapping[str, Group]
-    opponent_pool: dict[str, Any] | None
-    iteration: int
+    config: RunConfig  # of the run that trained it
+    actors: dict[str, ProbabilisticActor]  # by group
+    groups: Mapping[str, Group]  # of its environment, by name
+    opponent_pool: dict[str, Any] | None  # of past selves that it was trained against, if it was
+    iteration: int  # after which it was taken
 
 
 def load_policy(path: Path, device: torch.device | str = "cpu") -> LoadedPolicy:

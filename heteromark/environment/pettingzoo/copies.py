@@ -28,17 +28,13 @@ _MUST_BE_FINITE = (
 class CopySettings:
     """What every process that steps copies has to know; it can be sent to another process.
 
-    Attributes:
-        make_env: returns a fresh environment; given `render_mode="rgb_array"`, one that can draw.
-        name, team_reward, opponent, render, first: see `BatchedEnv`.
-        description: what every copy must look like.
-        groups: by name.
+    What is not explained here: see `BatchedEnv`.
     """
 
-    make_env: Callable[..., Any]
+    make_env: Callable[..., Any]  # given `render_mode="rgb_array"`, one that can draw
     name: str
-    description: Description
-    groups: Mapping[str, Group]
+    description: Description  # what every copy must look like
+    groups: Mapping[str, Group]  # by name
     team_reward: bool
     opponent: OpponentConfig = field(default_factory=OpponentConfig)
     render: bool = False
@@ -66,23 +62,15 @@ def make_copy(make_env: Callable[..., Any], name: str, drawing: bool, number: in
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one agent of one copy is shown.
-
-    Attributes:
-        copy: the copy's number among all.
-        shape: of an observation as the environment gives it.
-        observation: flat view [observation_size].
-        mask: view [action_size], or None where all actions are always legal.
-        active: view [n] of the group, in which the agent is number `row`.
-    """
+    """Where one agent of one copy is shown."""
 
     agent: str
     group: str
-    copy: int
-    shape: tuple[int, ...]
-    observation: np.ndarray
-    mask: np.ndarray | None
-    active: np.ndarray
+    copy: int  # the copy's number among all
+    shape: tuple[int, ...]  # of an observation as the environment gives it
+    observation: np.ndarray  # flat view [observation_size]
+    mask: np.ndarray | None  # view [action_size], or None where all actions are always legal
+    active: np.ndarray  # view [n] of the group, in which the agent is number `row`
     row: int
 
 

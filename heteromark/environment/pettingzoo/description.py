@@ -15,22 +15,14 @@ from heteromark.environment.groups import Group, make_group, with_families
 
 @dataclass(frozen=True)
 class Description:
-    """What every copy of an environment must look like.
+    """What every copy of an environment must look like."""
 
-    Attributes:
-        agents: all agents that may take part, in the environment's order.
-        observation_spaces, action_spaces: by agent.
-        masked: the agents whose legal actions the environment tells.
-        state_shape: of the global state; None where it is not read.
-        turn_based: agents act one after the other.
-    """
-
-    agents: tuple[str, ...]
-    observation_spaces: Mapping[str, spaces.Space]
-    action_spaces: Mapping[str, spaces.Space]
-    masked: frozenset[str]
-    state_shape: tuple[int, ...] | None
-    turn_based: bool
+    agents: tuple[str, ...]  # all that may take part, in the environment's order
+    observation_spaces: Mapping[str, spaces.Space]  # by agent
+    action_spaces: Mapping[str, spaces.Space]  # by agent
+    masked: frozenset[str]  # the agents whose legal actions the environment tells
+    state_shape: tuple[int, ...] | None  # of the global state; None where it is not read
+    turn_based: bool  # agents act one after the other
 
     @property
     def state_size(self) -> int | None:

@@ -13,15 +13,10 @@ MAP_SIZE = 32.0  # SMACv2's 32x32_flat
 
 @dataclass(frozen=True)
 class RandomTeams:
-    """Teams that are drawn anew for each episode: the same units for both sides.
+    """Teams that are drawn anew for each episode: the same units for both sides."""
 
-    Attributes:
-        weights: probability of each unit type; each unit is drawn by itself.
-        not_alone: types that never make up a whole team.
-    """
-
-    weights: Mapping[str, float]
-    not_alone: tuple[str, ...] = ()
+    weights: Mapping[str, float]  # probability of each unit type; each unit is drawn by itself
+    not_alone: tuple[str, ...] = ()  # types that never make up a whole team
 
 
 @dataclass(frozen=True)

@@ -97,22 +97,16 @@ class Pairs(NamedTuple):
 
 @dataclass(frozen=True)
 class Traits:
-    """What there is in a scenario at all; leaves out what there is not.
-
-    Attributes:
-        n_agents, n_units: U is n_units.
-        shields, heals, regenerates, line, burst: some type has it.
-        max_hits: the most hits of one attack.
-    """
+    """What there is in a scenario at all; the conditions say whether some type has it."""
 
     n_agents: int
-    n_units: int
+    n_units: int  # U
     shields: bool
     heals: bool
     regenerates: bool
     line: bool
     burst: bool
-    max_hits: int
+    max_hits: int  # the most hits of one attack
 
     @classmethod
     def of(cls, scenario: Scenario, rules: str) -> Traits:
