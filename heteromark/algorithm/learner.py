@@ -37,11 +37,6 @@ class Learner:
     """What a run trains and trains with; dicts by group, or by name of the policy or critic.
 
     A checkpoint holds the states of actors, critics, optimizers, value norms and opponent pool.
-
-    Attributes:
-        losses: of networks; algorithms of language models make their own.
-        turn_based: the environment's agents wait for their turns.
-        opponent_pool: past policies that the environment plays against; None: it does not.
     """
 
     actors: Mapping[str, nn.Module]
@@ -50,11 +45,11 @@ class Learner:
     critic_optimizers: Mapping[str, Optimizer] = field(default_factory=dict)
     value_norms: Mapping[str, ValueNorm] = field(default_factory=dict)
     groups: Mapping[str, Group] = field(default_factory=dict)
-    losses: Losses | None = None
+    losses: Losses | None = None  # of networks; algorithms of language models make their own
     actor_buffers: Mapping[str, ReplayBuffer] = field(default_factory=dict)
     critic_buffers: Mapping[str, ReplayBuffer] = field(default_factory=dict)
-    turn_based: bool = False
-    opponent_pool: OpponentPool | None = None
+    turn_based: bool = False  # the environment's agents wait for their turns
+    opponent_pool: OpponentPool | None = None  # that the environment plays against
 
 
 def take_step(

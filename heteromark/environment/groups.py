@@ -23,23 +23,15 @@ Override = TypeVar("Override")
 
 @dataclass(frozen=True)
 class Group:
-    """Agents that share spaces and a policy.
+    """Agents that share spaces and a policy."""
 
-    Attributes:
-        name: the group's name, the first part of all its keys.
-        agents: the agents' names, in the order of the agent dimension.
-        observation_size: numbers in one agent's flattened observation.
-        action_space: `Discrete` or a one-dimensional, bounded `Box`.
-        masked: the environment says which discrete actions are legal.
-        family: the group that it was split from; its own name where nothing was split. What a
-            config says about a family holds for all its groups.
-    """
-
-    name: str
-    agents: tuple[str, ...]
-    observation_size: int
-    action_space: spaces.Discrete | spaces.Box
-    masked: bool
+    name: str  # the first part of all its keys
+    agents: tuple[str, ...]  # their names, in the order of the agent dimension
+    observation_size: int  # numbers in one agent's flattened observation
+    action_space: spaces.Discrete | spaces.Box  # a Box is one-dimensional and bounded
+    masked: bool  # the environment says which discrete actions are legal
+    # the group that it was split from; its own name where nothing was split. What a config says
+    # about a family holds for all its groups.
     family: str = ""
 
     def __post_init__(self) -> None:

@@ -29,31 +29,21 @@ TEAM = "team"  # name of the one centralised critic
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What a network has to do, and how it is built.
+    """What a network has to do, and how it is built."""
 
-    Attributes:
-        in_key: entry of a batch that it reads, [..., in_features].
-        out_key: entry that it writes, [..., out_features].
-        memory_keys: for networks that remember: where the state before a step is read, and where
-            the state after it is written, [..., memory_size].
-        active_key: for networks that remember: bool [...], who takes part in a step; the others
-            keep their state. None: whose state it is takes part in every step.
-        head_gain: gain of the last layer.
-        hidden_sizes: widths of the hidden layers.
-        activation: tanh, relu or elu, between them.
-        memory_size: numbers of a recurrent state.
-    """
-
-    in_key: NestedKey
-    out_key: NestedKey
+    in_key: NestedKey  # entry of a batch that it reads, [..., in_features]
+    out_key: NestedKey  # entry that it writes, [..., out_features]
+    # For networks that remember: where the state before a step is read, and where the state after
+    # it is written, [..., memory_size]; and bool [...], who takes part in a step: the others keep
+    # their state. None: whose state it is takes part in every step.
     memory_keys: tuple[NestedKey, NestedKey]
     active_key: NestedKey | None
     in_features: int
     out_features: int
-    head_gain: float
-    hidden_sizes: list[int]
-    activation: str
-    memory_size: int
+    head_gain: float  # of the last layer
+    hidden_sizes: list[int]  # widths of the hidden layers
+    activation: str  # tanh, relu or elu, between them
+    memory_size: int  # numbers of a recurrent state
 
     @property
     def layers(self) -> tuple[int, int, list[int], str]:

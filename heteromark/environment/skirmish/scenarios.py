@@ -23,24 +23,19 @@ class RandomTeams:
 class Scenario:
     """Two teams and how they start.
 
-    Attributes:
-        name: of the scenario.
-        types: the unit types that may appear, in the order of the observation's type bits.
-        n_agents, n_enemies: units per side.
-        teams: `RandomTeams`, or the fixed types of (allies, enemies), slot by slot.
-        start: "facing": each team in a clump, one left, one right; "reflect": allies anywhere in
-            the left half, enemies mirrored; "surrounded": allies in the centre, enemies in up to
-            four clumps on the diagonals; "surrounded_and_reflect": either, by a coin.
-        episode_limit: steps after which an episode is cut off.
+    The start is "facing": each team in a clump, one left, one right; "reflect": allies anywhere in
+    the left half, enemies mirrored; "surrounded": allies in the centre, enemies in up to four
+    clumps on the diagonals; "surrounded_and_reflect": either, by a coin.
     """
 
     name: str
-    types: tuple[str, ...]
+    types: tuple[str, ...]  # that may appear, in the order of the observation's type bits
     n_agents: int
     n_enemies: int
+    # drawn, or the fixed types of (allies, enemies), slot by slot
     teams: RandomTeams | tuple[tuple[str, ...], tuple[str, ...]]
     start: str
-    episode_limit: int
+    episode_limit: int  # steps after which an episode is cut off
 
     @property
     def is_random(self) -> bool:

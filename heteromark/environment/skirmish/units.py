@@ -32,53 +32,34 @@ LINE_RADIUS = 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class UnitType:
-    """A type of unit; see the module for units of measure.
+    """A type of unit; see the module for units of measure."""
 
-    Attributes:
-        name: as SMACv2 spells it.
-        race: terran, protoss or zerg.
-        health, shield, armour: points; armour protects hit points, not shields.
-        attributes: of "light", "armored", "biological", "mechanical", "massive"; weapons have
-            bonuses against them.
-        seconds_speed: map units per Normal second.
-        sight, shoot_range: what agents see and may attack, centre to centre.
-        radius: what ranges are measured from and to.
-        separation: radius within which others of its plane are pushed away; None: as radius.
-        plane: "ground", "air", or "cliff": on the ground for weapons, and over the heads of others.
-        damage, hits: of one attack; 0 for the unarmed.
-        bonus: more damage per hit against an attribute.
-        range: of the weapon (or of healing), from edge to edge.
-        seconds_period: Normal seconds from one attack to the next.
-        hits_air: the weapon reaches the plane "air"; all weapons reach the others.
-        heals: restores hit points of biological allies, with energy.
-        splash: None, "line" (across the shot, at the target) or "burst" (around itself, which it
-            dies of, and which happens, too, when it is killed).
-        regenerates: hit points per Normal second.
-        max_cooldown: what SMACv2's state divides the cooldown by, in loops (200 for energy).
-    """
-
-    name: str
-    race: str
+    name: str  # as SMACv2 spells it
+    race: str  # terran, protoss or zerg
+    # "light", "armored", "biological", "mechanical", "massive"; weapons have bonuses against them
     attributes: tuple[str, ...]
-    health: float
+    health: float  # points
     shield: float
-    armour: float
-    seconds_speed: float
-    sight: float
-    radius: float
-    damage: float
+    armour: float  # protects hit points, not shields
+    seconds_speed: float  # map units per Normal second
+    sight: float  # what agents see, centre to centre
+    radius: float  # what ranges are measured from and to
+    damage: float  # of one attack; 0 for the unarmed
     hits: int
-    range: float
-    shoot_range: float
-    seconds_period: float
-    max_cooldown: float
-    bonus: dict[str, float] = field(default_factory=dict)
-    separation: float | None = None
+    range: float  # of the weapon (or of healing), from edge to edge
+    shoot_range: float  # what agents may attack, centre to centre
+    seconds_period: float  # Normal seconds from one attack to the next
+    max_cooldown: float  # SMACv2's state divides the cooldown by it, in loops (200 for energy)
+    bonus: dict[str, float] = field(default_factory=dict)  # damage per hit against an attribute
+    separation: float | None = None  # others of its plane are pushed out of it; None: as radius
+    # "ground", "air", or "cliff": on the ground for weapons, and over the heads of others
     plane: str = "ground"
-    hits_air: bool = False
-    heals: bool = False
+    hits_air: bool = False  # the weapon reaches the plane "air"; all weapons reach the others
+    heals: bool = False  # restores hit points of biological allies, with energy
+    # "line" (across the shot, at the target) or "burst" (around itself, which it dies of, and which
+    # happens, too, when it is killed)
     splash: str | None = None
-    regenerates: float = 0.0
+    regenerates: float = 0.0  # hit points per Normal second
 
     @property
     def room(self) -> float:
