@@ -41,19 +41,12 @@ def estimate_advantage(
 
 @dataclass(frozen=True)
 class AgentSignals:
-    """What happened to the agents of a group, step by step; all [N, T, n_agents, 1].
+    """What happened to the agents of a group, step by step; all [N, T, n_agents, 1]."""
 
-    Attributes:
-        reward: what each received, present or not.
-        active: bool, it acted in this step.
-        still_there: bool, after the step it has an observation that can be valued.
-        done: bool, the step ended the episode.
-    """
-
-    reward: Tensor
-    active: Tensor
-    still_there: Tensor
-    done: Tensor
+    reward: Tensor  # what each received, present or not
+    active: Tensor  # bool, it acted in this step
+    still_there: Tensor  # bool, after the step it has an observation that can be valued
+    done: Tensor  # bool, the step ended the episode
 
 
 def estimate_agent_advantage(

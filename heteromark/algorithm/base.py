@@ -38,21 +38,10 @@ class Algorithm(ABC):
         self.config = config
         self.learner = learner
         self.iteration = 0
-        self._values = self._make_values()
-
-    def _make_values(self) -> dict[str, ValueFunction]:
-        """The value functions by the names of their critics."""
-        config, learner = self.config, self.learner
-        critics = {
-            name: (critic, learner.value_norms.get(name), config)
-            for name, critic in learner.critics.items()
-        }
-        if config.critic == "own":
-            return {g: OwnValue(*critic, g, learner.turn_based) for g, critic in critics.items()}
-        rewarded = next(iter(learner.groups))
-        return {
-            name: TeamValue(*critic, None if name == TEAM else name, rewarded)
-            for name, critic in critics.items()
+        make_value = OwnValue if config.critic == "own" else TeamValue
+        # by the names of their critics
+        self._values: dict[str, ValueFunction] = {
+            name: make_value(config, learner, name) for name in learner.critics
         }
 
     @abstractmethod
@@ -109,20 +98,15 @@ class Algorithm(ABC):
             All are NaN, and nothing is trained, if none of the group's agents did what counts.
         """
         data = batch.select(*self.actor_keys(group))
-        if data[group, "counts"].any():
-            actor = self.learner.actors[group]
-            metrics = self._fit(
-                group,
-                actor,
-                self.learner.losses.actors[group],
-                self.learner.actor_optimizers[group],
-                self.learner.actor_buffers[group],
-                data,
-            )
-            loss = loss_of_group(self.config.loss, self.learner.groups[group])
-            metrics |= policy_change(actor, data, group, loss)
-            return {f"{name}/{group}": value for name, value in metrics.items()}
-        return self.untrained(group)
+        if not data[group, "counts"].any():
+            return self.untrained(group)
+        learner = self.learner
+        actor, loss = learner.actors[group], learner.losses.actors[group]
+        optimizer, buffer = learner.actor_optimizers[group], learner.actor_buffers[group]
+        metrics = self._fit(group, actor, loss, optimizer, buffer, data)
+        settings = loss_of_group(self.config.loss, learner.groups[group])
+        metrics |= policy_change(actor, data, group, settings)
+        return {f"{name}/{group}": value for name, value in metrics.items()}
 
     def untrained(self, group: str) -> dict[str, float]:
         """The metrics of `train_actor` for a group that was not trained: all NaN."""
@@ -161,16 +145,11 @@ class Algorithm(ABC):
         return metrics
 
     def _update_critics(self, batch: TensorDict) -> dict[str, float]:
-        metrics = {}
+        metrics, learner = {}, self.learner
         for name, value in self._values.items():
-            fitted = self._fit(
-                f"critic {name}",
-                value.network,
-                self.learner.losses.critics[name],
-                self.learner.critic_optimizers[name],
-                self.learner.critic_buffers[name],
-                batch.select(*value.training_keys),
-            )
+            loss, optimizer = learner.losses.critics[name], learner.critic_optimizers[name]
+            buffer, data = learner.critic_buffers[name], batch.select(*value.training_keys)
+            fitted = self._fit(f"critic {name}", value.network, loss, optimizer, buffer, data)
             metrics[value.column("loss_critic")] = fitted.get("loss_critic", math.nan)
         return metrics
 
@@ -187,8 +166,10 @@ class Algorithm(ABC):
 
         Minibatches in which nothing counts are passed over; if that is all, nothing is returned.
         """
+        # minibatches are drawn from single frames, or for a recurrent network from sequences
+        sample = (self.config.policy.gru.chunk_length,) if is_recurrent(network) else ()
         buffer.empty()
-        buffer.extend(self._samples(network, data))
+        buffer.extend(data.reshape(-1, *sample))
         sums: dict[str, float] = {}
         count = 0
         for _ in range(self.config.training.num_epochs):
@@ -207,12 +188,6 @@ class Algorithm(ABC):
                 count += 1
         kept = ("loss_objective", "loss_critic", "grad_norm")
         return {quantity: total / count for quantity, total in sums.items() if quantity in kept}
-
-    def _samples(self, network: TensorDictModuleBase, data: TensorDict) -> TensorDict:
-        """What minibatches are drawn from: single frames, or for a recurrent network sequences."""
-        if not is_recurrent(network):
-            return data.reshape(-1)
-        return data.reshape(-1, self.config.policy.gru.chunk_length)
 
     def _require_finite_weights(self) -> None:
         learner = self.learner

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torchrl.modules.value_norm import ValueNorm
 
     from heteromark.environment.groups import Group
+    from heteromark.environment.opponents.pool import OpponentPool
     from heteromark.modules.loss import Losses
 
 
@@ -35,11 +36,7 @@ class Diverged(Exception):
 class Learner:
     """What a run trains and trains with; dicts by group, or by name of the policy or critic.
 
-    A checkpoint holds the states of the actors, critics, optimizers and value norms.
-
-    Attributes:
-        losses: of networks; algorithms of language models make their own.
-        turn_based: the environment's agents wait for their turns.
+    A checkpoint holds the states of actors, critics, optimizers, value norms and opponent pool.
     """
 
     actors: Mapping[str, nn.Module]
@@ -48,10 +45,11 @@ class Learner:
     critic_optimizers: Mapping[str, Optimizer] = field(default_factory=dict)
     value_norms: Mapping[str, ValueNorm] = field(default_factory=dict)
     groups: Mapping[str, Group] = field(default_factory=dict)
-    losses: Losses | None = None
+    losses: Losses | None = None  # of networks; algorithms of language models make their own
     actor_buffers: Mapping[str, ReplayBuffer] = field(default_factory=dict)
     critic_buffers: Mapping[str, ReplayBuffer] = field(default_factory=dict)
-    turn_based: bool = False
+    turn_based: bool = False  # the environment's agents wait for their turns
+    opponent_pool: OpponentPool | None = None  # that the environment plays against
 
 
 def take_step(

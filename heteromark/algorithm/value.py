@@ -6,9 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from tensordict import NestedKey, TensorDict
-from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
-from torchrl.modules.value_norm import ValueNorm
 
 from heteromark.algorithm.advantage import (
     AgentSignals,
@@ -16,6 +14,7 @@ from heteromark.algorithm.advantage import (
     estimate_agent_advantage,
     explained_variance,
 )
+from heteromark.algorithm.learner import Learner
 from heteromark.config.models.run import RunConfig
 from heteromark.modules.policy import is_recurrent
 
@@ -24,23 +23,22 @@ class ValueFunction(ABC):
     """A critic with what belongs to it.
 
     Args:
+        config: the run, for discounts and sizes.
+        learner: the components of the run.
+        name: of the critic, which is that of its group, or of the team.
+
+    Attributes:
         network: writes "state_value", in normalised units if there is a `norm`.
         norm: running mean and deviation of the value targets.
-        config: the run, for discounts and sizes.
         group: whose critic it is; None: the team's, whose entries are at the root of a batch.
     """
 
-    def __init__(
-        self,
-        network: TensorDictModuleBase,
-        norm: ValueNorm | None,
-        config: RunConfig,
-        group: str | None,
-    ) -> None:
-        self.network = network
-        self.norm = norm
+    def __init__(self, config: RunConfig, learner: Learner, name: str) -> None:
         self.config = config
-        self.group = group
+        self.learner = learner
+        self.network = learner.critics[name]
+        self.norm = learner.value_norms.get(name)
+        self.group = None if config.critic == "team" else name
         self._memory: Tensor | None = None  # of a recurrent critic, where the last batch ended
 
     def key(self, name: str) -> NestedKey:
@@ -122,23 +120,7 @@ class ValueFunction(ABC):
 
 
 class TeamValue(ValueFunction):
-    """The value of the whole team's shared return; it goes on while anybody is there.
-
-    Args:
-        network, norm, config, group: see ValueFunction.
-        rewarded: any group; all receive the same reward.
-    """
-
-    def __init__(
-        self,
-        network: TensorDictModuleBase,
-        norm: ValueNorm | None,
-        config: RunConfig,
-        group: str | None,
-        rewarded: str,
-    ) -> None:
-        super().__init__(network, norm, config, group)
-        self._rewarded = rewarded
+    """The value of the whole team's shared return; it goes on while anybody is there."""
 
     def advantage_of(self, group: str, batch: TensorDict) -> tuple[Tensor, Tensor]:
         active = batch[group, "active"].unsqueeze(-1)
@@ -148,10 +130,11 @@ class TeamValue(ValueFunction):
         self, batch: TensorDict, value: Tensor, next_value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         done = batch["next", "done"]
+        rewarded = next(iter(self.learner.groups))  # any group: all receive the same reward
         advantage, target = estimate_advantage(
             value,
             next_value,
-            batch["next", self._rewarded, "reward"][..., 0, :],
+            batch["next", rewarded, "reward"][..., 0, :],
             done,
             batch["next", "terminated"],
             gamma=self.config.loss.gamma,
@@ -164,29 +147,7 @@ class TeamValue(ValueFunction):
 
 
 class OwnValue(ValueFunction):
-    """Every agent's value of its own return, along the steps in which it acts.
-
-    Args:
-        network, norm, config, group: see ValueFunction.
-        turn_based: agents wait for their turns.
-    """
-
-    def __init__(
-        self,
-        network: TensorDictModuleBase,
-        norm: ValueNorm | None,
-        config: RunConfig,
-        group: str,
-        turn_based: bool,
-    ) -> None:
-        super().__init__(network, norm, config, group)
-        if turn_based:
-            self._waiting_discount = 1.0
-        elif config.environment.reward == "team":
-            # an agent that has left still has its share in what the others achieve
-            self._waiting_discount = config.loss.gamma
-        else:
-            self._waiting_discount = None
+    """Every agent's value of its own return, along the steps in which it acts."""
 
     def advantage_of(self, group: str, batch: TensorDict) -> tuple[Tensor, Tensor]:
         return batch[group, "advantage"], batch[group, "value_counts"].unsqueeze(-1)
@@ -207,8 +168,17 @@ class OwnValue(ValueFunction):
             signals,
             gamma=self.config.loss.gamma,
             gae_lambda=self.config.loss.gae_lambda,
-            waiting_discount=self._waiting_discount,
+            waiting_discount=self._waiting_discount(),
         )
+
+    def _waiting_discount(self) -> float | None:
+        """See `estimate_agent_advantage`."""
+        if self.learner.turn_based:
+            return 1.0
+        if self.config.environment.reward == "team":
+            # an agent that has left still has its share in what the others achieve
+            return self.config.loss.gamma
+        return None
 
     def _shape(self, batch: TensorDict) -> torch.Size:
         return batch[self.group, "active"].shape

@@ -25,7 +25,8 @@ returns; the simplest is to use those. For each group of n agents, with shapes a
     (group, "observation")      float32 [N, n, observation_size]; zeros where not active
     (group, "active")           bool [N, n]: takes part in this step. In `next`, it is False for
                                 agents that have terminated, and stays True where only time ran out.
-    (group, "action")           int64 [N, n] counted from 0, or float32 [N, n, action_size]
+    (group, "action")           int64 [N, n] counted from 0, whatever the start of a Discrete space;
+                                or float32 [N, n, action_size]
     (group, "action_mask")      bool [N, n, action_size], only if `Group.masked`: what is legal;
                                 all True where not active
     ("next", group, "reward")   float32 [N, n, 1], what the agent is trained on; the same for all

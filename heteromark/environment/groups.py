@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from gymnasium import spaces
 
-# what else is at the root of a batch
-_RESERVED = frozenset(
-    (
-        *("next", "done", "terminated", "truncated", "step_count", "won", "state"),
-        *("episode_return", "collector"),
-        *("joint_observation", "state_value", "advantage", "value_target", "value_before"),
-        *("value_counts", "critic_hidden", "critic_hidden_after"),
-    )
-)
+# what else is at the root of a batch: of an episode, for a critic, and of TorchRL
+_OF_EPISODES = {"done", "terminated", "truncated", "step_count", "episode_return", "won", "state"}
+_OF_CRITICS = {"joint_observation", "state_value", "critic_hidden", "critic_hidden_after"}
+_OF_TRAINING = {"advantage", "value_target", "value_before", "value_counts"}
+_RESERVED = _OF_EPISODES | _OF_CRITICS | _OF_TRAINING | {"next", "collector"}
 _NUMBERED = re.compile(r"^(?P<prefix>.+)_\d+$")
 
 
@@ -27,23 +23,15 @@ Override = TypeVar("Override")
 
 @dataclass(frozen=True)
 class Group:
-    """Agents that share spaces and a policy.
+    """Agents that share spaces and a policy."""
 
-    Attributes:
-        name: the group's name, the first part of all its keys.
-        agents: the agents' names, in the order of the agent dimension.
-        observation_size: numbers in one agent's flattened observation.
-        action_space: `Discrete` or a one-dimensional, bounded `Box`.
-        masked: the environment says which discrete actions are legal.
-        family: the group that it was split from; its own name where nothing was split. What a
-            config says about a family holds for all its groups.
-    """
-
-    name: str
-    agents: tuple[str, ...]
-    observation_size: int
-    action_space: spaces.Discrete | spaces.Box
-    masked: bool
+    name: str  # the first part of all its keys
+    agents: tuple[str, ...]  # their names, in the order of the agent dimension
+    observation_size: int  # numbers in one agent's flattened observation
+    action_space: spaces.Discrete | spaces.Box  # a Box is one-dimensional and bounded
+    masked: bool  # the environment says which discrete actions are legal
+    # the group that it was split from; its own name where nothing was split. What a config says
+    # about a family holds for all its groups.
     family: str = ""
 
     def __post_init__(self) -> None:
@@ -87,6 +75,19 @@ def group_agents(
             "rename it with environment.groups"
         )
     return grouped
+
+
+def with_families(
+    agents: Sequence[str],
+    group_by: str,
+    groups: Mapping[str, Sequence[str]] | None,
+    split: bool,
+) -> Iterator[tuple[str, tuple[str, ...], str]]:
+    """Name, agents and family of each group that `group_agents` forms."""
+    families = group_agents(agents, group_by, groups)
+    family_of = {agent: name for name, members in families.items() for agent in members}
+    for name, members in group_agents(agents, group_by, groups, split).items():
+        yield name, members, family_of[members[0]]
 
 
 def _by_name(agents: Sequence[str], group_by: str) -> dict[str, tuple[str, ...]]:

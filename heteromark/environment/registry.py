@@ -13,19 +13,12 @@ from heteromark.import_paths import Registry
 
 
 class Wanted(NamedTuple):
-    """The copies that an environment is made of.
+    """The copies that an environment is made of."""
 
-    Attributes:
-        num_envs: how many, N.
-        first: number of the first among all copies of the run.
-        render: copy 0 has to draw itself.
-        device: where copies are that can be anywhere.
-    """
-
-    num_envs: int
-    first: int = 0
-    render: bool = False
-    device: torch.device = torch.device("cpu")
+    num_envs: int  # how many, N
+    first: int = 0  # number of the first among all copies of the run
+    render: bool = False  # copy 0 has to draw itself
+    device: torch.device = torch.device("cpu")  # where copies are that can be anywhere
 
 
 EnvironmentMaker = Callable[[RunConfig, Wanted], EnvBase]

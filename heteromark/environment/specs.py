@@ -33,20 +33,7 @@ def make_specs(
 ) -> EnvironmentSpecs:
     """Specs of N copies of an environment with these groups.
 
-    For a group of n agents:
-        (group, "observation"): float32 [N, n, observation_size].
-        (group, "action"): int64 [N, n] for Discrete, counted from 0 whatever the space's start;
-            float32 [N, n, action_size] for Box.
-        (group, "action_mask"): bool [N, n, action_size], only where the group is masked.
-        (group, "active"): bool [N, n], the agent takes part in this step.
-        ("next", group, "reward"): float32 [N, n, 1], what the agent is trained on.
-    At the root:
-        "state": float32 [N, state_size], the global state, only with a `state_size`.
-        "episode_return": float32 [N, 1], sum so far of the environment's own rewards, the mean over
-            the agents that learn.
-        "step_count": int64 [N, 1], steps of this episode so far.
-        "won": int8 [N, 1]; at an episode's end 1 or 0, or -1 where the environment does not say.
-        "done", "terminated", "truncated": bool [N, 1].
+    Keys, shapes, types and what they mean: `heteromark.environment.contract`.
     """
     observation, action, reward = (Composite(shape=[num_envs]) for _ in range(3))
     for name, group in groups.items():

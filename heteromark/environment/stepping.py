@@ -10,20 +10,32 @@ from torch import Tensor
 from torchrl.envs import EnvBase
 
 from heteromark.environment.groups import Group
+from heteromark.environment.specs import EnvironmentSpecs
 
 
 class SelfRestartingEnv(EnvBase):
-    """An EnvBase with the keys of `heteromark.environment.contract`, and a fast way to step it.
+    """An EnvBase with the keys of `heteromark.environment.contract`, and a fast way to step it."""
 
-    Attributes:
-        groups: by name.
-    """
+    groups: Mapping[str, Group]  # by name
 
-    groups: Mapping[str, Group]
+    def _show_as(self, specs: EnvironmentSpecs) -> None:
+        """Have these specs, on the device of this environment."""
+        self.observation_spec = specs.observation.to(self.device)
+        self.action_spec = specs.action.to(self.device)
+        self.reward_spec = specs.reward.to(self.device)
+        self.done_spec = specs.done.to(self.device)
 
     @abstractmethod
-    def _restart_where(self, over: Tensor) -> TensorDictBase:
-        """Start the copies anew where `over`, bool [N]; returns what all copies show then."""
+    def reseed(self, seed: int, *stream: int | str) -> None:
+        """Give every copy a seed of its own, used by its next reset; see the contract."""
+
+    def _set_seed(self, seed: int | None) -> None:
+        if seed is not None:
+            self.reseed(seed)
+
+    @abstractmethod
+    def _restart_where(self, where: Tensor | None) -> TensorDictBase:
+        """Start these copies anew, bool [N]; None: all. Returns what all copies show then."""
 
     def step_and_maybe_reset(
         self, tensordict: TensorDictBase

@@ -43,10 +43,11 @@ class MakeEnvironment(Protocol):
 
 
 _PATIENCE = 2.0  # seconds until it is known how a process ended
+Actors = Mapping[str, TensorDictModuleBase]
 
 
 class Collector(Protocol):
-    """Plays the environments with the actors."""
+    """Plays the environments, or works on tasks, with the actors: a batch per iteration."""
 
     def restart(self, seed: int, *stream: int | str) -> None:
         """Abandon the running episodes and start new ones from seeds of the given stream.
@@ -55,12 +56,12 @@ class Collector(Protocol):
         the actors and the random state, whatever was collected before.
         """
 
-    def collect(self) -> TensorDict:
-        """The next T steps of every copy.
+    def collect(self) -> Any:
+        """The next T steps of every copy; of a team of language models, the answers to tasks.
 
         Returns:
-            [N, T] on the device: what the agents saw, did and, under "next", got and saw then. The
-            memory is reused by the next call.
+            of copies, a TensorDict [N, T] on the device: what the agents saw, did and, under
+            "next", got and saw then. The memory is reused by the next call.
 
         Raises:
             RuntimeError: `restart` was never called.
@@ -72,33 +73,52 @@ class Collector(Protocol):
         """End the processes and environments that this collector started."""
 
 
-class SyncCollector:
-    """Collects in this process, on TorchRL's collector; see Collector.
+CollectorMaker = Callable[[RunConfig, EnvBase, MakeEnvironment, Actors, torch.device], Collector]
+COLLECTORS: Registry[CollectorMaker] = Registry("collector_type")
 
-    Args:
-        environment: batch size [N]; finished copies reset by themselves.
-        actors: by group; each writes its group's actions and log-probs.
-        frames_per_batch: N * T.
-        device: where the actors are and the batch goes.
-    """
+
+class CollectorFactory:
+    """Creates the collector of a run."""
+
+    def create(
+        self,
+        config: RunConfig,
+        environment: EnvBase,
+        make_environment: MakeEnvironment,
+        actors: Actors,
+        device: torch.device,
+    ) -> Collector:
+        """A collector that has not been started.
+
+        Args:
+            environment: the run's, of all copies; finished ones reset by themselves.
+            make_environment: makes another one of fewer copies; picklable.
+            actors: by group; each writes its group's actions and log-probs.
+            device: where the actors are and the batch goes.
+        """
+        make_collector = COLLECTORS[config.collector_type]
+        return make_collector(config, environment, make_environment, actors, device)
+
+
+@COLLECTORS.register("sync")
+class SyncCollector:
+    """Collects in this process, on TorchRL's collector; see Collector and CollectorFactory."""
 
     def __init__(
         self,
+        config: RunConfig,
         environment: EnvBase,
-        actors: Mapping[str, TensorDictModuleBase],
-        frames_per_batch: int,
+        make_environment: MakeEnvironment,
+        actors: Actors,
         device: torch.device,
     ) -> None:
         self.environment = environment
         self._started = False
         self._collector = TorchRLCollector(
             environment,
-            TensorDictSequential(*actors.values()),
-            frames_per_batch=frames_per_batch,
-            total_frames=-1,
             env_device=environment.device,
             track_traj_ids=False,
-            **_common(device),
+            **_common(config, actors, device),
         )
 
     def restart(self, seed: int, *stream: int | str) -> None:
@@ -136,33 +156,26 @@ def _threads_of(environment: EnvBase) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@COLLECTORS.register("multi_sync")
 class MultiSyncCollector:
     """Splits the copies over processes that play at the same time; see Collector.
 
     Every process samples actions from a random state of its own, which `restart` seeds. So a run
-    with several collectors is as reproducible as one without, but not the same run.
-
-    Args:
-        make_environment: see there; it is called in the processes.
-        num_envs: copies in all, N.
-        actors: by group; each writes its group's actions and log-probs.
-        frames_per_batch: N * T.
-        num_collectors: processes; divides N.
-        device: where the actors are and the batch goes.
+    with several collectors is as reproducible as one without, but not the same run. Environments
+    are made in the processes.
     """
 
     def __init__(
         self,
+        config: RunConfig,
+        environment: EnvBase,
         make_environment: MakeEnvironment,
-        num_envs: int,
-        actors: Mapping[str, TensorDictModuleBase],
-        frames_per_batch: int,
-        num_collectors: int,
+        actors: Actors,
         device: torch.device,
     ) -> None:
         self._batch: Any = None
-        self._num_collectors = num_collectors
-        self._share = num_envs // num_collectors
+        self._num_collectors = config.collector.num_collectors
+        self._share = config.environment.num_parallel_envs // self._num_collectors
         self._reports = tempfile.TemporaryDirectory(prefix="heteromark-collector-")
         reports = Path(self._reports.name)
         self._collector = None
@@ -172,17 +185,14 @@ class MultiSyncCollector:
                     functools.partial(
                         _reporting, reports, make_environment, self._share, first=i * self._share
                     )
-                    for i in range(num_collectors)
+                    for i in range(self._num_collectors)
                 ],
-                TensorDictSequential(*actors.values()),
-                frames_per_batch=frames_per_batch,
-                total_frames=-1,
                 env_device="cpu",
                 cat_results=0,
                 collector_class=functools.partial(_ReportingCollector, reports),
                 num_sub_threads=1,
                 use_buffers=True,
-                **_common(device),
+                **_common(config, actors, device),
             )
 
     def restart(self, seed: int, *stream: int | str) -> None:
@@ -273,67 +283,13 @@ def _reporting(reports: Path, function: Callable[..., Any], *arguments: Any, **o
         raise SystemExit(1) from None
 
 
-def _common(device: torch.device) -> dict[str, Any]:
+def _common(config: RunConfig, actors: Actors, device: torch.device) -> dict[str, Any]:
     return {
+        "policy": TensorDictSequential(*actors.values()),
+        "frames_per_batch": config.collector.frames_per_batch,
+        "total_frames": -1,
         "exploration_type": ExplorationType.RANDOM,
         "policy_device": device,
         "storing_device": device,
         "auto_register_policy_transforms": False,
     }
-
-
-CollectorMaker = Callable[
-    [RunConfig, EnvBase, MakeEnvironment, Mapping[str, TensorDictModuleBase], torch.device],
-    Collector,
-]
-COLLECTORS: Registry[CollectorMaker] = Registry("collector_type")
-
-
-class CollectorFactory:
-    """Creates the collector of a run."""
-
-    def create(
-        self,
-        config: RunConfig,
-        environment: EnvBase,
-        make_environment: MakeEnvironment,
-        actors: Mapping[str, TensorDictModuleBase],
-        device: torch.device,
-    ) -> Collector:
-        """A collector that has not been started.
-
-        Args:
-            environment: the run's, of all copies.
-            make_environment: makes another one of fewer copies; picklable.
-        """
-        make_collector = COLLECTORS[config.collector_type]
-        return make_collector(config, environment, make_environment, actors, device)
-
-
-@COLLECTORS.register("sync")
-def _sync(
-    config: RunConfig,
-    environment: EnvBase,
-    make_environment: MakeEnvironment,
-    actors: Mapping[str, TensorDictModuleBase],
-    device: torch.device,
-) -> Collector:
-    return SyncCollector(environment, actors, config.collector.frames_per_batch, device)
-
-
-@COLLECTORS.register("multi_sync")
-def _multi_sync(
-    config: RunConfig,
-    environment: EnvBase,
-    make_environment: MakeEnvironment,
-    actors: Mapping[str, TensorDictModuleBase],
-    device: torch.device,
-) -> Collector:
-    return MultiSyncCollector(
-        make_environment,
-        config.environment.num_parallel_envs,
-        actors,
-        config.collector.frames_per_batch,
-        config.collector.num_collectors,
-        device,
-    )

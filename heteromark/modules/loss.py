@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,9 +57,10 @@ class LossFactory:
             )
             loss.loss_mask_key = "value_counts" if name == TEAM else (name, "value_counts")
             if name != TEAM:
-                entries = ("value_target", "value_before")
                 loss.set_keys(
-                    value=(name, "state_value"), **{entry: (name, entry) for entry in entries}
+                    value=(name, "state_value"),
+                    value_target=(name, "value_target"),
+                    value_before=(name, "value_before"),
                 )
             critics[name] = loss
         return Losses(actors, critics)
@@ -103,16 +105,6 @@ def _happo(config: LossConfig, actor: ProbabilisticActor, group: str) -> LossMod
     return loss
 
 
-@ACTOR_LOSSES.register("mappo")
-def _mappo(config: LossConfig, actor: ProbabilisticActor, group: str) -> LossModule:
-    return _ppo_loss(MAPPOLoss, config, actor, group)
-
-
-@ACTOR_LOSSES.register("ippo")
-def _ippo(config: LossConfig, actor: ProbabilisticActor, group: str) -> LossModule:
-    return _ppo_loss(IPPOLoss, config, actor, group)
-
-
-@ACTOR_LOSSES.register("ppo")
-def _ppo(config: LossConfig, actor: ProbabilisticActor, group: str) -> LossModule:
-    return _ppo_loss(ClipPPOLoss, config, actor, group)
+ACTOR_LOSSES.register("mappo")(functools.partial(_ppo_loss, MAPPOLoss))
+ACTOR_LOSSES.register("ippo")(functools.partial(_ppo_loss, IPPOLoss))
+ACTOR_LOSSES.register("ppo")(functools.partial(_ppo_loss, ClipPPOLoss))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -82,48 +83,17 @@ def make_optimizer(
     return optimizer
 
 
-@OPTIMIZERS.register("adam")
-def _adam(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimizer:
-    return torch.optim.Adam(
-        parameters,
-        lr=config.learning_rate,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+def _built_in(optimizer: type[Optimizer], *fields: str, **options: Any) -> OptimizerMaker:
+    """Makes an optimizer of torch with these fields of its config, and these options."""
+
+    def make(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimizer:
+        given = {field: getattr(config, field) for field in ("weight_decay", *fields)}
+        return optimizer(parameters, lr=config.learning_rate, **given, **options)
+
+    return make
 
 
-@OPTIMIZERS.register("adamw")
-def _adamw(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimizer:
-    return torch.optim.AdamW(
-        parameters,
-        lr=config.learning_rate,
-        betas=config.betas,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
-
-
-@OPTIMIZERS.register("sgd")
-def _sgd(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimizer:
-    return torch.optim.SGD(
-        parameters,
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-    )
-
-
-@OPTIMIZERS.register("rmsprop")
-def _rmsprop(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimizer:
-    return torch.optim.RMSprop(
-        parameters,
-        lr=config.learning_rate,
-        alpha=config.alpha,
-        eps=config.eps,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-    )
+OPTIMIZERS.register("adam")(_built_in(torch.optim.Adam, "betas", "eps", fused=True))
+OPTIMIZERS.register("adamw")(_built_in(torch.optim.AdamW, "betas", "eps", fused=True))
+OPTIMIZERS.register("sgd")(_built_in(torch.optim.SGD, "momentum", "nesterov"))
+OPTIMIZERS.register("rmsprop")(_built_in(torch.optim.RMSprop, "alpha", "eps", "momentum"))

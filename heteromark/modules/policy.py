@@ -29,31 +29,26 @@ TEAM = "team"  # name of the one centralised critic
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What a network has to do, and how it is built.
+    """What a network has to do, and how it is built."""
 
-    Attributes:
-        in_key: entry of a batch that it reads, [..., in_features].
-        out_key: entry that it writes, [..., out_features].
-        memory_keys: for networks that remember: where the state before a step is read, and where
-            the state after it is written, [..., memory_size].
-        active_key: for networks that remember: bool [...], who takes part in a step; the others
-            keep their state. None: whose state it is takes part in every step.
-        head_gain: gain of the last layer.
-        hidden_sizes: widths of the hidden layers.
-        activation: tanh, relu or elu, between them.
-        memory_size: numbers of a recurrent state.
-    """
-
-    in_key: NestedKey
-    out_key: NestedKey
+    in_key: NestedKey  # entry of a batch that it reads, [..., in_features]
+    out_key: NestedKey  # entry that it writes, [..., out_features]
+    # For networks that remember: where the state before a step is read, and where the state after
+    # it is written, [..., memory_size]; and bool [...], who takes part in a step: the others keep
+    # their state. None: whose state it is takes part in every step.
     memory_keys: tuple[NestedKey, NestedKey]
     active_key: NestedKey | None
     in_features: int
     out_features: int
-    head_gain: float
-    hidden_sizes: list[int]
-    activation: str
-    memory_size: int
+    head_gain: float  # of the last layer
+    hidden_sizes: list[int]  # widths of the hidden layers
+    activation: str  # tanh, relu or elu, between them
+    memory_size: int  # numbers of a recurrent state
+
+    @property
+    def layers(self) -> tuple[int, int, list[int], str]:
+        """What `make_mlp` is given."""
+        return self.in_features, self.out_features, self.hidden_sizes, self.activation
 
 
 POLICIES: Registry[Callable[[NetworkSpec], TensorDictModuleBase]] = Registry("policy_type")
@@ -61,26 +56,13 @@ POLICIES: Registry[Callable[[NetworkSpec], TensorDictModuleBase]] = Registry("po
 
 @POLICIES.register("mlp")
 def _mlp(spec: NetworkSpec) -> TensorDictModuleBase:
-    network = make_mlp(
-        spec.in_features,
-        spec.out_features,
-        spec.hidden_sizes,
-        spec.activation,
-        head_gain=spec.head_gain,
-    )
+    network = make_mlp(*spec.layers, head_gain=spec.head_gain)
     return TensorDictModule(network, [spec.in_key], [spec.out_key])
 
 
 @POLICIES.register("gru")
 def _gru(spec: NetworkSpec) -> TensorDictModuleBase:
-    network = RecurrentNetwork(
-        spec.in_features,
-        spec.out_features,
-        spec.hidden_sizes,
-        spec.activation,
-        head_gain=spec.head_gain,
-        hidden_size=spec.memory_size,
-    )
+    network = RecurrentNetwork(*spec.layers, head_gain=spec.head_gain, hidden_size=spec.memory_size)
     before, after = spec.memory_keys
     in_keys = [spec.in_key, before, EPISODE_BEGINS]
     if spec.active_key is not None:
@@ -136,14 +118,19 @@ class PolicyFactory:
         require_groups(config, groups)
         actors = {name: _actor(config, group) for name, group in groups.items()}
         if config.critic == "own":
-            critics = {name: _own_critic(config, group) for name, group in groups.items()}
-        elif config.critic == "group":
+            # the agents of a group share it, and each values its own observation
             critics = {
-                name: _centralised_critic(config, groups, state_size, group)
+                name: _critic(
+                    config, group, (name, "observation"), group.observation_size, (name, "active")
+                )
                 for name, group in groups.items()
             }
         else:
-            critics = {TEAM: _centralised_critic(config, groups, state_size, None)}
+            owners = groups if config.critic == "group" else {TEAM: None}
+            critics = {
+                name: _centralised_critic(config, groups, state_size, owner)
+                for name, owner in owners.items()
+            }
         return Policies(actors, critics)
 
 
@@ -193,114 +180,68 @@ def with_memory(environment: EnvBase, remembering: Collection[str], memory_size:
 
 
 def _network(
-    config: RunConfig,
-    group: Group | None,
-    in_key: NestedKey,
-    out_key: NestedKey,
-    memory_keys: tuple[NestedKey, NestedKey],
-    active_key: NestedKey | None,
-    in_features: int,
-    out_features: int,
-    *,
-    head_gain: float,
-    is_critic: bool = False,
+    config: RunConfig, group: Group | None, *, is_critic: bool, **wanted: Any
 ) -> TensorDictModuleBase:
-    """A network as the config has it for a group; None: for the whole team."""
+    """A network as the config has it for a group; None: for the whole team.
+
+    Args:
+        wanted: what the config does not say of a `NetworkSpec`.
+    """
     policy = config.policy
     override = (group and override_of(policy.groups, group)) or PolicyOverride()
     hidden_sizes = override.hidden_sizes or policy.hidden_sizes
     if is_critic and policy.critic_hidden_sizes:
         hidden_sizes = policy.critic_hidden_sizes
-    return POLICIES[override.policy_type or config.policy_type](
-        NetworkSpec(
-            in_key,
-            out_key,
-            memory_keys,
-            active_key,
-            in_features,
-            out_features,
-            head_gain,
-            hidden_sizes,
-            override.activation or policy.activation,
-            policy.gru.hidden_size,
-        )
+    spec = NetworkSpec(
+        hidden_sizes=hidden_sizes,
+        activation=override.activation or policy.activation,
+        memory_size=policy.gru.hidden_size,
+        **wanted,
     )
+    return POLICIES[override.policy_type or config.policy_type](spec)
 
 
 def _actor(config: RunConfig, group: Group) -> ProbabilisticActor:
-    name, continuous = group.name, not group.is_discrete
-    parameters = (name, "parameters" if continuous else "logits")
+    """Chooses among actions; or from a normal distribution, squashed by tanh into the bounds."""
+    name, space = group.name, group.action_space
+    parameters = (name, "logits" if group.is_discrete else "parameters")
     network = _network(
         config,
         group,
-        (name, "observation"),
-        parameters,
-        ((name, "hidden"), ("next", name, "hidden")),
-        (name, "active"),
-        group.observation_size,
-        2 * group.action_size if continuous else group.action_size,
+        is_critic=False,
+        in_key=(name, "observation"),
+        out_key=parameters,
+        memory_keys=((name, "hidden"), ("next", name, "hidden")),
+        active_key=(name, "active"),
+        in_features=group.observation_size,
+        out_features=group.action_size if group.is_discrete else 2 * group.action_size,
         head_gain=0.01,
     )
-    common = {
-        "out_keys": [(name, "action")],
-        "return_log_prob": True,
-        "log_prob_key": (name, "action_log_prob"),
-    }
-    if continuous:
-        return _continuous_actor(config, group, network, parameters, common)
-    if group.masked:
-        return ProbabilisticActor(
-            network,
-            in_keys={"logits": parameters, "mask": (name, "action_mask")},
-            distribution_class=MaskedCategorical,
-            **common,
-        )
+    options: dict[str, Any] = {}
+    if not group.is_discrete:
+        in_keys = {"loc": (name, "loc"), "scale": (name, "scale")}
+        to_both = TensorDictModule(NormalParamExtractor(), [parameters], [*in_keys.values()])
+        network = TensorDictSequential(network, to_both)
+        distribution = TanhNormal
+        options["low"] = torch.as_tensor(space.low, dtype=torch.float32)
+        options["high"] = torch.as_tensor(space.high, dtype=torch.float32)
+        options["event_dims"] = 0 if config.splits_actions else 1
+    elif group.masked:
+        in_keys = {"logits": parameters, "mask": (name, "action_mask")}
+        distribution = MaskedCategorical
+    else:
+        in_keys = {"logits": parameters}
+        distribution = torch.distributions.Categorical
+        # the algorithm checks the weights once per iteration, which is far cheaper
+        options["validate_args"] = False
     return ProbabilisticActor(
         network,
-        in_keys={"logits": parameters},
-        distribution_class=torch.distributions.Categorical,
-        # the algorithm checks the weights once per iteration, which is far cheaper
-        distribution_kwargs={"validate_args": False},
-        **common,
-    )
-
-
-def _continuous_actor(
-    config: RunConfig,
-    group: Group,
-    network: TensorDictModuleBase,
-    parameters: NestedKey,
-    common: dict[str, Any],
-) -> ProbabilisticActor:
-    """A normal distribution, squashed by tanh into the bounds of the action space."""
-    loc, scale = (group.name, "loc"), (group.name, "scale")
-    low, high = (
-        torch.as_tensor(bound, dtype=torch.float32)
-        for bound in (group.action_space.low, group.action_space.high)
-    )
-    return ProbabilisticActor(
-        TensorDictSequential(
-            network, TensorDictModule(NormalParamExtractor(), [parameters], [loc, scale])
-        ),
-        in_keys={"loc": loc, "scale": scale},
-        distribution_class=TanhNormal,
-        distribution_kwargs={
-            "low": low,
-            "high": high,
-            "event_dims": 0 if config.splits_actions else 1,
-        },
-        **common,
-    )
-
-
-def _own_critic(config: RunConfig, group: Group) -> TensorDictModuleBase:
-    """Values each agent's own observation; the group's agents share it."""
-    return _critic(
-        config,
-        group,
-        (group.name, "observation"),
-        group.observation_size,
-        active_key=(group.name, "active"),
+        in_keys=in_keys,
+        out_keys=[(name, "action")],
+        distribution_class=distribution,
+        distribution_kwargs=options,
+        return_log_prob=True,
+        log_prob_key=(name, "action_log_prob"),
     )
 
 
@@ -337,7 +278,6 @@ def _critic(
     group: Group | None,
     in_key: NestedKey,
     in_features: int,
-    *,
     active_key: NestedKey | None = None,
 ) -> TensorDictModuleBase:
     value, before, after = (
@@ -347,12 +287,12 @@ def _critic(
     return _network(
         config,
         group,
-        in_key,
-        value,
-        (before, after),
-        active_key,
-        in_features,
-        1,
-        head_gain=1.0,
         is_critic=True,
+        in_key=in_key,
+        out_key=value,
+        memory_keys=(before, after),
+        active_key=active_key,
+        in_features=in_features,
+        out_features=1,
+        head_gain=1.0,
     )

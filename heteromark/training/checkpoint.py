@@ -57,45 +57,26 @@ class _PastPolicies:
 
 @dataclass(frozen=True)
 class BestPolicy:
-    """The policy that did best of those evaluated while training; the earliest of equals.
+    """The policy that did best of those evaluated while training; the earliest of equals."""
 
-    Attributes:
-        iteration: after which it was evaluated.
-        evaluation_return: mean over the evaluation's episodes.
-        content: its file, see `policy_content`.
-    """
-
-    iteration: int
-    evaluation_return: float
-    content: bytes
+    iteration: int  # after which it was evaluated
+    evaluation_return: float  # mean over the evaluation's episodes
+    content: bytes  # its file, see `policy_content`
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come.
+    """How far a run has come."""
 
-    Attributes:
-        iteration: whole iterations.
-        elapsed: seconds of training over all attempts.
-        best: None: nothing was evaluated yet.
-        logger_runs: what the run is called by back ends that metrics are sent to.
-        is_own: False: a shorter run came so far, and this one goes on from there.
-    """
-
-    iteration: int = 0
-    elapsed: float = 0.0
-    best: BestPolicy | None = None
+    iteration: int = 0  # whole iterations
+    elapsed: float = 0.0  # seconds of training over all attempts
+    best: BestPolicy | None = None  # None: nothing was evaluated yet
+    # what the run is called by back ends that metrics are sent to
     logger_runs: Mapping[str, str] = field(default_factory=dict)
-    is_own: bool = True
+    is_own: bool = True  # False: a shorter run came so far, and this one goes on from there
 
 
-def save_checkpoint(
-    folder: Path,
-    config: RunConfig,
-    learner: Learner,
-    progress: Progress,
-    opponent_pool: OpponentPool | None = None,
-) -> Path:
+def save_checkpoint(folder: Path, config: RunConfig, learner: Learner, progress: Progress) -> Path:
     """Write everything a run needs to continue; drop all but `training.keep_checkpoints` files.
 
     The best policy is part of it, so that what a resumed run knows as its best never comes from
@@ -103,7 +84,6 @@ def save_checkpoint(
 
     Args:
         folder: the run's folder.
-        opponent_pool: the past policies that the environment plays against, if it does.
 
     Returns:
         the file, see `runs.checkpoints`.
@@ -118,22 +98,19 @@ def save_checkpoint(
             "logger_runs": dict(progress.logger_runs),
             "state": {
                 name: {key: part.state_dict() for key, part in parts.items()}
-                for name, parts in _stateful(learner, opponent_pool).items()
+                for name, parts in _stateful(learner).items()
             },
             "random": random_state(),
         }
     )
     path = checkpoint_path(folder, progress.iteration, content)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    write_policy(path, content)
     for outdated in checkpoint_files(folder)[config.training.keep_checkpoints :]:
         outdated.path.unlink()
     return path
 
 
-def load_checkpoint(
-    folder: Path, config: RunConfig, learner: Learner, opponent_pool: OpponentPool | None = None
-) -> Progress | None:
+def load_checkpoint(folder: Path, config: RunConfig, learner: Learner) -> Progress | None:
     """Continue from the newest good checkpoint of a run's folder, whatever device wrote it.
 
     A damaged file is reported, set aside as `*.corrupt`, and the one before it is tried.
@@ -160,7 +137,7 @@ def load_checkpoint(
         saved = _from_bytes(content, path)
         _check_version(saved, path)
         _check_config(saved["config"], config, path)
-        _restore(_stateful(learner, opponent_pool), saved["state"], path)
+        _restore(_stateful(learner), saved["state"], path)
         restore_random_state(saved["random"])
         is_own = _is_of_this_run(saved["config"], config)
         return Progress(
@@ -174,19 +151,15 @@ def load_checkpoint(
 
 
 def policy_content(
-    config: RunConfig,
-    learner: Learner,
-    iteration: int,
-    evaluation_return: float | None,
-    opponent_pool: OpponentPool | None = None,
+    config: RunConfig, learner: Learner, iteration: int, evaluation_return: float | None
 ) -> bytes:
     """The content of checkpoint.pt and best.pt, for evaluation. Same policy, same bytes.
 
     Args:
         iteration: after which the policy was taken.
         evaluation_return: what it achieved in its evaluation, if it was evaluated.
-        opponent_pool: its past selves, where it was trained against them.
     """
+    pool = learner.opponent_pool
     return _to_bytes(
         {
             "version": VERSION,
@@ -196,13 +169,13 @@ def policy_content(
             "actors": {name: net.state_dict() for name, net in learner.actors.items()},
             "critics": {name: net.state_dict() for name, net in learner.critics.items()},
             "value_norms": {name: norm.state_dict() for name, norm in learner.value_norms.items()},
-            "opponent_pool": None if opponent_pool is None else opponent_pool.state_dict(),
+            "opponent_pool": None if pool is None else pool.state_dict(),
         }
     )
 
 
 def write_policy(path: Path, content: bytes) -> None:
-    """Write the result of `policy_content` atomically."""
+    """Write the content of a policy or a checkpoint atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
@@ -253,18 +226,15 @@ def shape_misfit(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str |
     return None
 
 
-def _stateful(
-    learner: Learner, opponent_pool: OpponentPool | None
-) -> dict[str, dict[str, Stateful]]:
-    actors = learner.actors
-    pools = {} if opponent_pool is None else {_POOL: _PastPolicies(opponent_pool, actors)}
+def _stateful(learner: Learner) -> dict[str, dict[str, Stateful]]:
+    pool = learner.opponent_pool
     return {
-        "actors": dict(actors),
+        "actors": dict(learner.actors),
         "critics": dict(learner.critics),
         "actor_optimizers": dict(learner.actor_optimizers),
         "critic_optimizers": dict(learner.critic_optimizers),
         "value_norms": dict(learner.value_norms),
-        "opponent_pools": pools,
+        "opponent_pools": {} if pool is None else {_POOL: _PastPolicies(pool, learner.actors)},
     }
 
 

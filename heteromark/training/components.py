@@ -26,23 +26,11 @@ from heteromark.training.random_state import seed_everything
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase
 
+    from heteromark.modules.collector import Collector
     from heteromark.training.evaluation_request import EvaluationRequest
     from heteromark.training.saved_policy import SavedPolicy
 
 Report = dict[str, Any]
-
-
-class Collector(Protocol):
-    """Collects a batch per iteration."""
-
-    def restart(self, seed: int, *stream: int | str) -> None:
-        """Go on from the seeds of a stream, whatever was collected before."""
-
-    def collect(self) -> Any:
-        """The batch of the next iteration."""
-
-    def close(self) -> None:
-        """Let go of processes."""
 
 
 class Algorithm(Protocol):
@@ -64,29 +52,16 @@ class Evaluator(Protocol):
 
 @dataclass(frozen=True)
 class Components:
-    """What the loop works with.
+    """What the loop works with."""
 
-    Attributes:
-        learner: what is trained, and with what.
-        collector: collects a batch.
-        algorithm: turns it into updated weights.
-        evaluator: judges the policies.
-        measure: what the episodes of a batch were like, as metrics by name.
-        environment: that it trains in; language-model agents have none.
-    """
-
-    learner: Learner
-    collector: Collector
-    algorithm: Algorithm
-    evaluator: Evaluator
+    learner: Learner  # what is trained, and with what
+    collector: Collector  # collects a batch
+    algorithm: Algorithm  # turns it into updated weights
+    evaluator: Evaluator  # judges the policies
+    # what the episodes of a batch were like, as metrics by name
     measure: Callable[[Any], dict[str, float | int]]
     device: torch.device
-    environment: EnvBase | None = None
-
-    @property
-    def opponent_pool(self) -> Any:
-        """Past policies that the environment plays against; None: it does not."""
-        return None if self.environment is None else self.environment.opponent_pool
+    environment: EnvBase | None = None  # that it trains in; language-model agents have none
 
     def close(self) -> None:
         """Let go of environments and worker processes."""

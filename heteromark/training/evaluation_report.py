@@ -12,19 +12,12 @@ from heteromark.config.models.components import EvaluationConfig, OpponentConfig
 
 
 class Episode(NamedTuple):
-    """What came of one episode.
+    """What came of one episode."""
 
-    Attributes:
-        episode_return: undiscounted, mean over the agents that learn.
-        length: in frames.
-        won: 1 or 0; -1 where the environment does not say.
-        cut_off: it was ended by `evaluation.max_steps`.
-    """
-
-    episode_return: float
-    length: int
-    won: int
-    cut_off: bool = False
+    episode_return: float  # undiscounted, mean over the agents that learn
+    length: int  # in frames
+    won: int  # 1 or 0; -1 where the environment does not say
+    cut_off: bool = False  # it was ended by `evaluation.max_steps`
 
 
 def as_report(

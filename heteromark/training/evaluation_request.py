@@ -20,39 +20,27 @@ FPS = 10
 class EvaluationRequest:
     """Options of the command line.
 
-    Attributes:
-        run: run folder, checkpoint file, or (the start of) a digest.
-        episodes: to be played; for language-model agents: problems to be worked on.
-        deterministic: most likely actions, or responses; None: most likely actions, but responses
-            as `preset` says.
-        checkpoint: "final", "best", or a file, as such or in the run's folder.
-        opponent, seat, max_steps: None: as in the run's own evaluation.
-        output: receives the figures as JSON.
-        gif: receives a picture of one episode, `fps` frames a second; None: `FPS`.
-        preset, passes: how responses are sampled, and how often each problem is worked on; None:
-            as in the run's own evaluation.
-        transcripts: of how many problems what was said is shown.
-        swap_roles: evaluate with the roles filled otherwise, too.
-        single_agent: the task's last role works alone.
+    Opponent, seat, max_steps, preset and passes that are None are as in the run's own evaluation.
     """
 
-    run: str
-    episodes: int = 100
+    run: str  # run folder, checkpoint file, or (the start of) a digest
+    episodes: int = 100  # to be played; for language-model agents: problems to be worked on
     seed: int = 1000
+    # most likely actions, or responses; None: most likely actions, but responses as `preset` says
     deterministic: bool | None = None
     device: str = "auto"
-    checkpoint: str = FINAL
+    checkpoint: str = FINAL  # "final", "best", or a file, as such or in the run's folder
     opponent: EvaluationOpponent | None = None
     seat: Seat | None = None
     max_steps: int | None = None
-    output: Path | None = None
-    gif: Path | None = None
-    fps: int | None = None
-    preset: Preset | None = None
-    passes: int | None = None
-    transcripts: int | None = None
-    swap_roles: bool = False
-    single_agent: bool = False
+    output: Path | None = None  # receives the figures as JSON
+    gif: Path | None = None  # receives a picture of one episode
+    fps: int | None = None  # frames a second of the picture; None: `FPS`
+    preset: Preset | None = None  # how responses are sampled
+    passes: int | None = None  # how often each problem is worked on
+    transcripts: int | None = None  # of how many problems what was said is shown
+    swap_roles: bool = False  # evaluate with the roles filled otherwise, too
+    single_agent: bool = False  # the task's last role works alone
 
     def applied(self, config: RunConfig, **changes: Any) -> EvaluationConfig:
         """The evaluation of a run's config, with what was asked for.
@@ -77,15 +65,8 @@ class EvaluationRequest:
         for name, reason in reasons.items():
             if (value := getattr(self, name)) not in (None, False):
                 message = f"is not for this run, of {agents}: {reason}"
-                yield Fault(_option(name), message, "", _shown(value))
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _shown(value: object) -> object:
-    """What was given to an option, as messages show it; None: it takes nothing."""
-    if value is True:
-        return None
-    return str(value) if isinstance(value, Path) else value
+                if value is True:  # the option takes no value
+                    value = None
+                elif isinstance(value, Path):
+                    value = str(value)
+                yield Fault(f"--{name.replace('_', '-')}", message, "", value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,11 +17,7 @@ from heteromark.config.models.components import EvaluationConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.modules.policy import recurrent_groups
 from heteromark.seeds import stream_seed
-from heteromark.training.environments import (
-    against,
-    make_evaluation_environment,
-    opponent_of,
-)
+from heteromark.training.environments import against, make_evaluation_environment, opponent_of
 from heteromark.training.evaluation_report import Episode, as_report
 from heteromark.training.random_state import preserved_random_state, seeded
 
@@ -69,10 +66,7 @@ class Evaluator:
         if self._environment is None:
             with preserved_random_state():
                 self._environment = make_evaluation_environment(
-                    self._config,
-                    settings,
-                    copies,
-                    remembering=recurrent_groups(self._actors),
+                    self._config, settings, copies, remembering=recurrent_groups(self._actors)
                 )
         environment = self._environment
         bring_past_selves(environment, self._actors, opponent_pool)
@@ -118,11 +112,8 @@ def evaluate(
     opponent_pool: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One evaluation by an `Evaluator`."""
-    evaluator = Evaluator(config, actors, settings)
-    try:
+    with contextlib.closing(Evaluator(config, actors, settings)) as evaluator:
         return evaluator.evaluate(seed, opponent_pool)
-    finally:
-        evaluator.close()
 
 
 def bring_past_selves(

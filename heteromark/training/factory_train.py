@@ -29,9 +29,7 @@ from heteromark.config.errors import ConfigError
 from heteromark.config.files import to_yaml
 
 DEFAULT_CONFIG = "dummy_config"
-INFORMATION = (
-    *("all", "config", "config-groups", "defaults", "defaults-tree", "plugins", "searchpath"),
-)
+_HOW = ("all", "config", "config-groups", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -147,27 +145,30 @@ def _parser() -> argparse.ArgumentParser:
     for names, text in flags.items():
         parser.add_argument(*names, action="store_true", help=text)
     parser.add_argument(
-        *("--config-name", "-cn"),
+        "--config-name",
+        "-cn",
         default=DEFAULT_CONFIG,
         help=f"a file of config/, by default {DEFAULT_CONFIG}",
     )
     parser.add_argument(
-        *("--config-path", "-cp"),
+        "--config-path",
+        "-cp",
         type=Path,
         default=Path(CONFIG_FOLDER),
         help=f"another folder than {CONFIG_FOLDER}/",
     )
     parser.add_argument(
-        *("--config-dir", "-cd"), type=Path, help="a further folder of configs and options"
+        "--config-dir", "-cd", type=Path, help="a further folder of configs and options"
     )
     parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"), help="print the config")
     parser.add_argument("--package", "-p", help="with --cfg: only this part of it")
     parser.add_argument(
-        *("--info", "-i"),
+        "--info",
+        "-i",
         nargs="?",
         const="all",
-        choices=INFORMATION,
-        help=f"how the config comes about: {', '.join(INFORMATION)}",
+        choices=_HOW,
+        help=f"how the config comes about: {', '.join(_HOW)}",
     )
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,21 +19,13 @@ from heteromark.training.saved_policy import SavedPolicy, read_saved, restore
 
 
 class LoadedPolicy(NamedTuple):
-    """A trained policy, from a file.
+    """A trained policy, from a file."""
 
-    Attributes:
-        config: of the run that trained it.
-        actors: by group.
-        groups: of its environment, by name.
-        opponent_pool: state of the past selves that it was trained against; None: it was not.
-        iteration: after which it was taken.
-    """
-
-    config: RunConfig
-    actors: dict[str, ProbabilisticActor]
-    groups: Mapping[str, Group]
-    opponent_pool: dict[str, Any] | None
-    iteration: int
+    config: RunConfig  # of the run that trained it
+    actors: dict[str, ProbabilisticActor]  # by group
+    groups: Mapping[str, Group]  # of its environment, by name
+    opponent_pool: dict[str, Any] | None  # of past selves that it was trained against, if it was
+    iteration: int  # after which it was taken
 
 
 def load_policy(path: Path, device: torch.device | str = "cpu") -> LoadedPolicy:
@@ -57,15 +50,10 @@ def policy_of(saved: SavedPolicy, device: torch.device | str = "cpu") -> LoadedP
             f"{saved.path} holds language-model agents for the task {config.environment.name}, who "
             "act in no other environment; name the checkpoint of a run that was trained in one"
         )
-    environment = EnvironmentFactory().create(config, num_envs=1)
-    try:
-        policies = PolicyFactory().create(config, environment.groups, environment.state_size)
-        actors = policies.actors
-    finally:
-        environment.close()
+    with contextlib.closing(EnvironmentFactory().create(config, num_envs=1)) as environment:
+        groups, state_size = environment.groups, environment.state_size
+        actors = PolicyFactory().create(config, groups, state_size).actors
     for actor in actors.values():
         actor.to(device)
     restore(actors, saved)
-    return LoadedPolicy(
-        config, actors, environment.groups, content["opponent_pool"], content["iteration"]
-    )
+    return LoadedPolicy(config, actors, groups, content["opponent_pool"], content["iteration"])

@@ -126,8 +126,7 @@ class _Training:
         self.config = config
         self.folder = folder
         self.components = components
-        self.actors = components.learner.actors
-        self.opponent_pool = components.opponent_pool
+        self.learner = components.learner
         self.progress = self._start_or_resume()
         self.metrics = MetricsFile(folder / METRICS_FILE, keep=self.progress.iteration)
         logged = self.frames if self.progress.is_own else 0
@@ -165,8 +164,7 @@ class _Training:
         return outcome
 
     def _start_or_resume(self) -> Progress:
-        learner, pool = self.components.learner, self.opponent_pool
-        progress = load_checkpoint(self.folder, self.config, learner, pool)
+        progress = load_checkpoint(self.folder, self.config, self.learner)
         if progress is None:
             progress = Progress()
         else:
@@ -223,30 +221,23 @@ class _Training:
 
     def _evaluate(self) -> dict[str, Any]:
         """Play the same episodes at every call, so that differences come from the policy."""
-        pool = self.opponent_pool
+        pool = self.learner.opponent_pool
         return self.components.evaluator.evaluate(
             self.config.seed, None if pool is None else pool.state_dict()
         )
 
     def _policy_content(self, evaluation_return: float | None) -> bytes:
-        return policy_content(
-            self.config,
-            self.components.learner,
-            self.progress.iteration,
-            evaluation_return,
-            self.opponent_pool,
-        )
+        iteration = self.progress.iteration
+        return policy_content(self.config, self.learner, iteration, evaluation_return)
 
     def _checkpoint_if_due(self) -> None:
         if not self.config.training.has_checkpoint_after(self.progress.iteration):
             return
         self.metrics.sync()
-        if self.opponent_pool is not None:
-            self.opponent_pool.add(self.actors)
+        if self.learner.opponent_pool is not None:
+            self.learner.opponent_pool.add(self.learner.actors)
         self.progress = replace(self.progress, logger_runs=self.loggers.runs, is_own=True)
-        save_checkpoint(
-            self.folder, self.config, self.components.learner, self.progress, self.opponent_pool
-        )
+        save_checkpoint(self.folder, self.config, self.learner, self.progress)
         _write_best(self.folder, self.progress)
         self._restart_environments()
 

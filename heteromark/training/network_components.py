@@ -70,6 +70,7 @@ def _around(config: RunConfig, environment: EnvBase, device: torch.device) -> Co
         critic_buffers=buffers.create(config, policies.critics, device),
         value_norms={name: PreciseValueNorm(device) for name in norms},
         turn_based=environment.turn_based,
+        opponent_pool=environment.opponent_pool,
     )
     return Components(
         environment=environment,

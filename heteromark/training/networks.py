@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,12 +56,9 @@ class Networks:
 
     def faults(self, config: RunConfig) -> list[Fault]:
         try:
-            environment = make_environment(config, num_envs=1)
-            try:
+            with contextlib.closing(make_environment(config, num_envs=1)) as environment:
                 require_groups(config, environment.groups)
                 require_evaluation(config, environment)
-            finally:
-                environment.close()
         except ConfigError as error:
             return error.faults
         except Exception as error:  # a user's environment may raise anything

@@ -15,17 +15,11 @@ from heteromark.training.checkpoint import read_policy, shape_misfit
 
 
 class SavedPolicy(NamedTuple):
-    """What a policy's file holds, before networks are built for it.
+    """What a policy's file holds, before networks are built for it."""
 
-    Attributes:
-        path: of the file.
-        config: of the run that wrote it.
-        content: see `read_policy`.
-    """
-
-    path: Path
-    config: RunConfig
-    content: dict[str, Any]
+    path: Path  # of the file
+    config: RunConfig  # of the run that wrote it
+    content: dict[str, Any]  # see `read_policy`
 
 
 def read_saved(path: Path, device: torch.device | str = "cpu") -> SavedPolicy:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,13 +51,13 @@ def test_everything_comes_back(tmp_path, learner):
     pool, fresh_pool = OpponentPool(size=2), OpponentPool(size=2)
     pool.add(untrained(make_config(seed=7)).actors)
     pool.add(learner.actors)
-    path = save_checkpoint(tmp_path, CONFIG, learner, progress, pool)
+    path = save_checkpoint(tmp_path, CONFIG, replace(learner, opponent_pool=pool), progress)
     assert path.parent == tmp_path / "checkpoints"
     drawn = torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
     other_seed = make_config(seed=9)
-    fresh = untrained(other_seed)
+    fresh = replace(untrained(other_seed), opponent_pool=fresh_pool)
     assert (weights(learner) != weights(fresh)).any()
-    assert load_checkpoint(tmp_path, other_seed, fresh, fresh_pool) == progress
+    assert load_checkpoint(tmp_path, other_seed, fresh) == progress
     again = torch.rand(3), np.random.rand(3), random.random()  # noqa: NPY002
     assert (drawn[0] == again[0]).all()
     assert (drawn[1] == again[1]).all()
@@ -135,7 +136,7 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path, learner, ove
 def test_a_pool_of_past_selves_must_be_on_both_sides(tmp_path, learner):
     save_checkpoint(tmp_path, CONFIG, learner, Progress(1))
     with pytest.raises(ValueError, match="opponent_pools of nothing, but the run has environment"):
-        load_checkpoint(tmp_path, CONFIG, learner, OpponentPool(size=2))
+        load_checkpoint(tmp_path, CONFIG, replace(learner, opponent_pool=OpponentPool(size=2)))
 
 
 def test_what_a_gpu_wrote_is_read_without_one(tmp_path, monkeypatch, learner):

@@ -62,13 +62,9 @@ def _completing(observation: np.ndarray, lines: np.ndarray, playable: set[int]) 
     """The playable cell that completes an own line, or else one of the opponent's."""
     for player in (0, 1):
         marks = observation[..., player].reshape(-1).astype(bool)
-        taken = marks[lines]
-        for line, there in zip(
-            lines[taken.sum(1) == lines.shape[1] - 1],
-            taken[taken.sum(1) == lines.shape[1] - 1],
-            strict=True,
-        ):
-            cell = int(line[~there][0])
+        almost = lines[marks[lines].sum(1) == lines.shape[1] - 1]
+        for line in almost:
+            cell = int(line[~marks[line]][0])
             if cell in playable:
                 return cell
     return None

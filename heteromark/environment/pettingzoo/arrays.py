@@ -14,6 +14,7 @@ import numpy as np
 from heteromark.environment.groups import Group
 
 Key = str | tuple[str, str]
+Fields = dict[Key, tuple[tuple[int, ...], Any]]  # shape of one copy's part, and dtype
 Arrays = dict[Key, np.ndarray]
 
 _ALIGNMENT = 64  # bytes; a cache line
@@ -27,7 +28,7 @@ class Layout:
         num_copies: the first dimension N of every array.
     """
 
-    def __init__(self, fields: Mapping[Key, tuple[tuple[int, ...], Any]], num_copies: int) -> None:
+    def __init__(self, fields: Fields, num_copies: int) -> None:
         self._places: dict[Key, tuple[tuple[int, ...], np.dtype, int]] = {}
         offset = 0
         for key, (shape, kind) in fields.items():
@@ -49,9 +50,6 @@ def views_of(layouts: Sequence[Layout], block: Any) -> list[Arrays]:
     """The arrays of layouts that lie one after the other in a block."""
     starts = itertools.accumulate((layout.size for layout in layouts), initial=0)
     return [layout.views(block, start) for layout, start in zip(layouts, starts, strict=False)]
-
-
-Fields = dict[Key, tuple[tuple[int, ...], Any]]
 
 
 def shown_layout(
@@ -76,11 +74,11 @@ def action_layout(groups: Mapping[str, Group], num_copies: int) -> Layout:
     """What copies are told: (group, "action"), int64 [N, n] or float32 [N, n, action_size]."""
     fields: Fields = {}
     for name, group in groups.items():
-        shape = (len(group.agents),)
+        n_agents = len(group.agents)
         if group.is_discrete:
-            fields[name, "action"] = (shape, np.int64)
+            fields[name, "action"] = ((n_agents,), np.int64)
         else:
-            fields[name, "action"] = ((*shape, group.action_size), np.float32)
+            fields[name, "action"] = ((n_agents, group.action_size), np.float32)
     return Layout(fields, num_copies)
 
 

@@ -129,11 +129,7 @@ class BatchedEnv(SelfRestartingEnv):
         self._actions = arrays[1]
         self._asked = arrays[2] if len(arrays) > 2 else None
         self._started, self._open = False, True
-        specs = make_specs(self.groups, num_envs, self.state_size)
-        self.observation_spec = specs.observation
-        self.action_spec = specs.action
-        self.reward_spec = specs.reward
-        self.done_spec = specs.done
+        self._show_as(make_specs(self.groups, num_envs, self.state_size))
 
     @staticmethod
     @abstractmethod
@@ -148,20 +144,12 @@ class BatchedEnv(SelfRestartingEnv):
         """
         self._copies.reseed([stream_seed(seed, *stream, i) for i in range(self.batch_size[0])])
 
-    def _set_seed(self, seed: int | None) -> None:
-        if seed is not None:
-            self.reseed(seed)
-
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
         mask = None if tensordict is None else tensordict.get("_reset", None)
         n_envs = self.batch_size[0]
         if mask is None or not self._started:
-            rows = list(range(n_envs))
-        else:
-            rows = mask.reshape(n_envs, -1).any(-1).nonzero()[:, 0].tolist()
-        self._restart(rows)
-        self._started = True
-        return self._hand_out(with_reward=False)
+            return self._restart_where(None)
+        return self._restart_where(mask.reshape(n_envs, -1).any(-1))
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         for key, action in self._actions.items():
@@ -170,13 +158,12 @@ class BatchedEnv(SelfRestartingEnv):
         self._settle()
         return self._hand_out(with_reward=True)
 
-    def _restart_where(self, over: Tensor) -> TensorDict:
-        self._restart(over.nonzero()[:, 0].tolist())
-        return self._hand_out(with_reward=False)
-
-    def _restart(self, rows: list[int]) -> None:
-        self._copies.reset(rows)
+    def _restart_where(self, where: Tensor | None) -> TensorDict:
+        every = range(self.batch_size[0])
+        self._copies.reset(every if where is None else where.nonzero()[:, 0].tolist())
         self._settle()
+        self._started = True
+        return self._hand_out(with_reward=False)
 
     def _settle(self) -> None:
         """Do what copies ask for before they can show a frame."""

@@ -28,21 +28,13 @@ _MUST_BE_FINITE = (
 class CopySettings:
     """What every process that steps copies has to know; it can be sent to another process.
 
-    Attributes:
-        make_env: returns a fresh environment; given `render_mode="rgb_array"`, one that can draw.
-        name: the environment's name in error messages.
-        description: what every copy must look like.
-        groups: by name.
-        team_reward: train every agent on the mean of all agents' rewards.
-        opponent: who plays the seats that do not learn, where agents take turns.
-        render: copy 0 can draw.
-        first: number of copy 0 among all copies of the run.
+    What is not explained here: see `BatchedEnv`.
     """
 
-    make_env: Callable[..., Any]
+    make_env: Callable[..., Any]  # given `render_mode="rgb_array"`, one that can draw
     name: str
-    description: Description
-    groups: Mapping[str, Group]
+    description: Description  # what every copy must look like
+    groups: Mapping[str, Group]  # by name
     team_reward: bool
     opponent: OpponentConfig = field(default_factory=OpponentConfig)
     render: bool = False
@@ -70,24 +62,22 @@ def make_copy(make_env: Callable[..., Any], name: str, drawing: bool, number: in
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one agent of one copy is shown.
-
-    Attributes:
-        copy: the copy's number among all.
-        shape: of an observation as the environment gives it.
-        observation: flat view [observation_size].
-        mask: view [action_size], or None where all actions are always legal.
-        active: view [n] of the group, in which the agent is number `row`.
-    """
+    """Where one agent of one copy is shown."""
 
     agent: str
     group: str
-    copy: int
-    shape: tuple[int, ...]
-    observation: np.ndarray
-    mask: np.ndarray | None
-    active: np.ndarray
+    copy: int  # the copy's number among all
+    shape: tuple[int, ...]  # of an observation as the environment gives it
+    observation: np.ndarray  # flat view [observation_size]
+    mask: np.ndarray | None  # view [action_size], or None where all actions are always legal
+    active: np.ndarray  # view [n] of the group, in which the agent is number `row`
     row: int
+
+
+def mask_in(observation: Any, info: Mapping[str, Any]) -> Any:
+    """The action mask, from the observation or else the info; None: there is none."""
+    in_observation = isinstance(observation, dict) and "action_mask" in observation
+    return (observation if in_observation else info).get("action_mask")
 
 
 def mean(rewards: Collection[float]) -> float:
@@ -227,9 +217,14 @@ class Copies(ABC):
         self._streams.run(act_or_tell, rows)
 
     def _restart_copy(self, i: int) -> None:
+        """Show copy i without agents, as at an episode's start, and reset it."""
         self._check_spaces(i)
-        self._hide_all(i)
-        self._clear(i)
+        for place in self._places[i].values():
+            self._hide(place)
+        self._returns[i] = 0.0
+        for key in ("episode_return", "step_count", "done", "terminated", "truncated"):
+            self._shown[key][i] = 0
+        self._shown["won"][i] = UNKNOWN
         seed, self._seeds[i] = self._seeds[i], None
         self._reset_copy(i, seed)
 
@@ -259,18 +254,6 @@ class Copies(ABC):
             by_agent.update(zip(group.agents, per_agent, strict=True))
         return by_agent
 
-    def _clear(self, i: int) -> None:
-        """Put copy i's counters and flags as they are at an episode's start."""
-        self._returns[i] = 0.0
-        for key in ("episode_return", "step_count", "done", "terminated", "truncated"):
-            self._shown[key][i] = 0
-        self._shown["won"][i] = UNKNOWN
-
-    def _hide_all(self, i: int) -> None:
-        """Show copy i without agents."""
-        for place in self._places[i].values():
-            self._hide(place)
-
     @staticmethod
     def _hide(place: Place) -> None:
         place.observation[:] = 0
@@ -285,8 +268,7 @@ class Copies(ABC):
             ValueError: the observation or the action mask does not have the announced shape.
         """
         if place.mask is not None:
-            in_observation = isinstance(observation, dict) and "action_mask" in observation
-            legal = (observation if in_observation else info).get("action_mask")
+            legal = mask_in(observation, info)
             if legal is None or len(legal) != place.mask.size:
                 raise ValueError(
                     f"{self._gave(place, f'the action mask {legal}')}; its action space has "

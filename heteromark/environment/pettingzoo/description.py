@@ -10,27 +10,19 @@ import numpy as np
 from gymnasium import spaces
 from pettingzoo import AECEnv
 
-from heteromark.environment.groups import Group, group_agents, make_group
+from heteromark.environment.groups import Group, make_group, with_families
 
 
 @dataclass(frozen=True)
 class Description:
-    """What every copy of an environment must look like.
+    """What every copy of an environment must look like."""
 
-    Attributes:
-        agents: all agents that may take part, in the environment's order.
-        observation_spaces, action_spaces: by agent.
-        masked: the agents whose legal actions the environment tells.
-        state_shape: of the global state; None where it is not read.
-        turn_based: agents act one after the other.
-    """
-
-    agents: tuple[str, ...]
-    observation_spaces: Mapping[str, spaces.Space]
-    action_spaces: Mapping[str, spaces.Space]
-    masked: frozenset[str]
-    state_shape: tuple[int, ...] | None
-    turn_based: bool
+    agents: tuple[str, ...]  # all that may take part, in the environment's order
+    observation_spaces: Mapping[str, spaces.Space]  # by agent
+    action_spaces: Mapping[str, spaces.Space]  # by agent
+    masked: frozenset[str]  # the agents whose legal actions the environment tells
+    state_shape: tuple[int, ...] | None  # of the global state; None where it is not read
+    turn_based: bool  # agents act one after the other
 
     @property
     def state_size(self) -> int | None:
@@ -71,8 +63,6 @@ class Description:
         split: bool = False,
     ) -> dict[str, Group]:
         """The groups that the agents form; see `group_agents` and `make_group`."""
-        families = group_agents(self.agents, group_by, groups)
-        family_of = {agent: name for name, members in families.items() for agent in members}
         return {
             name: make_group(
                 name,
@@ -80,9 +70,9 @@ class Description:
                 self.observation_spaces,
                 self.action_spaces,
                 masked=not self.masked.isdisjoint(members),
-                family=family_of[members[0]],
+                family=family,
             )
-            for name, members in group_agents(self.agents, group_by, groups, split).items()
+            for name, members, family in with_families(self.agents, group_by, groups, split)
         }
 
 

@@ -17,12 +17,10 @@ class PettingZooParallelEnv(BatchedEnv):
     costs a fraction of what wrapping every copy by itself does.
 
     Keys and shapes are those of `make_specs`; besides:
-        (group, "observation"): flattened; zeros where the agent is not active.
-        (group, "action_mask"): taken from the observation or the info; all True where the agent is
-            not active.
-        (group, "active"): in `next` it is False for agents that terminated, and stays True where
-            only time ran out, because there the observation is a real state that a critic may
-            value.
+        (group, "observation"): flattened.
+        (group, "action_mask"): taken from the observation or the info.
+        (group, "active"): stays True where only time ran out, because there the observation is a
+            real state that a critic may value.
         ("next", group, "reward"): the agent's own reward, or with `team_reward` the mean over all
             agents of the environment, with 0 for the absent.
         "won": whether any agent's info says "battle_won" or "won" at the episode's end.

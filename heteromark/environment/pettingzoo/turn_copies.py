@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from heteromark.environment.errors import OpponentMisfit
-from heteromark.environment.groups import Group
 from heteromark.environment.opponents.choice import make_player
-from heteromark.environment.pettingzoo.copies import UNKNOWN, Copies, Place, mean
+from heteromark.environment.pettingzoo.copies import UNKNOWN, Copies, Place, mask_in, mean
 from heteromark.environment.pettingzoo.direct import without_checks
 from heteromark.seeds import stream_seed
 
@@ -208,11 +207,12 @@ class TurnCopies(Copies):
             ValueError: it is not legal.
         """
         env, group = self._direct[i], self._group_of[agent]
-        seen, generator = env.observe(agent), self._generators[i]
-        legal = _legal_actions(group, seen, env.infos.get(agent, {}))
+        seen = env.observe(agent)
+        mask = mask_in(seen, env.infos.get(agent, {}))
+        legal = np.ones(group.action_size, bool) if mask is None else np.asarray(mask, bool)
         if isinstance(seen, dict):
             seen = seen["observation"]
-        action = self._player(seen, legal, generator)
+        action = self._player(seen, legal, self._generators[i])
         if not (0 <= action < group.action_size and legal[action]):
             raise ValueError(
                 f"the opponent of environment {self._settings.name!r} took action {action} for "
@@ -229,10 +229,3 @@ class TurnCopies(Copies):
                     f"{self._settings.name!r} acts in {group.action_space}; it must be self or "
                     "past_self",
                 )
-
-
-def _legal_actions(group: Group, seen: Any, info: Mapping[str, Any]) -> np.ndarray:
-    """bool [action_size]."""
-    in_observation = isinstance(seen, dict) and "action_mask" in seen
-    mask = (seen if in_observation else info).get("action_mask")
-    return np.ones(group.action_size, bool) if mask is None else np.asarray(mask, bool)

@@ -36,14 +36,13 @@ from heteromark.environment.errors import (
     ending_in_words,
     sendable,
 )
-from heteromark.environment.pettingzoo.arrays import Arrays, Layout, views_of
+from heteromark.environment.pettingzoo.arrays import Layout, views_of
 from heteromark.environment.pettingzoo.copies import Copies, CopySettings
 
 _PATIENCE = 5.0  # seconds that a worker is given to close its copies
 
 # The worker finds modules where this process does, the user's own included.
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve()"
-
 
 # what a call returned, what it raised, and the traceback of that
 _Reply = tuple[Any, BaseException | None, str]
@@ -55,13 +54,6 @@ class _Worker:
     connection: Connection
     first: int
     stop: int
-
-    def holds(self, copy: int) -> bool:
-        return self.first <= copy < self.stop
-
-    @property
-    def copies(self) -> str:
-        return copies_in_words(self.first, self.stop)
 
 
 class WorkerPool:
@@ -131,7 +123,9 @@ class WorkerPool:
 
     def reset(self, rows: Sequence[int]) -> None:
         """See `Copies.reset`; `rows` count through all copies."""
-        theirs = [(w, [row - w.first for row in rows if w.holds(row)]) for w in self._workers]
+        theirs = [
+            (w, [row - w.first for row in rows if w.first <= row < w.stop]) for w in self._workers
+        ]
         self._ask("reset", [(worker, (own,)) for worker, own in theirs if own])
 
     def step(self) -> None:
@@ -185,8 +179,9 @@ class WorkerPool:
         except subprocess.TimeoutExpired:
             worker.process.kill()
             status = worker.process.wait()
+        copies = copies_in_words(worker.first, worker.stop)
         return WorkerDied(
-            f"the worker process with {worker.copies} of environment {self._name!r} "
+            f"the worker process with {copies} of environment {self._name!r} "
             f"{ending_in_words(status)}; set environment.num_workers=0 to see where, or check the "
             "machine's memory if it was killed"
         )
@@ -265,12 +260,11 @@ def _make_copies(connection: Connection, memory: int) -> Copies:
     first, stop = pickle.loads(connection.recv_bytes())
     block = mmap.mmap(memory, sum(layout.size for layout in layouts))
     os.close(memory)
-    arrays = [_rows(views, first, stop) for views in views_of(layouts, block)]
+    arrays = [
+        {key: array[first:stop] for key, array in views.items()}
+        for views in views_of(layouts, block)
+    ]
     return make_copies(settings, *arrays, first=first)
-
-
-def _rows(arrays: Arrays, first: int, stop: int) -> Arrays:
-    return {key: array[first:stop] for key, array in arrays.items()}
 
 
 def _reply(connection: Connection, function: Callable[..., Any], *arguments: Any) -> None:

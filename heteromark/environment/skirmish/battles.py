@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ from heteromark.environment.skirmish.mechanics import Aim, game_loop, take_aim
 from heteromark.environment.skirmish.moments import (
     Episode,
     Moment,
-    Opening,
     Outcome,
     Scene,
     View,
@@ -85,9 +83,8 @@ class Battles:
         self.scenario = scenario = scenario_of(config)
         self.device, self.dtype = torch.device(device), dtype
         self.traits = Traits.of(scenario, config.rules)
-        self.layout = Layout(scenario, config, self.traits, self.device)
-        their_traits = replace(self.traits, n_agents=scenario.n_enemies)
-        self.their_layout = Layout(opposite(scenario), config, their_traits, self.device)
+        self.layout = Layout(scenario, config, self.device)
+        self.their_layout = Layout(opposite(scenario), config, self.device)
         self._types = scenario.unit_types(config.rules)
         self._table = stat_table(self._types, config.parity).to(self.device, dtype)
         self._adversary: PolicyOpponent | None = None
@@ -200,15 +197,20 @@ class Battles:
             units = self._loop(units, aim, episode.roster, episode.pairs)
         return self._finish(points, units, notes, before.steps + 1, episode)
 
-    def _drawn(self, seeds: Tensor, episodes: Tensor) -> Opening:
-        """New episodes: of battles with these seeds, those with these numbers."""
+    def _drawn(self, seeds: Tensor, episodes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """New episodes: of battles with these seeds, those with these numbers.
+
+        Returns:
+            what their random numbers follow from, int64 [B]; the units' types, int64 [U, B], or
+            [U, 1] where teams are fixed; x and y, [U, B].
+        """
         key = hashed(seeds, episodes)
         kind = draw_teams(key, self.scenario)
         x, y = draw_places(key, self.scenario, self._types, self.dtype)
         sorted_kind, x, y = sorted_agents(kind, x, y, self.scenario)
         if self.config.opponent == "policy":
             sorted_kind, x, y = self._with_their_sorted(sorted_kind, x, y)
-        return Opening(key, sorted_kind if self.scenario.is_random else kind, x, y)
+        return key, sorted_kind if self.scenario.is_random else kind, x, y
 
     def _with_their_sorted(self, kind: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """The other side sorted as the agents are, so that its policy finds what it knows."""
@@ -217,10 +219,9 @@ class Battles:
         kind, x, y = sorted_agents(*turned, opposite(self.scenario))
         return tuple(others_first(part, m) for part in (kind, MAP_SIZE - x, y))
 
-    def _prepared(self, opening: Opening) -> tuple[Episode, Units]:
-        """All that follows from who starts where."""
-        scenario, (key, kind, x, y) = self.scenario, opening
-        n, m = scenario.n_agents, scenario.n_enemies
+    def _prepared(self, key: Tensor, kind: Tensor, x: Tensor, y: Tensor) -> tuple[Episode, Units]:
+        """All that follows from who starts where, as `_drawn` has it."""
+        n, m = self.scenario.n_agents, self.scenario.n_enemies
         roster, pairs, bits = self._of_types(kind)
         zero = torch.zeros_like(x)
         units = Units(
@@ -239,15 +240,9 @@ class Battles:
         )
         # sums of positions on the grid, and of whole points, are exact in any order
         points = (roster.max_health + roster.max_shield)[n:].sum(0)
-        episode = Episode(
-            key=key,
-            roster=roster,
-            pairs=pairs,
-            bits=bits,
-            objective=torch.stack([MAP_SIZE - x[:n].sum(0) / n, y[:n].sum(0) / n]),
-            max_reward=(points + REWARD_DEATH * m + REWARD_WIN).expand(key.shape[0]),
-        )
-        return episode, units
+        objective = torch.stack([MAP_SIZE - x[:n].sum(0) / n, y[:n].sum(0) / n])
+        max_reward = (points + REWARD_DEATH * m + REWARD_WIN).expand(key.shape[0])
+        return Episode(key, roster, pairs, bits, objective, max_reward), units
 
     def _renewed(self, where: Tensor, spare: Scene, held: Scene) -> Scene:
         """`spare` in the battles where it says so, by 1 or 0, else `held`."""
@@ -255,19 +250,13 @@ class Battles:
         if not self.scenario.is_random:
             return chosen(where, spare, held)
         # what follows from the units' types is made anew: that is faster than to read it twice
-        new, old = spare.episode, held.episode
+        new, *fresh = spare
+        old, *ongoing = held
         kind = torch.where(where, new.roster.kind, old.roster.kind)
-        roster, pairs, bits = self._of_types(kind)
-        episode = Episode(
-            key=torch.where(where, new.key, old.key),
-            roster=roster,
-            pairs=pairs,
-            bits=bits,
-            objective=torch.where(where, new.objective, old.objective),
-            max_reward=torch.where(where, new.max_reward, old.max_reward),
-        )
-        _, *fresh = spare
-        _, *ongoing = held
+        key = torch.where(where, new.key, old.key)
+        objective = torch.where(where, new.objective, old.objective)
+        max_reward = torch.where(where, new.max_reward, old.max_reward)
+        episode = Episode(key, *self._of_types(kind), objective, max_reward)
         rest = (chosen(where, *parts) for parts in zip(fresh, ongoing, strict=True))
         return Scene(episode, *rest)
 
@@ -286,19 +275,15 @@ class Battles:
         Args:
             theirs: the other side's; None: its script says.
         """
-        own, notes = self._own_orders(before, episode, actions)
+        own, notes = orders_of(
+            actions, before.options, before.units, episode.roster, self.layout, before.notes
+        )
         n, n_units = self.scenario.n_agents, self.scenario.n_units
         theirs = self._scripted(before, episode) if theirs is None else theirs
         units = with_orders(before.units, own, mirrored_orders(theirs, n_units - n, n_units))
         delay = self._delay(before, episode, 0)
         aim = take_aim(units, episode.roster, episode.pairs, delay)
         return units, notes, aim, _points(units)
-
-    def _own_orders(
-        self, before: Moment, episode: Episode, actions: Tensor
-    ) -> tuple[Orders, Notes]:
-        layout, notes = self.layout, before.notes
-        return orders_of(actions, before.options, before.units, episode.roster, layout, notes)
 
     def _scripted(self, before: Moment, episode: Episode) -> Orders:
         """The other side's orders as its script has them."""
@@ -331,7 +316,9 @@ class Battles:
         if config.reward_sparse:
             reward = won.to(self.dtype) - lost.to(self.dtype)
         else:
-            suffered = _suffered(points, _points(units))
+            after = _points(units)
+            killed = (points > 0) & (after <= 0)
+            suffered = points - after + REWARD_DEATH * killed
             reward = _sum_of_rows(suffered[n:])
             if config.reward_only_positive:
                 reward = reward.clamp(min=0)
@@ -372,7 +359,7 @@ class Battles:
 
     def _next_episodes(self) -> Scene:
         """The beginnings of the next episodes of all battles."""
-        episode, units = self._prepare(self._draw(self._seeds, self._episodes))
+        episode, units = self._prepare(*self._draw(self._seeds, self._episodes))
         # tensors in two places, or of stride 0, would have all that reads them compiled once more
         units = Units(*(part.clone() for part in units))
         episode = episode._replace(max_reward=episode.max_reward.clone())
@@ -409,11 +396,6 @@ class Battles:
 def _points(units: Units) -> Tensor:
     """Health and shield of each unit, [U, B]; nothing for the dead."""
     return units.health + units.shield
-
-
-def _suffered(before: Tensor, after: Tensor) -> Tensor:
-    """Points that each unit lost, and those for its death; [U, B]."""
-    return before - after + REWARD_DEATH * ((before > 0) & (after <= 0))
 
 
 def _sum_of_rows(rows: Tensor) -> Tensor:

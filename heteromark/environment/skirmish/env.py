@@ -16,7 +16,7 @@ from torch import Tensor
 
 from heteromark.config.errors import ConfigError, faults_of
 from heteromark.config.models.skirmish import SkirmishConfig
-from heteromark.environment.groups import Group, group_agents
+from heteromark.environment.groups import Group, with_families
 from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.moments import View
 from heteromark.environment.skirmish.orders import IllegalAction
@@ -89,16 +89,18 @@ class SkirmishEnv(SelfRestartingEnv):
         self._places = Places(self.battles.scenario, config.units == "type")
         self._seats: Any = None
         agents = self._places.agents
-        self.groups = _groups(agents, layout, group_by, groups, split)
+        actions = spaces.Discrete(layout.n_actions)
+        self.groups = {
+            name: Group(name, members, layout.observation_size, actions, True, family)
+            for name, members, family in with_families(agents, group_by, groups, split)
+        }
         self._rows = {
             name: _rows([agents.index(agent) for agent in group.agents], self.device)
             for name, group in self.groups.items()
         }
         self.state_size = layout.state_size if with_state else None
         self._first = first
-        specs = make_specs(self.groups, num_envs, self.state_size)
-        for kind in ("observation", "action", "reward", "done"):
-            setattr(self, f"{kind}_spec", getattr(specs, kind).to(self.device))
+        self._show_as(make_specs(self.groups, num_envs, self.state_size))
         self._return = torch.zeros(num_envs, 1, device=self.device)
         self._steps = torch.zeros(num_envs, 1, dtype=torch.int64, device=self.device)
         self._nobody_won = torch.full((num_envs, 1), -1, dtype=torch.int8, device=self.device)
@@ -141,22 +143,15 @@ class SkirmishEnv(SelfRestartingEnv):
         numbers = range(self._first, self._first + self.batch_size[0])
         self.battles.reseed([stream_seed(seed, *stream, number) for number in numbers])
 
-    def _set_seed(self, seed: int | None) -> None:
-        if seed is not None:
-            self.reseed(seed)
-
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
         mask = None if tensordict is None else tensordict.get("_reset", None)
-        return self._restart(None if mask is None else mask.reshape(self.batch_size[0]))
+        return self._restart_where(None if mask is None else mask.reshape(self.batch_size[0]))
 
-    def _restart(self, where: Tensor | None) -> TensorDict:
-        """Start new episodes in these battles, bool [N]; None: in all."""
+    def _restart_where(self, where: Tensor | None) -> TensorDict:
         view, self._before = self.battles.reset(where), None
         if where is None:
-            self._return, self._steps = (
-                torch.zeros_like(self._return),
-                torch.zeros_like(self._steps),
-            )
+            self._return = torch.zeros_like(self._return)
+            self._steps = torch.zeros_like(self._steps)
         else:
             self._return = self._return * ~where.unsqueeze(1)
             self._steps = self._steps * ~where.unsqueeze(1)
@@ -197,9 +192,6 @@ class SkirmishEnv(SelfRestartingEnv):
             }
         )
         return TensorDict(shown, batch_size=self.batch_size, device=self.device)
-
-    def _restart_where(self, over: Tensor) -> TensorDict:
-        return self._restart(over)
 
     def render(self) -> np.ndarray:
         """What battle 0 looks like now, with the shots of the last step; uint8 [480, 480, 3]."""
@@ -244,28 +236,6 @@ def checked_settings(settings: dict[str, Any]) -> SkirmishConfig:
         return SkirmishConfig.model_validate(settings)
     except ValidationError as error:
         raise ConfigError(faults_of(error, SkirmishConfig, "SkirmishEnv")) from None
-
-
-def _groups(
-    agents: tuple[str, ...],
-    layout: Any,
-    group_by: str,
-    groups: Mapping[str, Sequence[str]] | None,
-    split: bool,
-) -> dict[str, Group]:
-    families = group_agents(agents, group_by, groups)
-    family_of = {agent: name for name, members in families.items() for agent in members}
-    return {
-        name: Group(
-            name=name,
-            agents=members,
-            observation_size=layout.observation_size,
-            action_space=spaces.Discrete(layout.n_actions),
-            masked=True,
-            family=family_of[members[0]],
-        )
-        for name, members in group_agents(agents, group_by, groups, split).items()
-    }
 
 
 def _rows(numbers: list[int], device: torch.device) -> slice | Tensor:

@@ -39,31 +39,19 @@ _EPS = 1e-7
 
 
 class Notes(NamedTuple):
-    """What agents remember of an episode; A agents, E enemies.
+    """What agents remember of an episode; A agents, E enemies."""
 
-    Attributes:
-        facing: int64 [A, B], the direction looked in.
-        last_action: int64 [A, B].
-        spotter: int64 [E, B], who saw that enemy first; -1 nobody.
-        shown: [A, E, B], 1 for who may see it, else 0.
-    """
-
-    facing: Tensor
-    last_action: Tensor
-    spotter: Tensor
-    shown: Tensor
+    facing: Tensor  # int64 [A, B], the direction looked in
+    last_action: Tensor  # int64 [A, B]
+    spotter: Tensor  # int64 [E, B], who saw that enemy first; -1 nobody
+    shown: Tensor  # [A, E, B], 1 for who may see it, else 0
 
 
 class Options(NamedTuple):
-    """What a side's units may do.
+    """What a side's units may do."""
 
-    Attributes:
-        offer: [A, actions, B], 1 for the actions that each may take, else 0.
-        carried_out: [A, targets, B], 1 for the attacks and heals that act, else 0.
-    """
-
-    offer: Tensor
-    carried_out: Tensor
+    offer: Tensor  # [A, actions, B], 1 for the actions that each may take, else 0
+    carried_out: Tensor  # [A, targets, B], 1 for the attacks and heals that act, else 0
 
     @property
     def offered(self) -> Tensor:
@@ -75,20 +63,14 @@ class Side(NamedTuple):
     """One side's look at all units, its own A first; [A, U, B] unless said otherwise.
 
     What is or is not so is 1 or 0, as in `Units`.
-
-    Attributes:
-        dx, dy, distance: from each own unit to each unit.
-        sees: within sight (and cone) of a living own unit.
-        attackable: [A, E, B], enemies that it can attack now.
-        options: what follows from that.
     """
 
-    dx: Tensor
+    dx: Tensor  # from each own unit to each unit
     dy: Tensor
     distance: Tensor
-    sees: Tensor
-    attackable: Tensor
-    options: Options
+    sees: Tensor  # within sight (and cone) of a living own unit
+    attackable: Tensor  # [A, E, B], enemies that it can attack now
+    options: Options  # what follows from that
 
 
 class Layout:
@@ -97,7 +79,6 @@ class Layout:
     Args:
         scenario: who fights; the own side has `n_agents` units.
         config: the switches.
-        traits: what there is in the scenario.
         device: of the tensors that it reads.
 
     Attributes:
@@ -107,13 +88,10 @@ class Layout:
     """
 
     def __init__(
-        self,
-        scenario: Scenario,
-        config: SkirmishConfig,
-        traits: Traits,
-        device: torch.device | str = "cpu",
+        self, scenario: Scenario, config: SkirmishConfig, device: torch.device | str
     ) -> None:
-        self.scenario, self.config, self.traits = scenario, config, traits
+        self.scenario, self.config = scenario, config
+        self.traits = traits = Traits.of(scenario, config.rules)
         self.n_agents, self.n_enemies = scenario.n_agents, scenario.n_enemies
         self.first_target = FIRST_TURN + (FOV_DIRECTIONS if config.conic_fov else 0)
         self.n_targets = self.n_enemies
@@ -132,11 +110,8 @@ class Layout:
             + self.n_agents * self.n_actions
         )
         angles = [2 * math.pi * number / FOV_DIRECTIONS for number in range(FOV_DIRECTIONS)]
-        self._directions = torch.tensor(
-            [[math.cos(angle) for angle in angles], [math.sin(angle) for angle in angles]],
-            dtype=torch.float64,
-            device=device,
-        )
+        directions = [list(map(math.cos, angles)), list(map(math.sin, angles))]
+        self._directions = torch.tensor(directions, dtype=torch.float64, device=device)
 
     def look(self, units: Units, roster: Roster, pairs: Pairs, notes: Notes) -> Side:
         """Distances, sight and legal actions."""
@@ -178,9 +153,8 @@ class Layout:
         planes = [side.distance, side.dx, side.dy]
         sight = roster.sight[own].unsqueeze(1)
         shares = [share.expand_as(side.dx) for share in self._health(units, roster)]
-        features = torch.stack(
-            [*(plane / sight for plane in planes), *shares], 2
-        )  # [A, U, 3 + health, B]
+        # [A, U, 3 + health, B]
+        features = torch.stack([*(plane / sight for plane in planes), *shares], 2)
         types = bits.expand(-1, -1, side.dx.shape[-1]).unsqueeze(0)
         features = torch.cat([features, types.expand(self.n_agents, -1, -1, -1)], 2)
         living = units.alive.to(features.dtype)
@@ -190,7 +164,9 @@ class Layout:
             seen = seen * notes.shown
         enemies = torch.cat([side.attackable.unsqueeze(2), enemies], 2) * seen.unsqueeze(2)
         if self.config.parity:
-            enemies = enemies * self._not_wiped_out(notes).unsqueeze(2)
+            # those after which each own unit finds none that it may not see
+            kept = notes.shown.flip(1).cumprod(1).flip(1)
+            enemies = enemies * kept.unsqueeze(2)
         mates, present = self._others(features), self._others(visible)
         there = torch.ones_like(mates[:, :, :1])
         mates = torch.cat([there, mates], 2) * present.unsqueeze(2)
@@ -229,16 +205,12 @@ class Layout:
         """
         batch, device = shape.shape[-1], shape.device
 
-        def filled(value: int, rows: int) -> Tensor:
-            return torch.full((rows, batch), value, dtype=torch.int64, device=device)
+        def filled(value: float, *rows: int, dtype: torch.dtype = torch.int64) -> Tensor:
+            return torch.full((*rows, batch), value, dtype=dtype, device=device)
 
-        size = (self.n_agents, self.n_enemies, batch)
-        shown = torch.full(
-            size, float(not self.enemies_may_be_hidden), dtype=shape.dtype, device=device
-        )
-        return Notes(
-            filled(0, self.n_agents), filled(-1, self.n_agents), filled(-1, self.n_enemies), shown
-        )
+        n, m = self.n_agents, self.n_enemies
+        shown = filled(float(not self.enemies_may_be_hidden), n, m, dtype=shape.dtype)
+        return Notes(filled(0, n), filled(-1, n), filled(-1, m), shown)
 
     def watch(
         self,
@@ -312,9 +284,9 @@ class Layout:
         if not self.config.parity:
             return (pairs.per_hit[own] + pairs.can_heal[own]).clamp(max=1)
         healer = roster.heals > 0
-        foe = torch.arange(healer.shape[0], device=healer.device) >= self.n_agents
-        foe = foe[:, None]
-        acts = (healer[own].unsqueeze(1) & ~foe & ~healer) | (~healer[own].unsqueeze(1) & foe)
+        heals = healer[own].unsqueeze(1)
+        foe = torch.arange(healer.shape[0], device=healer.device)[:, None] >= self.n_agents
+        acts = (heals & ~foe & ~healer) | (~heals & foe)
         return acts.to(pairs.per_hit.dtype)
 
     def _targets(self, possible: Tensor) -> Tensor:
@@ -363,10 +335,6 @@ class Layout:
         # in a square without (0, 0), every (A + 1)th entry is on the diagonal
         square = of_own[:, :number].flatten(0, 1)[1:].unflatten(0, (number - 1, number + 1))
         return square[:, :number].flatten(0, 1).unflatten(0, (number, number - 1))
-
-    def _not_wiped_out(self, notes: Notes) -> Tensor:
-        """Enemies after which each own unit finds none that it may not see, float [A, E, B]."""
-        return notes.shown.flip(1).cumprod(1).flip(1)
 
 
 def _padded(rows: Tensor, size: int) -> Tensor:

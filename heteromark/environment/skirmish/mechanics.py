@@ -51,22 +51,14 @@ _TINY = 1e-18
 
 
 class Aim(NamedTuple):
-    """Orders, as far as they stay the same for the game loops of a step; [U, B].
+    """Orders, as far as they stay the same for the game loops of a step; [U, B]."""
 
-    Attributes:
-        at: [U, U, B], 1 where i has the order to attack or heal j.
-        harm: [U, U, B], damage to j by an attack of i that ignores shields; 0 without the order.
-        reach: distance between the centres from which i can attack or heal its target.
-        attacks, heals: 1 for what it does to its target, else 0.
-        delay: game loops by which the next attack is late.
-    """
-
-    at: Tensor
-    harm: Tensor
-    reach: Tensor
-    attacks: Tensor
-    heals: Tensor
-    delay: Tensor
+    at: Tensor  # [U, U, B], 1 where i has the order to attack or heal j
+    harm: Tensor  # [U, U, B], damage to j by an attack of i, without shields; 0 without the order
+    reach: Tensor  # distance between the centres from which i can attack or heal its target
+    attacks: Tensor  # 1 where it attacks its target, else 0
+    heals: Tensor  # 1 where it heals its target, else 0
+    delay: Tensor  # game loops by which the next attack is late
 
 
 def take_aim(units: Units, roster: Roster, pairs: Pairs, delay: Tensor) -> Aim:
@@ -237,9 +229,8 @@ def _landed(
         return torch.zeros_like(shield), landing.sum(0)
     whole = hit * hits
     # damage of the attackers before i, by a matrix product: cumsum is slow along a strided axis
-    earlier = torch.ones(traits.n_units, traits.n_units, dtype=hit.dtype, device=hit.device).tril(
-        -1
-    )
+    n = traits.n_units
+    earlier = torch.ones(n, n, dtype=hit.dtype, device=hit.device).tril(-1)
     before = (earlier @ whole.flatten(1)).view_as(whole)
     to_health = torch.zeros_like(shield)
     for number in range(traits.max_hits):

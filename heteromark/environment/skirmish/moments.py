@@ -12,99 +12,51 @@ from heteromark.environment.skirmish.state import Pairs, Roster, Units
 
 
 class Episode(NamedTuple):
-    """What is fixed throughout an episode.
+    """What is fixed throughout an episode."""
 
-    Attributes:
-        key: int64 [B], what its random numbers follow from.
-        roster, pairs: the units, and what they are to each other.
-        bits: [U, type bits, B] or [U, type bits, 1], 1 for a unit's type.
-        objective: [2, B], the middle of where the agents started, as the other side sees it.
-        max_reward: [B], that of a victory without losses of reward: damage, kills, and the win.
-    """
-
-    key: Tensor
+    key: Tensor  # int64 [B], what its random numbers follow from
     roster: Roster
     pairs: Pairs
-    bits: Tensor
-    objective: Tensor
-    max_reward: Tensor
+    bits: Tensor  # [U, type bits, B] or [U, type bits, 1], 1 for a unit's type
+    objective: Tensor  # [2, B], the middle of where the agents started, as the other side sees it
+    max_reward: Tensor  # [B], of a victory without losses of reward: damage, kills, and the win
 
 
 class View(NamedTuple):
-    """What agents see; [B, A, …].
+    """What agents see."""
 
-    Attributes:
-        observation: [B, A, observation_size].
-        offered: bool [B, A, actions].
-        state: [B, state_size].
-        alive: bool [B, A].
-    """
-
-    observation: Tensor
-    offered: Tensor
-    state: Tensor
-    alive: Tensor
+    observation: Tensor  # [B, A, observation_size]
+    offered: Tensor  # bool [B, A, actions]
+    state: Tensor  # [B, state_size]
+    alive: Tensor  # bool [B, A]
 
 
 class Outcome(NamedTuple):
-    """What came of a step; [B].
+    """What came of a step; [B]."""
 
-    Attributes:
-        reward: of the team.
-        terminated, truncated, won: bool.
-    """
-
-    reward: Tensor
-    terminated: Tensor
-    truncated: Tensor
-    won: Tensor
+    reward: Tensor  # of the team
+    terminated: Tensor  # bool
+    truncated: Tensor  # bool
+    won: Tensor  # bool
 
 
 class Moment(NamedTuple):
-    """A battle between two steps: all that the next one follows from, besides its episode.
-
-    Attributes:
-        units, notes: of the episode so far.
-        options: what the agents may do.
-        steps: int64 [B], of this episode so far.
-    """
+    """A battle between two steps: all that the next one follows from, besides its episode."""
 
     units: Units
-    notes: Notes
-    options: Options
-    steps: Tensor
-
-
-class Opening(NamedTuple):
-    """Who starts an episode where.
-
-    Attributes:
-        key: int64 [B], what its random numbers follow from.
-        kind: int64 [U, B], or [U, 1] where teams are fixed: types of the units.
-        x, y: [U, B].
-    """
-
-    key: Tensor
-    kind: Tensor
-    x: Tensor
-    y: Tensor
+    notes: Notes  # of the episode so far
+    options: Options  # what the agents may do
+    steps: Tensor  # int64 [B], of this episode so far
 
 
 class Scene(NamedTuple):
-    """All there is to know of battles at a moment.
-
-    Attributes:
-        episode, moment: what the next step follows from.
-        observation: [A, observation_size, B].
-        state: [state_size, B].
-        living: [A, B], 1 or 0.
-    """
+    """All there is to know of battles at a moment; the next step follows from the first two."""
 
     episode: Episode
     moment: Moment
-    observation: Tensor
-    state: Tensor
-    living: Tensor
+    observation: Tensor  # [A, observation_size, B]
+    state: Tensor  # [state_size, B]
+    living: Tensor  # [A, B], 1 or 0
 
     def view(self) -> View:
         """What agents see of it; the numbers are in the same memory."""

@@ -31,20 +31,13 @@ _COOLING = 4.0  # game loops of cooldown that are worth a retreat
 
 
 class Situation(NamedTuple):
-    """What a commander knows; its n units come first, then their m foes.
+    """What a commander knows; its n units come first, then their m foes."""
 
-    Attributes:
-        units, roster: of the battle, mirrored.
-        pairs: of the battle, not mirrored; see `mirrored_pairs`.
-        objective: [2, B], the middle of where its foes started.
-        luck: [n, B], random numbers from 0 to 1, new at each step.
-    """
-
-    units: Units
-    roster: Roster
-    pairs: Pairs
-    objective: Tensor
-    luck: Tensor
+    units: Units  # of the battle, mirrored
+    roster: Roster  # mirrored
+    pairs: Pairs  # of the battle, not mirrored; see `mirrored_pairs`
+    objective: Tensor  # [2, B], the middle of where its foes started
+    luck: Tensor  # [n, B], random numbers from 0 to 1, new at each step
 
 
 Commander = Callable[[Situation, Layout], Orders]

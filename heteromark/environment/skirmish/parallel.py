@@ -39,14 +39,11 @@ class SkirmishParallelEnv(ParallelEnv):
         self.agents: list[str] = []
         self._state = np.zeros(self._env.state_size, np.float32)
         layout = self._env.battles.layout
-        bound = np.full(layout.observation_size, np.inf, np.float32)
+        seen = (layout.observation_size,)
         self.state_space = spaces.Box(-np.inf, np.inf, self._state.shape, np.float32)
-        self._observation_spaces = {
-            agent: spaces.Box(-bound, bound, dtype=np.float32) for agent in self.possible_agents
-        }
-        self._action_spaces = {
-            agent: spaces.Discrete(layout.n_actions) for agent in self.possible_agents
-        }
+        agents = self.possible_agents
+        self._observation_spaces = {a: spaces.Box(-np.inf, np.inf, seen) for a in agents}
+        self._action_spaces = {a: spaces.Discrete(layout.n_actions) for a in agents}
 
     def observation_space(self, agent: str) -> spaces.Box:
         return self._observation_spaces[agent]

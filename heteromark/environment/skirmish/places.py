@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from heteromark.environment.skirmish.moments import View
-from heteromark.environment.skirmish.scenarios import RandomTeams, Scenario
+from heteromark.environment.skirmish.scenarios import Scenario
 
 
 class Places:
@@ -31,12 +31,9 @@ class Places:
     def __init__(self, scenario: Scenario, by_type: bool) -> None:
         self.is_fixed = not (by_type and scenario.is_random)
         n = scenario.n_agents
-        if not isinstance(scenario.teams, RandomTeams):
+        if self.is_fixed:
             names = scenario.teams[0] if by_type else ("ally",) * n
             self.agents = tuple(f"{name}_{names[:k].count(name)}" for k, name in enumerate(names))
-            return
-        if not by_type:
-            self.agents = tuple(f"ally_{k}" for k in range(n))
             return
         alone = scenario.teams.not_alone
         sizes = {name: n - (name in alone) for name in scenario.types}
@@ -61,17 +58,11 @@ class Places:
 
 
 class Seats(NamedTuple):
-    """Which unit each agent is; P agents, A units of their side.
+    """Which unit each agent is; P agents, A units of their side."""
 
-    Attributes:
-        slot: int64 [B, P], the number of the unit; 0 where there is none.
-        exists: bool [B, P].
-        place: int64 [B, A], the number of each unit's agent.
-    """
-
-    slot: Tensor
-    exists: Tensor
-    place: Tensor
+    slot: Tensor  # int64 [B, P], the number of the unit; 0 where there is none
+    exists: Tensor  # bool [B, P]
+    place: Tensor  # int64 [B, A], the number of each unit's agent
 
     def by_agent(self, of_units: Tensor) -> Tensor:
         """[B, A, …] of units as [B, P, …] of agents; what is in empty places is not laid down."""

@@ -71,9 +71,9 @@ class PolicyOpponent:
         alive = units.alive[: layout.n_agents]
         row = torch.arange(layout.n_agents, device=units.x.device)[:, None]
         luck = uniform(episode.key, _ACT, now.steps, row, dtype=units.x.dtype)
-        shown = (part.movedim(-1, 0) for part in (observation, side.options.offered, alive))
-        observation, offered, alive = shown
-        view = View(observation, offered, observation.new_empty(0), alive)
+        nothing = observation.new_empty(0)
+        seen = (observation, side.options.offered, nothing, alive)
+        view = View(*(part.movedim(-1, 0) for part in seen))
         kind = roster.kind[: layout.n_agents].expand(-1, now.steps.shape[0])
         actions = self._player(view, kind, now.steps, luck)
         orders, self._notes = orders_of(actions.T, side.options, units, roster, layout, notes)

@@ -13,39 +13,29 @@ MAP_SIZE = 32.0  # SMACv2's 32x32_flat
 
 @dataclass(frozen=True)
 class RandomTeams:
-    """Teams that are drawn anew for each episode: the same units for both sides.
+    """Teams that are drawn anew for each episode: the same units for both sides."""
 
-    Attributes:
-        weights: probability of each unit type; each unit is drawn by itself.
-        not_alone: types that never make up a whole team.
-    """
-
-    weights: Mapping[str, float]
-    not_alone: tuple[str, ...] = ()
+    weights: Mapping[str, float]  # probability of each unit type; each unit is drawn by itself
+    not_alone: tuple[str, ...] = ()  # types that never make up a whole team
 
 
 @dataclass(frozen=True)
 class Scenario:
     """Two teams and how they start.
 
-    Attributes:
-        name: of the scenario.
-        types: the unit types that may appear, in the order of the observation's type bits.
-        n_agents, n_enemies: units per side.
-        teams: `RandomTeams`, or the fixed types of (allies, enemies), slot by slot.
-        start: "facing": each team in a clump, one left, one right; "reflect": allies anywhere in
-            the left half, enemies mirrored; "surrounded": allies in the centre, enemies in up to
-            four clumps on the diagonals; "surrounded_and_reflect": either, by a coin.
-        episode_limit: steps after which an episode is cut off.
+    The start is "facing": each team in a clump, one left, one right; "reflect": allies anywhere in
+    the left half, enemies mirrored; "surrounded": allies in the centre, enemies in up to four
+    clumps on the diagonals; "surrounded_and_reflect": either, by a coin.
     """
 
     name: str
-    types: tuple[str, ...]
+    types: tuple[str, ...]  # that may appear, in the order of the observation's type bits
     n_agents: int
     n_enemies: int
+    # drawn, or the fixed types of (allies, enemies), slot by slot
     teams: RandomTeams | tuple[tuple[str, ...], tuple[str, ...]]
     start: str
-    episode_limit: int
+    episode_limit: int  # steps after which an episode is cut off
 
     @property
     def is_random(self) -> bool:
@@ -83,23 +73,20 @@ def _generated(race: str, weights: Mapping[str, float], *not_alone: str) -> Scen
     )
 
 
-def _fixed(name: str, episode_limit: int, start: str = "facing", **allies: int) -> Scenario:
-    return fixed_scenario(name, allies, allies, start, episode_limit)
-
-
-def fixed_scenario(
+def _fixed(
     name: str,
-    allies: Mapping[str, int],
-    enemies: Mapping[str, int],
-    start: str,
     episode_limit: int,
+    allies: Mapping[str, int],
+    enemies: Mapping[str, int] | None = None,
+    start: str = "facing",
 ) -> Scenario:
     """A scenario whose teams are always the same.
 
     Args:
-        allies, enemies: number of units by type.
-        others: see `Scenario`.
+        allies, enemies: number of units by type; without `enemies`, as many as the allies.
+        name, episode_limit, start: see `Scenario`.
     """
+    enemies = enemies or allies
     sides = [
         tuple(kind for kind in sorted(team) for _ in range(team[kind]))
         for team in (allies, enemies)
@@ -123,13 +110,13 @@ SCENARIOS: dict[str, Scenario] = {
         _generated("zerg", {"zergling": 0.45, "hydralisk": 0.45, "baneling": 0.1}, "baneling"),
         # from where the others come has to be seen: of those that always stand opposite, a policy
         # that sees nothing but the time wins every battle
-        _fixed("mini_MMM", 100, "surrounded", marine=3, marauder=1, medivac=1),
-        _fixed("MMM", 150, marine=7, marauder=2, medivac=1),
-        _fixed("3m", 60, marine=3),
-        _fixed("8m", 120, marine=8),
-        _fixed("2s3z", 120, stalker=2, zealot=3),
-        _fixed("3s5z", 150, stalker=3, zealot=5),
-        _fixed("1c3s5z", 180, colossus=1, stalker=3, zealot=5),
+        _fixed("mini_MMM", 100, {"marine": 3, "marauder": 1, "medivac": 1}, start="surrounded"),
+        _fixed("MMM", 150, {"marine": 7, "marauder": 2, "medivac": 1}),
+        _fixed("3m", 60, {"marine": 3}),
+        _fixed("8m", 120, {"marine": 8}),
+        _fixed("2s3z", 120, {"stalker": 2, "zealot": 3}),
+        _fixed("3s5z", 150, {"stalker": 3, "zealot": 5}),
+        _fixed("1c3s5z", 180, {"colossus": 1, "stalker": 3, "zealot": 5}),
     )
 }
 
@@ -137,8 +124,7 @@ SCENARIOS: dict[str, Scenario] = {
 def scenario_of(config: SkirmishConfig) -> Scenario:
     """The scenario that a config asks for."""
     if config.scenario == "custom":
-        allies = config.allies or {}
-        scenario = fixed_scenario("custom", allies, config.enemies or allies, "facing", 150)
+        scenario = _fixed("custom", 150, config.allies or {}, config.enemies)
     else:
         scenario = SCENARIOS[config.scenario]
     if scenario.is_random:

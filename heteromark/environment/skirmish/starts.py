@@ -115,7 +115,8 @@ def draw_places(
         key: int64 [B], of the episode.
         types: of the scenario, for their size.
     """
-    spiral = _spiral(scenario.n_units, _widest(types)).to(key.device, dtype)
+    widest = max(unit.room for unit in types)
+    spiral = _spiral(scenario.n_units, widest).to(key.device, dtype)
     makers = {"facing": _facing, "reflect": _reflected, "surrounded": _surrounded}
     if scenario.start in makers:
         x, y = makers[scenario.start](key, scenario, spiral)
@@ -126,10 +127,6 @@ def draw_places(
         )
         x, y = (torch.where(heads, one, other) for one, other in pairs)
     return on_map(on_grid(x)), on_map(on_grid(y))
-
-
-def _widest(types: tuple[UnitType, ...]) -> float:
-    return max(unit.radius if unit.separation is None else unit.separation for unit in types)
 
 
 def _spiral(number: int, widest: float) -> Tensor:

@@ -20,37 +20,25 @@ from heteromark.environment.skirmish.units import (
     UnitType,
 )
 
-PLANES = ("ground", "air", "cliff")
-
 
 class Units(NamedTuple):
     """What changes in every game loop; [U, B], floats unless said otherwise.
 
-    Attributes:
-        x, y: map units, multiples of 1/4096.
-        health, shield, energy: points.
-        cooldown: game loops until the weapon is ready.
-        calm: game loops since the last damage.
-        bursting: 1 where it was killed in the last game loop and bursts in the next, else 0.
-        walking: 1 where it has the order to go to (to_x, to_y), else 0.
-        to_x, to_y: where to.
-        target: int64; the unit that it has the order to attack or to heal, -1 without.
-
     Conditions are floats, 1 or 0: compiled code is slow to load booleans, and slower to store them.
     """
 
-    x: Tensor
+    x: Tensor  # map units, multiples of 1/4096
     y: Tensor
-    health: Tensor
+    health: Tensor  # points
     shield: Tensor
     energy: Tensor
-    cooldown: Tensor
-    calm: Tensor
-    bursting: Tensor
-    walking: Tensor
+    cooldown: Tensor  # game loops until the weapon is ready
+    calm: Tensor  # game loops since the last damage
+    bursting: Tensor  # 1 where it was killed in the last game loop and bursts in the next, else 0
+    walking: Tensor  # 1 where it has the order to go to (to_x, to_y), else 0
     to_x: Tensor
     to_y: Tensor
-    target: Tensor
+    target: Tensor  # int64; the unit that it has the order to attack or to heal, -1 without
 
     @property
     def alive(self) -> Tensor:
@@ -100,37 +88,25 @@ class Roster(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """What one unit i is to another j throughout an episode; [U, U, B] or [U, U, 1].
+    """What one unit i is to another j throughout an episode; [U, U, B] or [U, U, 1]."""
 
-    Attributes:
-        room: below this distance between their centres they push each other; 0: they never do.
-        per_hit: damage of a hit of i on j before armour; 0 where i does not fight j.
-        can_heal: 1 where i may heal j, else 0.
-    """
-
-    room: Tensor
-    per_hit: Tensor
-    can_heal: Tensor
+    room: Tensor  # closer than that, centre to centre, they push each other; 0: they never do
+    per_hit: Tensor  # damage of a hit of i on j before armour; 0 where i does not fight j
+    can_heal: Tensor  # 1 where i may heal j, else 0
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What there is in a scenario at all; leaves out what there is not.
-
-    Attributes:
-        n_agents, n_units: U is n_units.
-        shields, heals, regenerates, line, burst: some type has it.
-        max_hits: the most hits of one attack.
-    """
+    """What there is in a scenario at all; the conditions say whether some type has it."""
 
     n_agents: int
-    n_units: int
+    n_units: int  # U
     shields: bool
     heals: bool
     regenerates: bool
     line: bool
     burst: bool
-    max_hits: int
+    max_hits: int  # the most hits of one attack
 
     @classmethod
     def of(cls, scenario: Scenario, rules: str) -> Traits:
@@ -158,31 +134,21 @@ def stat_table(types: tuple[UnitType, ...], parity: bool) -> Tensor:
 
 
 def _stats(unit: UnitType, parity: bool) -> list[float]:
-    max_cooldown = SWAPPED_MAX_COOLDOWNS.get(unit.name) if parity else None
-    return [
-        unit.health,
-        unit.shield,
-        unit.armour,
-        unit.speed,
-        unit.radius,
-        unit.radius if unit.separation is None else unit.separation,
-        unit.range,
-        unit.period,
-        unit.damage,
-        unit.hits,
-        unit.bonus.get("light", 0),
-        unit.bonus.get("armored", 0),
-        unit.hits_air,
-        unit.heals,
-        unit.splash == "line",
-        unit.splash == "burst",
-        *(name in unit.attributes for name in ("light", "armored", "biological")),
-        *(unit.plane == plane for plane in PLANES),
-        unit.regeneration,
-        unit.sight,
-        max(unit.shoot_range, MIN_SHOOT_RANGE),
-        max_cooldown or unit.max_cooldown,
-    ]
+    derived = {
+        "max_health": unit.health,
+        "max_shield": unit.shield,
+        "separation": unit.room,
+        "bonus_light": unit.bonus.get("light", 0),
+        "bonus_armored": unit.bonus.get("armored", 0),
+        "shoot_range": max(unit.shoot_range, MIN_SHOOT_RANGE),
+        **{splash: unit.splash == splash for splash in ("line", "burst")},
+        **{name: name in unit.attributes for name in ("light", "armored", "biological")},
+        **{plane: unit.plane == plane for plane in ("ground", "air", "cliff")},
+    }
+    if parity and unit.name in SWAPPED_MAX_COOLDOWNS:
+        derived["max_cooldown"] = SWAPPED_MAX_COOLDOWNS[unit.name]
+    stats = Roster._fields[1:]
+    return [derived[name] if name in derived else getattr(unit, name) for name in stats]
 
 
 def make_roster(kind: Tensor, table: Tensor) -> Roster:

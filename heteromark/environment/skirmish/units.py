@@ -32,53 +32,39 @@ LINE_RADIUS = 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class UnitType:
-    """A type of unit; see the module for units of measure.
+    """A type of unit; see the module for units of measure."""
 
-    Attributes:
-        name: as SMACv2 spells it.
-        race: terran, protoss or zerg.
-        health, shield, armour: points; armour protects hit points, not shields.
-        attributes: of "light", "armored", "biological", "mechanical", "massive"; weapons have
-            bonuses against them.
-        seconds_speed: map units per Normal second.
-        sight, shoot_range: what agents see and may attack, centre to centre.
-        radius: what ranges are measured from and to.
-        separation: radius within which others of its plane are pushed away; None: as radius.
-        plane: "ground", "air", or "cliff": on the ground for weapons, and over the heads of others.
-        damage, hits: of one attack; 0 for the unarmed.
-        bonus: more damage per hit against an attribute.
-        range: of the weapon (or of healing), from edge to edge.
-        seconds_period: Normal seconds from one attack to the next.
-        hits_air: the weapon reaches the plane "air"; all weapons reach the others.
-        heals: restores hit points of biological allies, with energy.
-        splash: None, "line" (across the shot, at the target) or "burst" (around itself, which it
-            dies of, and which happens, too, when it is killed).
-        regenerates: hit points per Normal second.
-        max_cooldown: what SMACv2's state divides the cooldown by, in loops (200 for energy).
-    """
-
-    name: str
-    race: str
-    health: float
+    name: str  # as SMACv2 spells it
+    race: str  # terran, protoss or zerg
+    # "light", "armored", "biological", "mechanical", "massive"; weapons have bonuses against them
     attributes: tuple[str, ...]
-    seconds_speed: float
-    sight: float
-    shoot_range: float
-    radius: float
-    shield: float = 0.0
-    armour: float = 0.0
-    damage: float = 0.0
-    hits: int = 1
-    bonus: dict[str, float] = field(default_factory=dict)
-    range: float = 5.0
-    seconds_period: float = 1.0
-    separation: float | None = None
+    health: float  # points
+    shield: float
+    armour: float  # protects hit points, not shields
+    seconds_speed: float  # map units per Normal second
+    sight: float  # what agents see, centre to centre
+    radius: float  # what ranges are measured from and to
+    damage: float  # of one attack; 0 for the unarmed
+    hits: int
+    range: float  # of the weapon (or of healing), from edge to edge
+    shoot_range: float  # what agents may attack, centre to centre
+    seconds_period: float  # Normal seconds from one attack to the next
+    max_cooldown: float  # SMACv2's state divides the cooldown by it, in loops (200 for energy)
+    bonus: dict[str, float] = field(default_factory=dict)  # damage per hit against an attribute
+    separation: float | None = None  # others of its plane are pushed out of it; None: as radius
+    # "ground", "air", or "cliff": on the ground for weapons, and over the heads of others
     plane: str = "ground"
-    hits_air: bool = False
-    heals: bool = False
+    hits_air: bool = False  # the weapon reaches the plane "air"; all weapons reach the others
+    heals: bool = False  # restores hit points of biological allies, with energy
+    # "line" (across the shot, at the target) or "burst" (around itself, which it dies of, and which
+    # happens, too, when it is killed)
     splash: str | None = None
-    regenerates: float = 0.0
-    max_cooldown: float = 1.0
+    regenerates: float = 0.0  # hit points per Normal second
+
+    @property
+    def room(self) -> float:
+        """Radius within which others of its plane are pushed away."""
+        return self.radius if self.separation is None else self.separation
 
     @property
     def speed(self) -> float:
@@ -110,157 +96,50 @@ class UnitType:
         return self.damage + sum(self.bonus.get(name, 0.0) for name in other.attributes)
 
 
-_LIBERTY = (
-    UnitType(
-        name="marine",
-        race="terran",
-        health=45,
-        attributes=("light", "biological"),
-        seconds_speed=2.25,
-        sight=9,
-        shoot_range=5,
-        radius=0.375,
-        damage=6,
-        range=5,
-        seconds_period=0.8608,
-        hits_air=True,
-        max_cooldown=15,
-    ),
-    UnitType(
-        name="marauder",
-        race="terran",
-        health=125,
-        armour=1,
-        attributes=("armored", "biological"),
-        seconds_speed=2.25,
-        sight=10,
-        shoot_range=6,
-        radius=0.5625,
-        damage=10,
-        bonus={"armored": 10},
-        range=6,
-        seconds_period=1.5,
-        max_cooldown=25,
-    ),
-    UnitType(
-        name="medivac",
-        race="terran",
-        health=150,
-        armour=1,
-        attributes=("armored", "mechanical"),
-        seconds_speed=2.75,
-        sight=11,
-        shoot_range=4,
-        radius=0.75,
-        range=4,
-        plane="air",
-        heals=True,
-        max_cooldown=200,
-    ),
-    UnitType(
-        name="stalker",
-        race="protoss",
-        health=80,
-        shield=80,
-        armour=1,
-        attributes=("armored", "mechanical"),
-        seconds_speed=2.953125,
-        sight=10,
-        shoot_range=6,
-        radius=0.625,
-        damage=10,
-        bonus={"armored": 4},
-        range=6,
-        seconds_period=1.44,
-        hits_air=True,
-        max_cooldown=24,
-    ),
-    UnitType(
-        name="zealot",
-        race="protoss",
-        health=100,
-        shield=50,
-        armour=1,
-        attributes=("light", "biological"),
-        seconds_speed=2.25,
-        sight=9,
-        shoot_range=0.1,
-        radius=0.5,
-        damage=8,
-        hits=2,
-        range=0.1,
-        seconds_period=1.2,
-        max_cooldown=22,
-    ),
-    UnitType(
-        name="colossus",
-        race="protoss",
-        health=200,
-        shield=150,
-        armour=1,
-        attributes=("armored", "mechanical", "massive"),
-        seconds_speed=2.25,
-        sight=10,
-        shoot_range=7,
-        radius=1.0,
-        separation=0.75,
-        plane="cliff",
-        damage=20,
-        hits=2,
-        splash="line",
-        range=6,
-        seconds_period=2.2,
-        max_cooldown=35,
-    ),
-    UnitType(
-        name="zergling",
-        race="zerg",
-        health=35,
-        attributes=("light", "biological"),
-        seconds_speed=2.953125,
-        sight=8,
-        shoot_range=0.1,
-        radius=0.375,
-        damage=5,
-        range=0.1,
-        seconds_period=0.696,
-        regenerates=0.2734375,
-        max_cooldown=11,
-    ),
-    UnitType(
-        name="hydralisk",
-        race="zerg",
-        health=80,
-        attributes=("light", "biological"),
-        seconds_speed=2.25,
-        sight=9,
-        shoot_range=5,
-        radius=0.625,
-        damage=12,
-        range=5,
-        seconds_period=0.83,
-        hits_air=True,
-        regenerates=0.2734375,
-        max_cooldown=10,
-    ),
-    UnitType(
-        name="baneling",
-        race="zerg",
-        health=30,
-        attributes=("biological",),
-        seconds_speed=2.5,
-        sight=8,
-        shoot_range=0.25,
-        radius=0.375,
-        damage=20,
-        bonus={"light": 15},
-        splash="burst",
-        range=0.25,
-        seconds_period=0.833,
-        regenerates=0.2734375,
-        max_cooldown=1,
-    ),
-)
+_BODY = ["race", "attributes", "health", "shield", "armour", "seconds_speed", "sight", "radius"]
+_BODIES = {
+    "marine": ("terran", ("light", "biological"), 45, 0, 0, 2.25, 9, 0.375),
+    "marauder": ("terran", ("armored", "biological"), 125, 0, 1, 2.25, 10, 0.5625),
+    "medivac": ("terran", ("armored", "mechanical"), 150, 0, 1, 2.75, 11, 0.75),
+    "stalker": ("protoss", ("armored", "mechanical"), 80, 80, 1, 2.953125, 10, 0.625),
+    "zealot": ("protoss", ("light", "biological"), 100, 50, 1, 2.25, 9, 0.5),
+    "colossus": ("protoss", ("armored", "mechanical", "massive"), 200, 150, 1, 2.25, 10, 1.0),
+    "zergling": ("zerg", ("light", "biological"), 35, 0, 0, 2.953125, 8, 0.375),
+    "hydralisk": ("zerg", ("light", "biological"), 80, 0, 0, 2.25, 9, 0.625),
+    "baneling": ("zerg", ("biological",), 30, 0, 0, 2.5, 8, 0.375),
+}
+_WEAPON = ["damage", "hits", "range", "shoot_range", "seconds_period", "max_cooldown"]
+_WEAPONS = {
+    "marine": (6, 1, 5, 5, 0.8608, 15),
+    "marauder": (10, 1, 6, 6, 1.5, 25),
+    "medivac": (0, 1, 4, 4, 1.0, 200),
+    "stalker": (10, 1, 6, 6, 1.44, 24),
+    "zealot": (8, 2, 0.1, 0.1, 1.2, 22),
+    "colossus": (20, 2, 6, 7, 2.2, 35),
+    "zergling": (5, 1, 0.1, 0.1, 0.696, 11),
+    "hydralisk": (12, 1, 5, 5, 0.83, 10),
+    "baneling": (20, 1, 0.25, 0.25, 0.833, 1),
+}
+_SPECIAL = {
+    "marine": {"hits_air": True},
+    "marauder": {"bonus": {"armored": 10}},
+    "medivac": {"plane": "air", "heals": True},
+    "stalker": {"bonus": {"armored": 4}, "hits_air": True},
+    "zealot": {},
+    "colossus": {"separation": 0.75, "plane": "cliff", "splash": "line"},
+    "zergling": {"regenerates": 0.2734375},
+    "hydralisk": {"hits_air": True, "regenerates": 0.2734375},
+    "baneling": {"bonus": {"light": 15}, "splash": "burst", "regenerates": 0.2734375},
+}
+_LIBERTY = {
+    name: UnitType(
+        name=name,
+        **dict(zip(_BODY, _BODIES[name], strict=True)),
+        **dict(zip(_WEAPON, _WEAPONS[name], strict=True)),
+        **_SPECIAL[name],
+    )
+    for name in _BODIES
+}
 
 _MODERN = {
     "stalker": {"damage": 13, "bonus": {"armored": 5}, "seconds_period": 1.87},
@@ -271,8 +150,8 @@ _MODERN = {
 
 # liberty: what SMACv2's maps run. modern: multiplayer units of StarCraft II 4.x.
 RULES: dict[str, dict[str, UnitType]] = {
-    "liberty": {unit.name: unit for unit in _LIBERTY},
-    "modern": {unit.name: replace(unit, **_MODERN.get(unit.name, {})) for unit in _LIBERTY},
+    "liberty": _LIBERTY,
+    "modern": {name: replace(unit, **_MODERN.get(name, {})) for name, unit in _LIBERTY.items()},
 }
 # what SMACv2's own table has the wrong way round
 SWAPPED_MAX_COOLDOWNS = {"stalker": 35, "colossus": 24}

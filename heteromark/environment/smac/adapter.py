@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,17 +14,17 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from heteromark.config.models.components import SMACConfig
-from heteromark.environment.smac.installation import why_it_did_not_start
 from heteromark.environment.smac.seeding import SeededBattle
-from heteromark.import_paths import Task
+from heteromark.import_paths import STARCRAFT, WITHOUT_STARCRAFT, Task
 
 SMAC_API = ("reset", "step", "get_obs", "get_state", "get_avail_actions", "close")
 NO_OP = 0
 # the attributes `marine_id`, … say which `unit_type` of SMAC and SMACv2 is which
-_UNIT_TYPES = (
-    *("marine", "marauder", "medivac", "stalker", "zealot", "colossus"),
-    *("hydralisk", "zergling", "baneling"),
-)
+_TERRAN = ("marine", "marauder", "medivac")
+_PROTOSS = ("stalker", "zealot", "colossus")
+_ZERG = ("hydralisk", "zergling", "baneling")
+# where pysc2 looks for the game and its maps, and starts it
+_STARTING = ("pysc2.run_configs", "pysc2.maps", "pysc2.lib.sc_process")
 logger = logging.getLogger("heteromark")
 
 
@@ -212,9 +213,15 @@ class SMACParallelEnv(ParallelEnv):
             # What reset returns differs between SMAC, SMACv2's wrapper and SMAClite: not used.
             self.battle.reset()
         except Exception as error:
-            if (reason := why_it_did_not_start(error)) is None:
+            # pysc2 has no one error for that: besides its own it lets FileNotFoundError and
+            # ValueError pass
+            frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+            if not any(f.f_globals.get("__name__", "").startswith(_STARTING) for f in frames):
                 raise
-            raise RuntimeError(f"environment {self._name!r}: {reason}") from error
+            raise RuntimeError(
+                f"environment {self._name!r}: StarCraft II could not be started "
+                f"({type(error).__name__}: {error}); install {STARCRAFT}; {WITHOUT_STARCRAFT}"
+            ) from error
 
     def _advance(self, actions: list[int]) -> tuple[float, bool, bool, dict[str, Any]]:
         """Step the object: the team's reward, terminated, truncated, and its info."""
@@ -302,7 +309,7 @@ def unit_types_of(battle: Any, n_agents: int) -> tuple[str, ...] | None:
     units = getattr(battle, "agents", None)
     if not isinstance(units, Mapping) or set(units) != set(range(n_agents)):
         return None
-    names = {getattr(battle, f"{name}_id", 0): name for name in _UNIT_TYPES}
+    names = {getattr(battle, f"{name}_id", 0): name for name in _TERRAN + _PROTOSS + _ZERG}
     types = []
     for k in range(n_agents):
         if hasattr(units[k], "unit_type"):
