@@ -11,8 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from heteromark.workflow.colours import LEFT_OUT_COLOUR, PALETTE
-from heteromark.workflow.plots import STYLE, figure_with_axes, unit, words
+from heteromark.workflow.plots import STYLE, figure_with_axes
 from heteromark.workflow.select import RankedCandidate, Selection
+from heteromark.workflow.words import counted, unit, words
 
 _FINALIST, _WINNER = PALETTE[0], PALETTE[1]
 _NAME_HEIGHT = 0.035  # of a name, as a share of the axis
@@ -109,13 +110,9 @@ def _mark_rungs(axes: Axes, entrants: Sequence[Sequence[RankedCandidate]]) -> No
     axes.xaxis.set_major_locator(FixedLocator(frames))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda at, _: f"{at:,.0f}\n{_configs(counts.get(round(at), 0))}")
+        FuncFormatter(lambda at, _: f"{at:,.0f}\n{counted(counts.get(round(at), 0), 'config')}")
     )
     axes.set_xlabel("environment frames of a run, and configs that trained so far")
-
-
-def _configs(number: int) -> str:
-    return f"{number} config{'' if number == 1 else 's'}"
 
 
 def _legend(figure: Figure, last: int) -> None:

@@ -23,9 +23,9 @@ from heteromark.runs.record import CONFIG_FILE, RunRecord
 from heteromark.workflow.aggregate import Tables
 from heteromark.workflow.colours import PALETTE
 from heteromark.workflow.plan import Candidate, Plan
-from heteromark.workflow.plots import unit, words
 from heteromark.workflow.rank_check import RankCheck
 from heteromark.workflow.select import RankedCandidate, Selection
+from heteromark.workflow.words import unit, words
 
 TEMPLATE = "overview.html"
 _STATISTICS = {"iqm": "interquartile mean", "mean": "mean", "median": "median", "min": "lowest"}

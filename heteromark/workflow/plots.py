@@ -23,6 +23,7 @@ from heteromark.workflow.aggregate import Tables
 from heteromark.workflow.colours import LEFT_OUT_COLOUR, PALETTE
 from heteromark.workflow.select import RankedCandidate, Selection
 from heteromark.workflow.statistics import CONFIDENCE, RANGE_SEEDS
+from heteromark.workflow.words import counted, unit, words
 
 LINE_STYLES = ("-", "--", ":", "-.")  # changes each time the palette starts again
 
@@ -105,7 +106,7 @@ def draw_selection(selection: Selection) -> Figure:
         axes.set_xlabel(f"{words(settings.metric)} ({unit(settings.metric)})")
         axes.set_title(
             f"Selection by {settings.statistic} of {words(settings.metric)} over at least "
-            f"{settings.min_seeds} completed seed{'s' if settings.min_seeds > 1 else ''}",
+            f"{counted(settings.min_seeds, 'completed seed')}",
             loc="left",
         )
         _selection_legend(figure, seeds=max(len(each.values) for each in selection.candidates))
@@ -273,11 +274,3 @@ def _selection_legend(figure: Figure, seeds: int) -> None:
         loc="outside lower left",
         ncols=5,
     )
-
-
-def words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def unit(metric: str) -> str:
-    return "share of episodes" if metric == "win_rate" else "reward per episode"

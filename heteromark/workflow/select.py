@@ -29,6 +29,7 @@ from heteromark.workflow.statistics import (
     probability_of_improvement,
     score,
 )
+from heteromark.workflow.words import counted
 
 SELECTION_FILE = "selection.json"
 BRACKET_FILE = "bracket.svg"  # beside it, with sweep.strategy "halving"
@@ -254,7 +255,7 @@ def _explanation(rank: int, eligible: Sequence[_Contender], params: SelectionPar
     """Why the eligible contender at `rank` (from 0) stands there, against its neighbour."""
     own = eligible[rank]
     subject = (
-        f"{params.statistic} of {params.metric} over {_count(len(own.values), 'seed')} is "
+        f"{params.statistic} of {params.metric} over {counted(len(own.values), 'seed')} is "
         f"{own.score:.4g}"
     )
     if lost := len(own.runs) - len(own.values):
@@ -321,8 +322,8 @@ def _no_winner_message(contenders: Sequence[_Contender], params: SelectionParams
     if not contenders:
         return "no config can be selected: there are no candidates. Set sweep.agents in params.yaml"
     lines = [
-        f"no config can be selected from {_count(len(contenders), 'candidate')}; each needs "
-        f"{_count(params.min_seeds, 'completed seed')} with {params.metric}:"
+        f"no config can be selected from {counted(len(contenders), 'candidate')}; each needs "
+        f"{counted(params.min_seeds, 'completed seed')} with {params.metric}:"
     ]
     lines += [f"  {item.candidate.label}: left out, {item.obstacle}" for item in contenders]
     return "\n".join([*lines, "What to do next:", *_advice(contenders, params)])
@@ -362,7 +363,3 @@ def _advice(contenders: Sequence[_Contender], params: SelectionParams) -> list[s
     if all(len(contender.runs) < params.min_seeds for contender in contenders):
         advice.append("  too few seeds: add to smoke.seeds or lower selection.min_seeds")
     return advice
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

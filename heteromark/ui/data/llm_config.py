@@ -9,6 +9,7 @@ from heteromark.config.models.algorithms import ROW_OF
 from heteromark.config.models.llm import TINY
 from heteromark.config.models.tasks import TASK_ROLES
 from heteromark.ui.data.configs import value_text
+from heteromark.workflow.words import counted
 
 Config = Mapping[str, Any]
 
@@ -116,11 +117,8 @@ def _model(config: Config) -> str | None:
     tiny = _section(config, "model.tiny")
     if not {"architecture", "num_layers", "hidden_size"} <= set(tiny):
         return path
-    layers = tiny["num_layers"]
-    return (
-        f"{path} {tiny['architecture']}, {layers} layer{'' if layers == 1 else 's'} of "
-        f"{tiny['hidden_size']}"
-    )
+    layers = counted(tiny["num_layers"], "layer")
+    return f"{path} {tiny['architecture']}, {layers} of {tiny['hidden_size']}"
 
 
 def _warm_up(config: Config) -> str | None:
@@ -160,7 +158,7 @@ def _frames(config: Config) -> str | None:
     if not all(isinstance(number, int) and number > 0 for number in (frames, candidates, rounds)):
         return _text(config, keys[0])
     problems = frames // (candidates * rounds)
-    return f"{frames:,} ({problems:,} problem{'' if problems == 1 else 's'})"
+    return f"{frames:,} ({counted(problems, 'problem')})"
 
 
 def _task_settings(config: Config) -> str | None:

@@ -32,6 +32,7 @@ from heteromark.ui.navigation import (
     metrics_of,
 )
 from heteromark.workflow.statistics import CONFIDENCE, bootstrap_interval, score
+from heteromark.workflow.words import counted
 
 DEFAULT_METRIC = "episode_return"
 
@@ -60,7 +61,7 @@ def show() -> None:
         "Configs, each as the mean over its seeds",
         "config",
         list(configs),
-        lambda digest: f"{configs[digest].label} ({_seeds(len(configs[digest].runs))})",
+        lambda digest: f"{configs[digest].label} ({counted(len(configs[digest].runs), 'run')})",
         "choose configs",
     ) + choose("Single runs", "run", list(singles), lambda key: singles[key].label, "choose runs")
     if not chosen:
@@ -272,7 +273,3 @@ def _hyperparameters(entries: Sequence[Compared]) -> None:
             for key, keys in found.along.items()
         )
         st.caption(f"The same values: {along}.")
-
-
-def _seeds(count: int) -> str:
-    return f"{count} run" + ("" if count == 1 else "s")

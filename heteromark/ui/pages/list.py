@@ -21,6 +21,7 @@ from heteromark.ui.navigation import (
     history,
     link,
 )
+from heteromark.workflow.words import counted
 
 NOTHING_TRAINED = """
 Nothing has been trained yet. In the project's folder, this runs the whole workflow in minutes:
@@ -157,21 +158,11 @@ def _actions(chosen: Sequence[HistoryRun]) -> None:
             return
         link(RUN, "Open the run" if len(chosen) == 1 else "Open the first", run=chosen[0].key)
         if configs:
-            link(
-                COMPARE,
-                _count(len(configs), "config", "Compare {}, over all seeds"),
-                config=configs,
-            )
+            label = f"Compare {counted(len(configs), 'config')}, over all seeds"
+            link(COMPARE, label, config=configs)
         if len(chosen) > 1:
-            link(
-                COMPARE,
-                _count(len(chosen), "run", "Compare {} one by one"),
-                run=[run.key for run in chosen],
-            )
-
-
-def _count(number: int, noun: str, words: str) -> str:
-    return words.format(f"{number:,} {noun}" + ("" if number == 1 else "s"))
+            label = f"Compare {counted(len(chosen), 'run')} one by one"
+            link(COMPARE, label, run=[run.key for run in chosen])
 
 
 def _summary(runs: Sequence[HistoryRun], shown: Sequence[HistoryRun]) -> str:
@@ -180,4 +171,4 @@ def _summary(runs: Sequence[HistoryRun], shown: Sequence[HistoryRun]) -> str:
         f"{MARKS[status]} {statuses[status]:,} {status}" for status in STATUSES if statuses[status]
     )
     of_them = "" if len(shown) == len(runs) else f"**{len(shown):,} shown** of "
-    return f"{of_them}{_count(len(runs), 'run', '{}')}: {told}"
+    return f"{of_them}{counted(len(runs), 'run')}: {told}"
