@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 import streamlit as st
+from streamlit.column_config import NumberColumn, TextColumn
 
 from heteromark.config.errors import ConfigError
 from heteromark.runs.record import Status
 from heteromark.ui.data.across import across_table, compare_across, profiles
-from heteromark.ui.data.comparison import Axis, band_of, line_of
-from heteromark.ui.data.configs import configs_of, differences, resolved_config
+from heteromark.ui.data.comparison import band_of, line_of
+from heteromark.ui.data.configs import ConfigRuns, configs_of, differences, resolved_config
 from heteromark.ui.data.history import HistoryRun
 from heteromark.ui.data.metrics import metric_names
 from heteromark.ui.data.signs import KIND_OF_VERDICT, stability_of
@@ -37,26 +37,15 @@ from heteromark.workflow.words import counted
 DEFAULT_METRIC = "episode_return"
 
 
-@dataclass(frozen=True)
-class Compared:
-    """What becomes one line: a config over its seeds, or a single run."""
-
-    digest: str
-    label: str
-    runs: tuple[HistoryRun, ...]
-
-
 def show() -> None:
     """Draw the page."""
     st.html(text.heading("Compare"))
     runs = history().runs()
-    candidates = _candidates(runs)
-    if not candidates:
+    configs, singles = ({one.digest: one for one in group} for group in _candidates(runs))
+    if not configs:
         st.info("There is nothing to compare yet. The list says how to train something.")
         link(TRAINING, "All runs")
         return
-    configs = {entry.digest: entry for entry in candidates if entry.digest not in _keys(runs)}
-    singles = {entry.digest: entry for entry in candidates if entry.digest in _keys(runs)}
     chosen = choose(
         "Configs, each as the mean over its seeds",
         "config",
@@ -70,30 +59,27 @@ def show() -> None:
         return
     is_live = any(
         run.status == Status.RUNNING
-        for entry in candidates
-        if entry.digest in chosen
+        for digest, entry in (configs | singles).items()
+        if digest in chosen
         for run in entry.runs
     )
     st.fragment(_draw, run_every=REFRESH_SECONDS if is_live else None)(chosen)
 
 
-def _keys(runs: Sequence[HistoryRun]) -> set[str]:
-    return {run.key for run in runs}
-
-
-def _candidates(runs: Sequence[HistoryRun]) -> list[Compared]:
-    """All configs, then all runs, each in an order in which new ones come last."""
+def _candidates(runs: Sequence[HistoryRun]) -> tuple[list[ConfigRuns], list[ConfigRuns]]:
+    """What may become one line: a config over its seeds, or a single run; new ones come last."""
     configs = configs_of(runs)
     singles = [
-        Compared(run.key, f"{config.label}, seed {run.record.seed}, {run.key[:6]}", (run,))
+        ConfigRuns(run.key, f"{config.label}, seed {run.record.seed}, {run.key[:6]}", (run,))
         for config in configs
         for run in config.runs
     ]
-    return [Compared(config.digest, config.label, config.runs) for config in configs] + singles
+    return configs, singles
 
 
 def _draw(chosen: Sequence[str]) -> None:
-    candidates = _candidates(history().runs())
+    configs, singles = _candidates(history().runs())
+    candidates = configs + singles
     entries = [entry for entry in candidates if entry.digest in chosen]
     if not entries:
         st.rerun()  # they were removed while one looked at them
@@ -107,7 +93,7 @@ def _draw(chosen: Sequence[str]) -> None:
 
 
 def _curves(
-    entries: Sequence[Compared], tables: dict[str, pd.DataFrame], styles: dict[str, LineStyle]
+    entries: Sequence[ConfigRuns], tables: dict[str, pd.DataFrame], styles: dict[str, LineStyle]
 ) -> None:
     measured = dict.fromkeys(
         name for table in tables.values() for name in metric_names(table) if name not in COUNTERS
@@ -124,7 +110,12 @@ def _curves(
         )
     with right:
         axis = choose_axis()
-    bands = [_band(entry, tables, metric, axis).assign(label=entry.label) for entry in entries]
+    bands = [
+        band_of([line_of(tables[run.key], metric, axis) for run in entry.runs]).assign(
+            label=entry.label
+        )
+        for entry in entries
+    ]
     data = pd.concat(bands, ignore_index=True)
     if data.empty:
         st.info("None of them has measured this yet.")
@@ -141,13 +132,7 @@ def _curves(
         )
 
 
-def _band(
-    entry: Compared, tables: dict[str, pd.DataFrame], metric: str, axis: Axis
-) -> pd.DataFrame:
-    return band_of([line_of(tables[run.key], metric, axis) for run in entry.runs])
-
-
-def _results(entries: Sequence[Compared], tables: dict[str, pd.DataFrame]) -> None:
+def _results(entries: Sequence[ConfigRuns], tables: dict[str, pd.DataFrame]) -> None:
     st.subheader("Results")
     table = pd.DataFrame([_result(entry, tables) for entry in entries])
     table = table.sort_values("iqm", ascending=False, na_position="last")
@@ -156,17 +141,17 @@ def _results(entries: Sequence[Compared], tables: dict[str, pd.DataFrame]) -> No
         hide_index=True,
         placeholder="",
         column_config={
-            "label": st.column_config.TextColumn("Config or run", width=300),
+            "label": TextColumn("Config or run", width=300),
             "statuses": "Runs",
-            "iqm": st.column_config.NumberColumn(
+            "iqm": NumberColumn(
                 "Evaluation return (IQM)",
                 format="%.2f",
                 help="Interquartile mean over the completed seeds; of up to three their mean.",
             ),
-            "low": st.column_config.NumberColumn("95 % from", format="%.2f"),
-            "high": st.column_config.NumberColumn("to", format="%.2f"),
-            "win_rate": st.column_config.NumberColumn("Win rate", format="%.1f %%"),
-            "verdict": st.column_config.TextColumn(
+            "low": NumberColumn("95 % from", format="%.2f"),
+            "high": NumberColumn("to", format="%.2f"),
+            "win_rate": NumberColumn("Win rate", format="%.1f %%"),
+            "verdict": TextColumn(
                 "Verdict", help="What the training returns look like, over the seeds."
             ),
         },
@@ -175,7 +160,7 @@ def _results(entries: Sequence[Compared], tables: dict[str, pd.DataFrame]) -> No
     st.html(text.listed("What the learning curves look like", words))
 
 
-def _result(entry: Compared, tables: dict[str, pd.DataFrame]) -> dict[str, object]:
+def _result(entry: ConfigRuns, tables: dict[str, pd.DataFrame]) -> dict[str, object]:
     completed = [run for run in entry.runs if run.status == Status.COMPLETED]
     returns = _measured(completed, "evaluation_return")
     wins = _measured(completed, "evaluation_win_rate")
@@ -222,23 +207,23 @@ def _environments(runs: Sequence[HistoryRun]) -> None:
         hide_index=True,
         placeholder="",
         column_config={
-            "agent": st.column_config.TextColumn("Agent", width=250),
-            "iqm": st.column_config.NumberColumn(
+            "agent": TextColumn("Agent", width=250),
+            "iqm": NumberColumn(
                 "Normalised score (IQM)",
                 format="%.3f",
                 help="Interquartile mean over seeds and environments.",
             ),
-            "low": st.column_config.NumberColumn("95 % from", format="%.3f"),
-            "high": st.column_config.NumberColumn("to", format="%.3f"),
-            "seeds": st.column_config.NumberColumn("Seeds"),
-            "beaten": st.column_config.NumberColumn(
+            "low": NumberColumn("95 % from", format="%.3f"),
+            "high": NumberColumn("to", format="%.3f"),
+            "seeds": NumberColumn("Seeds"),
+            "beaten": NumberColumn(
                 "P(first better)",
                 format="%.2f",
                 help="How likely a run of the first agent scores higher than a run of this one in "
                 "the same environment, averaged over environments.",
             ),
-            "beaten_low": st.column_config.NumberColumn("95 % from", format="%.2f"),
-            "beaten_high": st.column_config.NumberColumn("to", format="%.2f"),
+            "beaten_low": NumberColumn("95 % from", format="%.2f"),
+            "beaten_high": NumberColumn("to", format="%.2f"),
         },
     )
     agents = list(found.scores)
@@ -251,7 +236,7 @@ def _environments(runs: Sequence[HistoryRun]) -> None:
     )
 
 
-def _hyperparameters(entries: Sequence[Compared]) -> None:
+def _hyperparameters(entries: Sequence[ConfigRuns]) -> None:
     st.subheader("Hyperparameters that differ")
     configs = {}
     for entry in entries:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import streamlit as st
+from streamlit.column_config import DatetimeColumn, NumberColumn, ProgressColumn, TextColumn
 
 from heteromark.ui.data.history import STATUSES, HistoryRun
 from heteromark.ui.data.listing import MARKS, ORDERS, Filters, options, ordered, table_of
@@ -44,46 +45,46 @@ FILTERS = {
     "status": "Status",
 }
 COLUMNS = {
-    "status": st.column_config.TextColumn("Status", width=108),
-    "config": st.column_config.TextColumn("Config", width=172),
-    "algorithm": st.column_config.TextColumn("Algorithm", width=98),
-    "environment": st.column_config.TextColumn("Environment", width=148),
-    "mode": st.column_config.TextColumn("Mode", width=58),
-    "seed": st.column_config.NumberColumn("Seed", width=52),
-    "started": st.column_config.DatetimeColumn(
+    "status": TextColumn("Status", width=108),
+    "config": TextColumn("Config", width=172),
+    "algorithm": TextColumn("Algorithm", width=98),
+    "environment": TextColumn("Environment", width=148),
+    "mode": TextColumn("Mode", width=58),
+    "seed": NumberColumn("Seed", width=52),
+    "started": DatetimeColumn(
         "Started", width=145, format="YYYY-MM-DD HH:mm:ss", help="Local time."
     ),
-    "duration": st.column_config.NumberColumn(
+    "duration": NumberColumn(
         "Duration",
         width=73,
         format="compact",
         help="Wall-clock time over all attempts: hours, minutes, seconds.",
     ),
-    "progress": st.column_config.ProgressColumn(
+    "progress": ProgressColumn(
         "Progress", width=105, format="percent", help="Of runs that train now."
     ),
-    "frames": st.column_config.NumberColumn("Frames", width=86, format="localized"),
-    "evaluation_return": st.column_config.NumberColumn(
+    "frames": NumberColumn("Frames", width=86, format="localized"),
+    "evaluation_return": NumberColumn(
         "Evaluation",
         width=86,
         format="%.2f",
         help="Mean return over the episodes of the final evaluation.",
     ),
-    "win_rate": st.column_config.NumberColumn(
+    "win_rate": NumberColumn(
         "Win rate",
         width=76,
         format="%.1f %%",
         help="Of the final evaluation; of language models the share of problems that they solve.",
     ),
-    "training_return": st.column_config.NumberColumn(
+    "training_return": NumberColumn(
         "Training",
         width=76,
         format="%.2f",
         help="Mean return over the last tenth of the iterations; of unfinished runs, in the "
         "newest one.",
     ),
-    "frames_per_second": st.column_config.NumberColumn("Frames/s", width=72, format="localized"),
-    "run": st.column_config.TextColumn("Run", width=105, help="Its digest."),
+    "frames_per_second": NumberColumn("Frames/s", width=72, format="localized"),
+    "run": TextColumn("Run", width=105, help="Its digest."),
 }
 
 

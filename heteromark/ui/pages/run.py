@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import streamlit as st
+from streamlit.column_config import DatetimeColumn, NumberColumn
 
 from heteromark.config.errors import ConfigError
 from heteromark.runs.record import RunRecord
@@ -310,8 +311,8 @@ def _checkpoints(run: HistoryRun) -> None:
             hide_index=True,
             column_config={
                 "file": "File",
-                "size": st.column_config.NumberColumn("Size", format="bytes"),
-                "written": st.column_config.DatetimeColumn("Written", format="YYYY-MM-DD HH:mm:ss"),
+                "size": NumberColumn("Size", format="bytes"),
+                "written": DatetimeColumn("Written", format="YYYY-MM-DD HH:mm:ss"),
             },
         )
     with right:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
+from streamlit.column_config import NumberColumn
 
 from heteromark.ui.data.configs import value_text
 from heteromark.ui.data.files import Evaluation
@@ -93,11 +94,11 @@ def _roles(found: TextEvaluation) -> None:
         placeholder="",
         column_config={
             "role": "Role",
-            "responses": st.column_config.NumberColumn("Responses", format="localized"),
-            "length": st.column_config.NumberColumn(
+            "responses": NumberColumn("Responses", format="localized"),
+            "length": NumberColumn(
                 "Length", format="%.1f", help="Mean, in tokens, the end among them."
             ),
-            "cut_off": st.column_config.NumberColumn(
+            "cut_off": NumberColumn(
                 "Cut off", format="%.1f %%", help="Ended by the limit, not by the model."
             ),
         },
