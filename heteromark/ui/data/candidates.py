@@ -113,14 +113,7 @@ def coordinates(sweep: Sweep, runs: Sequence[HistoryRun]) -> pd.DataFrame:
     for key in table.columns:
         places = _places(table[key])
         rows += [
-            {
-                "label": label,
-                "rank": scored[label].rank,
-                "score": scored[label].score,
-                "key": key,
-                "value": value,
-                "place": places[value],
-            }
+            (label, scored[label].rank, scored[label].score, key, value, places[value])
             for label, value in table[key].items()
         ]
     return pd.DataFrame(rows, columns=["label", "rank", "score", "key", "value", "place"])
