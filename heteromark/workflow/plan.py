@@ -128,13 +128,14 @@ class Plan:
             configs = [config for config in configs if config.smoke.names in going_on]
         return [config.rungs[rung - 1] for config in configs]
 
+    def trained_in_rungs(self) -> list[Candidate]:
+        """What has been trained after all rungs, shorter runs first."""
+        rungs = range(1, len(self.params.rungs) + 1)
+        return [candidate for rung in rungs for candidate in self.entrants(rung)]
+
     def trained(self) -> list[Candidate]:
         """What has been trained after all rungs: each config as far as it came."""
-        furthest = {
-            candidate.names: candidate
-            for rung in range(1, len(self.params.rungs) + 1)
-            for candidate in self.entrants(rung)
-        }
+        furthest = {candidate.names: candidate for candidate in self.trained_in_rungs()}
         return [furthest[config.smoke.names] for config in self.configs]
 
     def rung_digest(self, rung: int) -> str:

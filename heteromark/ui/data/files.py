@@ -86,12 +86,9 @@ def resume_command(run: HistoryRun) -> Command | None:
     if not run.record.command:
         return None
     script, *arguments = run.record.command
-    name = Path(script).name
-    if name in MODULES:
-        words = ["python", "-m", MODULES[name], *arguments]
-    else:
-        words = ["heteromark", *arguments]
-    return Command("go on from the last checkpoint", _line_with_store(words))
+    module = MODULES.get(Path(script).name)
+    program = ["python", "-m", module] if module else ["heteromark"]
+    return Command("go on from the last checkpoint", _line_with_store([*program, *arguments]))
 
 
 def evaluate_commands(run: HistoryRun, checkpoints: pd.DataFrame) -> list[Command]:
@@ -99,7 +96,7 @@ def evaluate_commands(run: HistoryRun, checkpoints: pd.DataFrame) -> list[Comman
     files = list(checkpoints["file"])
     if not files:
         return []
-    words = ["heteromark", "evaluate", _address(run)]
+    words = ["heteromark", "evaluate", str(run.copies[0]) if run.copies else run.key]
     best = ["--checkpoint", "best"]
     line_of = shlex.join if run.copies else _line_with_store
     met = "problems" if run.is_of_language_models else "episodes"
@@ -118,11 +115,6 @@ def evaluate_commands(run: HistoryRun, checkpoints: pd.DataFrame) -> list[Comman
     picture = (run.copies[0] if run.copies else run.folder) / "episode.gif"
     line = line_of([*words, *chosen, "--episodes", "1", "--gif", str(picture)])
     return [*commands, Command("draw an episode, to be seen on this page", line)]
-
-
-def _address(run: HistoryRun) -> str:
-    """What `heteromark evaluate` finds the run by."""
-    return str(run.copies[0]) if run.copies else run.key
 
 
 def _line_with_store(words: list[str]) -> str:

@@ -127,64 +127,54 @@ def _of_return(run: HistoryRun, table: pd.DataFrame) -> Iterator[Sign]:
 
 def _of_learning(table: pd.DataFrame, clipped: str) -> Iterator[Sign]:
     """How the updates go, by the groups that stand out most; `clipped` is what the loss clips."""
-    diverging = _most_extreme(table, "kl_approx", max)
-    # with one optimizer step per batch it is 0, which says nothing
-    if diverging and diverging[1]:
-        group, value = diverging
-        if value > KL_HIGH:
-            yield _warning(
-                f"KL divergence high{group}: each update moves the policy by {value:.3f} nats "
-                f"(high above {KL_HIGH}); lower learning_rate or n_epochs"
-            )
-        else:
-            yield _good(f"KL divergence in bounds: {_at_most(value)} nats{group}")
-    if clipping := _most_extreme(table, "clip_fraction", max):
-        group, value = clipping
-        if value > CLIP_FRACTION_HIGH:
-            yield _warning(
-                f"clip fraction high{group}: {value:.0%} of the {clipped} are clipped (high above "
-                f"{CLIP_FRACTION_HIGH:.0%}); lower learning_rate or n_epochs"
-            )
-    if entropy := _most_extreme(table, "entropy", min, _of_the_first):
-        group, share = entropy
-        if share < ENTROPY_LEFT:
-            yield _warning(
-                f"entropy collapsed{group}: {share:.1%} of what it began with (low below "
-                f"{ENTROPY_LEFT:.0%}), so little is tried any more; fine where the task is solved, "
-                "else raise ppo.ent_coef"
-            )
-        else:
-            yield _good(f"still exploring: at least {share:.0%} of the entropy left{group}")
-    if explained := _most_extreme(table, "explained_variance", min):
-        group, value = explained
-        if value < EXPLAINED_VARIANCE_LOW:
-            yield _warning(
-                f"the critic predicts worse than the mean return would{group}: explained variance "
-                f"{value:.2f}; more n_steps, or another learning rate for the critic"
-            )
-        elif value > EXPLAINED_VARIANCE_GOOD:
-            yield _good(f"the critic explains {value:.0%} of the returns' variance{group}")
+    group, value = _most_extreme(table, "kl_approx", max)
+    if value > KL_HIGH:
+        yield _warning(
+            f"KL divergence high{group}: each update moves the policy by {value:.3f} nats "
+            f"(high above {KL_HIGH}); lower learning_rate or n_epochs"
+        )
+    elif value <= KL_HIGH and value != 0:  # with one optimizer step per batch it is always 0
+        yield _good(f"KL divergence in bounds: {_at_most(value)} nats{group}")
+    group, value = _most_extreme(table, "clip_fraction", max)
+    if value > CLIP_FRACTION_HIGH:
+        yield _warning(
+            f"clip fraction high{group}: {value:.0%} of the {clipped} are clipped (high above "
+            f"{CLIP_FRACTION_HIGH:.0%}); lower learning_rate or n_epochs"
+        )
+    group, value = _most_extreme(table, "entropy", min, _of_the_first)
+    if value < ENTROPY_LEFT:
+        yield _warning(
+            f"entropy collapsed{group}: {value:.1%} of what it began with (low below "
+            f"{ENTROPY_LEFT:.0%}), so little is tried any more; fine where the task is solved, "
+            "else raise ppo.ent_coef"
+        )
+    elif value >= ENTROPY_LEFT:
+        yield _good(f"still exploring: at least {value:.0%} of the entropy left{group}")
+    group, value = _most_extreme(table, "explained_variance", min)
+    if value < EXPLAINED_VARIANCE_LOW:
+        yield _warning(
+            f"the critic predicts worse than the mean return would{group}: explained variance "
+            f"{value:.2f}; more n_steps, or another learning rate for the critic"
+        )
+    elif value > EXPLAINED_VARIANCE_GOOD:
+        yield _good(f"the critic explains {value:.0%} of the returns' variance{group}")
 
 
 def _of_groups(table: pd.DataFrame) -> Iterator[Sign]:
     """Whether responses to one prompt are rewarded differently, which is all there is to learn."""
-    flat = _most_extreme(table, "flat_share", max)
-    if flat is None:
-        return
-    role, value = flat
+    role, value = _most_extreme(table, "flat_share", max)
     if value <= FLAT_SHARE_HIGH:
         kind = "good" if value <= FLAT_SHARE_GOOD else "note"
         yield Sign(kind, f"at least {1 - value:.0%} of the groups have something to teach{role}")
+    if not value > FLAT_SHARE_HIGH:
         return
     seen = (
         f"{'no group has' if value == 1 else 'few groups have'} anything to teach{role}: the "
         f"rewards in {value:.0%} of them are all equal (high above {FLAT_SHARE_HIGH:.0%})"
     )
-    solved = _most_extreme(table, "pass_at_1", max)
-    if solved and solved[1] > SOLVED_MOSTLY:
-        yield _note(
-            f"{seen}; one attempt solves {solved[1]:.0%}, so harder problems would teach more"
-        )
+    _, solved = _most_extreme(table, "pass_at_1", max)
+    if solved > SOLVED_MOSTLY:
+        yield _note(f"{seen}; one attempt solves {solved:.0%}, so harder problems would teach more")
     else:
         yield _warning(
             f"{seen}; more environment.text.warm_up_steps, easier problems or a higher "
@@ -194,9 +184,8 @@ def _of_groups(table: pd.DataFrame) -> Iterator[Sign]:
 
 def _of_lengths(table: pd.DataFrame) -> Iterator[Sign]:
     """Whether responses run into the limit, or become shorter without becoming better."""
-    cut_off = _most_extreme(table, "cut_off", max)
-    if cut_off and cut_off[1] > CUT_OFF_HIGH:
-        role, value = cut_off
+    role, value = _most_extreme(table, "cut_off", max)
+    if value > CUT_OFF_HIGH:
         yield _warning(
             f"responses at the limit{role}: {value:.0%} are cut off (high above "
             f"{CUT_OFF_HIGH:.0%}); raise environment.text.max_response_length"
@@ -214,23 +203,19 @@ def _of_lengths(table: pd.DataFrame) -> Iterator[Sign]:
 
 def _of_reference(table: pd.DataFrame) -> Iterator[Sign]:
     """How far policies have come from the model before training."""
-    found = _most_extreme(table, "kl_reference", max)
-    if found is None:
-        return
-    role, value = found
+    role, value = _most_extreme(table, "kl_reference", max)
+    growing = _growth(table, "kl_reference")
     if value > REFERENCE_KL_HIGH:
         yield _warning(
             f"far from the model before training{role}: {value:.2f} nats per token (high above "
             f"{REFERENCE_KL_HIGH:g}); raise grpo.beta, or lower learning_rate"
         )
-        return
-    growing = _growth(table, "kl_reference")
-    if value > REFERENCE_KL_NOTED and growing > REFERENCE_KL_GROWTH * value:
+    elif value > REFERENCE_KL_NOTED and growing > REFERENCE_KL_GROWTH * value:
         yield _note(
             f"moves away from the model before training{role}: {value:.2f} nats per token, up by "
             f"{growing:.2f} over the last half (high above {REFERENCE_KL_HIGH:g})"
         )
-    else:
+    elif value <= REFERENCE_KL_HIGH:
         yield _good(f"near the model before training: {_at_most(value)} nats per token{role}")
 
 
@@ -277,14 +262,17 @@ def _most_extreme(
     metric: str,
     extreme: Callable[..., str],
     figure_of: Callable[[pd.Series], float] = _recent_mean,
-) -> tuple[str, float] | None:
-    """The group with the largest or smallest figure of a metric, as words, and that figure."""
+) -> tuple[str, float]:
+    """The group with the largest or smallest figure of a metric, as words, and that figure.
+
+    NaN, which is neither above nor below any limit, where nothing was measured.
+    """
     columns = columns_of(table, metric)
     figures = {group: figure_of(table[column]) for group, column in columns.items()}
-    figures = {group: value for group, value in figures.items() if math.isfinite(value)}
-    if not figures:
-        return None
-    group = extreme(figures, key=figures.__getitem__)
+    finite = [group for group, value in figures.items() if math.isfinite(value)]
+    if not finite:
+        return "", math.nan
+    group = extreme(finite, key=figures.__getitem__)
     return _of_group(group), figures[group]
 
 

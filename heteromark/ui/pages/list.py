@@ -102,13 +102,9 @@ def show() -> None:
 def _wait_for_a_run() -> None:
     if history().runs():
         st.rerun()
-    st.info(NOTHING_TRAINED + _looked_in())
-
-
-def _looked_in() -> str:
     known = history()
-    return (
-        f"\nLooked in the run store {text.literal(str(known.store.root))} and in "
+    st.info(
+        f"{NOTHING_TRAINED}\nLooked in the run store {text.literal(str(known.store.root))} and in "
         f"{text.literal(str(known.results))}; `heteromark ui --store DIR --results DIR` looks "
         "elsewhere."
     )

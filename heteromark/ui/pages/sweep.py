@@ -54,19 +54,15 @@ def show() -> None:
 
 def _winner(sweep: Sweep) -> None:
     winner, settings = sweep.selection.winner, sweep.selection.settings
-    st.html(
-        text.card(
-            "Winner",
-            {
-                "Config": winner.name,
-                "Score": text.number(winner.score),
-                "Selected by": f"{settings.statistic} of {settings.metric}",
-                "Seeds needed": str(settings.min_seeds),
-                "Config path": winner.config_path,
-                "Why": winner.why,
-            },
-        )
-    )
+    fields = {
+        "Config": winner.name,
+        "Score": text.number(winner.score),
+        "Selected by": f"{settings.statistic} of {settings.metric}",
+        "Seeds needed": str(settings.min_seeds),
+        "Config path": winner.config_path,
+        "Why": winner.why,
+    }
+    st.html(text.card("Winner", fields))
 
 
 def _bracket(picture: str) -> None:
@@ -87,9 +83,10 @@ def _ranking(sweep: Sweep) -> None:
         f"{first}Large marks: scores. Bars: their bootstrap 95 % intervals; of two or three seeds "
         "their range. Ticks: single seeds."
     )
+    everything = [candidate.config_digest for candidate in candidates]
     chosen = choosable_table(
         candidates_table(sweep),
-        [candidate.config_digest for candidate in candidates],
+        everything,
         "config",
         column_config={
             "rank": NumberColumn("Rank", width=55),
@@ -110,22 +107,14 @@ def _ranking(sweep: Sweep) -> None:
             "why": TextColumn("Why", width=900),
         },
     )
-    everything = [candidate.config_digest for candidate in candidates]
     label = f"Compare {len(chosen)} chosen" if chosen else f"Compare all {len(everything)}"
     link(COMPARE, f"{label}, with learning curves", config=chosen or everything)
     with st.expander("Why each candidate stands where it stands"):
-        st.html(
-            text.listed(
-                "Reasons",
-                [
-                    (
-                        "good" if candidate.rank == 1 else "note",
-                        f"{candidate.label}: {candidate.why}",
-                    )
-                    for candidate in candidates
-                ],
-            )
-        )
+        reasons = [
+            ("good" if candidate.rank == 1 else "note", f"{candidate.label}: {candidate.why}")
+            for candidate in candidates
+        ]
+        st.html(text.listed("Reasons", reasons))
 
 
 def _hyperparameters(sweep: Sweep) -> None:
