@@ -12,9 +12,8 @@ import streamlit as st
 
 from heteromark.runs.record import METRICS_FILE, RESULTS
 from heteromark.runs.store import RunStore
-from heteromark.ui.data.comparison import COLUMN_OF_AXIS, Axis
 from heteromark.ui.data.history import History, HistoryRun
-from heteromark.ui.data.metrics import read_metrics
+from heteromark.ui.data.metrics import COLUMN_OF_AXIS, Axis, read_metrics
 from heteromark.ui.server import RESULTS_VARIABLE
 
 REFRESH_SECONDS = 2.0
@@ -57,10 +56,7 @@ def link(page: str, label: str, **selection: str | Sequence[str]) -> None:
         for value in ([values] if isinstance(values, str) else values)
     ]
     st.page_link(
-        st.session_state[_PAGES][page],
-        label=label,
-        icon=_ICONS[page],
-        query_params=parameters,
+        st.session_state[_PAGES][page], label=label, icon=_ICONS[page], query_params=parameters
     )
 
 

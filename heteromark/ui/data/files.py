@@ -28,15 +28,11 @@ class Command:
 
 def checkpoints_of(run: HistoryRun) -> pd.DataFrame:
     """The run's files with weights, the newest first: file, size in bytes, time of writing."""
-    rows = [
-        {
-            "file": path.relative_to(run.folder).as_posix(),
-            "size": path.stat().st_size,
-            "written": datetime.fromtimestamp(path.stat().st_mtime),
-        }
-        for path in run.folder.rglob("*.pt")
-        if path.is_file()
-    ]
+    rows = []
+    for path in filter(Path.is_file, run.folder.rglob("*.pt")):
+        state = path.stat()
+        name = path.relative_to(run.folder).as_posix()
+        rows.append((name, state.st_size, datetime.fromtimestamp(state.st_mtime)))
     table = pd.DataFrame(rows, columns=["file", "size", "written"])
     return table.sort_values(["written", "file"], ascending=False, ignore_index=True)
 

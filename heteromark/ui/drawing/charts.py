@@ -9,9 +9,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from heteromark.ui.data.comparison import COLUMN_OF_AXIS, Axis
 from heteromark.ui.data.files import Evaluation
-from heteromark.ui.data.metrics import columns_of, thinned
+from heteromark.ui.data.metrics import COLUMN_OF_AXIS, Axis, columns_of, thinned
 from heteromark.ui.drawing.style import DASHES, LineStyle
 from heteromark.workflow.colours import PALETTE
 

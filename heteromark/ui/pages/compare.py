@@ -13,10 +13,9 @@ from streamlit.column_config import NumberColumn, TextColumn
 from heteromark.config.errors import ConfigError
 from heteromark.runs.record import Status
 from heteromark.ui.data.across import across_table, compare_across, profiles
-from heteromark.ui.data.comparison import band_of, line_of
 from heteromark.ui.data.configs import ConfigRuns, configs_of, differences, resolved_config
 from heteromark.ui.data.history import HistoryRun
-from heteromark.ui.data.metrics import metric_names
+from heteromark.ui.data.metrics import band_of, line_of, metric_names
 from heteromark.ui.data.signs import KIND_OF_VERDICT, stability_of
 from heteromark.ui.drawing import html as text
 from heteromark.ui.drawing.charts import COUNTERS, comparison_chart, profile_chart, title_of
