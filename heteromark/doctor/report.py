@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
@@ -80,9 +81,8 @@ def show(examined: tuple[Examined, ...], console: Console) -> None:
         )
         console.print(line, soft_wrap=True)
         wrong = [finding for finding in one.findings if finding.level > Level.OK]
-        for (command, advice), findings in itertools.groupby(
-            wrong, key=lambda finding: (finding.command, finding.advice)
-        ):
+        remedy = operator.attrgetter("command", "advice")
+        for (command, advice), findings in itertools.groupby(wrong, key=remedy):
             for finding in findings:
                 console.print(Text(f"    {finding}"), soft_wrap=True)
             if command:
@@ -94,20 +94,17 @@ def show(examined: tuple[Examined, ...], console: Console) -> None:
 
 def to_json(examined: tuple[Examined, ...]) -> str:
     """All findings, with the keys of `Finding`."""
-    content = {
-        "healthy": is_healthy(examined),
-        "checks": [
-            {
-                "check": one.check,
-                "level": one.level.name.lower(),
-                "findings": [
-                    {**asdict(finding), "level": finding.level.name.lower()}
-                    for finding in one.findings
-                ],
-            }
-            for one in examined
-        ],
-    }
+    checks = [
+        {
+            "check": one.check,
+            "level": one.level.name.lower(),
+            "findings": [
+                asdict(finding) | {"level": finding.level.name.lower()} for finding in one.findings
+            ],
+        }
+        for one in examined
+    ]
+    content = {"healthy": is_healthy(examined), "checks": checks}
     return json.dumps(content, indent=2, default=str)
 
 

@@ -320,7 +320,6 @@ def _planned(
         rungs = [_composed(resolved, params, root, "smoke", frames, ends) for frames in lengths]
     else:
         rungs = [smoke]
-    full = _composed(resolved, params, root, "full", params.full.total_frames)
     if len({*ends, longest}) < len(rungs):
         raise ConfigError.single(
             PARAMS_FILE,
@@ -342,7 +341,7 @@ def _planned(
     return PlannedConfig(
         resolved.agent,
         tuple(candidate(config, number) for number, config in enumerate(rungs, start=1)),
-        candidate(full),
+        candidate(_composed(resolved, params, root, "full", params.full.total_frames)),
     )
 
 

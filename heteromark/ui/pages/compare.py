@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -104,17 +105,14 @@ def _curves(
     metrics = sorted(measured, key=lambda name: name != DEFAULT_METRIC)
     of_language_models = all(run.is_of_language_models for entry in entries for run in entry.runs)
     with left:
-        metric = choose_one(
-            "Metric", "metric", metrics, lambda name: title_of(name, of_language_models)
-        )
+        told = functools.partial(title_of, of_language_models=of_language_models)
+        metric = choose_one("Metric", "metric", metrics, told)
     with right:
         axis = choose_axis()
-    bands = [
-        band_of([line_of(tables[run.key], metric, axis) for run in entry.runs]).assign(
-            label=entry.label
-        )
-        for entry in entries
-    ]
+    bands = []
+    for entry in entries:
+        lines = [line_of(tables[run.key], metric, axis) for run in entry.runs]
+        bands.append(band_of(lines).assign(label=entry.label))
     data = pd.concat(bands, ignore_index=True)
     if data.empty:
         st.info("None of them has measured this yet.")

@@ -13,9 +13,8 @@ import streamlit as st
 from streamlit.column_config import DatetimeColumn, NumberColumn
 
 from heteromark.config.errors import ConfigError
-from heteromark.ui.data.configs import compare_with_base, configs_of, resolved_config, value_text
+from heteromark.ui.data.configs import compare_with_base, resolved_config, value_text
 from heteromark.ui.data.files import (
-    Evaluation,
     checkpoints_of,
     evaluate_commands,
     evaluation_of,
@@ -156,15 +155,11 @@ def _draw(key: str) -> None:
 
 
 def _links(run: HistoryRun) -> None:
-    seeds = next(
-        config.runs for config in configs_of(history().runs()) if config.digest == run.config_digest
-    )
+    seeds = sum(other.config_digest == run.config_digest for other in history().runs())
+    label = f"All {seeds} runs of this config" if seeds > 1 else "Compare it with others"
     with st.container(horizontal=True):
         link(TRAINING, "All runs")
-        if len(seeds) > 1:
-            link(COMPARE, f"All {len(seeds)} runs of this config", config=run.config_digest)
-        else:
-            link(COMPARE, "Compare it with others", config=run.config_digest)
+        link(COMPARE, label, config=run.config_digest)
 
 
 def _figures(run: HistoryRun) -> str:
@@ -255,28 +250,23 @@ def _evaluation(run: HistoryRun, config: Mapping[str, Any]) -> None:
         return
     left, right = st.columns([2, 1])
     if evaluation is not None:
-        left.caption(_evaluation_words(evaluation))
+        returns = evaluation.returns
+        chosen = "most likely actions" if evaluation.deterministic else "sampled actions"
+        mean, spread = statistics.fmean(returns), statistics.pstdev(returns)
+        left.caption(
+            f"{len(returns):,} episodes with {chosen}: return {text.number(mean)} "
+            f"± {text.number(spread)} (standard deviation); the dashed line is the mean."
+        )
         left.altair_chart(evaluation_histogram(evaluation), width="stretch")
     for picture in pictures:
         right.image(str(picture))
         right.html(text.quiet(picture.name))
 
 
-def _evaluation_words(evaluation: Evaluation) -> str:
-    chosen = "most likely actions" if evaluation.deterministic else "sampled actions"
-    returns = evaluation.returns
-    return (
-        f"{len(returns):,} episodes with {chosen}: return {text.number(statistics.fmean(returns))} "
-        f"± {text.number(statistics.pstdev(returns))} (standard deviation); the dashed line is the "
-        "mean."
-    )
-
-
 def _checkpoints(run: HistoryRun) -> None:
     st.subheader("Checkpoints")
     checkpoints = checkpoints_of(run)
-    resume = resume_command(run)
-    commands = [*([resume] if resume else []), *evaluate_commands(run, checkpoints)]
+    commands = [*filter(None, [resume_command(run)]), *evaluate_commands(run, checkpoints)]
     left, right = st.columns([2, 3])
     if checkpoints.empty:
         left.info("None yet: the first is written after `checkpoint_interval` iterations.")
