@@ -7,8 +7,8 @@ or random identifiers: identical tables give identical bytes (for one version of
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -26,6 +26,7 @@ from heteromark.workflow.statistics import CONFIDENCE, RANGE_SEEDS
 from heteromark.workflow.words import counted, unit, words
 
 LINE_STYLES = ("-", "--", ":", "-.")  # changes each time the palette starts again
+LINES = [{"color": colour, "linestyle": style} for style in LINE_STYLES for colour in PALETTE]
 
 STYLE = {
     "axes.grid": True,
@@ -72,7 +73,7 @@ def draw_learning_curves(tables: Tables) -> Figure:
     """
     with mpl.rc_context(STYLE):
         figure, axes = figure_with_axes(height=4.2)
-        for row, style in zip(tables.summary.itertuples(), _styles(), strict=False):
+        for row, style in zip(tables.summary.itertuples(), cycle(LINES), strict=False):
             curve = tables.curves[tables.curves["config"] == row.config]
             if curve.empty:
                 axes.plot([], [], color=LEFT_OUT_COLOUR, label=f"{row.config} ({row.statuses})")
@@ -115,7 +116,7 @@ def draw_long_run(selection: Selection, smoke: Tables, long: Tables) -> Figure:
     """Learning curves of the long runs, and the smoke of the same config to compare with."""
     with mpl.rc_context(STYLE):
         figure, axes = figure_with_axes(height=4.2)
-        for row, style in zip(long.summary.itertuples(), _styles(), strict=False):
+        for row, style in zip(long.summary.itertuples(), cycle(LINES), strict=False):
             curve = long.curves[long.curves["config"] == row.config]
             if curve.empty:
                 axes.plot([], [], color=LEFT_OUT_COLOUR, label=f"{row.config} ({row.statuses})")
@@ -133,14 +134,6 @@ def draw_long_run(selection: Selection, smoke: Tables, long: Tables) -> Figure:
 def figure_with_axes(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
-
-
-def _styles() -> Iterator[dict[str, str]]:
-    for index in count():
-        yield {
-            "color": PALETTE[index % len(PALETTE)],
-            "linestyle": LINE_STYLES[index // len(PALETTE) % len(LINE_STYLES)],
-        }
 
 
 def _draw_curve(axes: Axes, curve: pd.DataFrame, label: str, color: str, linestyle: str) -> None:

@@ -1,7 +1,7 @@
 """Statistics over seeds. Pure functions on numbers: no files, no tables.
 
-Scores of one config form an array `[seeds]`, or `[seeds, tasks]` when it ran on several tasks. Every
-function raises ValueError where a score is NaN or infinite. The seed is the independent unit:
+Scores of one config form an array `[seeds]`, or `[seeds, tasks]` when it ran on several tasks.
+Every function raises ValueError where a score is NaN or infinite. The seed is the independent unit:
 episodes of one run share its weights, so resampling them would invent precision that a new training
 does not have.
 
