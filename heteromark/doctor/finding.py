@@ -44,6 +44,12 @@ class Finding:
         return str(Fault(self.file, self.message, self.key, self.value, kind=""))
 
 
+ok = functools.partial(Finding, Level.OK)
+note = functools.partial(Finding, Level.NOTE)
+warning = functools.partial(Finding, Level.WARNING)
+problem = functools.partial(Finding, Level.PROBLEM)
+
+
 @dataclass(frozen=True)
 class Project:
     """What is examined: a project's folder, the run store, and how closely to look.

@@ -11,19 +11,20 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 
-from heteromark.doctor.finding import Finding, Level, Project
+from heteromark.doctor.finding import Finding, Project, note, ok, problem, warning
 from heteromark.runs.digest import VERSIONED
 
 LOCK_FILE = "requirements.lock"
 
 
-def python_version(project: Project) -> list[Finding]:
+def python_version(project: Project) -> Iterator[Finding]:
     """Is this Python one that pyproject.toml allows?"""
     path = project.root / "pyproject.toml"
     running = platform.python_version()
@@ -31,25 +32,22 @@ def python_version(project: Project) -> list[Finding]:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
         required = settings.get("project", {}).get("requires-python", "")
         if not SpecifierSet(required).contains(running, prereleases=True):
-            return [
-                Finding(
-                    Level.PROBLEM,
-                    f"this is Python {running}",
-                    file=path.name,
-                    key="project.requires-python",
-                    value=required,
-                    advice="install such a Python, then: rm -r .venv && make setup "
-                    "PYTHON=/path/to/it",
-                )
-            ]
-    return [Finding(Level.OK, f"Python {running}")]
+            yield problem(
+                f"this is Python {running}",
+                file=path.name,
+                key="project.requires-python",
+                value=required,
+                advice="install such a Python, then: rm -r .venv && make setup PYTHON=/path/to/it",
+            )
+            return
+    yield ok(f"Python {running}")
 
 
 def packages(project: Project) -> list[Finding]:
     """Is installed what requirements.lock names? `2.13.0+cpu` counts as 2.13.0."""
     path = project.root / LOCK_FILE
     if not path.is_file():
-        return [Finding(Level.OK, f"there is no {LOCK_FILE} to compare with")]
+        return [ok(f"there is no {LOCK_FILE} to compare with")]
     findings, count = [], 0
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         wanted = line.partition("#")[0].rstrip("\\ \t").strip()
@@ -60,92 +58,84 @@ def packages(project: Project) -> list[Finding]:
         except InvalidRequirement as error:
             message = f"line {number} does not parse: {error}"
             advice = "write it as name==version"
-            findings.append(Finding(Level.PROBLEM, message, LOCK_FILE, value=wanted, advice=advice))
+            findings.append(problem(message, LOCK_FILE, value=wanted, advice=advice))
             continue
         if requirement.marker and not requirement.marker.evaluate():
             continue
         count += 1
         findings += _difference(requirement)
-    return findings or [Finding(Level.OK, f"{count} packages as in {LOCK_FILE}")]
+    return findings or [ok(f"{count} packages as in {LOCK_FILE}")]
 
 
-def gpu(project: Project) -> list[Finding]:
+def gpu(project: Project) -> Iterator[Finding]:
     """Can torch use the GPU, where there is one? Imports torch only there."""
     gpus = _gpus()
     if not gpus:
-        return [Finding(Level.OK, "no NVIDIA GPU here")]
+        yield ok("no NVIDIA GPU here")
+        return
     try:
         version = metadata.version("torch")
     except metadata.PackageNotFoundError:
-        return []  # the packages tell
+        return  # the packages tell
     if _cuda_of_torch() is None:
-        return [
-            Finding(
-                Level.WARNING,
-                f"is built without CUDA, so everything trains on the CPU beside {gpus}",
-                key="torch",
-                value=version,
-                command=f"{_python()} -m pip uninstall --yes torch && {_install_locked()}",
-            )
-        ]
+        yield warning(
+            f"is built without CUDA, so everything trains on the CPU beside {gpus}",
+            key="torch",
+            value=version,
+            command=f"{_python()} -m pip uninstall --yes torch && {_install_locked()}",
+        )
+        return
     import torch
 
-    if not torch.cuda.is_available():
+    if torch.cuda.is_available():
+        yield ok(f"torch {version} uses {torch.cuda.get_device_name()}")
+    else:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         reason = (
             f"the driver is too old for CUDA {torch.version.cuda}, or does not answer"
             if visible is None
             else f"CUDA_VISIBLE_DEVICES is {visible!r}"
         )
-        return [
-            Finding(
-                Level.WARNING,
-                f"sees no GPU, though there is {gpus}: {reason}",
-                key="torch",
-                value=version,
-                command="nvidia-smi" if visible is None else "unset CUDA_VISIBLE_DEVICES",
-            )
-        ]
-    return [Finding(Level.OK, f"torch {version} uses {torch.cuda.get_device_name()}")]
+        yield warning(
+            f"sees no GPU, though there is {gpus}: {reason}",
+            key="torch",
+            value=version,
+            command="nvidia-smi" if visible is None else "unset CUDA_VISIBLE_DEVICES",
+        )
 
 
-def compiler(project: Project) -> list[Finding]:
+def compiler(project: Project) -> Iterator[Finding]:
     """Is there a C++ compiler, for battles that are compiled?"""
     names = (os.environ.get("CXX"), "g++", "clang++")
     found = next((path for name in names if name and (path := shutil.which(name))), None)
     if found:
-        return [Finding(Level.OK, found)]
-    return [
-        Finding(
-            Level.NOTE,
+        yield ok(found)
+    else:
+        yield note(
             "there is no C++ compiler: the battles of Skirmish are not compiled, and slower",
             key="skirmish.compile",
             advice="install one; on Debian: apt install g++",
         )
-    ]
 
 
-def _difference(requirement: Requirement) -> list[Finding]:
+def _difference(requirement: Requirement) -> Iterator[Finding]:
     try:
         installed = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
         message = "is not installed"
     else:
         if requirement.specifier.contains(installed, prereleases=True):
-            return []
+            return
         message = f"{installed} is installed"
         if requirement.name in VERSIONED:
             message += "; it is part of every run's identity, so runs of both are not shared"
-    return [
-        Finding(
-            Level.WARNING,
-            message,
-            file=LOCK_FILE,
-            key=requirement.name,
-            value=str(requirement.specifier).removeprefix("=="),
-            command=_install_locked(),
-        )
-    ]
+    yield warning(
+        message,
+        file=LOCK_FILE,
+        key=requirement.name,
+        value=str(requirement.specifier).removeprefix("=="),
+        command=_install_locked(),
+    )
 
 
 def _install_locked() -> str:

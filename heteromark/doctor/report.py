@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
 from rich.console import Console
 from rich.text import Text
 
 from heteromark.doctor import locks, machine, repository, results
-from heteromark.doctor.finding import Finding, Level, Project
+from heteromark.doctor.finding import Finding, Level, Project, problem
+from heteromark.workflow.words import counted
 
-Check = Callable[[Project], list[Finding]]
+Check = Callable[[Project], Iterable[Finding]]
 
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("project", repository.project_files),
@@ -79,9 +81,8 @@ def show(examined: tuple[Examined, ...], console: Console) -> None:
         )
         console.print(line, soft_wrap=True)
         wrong = [finding for finding in one.findings if finding.level > Level.OK]
-        for (command, advice), findings in itertools.groupby(
-            wrong, key=lambda finding: (finding.command, finding.advice)
-        ):
+        remedy = operator.attrgetter("command", "advice")
+        for (command, advice), findings in itertools.groupby(wrong, key=remedy):
             for finding in findings:
                 console.print(Text(f"    {finding}"), soft_wrap=True)
             if command:
@@ -93,29 +94,26 @@ def show(examined: tuple[Examined, ...], console: Console) -> None:
 
 def to_json(examined: tuple[Examined, ...]) -> str:
     """All findings, with the keys of `Finding`."""
-    content = {
-        "healthy": is_healthy(examined),
-        "checks": [
-            {
-                "check": one.check,
-                "level": one.level.name.lower(),
-                "findings": [
-                    {**asdict(finding), "level": finding.level.name.lower()}
-                    for finding in one.findings
-                ],
-            }
-            for one in examined
-        ],
-    }
+    checks = [
+        {
+            "check": one.check,
+            "level": one.level.name.lower(),
+            "findings": [
+                asdict(finding) | {"level": finding.level.name.lower()} for finding in one.findings
+            ],
+        }
+        for one in examined
+    ]
+    content = {"healthy": is_healthy(examined), "checks": checks}
     return json.dumps(content, indent=2, default=str)
 
 
 def _tried(check: Check, project: Project) -> list[Finding]:
     try:
-        return check(project)
+        return list(check(project))
     except Exception as error:
         message = f"this check failed itself: {type(error).__name__}: {error}"
-        return [Finding(Level.PROBLEM, message, advice="look into it by hand, and report it")]
+        return [problem(message, advice="look into it by hand, and report it")]
 
 
 def _word(level: Level, console: Console) -> str:
@@ -126,9 +124,5 @@ def _word(level: Level, console: Console) -> str:
 
 def _sum(examined: tuple[Examined, ...]) -> str:
     levels = [finding.level for one in examined for finding in one.findings]
-    counts = {
-        word: levels.count(level)
-        for word, level in (("problem", Level.PROBLEM), ("warning", Level.WARNING))
-    }
-    told = ", ".join(f"{n} {word}{'s' * (n != 1)}" for word, n in counts.items())
-    return f"{len(examined)} checks: {told}"
+    problems, warnings = levels.count(Level.PROBLEM), levels.count(Level.WARNING)
+    return f"{len(examined)} checks: {counted(problems, 'problem')}, {counted(warnings, 'warning')}"

@@ -8,100 +8,76 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
 from heteromark.config.errors import ConfigError
 from heteromark.config.files import parse_value
-from heteromark.doctor.finding import Finding, Level, Project
+from heteromark.doctor.finding import Finding, Project, ok, problem, warning
 from heteromark.workflow.plan import make_plan
-
-if TYPE_CHECKING:  # DVC takes a second to import
-    from dvc.exceptions import DvcException
 
 PROJECT_FILES = ("params.yaml", "Snakefile", "dvc.yaml")
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def project_files(project: Project) -> list[Finding]:
+def project_files(project: Project) -> Iterator[Finding]:
     """Is this a project's folder?"""
-    missing = [name for name in PROJECT_FILES if not (project.root / name).is_file()]
-    return [
-        Finding(
-            Level.PROBLEM,
-            f"there is none in {project.root.resolve()}",
-            file=name,
-            advice="run the doctor in the project's folder; if it is this one: "
-            f"git checkout -- {name}",
-        )
-        for name in missing
-    ]
+    for name in PROJECT_FILES:
+        if not (project.root / name).is_file():
+            yield problem(
+                f"there is none in {project.root.resolve()}",
+                file=name,
+                advice="run the doctor in the project's folder; if it is this one: "
+                f"git checkout -- {name}",
+            )
 
 
-def configuration(project: Project) -> list[Finding]:
+def configuration(project: Project) -> Iterator[Finding]:
     """Do params.yaml and the agent configs make a plan? As `heteromark validate` says it."""
     if not (project.root / "params.yaml").is_file():
-        return []  # the project's files tell
+        return  # the project's files tell
     try:
-        plan = make_plan(project.root)
+        yield ok(f"{len(make_plan(project.root).configs)} configs, all valid")
     except ConfigError as error:
-        return [
-            Finding(
-                Level.PROBLEM,
-                fault.message,
-                file=fault.file,
-                key=fault.key,
-                value=fault.value,
-                advice=f"edit {fault.file}, then: heteromark validate",
-            )
-            for fault in error.faults
-        ]
-    return [Finding(Level.OK, f"{len(plan.configs)} configs, all valid")]
+        for fault in error.faults:
+            advice = f"edit {fault.file}, then: heteromark validate"
+            yield problem(fault.message, fault.file, fault.key, fault.value, advice=advice)
 
 
-def git(project: Project) -> list[Finding]:
+def git(project: Project) -> Iterator[Finding]:
     """Is there a git repository, with a commit?"""
     if not shutil.which("git"):
-        advice = "install it; on Debian: apt install git"
-        return [Finding(Level.PROBLEM, "git is not installed", advice=advice)]
+        yield problem("git is not installed", advice="install it; on Debian: apt install git")
+        return
     told = _git_error(project.root, "rev-parse", "--git-dir")
     if "not a git repository" in told:
-        message = "this is no git repository, which DVC needs"
-        return [Finding(Level.PROBLEM, message, command="git init")]
-    if told:  # it may distrust the folder's owner, for example, and then says what to do
-        return [Finding(Level.PROBLEM, told, advice="do what git says")]
-    if _git_error(project.root, "rev-parse", "--verify", "HEAD"):
-        return [
-            Finding(
-                Level.WARNING,
-                "no commit yet: `dvc exp run` needs one, and run records name it",
-                command="git add --all && git commit --message 'First commit'",
-            )
-        ]
-    return []
+        yield problem("this is no git repository, which DVC needs", command="git init")
+    elif told:  # it may distrust the folder's owner, for example, and then says what to do
+        yield problem(told, advice="do what git says")
+    elif _git_error(project.root, "rev-parse", "--verify", "HEAD"):
+        yield warning(
+            "no commit yet: `dvc exp run` needs one, and run records name it",
+            command="git add --all && git commit --message 'First commit'",
+        )
 
 
-def dvc_repository(project: Project) -> list[Finding]:
+def dvc_repository(project: Project) -> Iterator[Finding]:
     """Is DVC initialised here?"""
     if dvc_root(project.root):
-        return []
+        return
     in_subfolder = (
         shutil.which("git")
         and not (project.root / ".git").exists()
         and not _git_error(project.root, "rev-parse")
     )
-    return [
-        Finding(
-            Level.PROBLEM,
-            "this is no DVC repository, so `dvc repro` and `dvc exp run` fail",
-            command="dvc init --subdir" if in_subfolder else "dvc init",
-        )
-    ]
+    yield problem(
+        "this is no DVC repository, so `dvc repro` and `dvc exp run` fail",
+        command="dvc init --subdir" if in_subfolder else "dvc init",
+    )
 
 
-def dvc_stages(project: Project) -> list[Finding]:
+def dvc_stages(project: Project) -> Iterator[Finding]:
     """Does dvc.yaml load, with outs that do not overlap? DVC's own loading says so.
 
     Like every DVC command, it makes `.dvc/tmp` where that is missing.
@@ -111,64 +87,52 @@ def dvc_stages(project: Project) -> list[Finding]:
     from dvc.scm import SCMError
 
     if not dvc_root(project.root):
-        return []
+        return
     try:
         with Repo(str(project.root)) as repo:
             repo.index.check_graph()
-            return [Finding(Level.OK, f"{len(repo.index.stages)} stages")]
+            yield ok(f"{len(repo.index.stages)} stages")
     except SCMError:
-        return []  # the check of git tells
+        return  # the check of git tells
     except OverlappingOutputPathsError as error:
         inner, outer = error.overlapping_out, error.parent
-        return [
-            Finding(
-                Level.PROBLEM,
-                f"lies in {outer}, an out of the stage {outer.stage.name}; DVC refuses outs that "
-                "overlap",
-                file=_file_of(inner.stage),
-                key=f"stages.{inner.stage.name}.outs",
-                value=str(inner),
-                advice=f"take {inner} out of the outs of {inner.stage.name}, or let it write "
-                f"elsewhere; then: dvc status",
-            )
-        ]
+        yield _bad_out(
+            inner.stage,
+            inner,
+            f"lies in {outer}, an out of the stage {outer.stage.name}; DVC refuses outs that "
+            "overlap",
+            f"take {inner} out of the outs of {inner.stage.name}, or let it write elsewhere",
+        )
     except OutputDuplicationError as error:
         first, *others = sorted(error.stages, key=lambda stage: stage.name)
-        return [
-            Finding(
-                Level.PROBLEM,
-                f"is an out of {', '.join(stage.name for stage in others)} as well",
-                file=_file_of(first),
-                key=f"stages.{first.name}.outs",
-                value=str(error.output),
-                advice="leave it in one of them; then: dvc status",
-            )
-        ]
+        message = f"is an out of {', '.join(stage.name for stage in others)} as well"
+        yield _bad_out(first, error.output, message, "leave it in one of them")
     except DvcException as error:
-        return [_unloadable(error)]
+        yield problem(
+            " ".join(str(error).split()),
+            file="dvc.yaml",
+            advice="edit it; this shows the place: dvc stage list",
+        )
 
 
-def string_floats(project: Project) -> list[Finding]:
+def string_floats(project: Project) -> Iterator[Finding]:
     """Numbers like 1e-3 in params.yaml and config/, which YAML 1.1 reads as strings.
 
     HeteroMARK and DVC read them as numbers. PyYAML does not, and hence neither do Snakemake's
     `--configfile` nor most scripts: they find the string '1e-3'.
     """
     paths = [project.root / "params.yaml", *sorted((project.root / "config").rglob("*.yaml"))]
-    return [
-        Finding(
-            Level.WARNING,
-            "is a string to what reads YAML 1.1: PyYAML, Snakemake's --configfile",
-            file=f"{project.shown(path)}:{line}",
-            key=key,
-            value=text,
-            command=f"sed -i {shlex.quote(f'{line}s/{_escaped(text)}/{spelt}/')} "
-            f"{shlex.quote(project.shown(path))}",
-        )
-        for path in paths
-        if path.is_file()
-        for line, key, text, spelt in _misread_in(path)
-    ]
+    for path in filter(Path.is_file, paths):
+        shown = project.shown(path)
+        for line, key, text, spelt in _misread_in(path):
+            pattern = text.replace(".", r"\.")
+            yield warning(
+                "is a string to what reads YAML 1.1: PyYAML, Snakemake's --configfile",
+                file=f"{shown}:{line}",
+                key=key,
+                value=text,
+                command=shlex.join(["sed", "-i", f"{line}s/{pattern}/{spelt}/", shown]),
+            )
 
 
 def dvc_root(folder: Path) -> Path | None:
@@ -207,16 +171,13 @@ def _git_error(folder: Path, *arguments: str) -> str:
     return told.stderr.strip() or f"status {told.returncode}" if told.returncode else ""
 
 
-def _file_of(stage) -> str:
-    return Path(stage.relpath).as_posix()
-
-
-def _unloadable(error: DvcException) -> Finding:
-    return Finding(
-        Level.PROBLEM,
-        " ".join(str(error).split()),
-        file="dvc.yaml",
-        advice="edit it; this shows the place: dvc stage list",
+def _bad_out(stage, out, message: str, advice: str) -> Finding:
+    return problem(
+        message,
+        file=Path(stage.relpath).as_posix(),
+        key=f"stages.{stage.name}.outs",
+        value=str(out),
+        advice=f"{advice}; then: dvc status",
     )
 
 
@@ -250,7 +211,3 @@ def _spelt(number: str) -> str:
     mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
     sign = "" if not mark or exponent[0] in "+-" else "+"
     return f"{mantissa}{mark}{sign}{exponent}"
-
-
-def _escaped(text: str) -> str:
-    return text.replace(".", r"\.")

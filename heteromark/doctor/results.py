@@ -6,9 +6,10 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from heteromark.doctor.finding import GIBIBYTE, Finding, Level, Project
+from heteromark.doctor.finding import GIBIBYTE, Finding, Project, note, ok, problem, warning
 from heteromark.doctor.repository import is_in_dvc
 from heteromark.runs.record import (
     BEST_FILE,
@@ -21,7 +22,7 @@ from heteromark.runs.record import (
     RunRecord,
     Status,
 )
-from heteromark.runs.store import STORE_VARIABLE, StoredRun, StoreError, damaged_files
+from heteromark.runs.store import STORE_VARIABLE, StoreError, damaged_files
 
 MODEL = RESULTS / "model"
 
@@ -40,10 +41,10 @@ def results(project: Project) -> list[Finding]:
         if (folder / RECORD_FILE).is_file()
     ]
     findings = [finding for folder in folders for finding in _damage_in(project, folder)]
-    return findings or [Finding(Level.OK, f"{len(folders)} runs are what their records say")]
+    return findings or [ok(f"{len(folders)} runs are what their records say")]
 
 
-def store_place(project: Project) -> list[Finding]:
+def store_place(project: Project) -> Iterator[Finding]:
     """Can the run store be written, and has its disk room? It is not made where it is missing."""
     root = project.store.root
     place = next(path for path in (root, *root.parents) if path.exists())
@@ -55,28 +56,24 @@ def store_place(project: Project) -> list[Finding]:
         elif not os.access(place, os.W_OK | os.X_OK):
             raise StoreError(f"the run store {root} cannot be made: {place} cannot be written")
     except StoreError as error:
-        return [
-            Finding(
-                Level.PROBLEM,
-                str(error),
-                key=STORE_VARIABLE if STORE_VARIABLE in os.environ else "",
-                value=os.environ.get(STORE_VARIABLE),
-                command=f"export {STORE_VARIABLE}=~/heteromark-store",
-            )
-        ]
+        yield problem(
+            str(error),
+            key=STORE_VARIABLE if STORE_VARIABLE in os.environ else "",
+            value=os.environ.get(STORE_VARIABLE),
+            command=f"export {STORE_VARIABLE}=~/heteromark-store",
+        )
+        return
     free = shutil.disk_usage(place).free
     told = f"{free / GIBIBYTE:.1f} GiB free"
     if free < project.least_free:
-        return [
-            Finding(
-                Level.WARNING,
-                f"only {told}, less than {project.least_free / GIBIBYTE:.1f}",
-                file=str(root),
-                command="heteromark store prune",
-                advice="it lists what nothing needs any more; --yes deletes that",
-            )
-        ]
-    return [Finding(Level.OK, f"{root}, {told}")]
+        yield warning(
+            f"only {told}, less than {project.least_free / GIBIBYTE:.1f}",
+            file=str(root),
+            command="heteromark store prune",
+            advice="it lists what nothing needs any more; --yes deletes that",
+        )
+    else:
+        yield ok(f"{root}, {told}")
 
 
 def stored_runs(project: Project) -> list[Finding]:
@@ -92,16 +89,18 @@ def stored_runs(project: Project) -> list[Finding]:
         else:
             continue
         if message and not project.store.is_locked(run.digest):  # else it is being written now
-            findings.append(_damaged_in_store(project, run, message))
+            aside = shlex.quote(str(project.store.root / "quarantine"))
+            command = f"mkdir -p {aside} && mv {shlex.quote(str(run.folder))} {aside}/"
+            advice = "the next command that needs this run trains it anew"
+            findings.append(problem(message, str(run.folder), command=command, advice=advice))
     how = "whole" if project.thorough else "with all their files; --thorough compares the contents"
-    return findings or [Finding(Level.OK, f"{count} finished runs, {how}")]
+    return findings or [ok(f"{count} finished runs, {how}")]
 
 
 def unfinished_runs(project: Project) -> list[Finding]:
     """Runs that were interrupted and can go on."""
     return [
-        Finding(
-            Level.NOTE,
+        note(
             f"was interrupted: {record.agent.short_name} seed {record.seed}, {record.mode}, on "
             f"{record.environment}; its command resumes it, unless code or configs have changed",
             file=str(run.folder),
@@ -112,7 +111,7 @@ def unfinished_runs(project: Project) -> list[Finding]:
     ]
 
 
-def _damage_in(project: Project, folder: Path) -> list[Finding]:
+def _damage_in(project: Project, folder: Path) -> Iterator[Finding]:
     record: RunRecord | None = None
     try:
         record = RunRecord.read(folder)
@@ -121,12 +120,11 @@ def _damage_in(project: Project, folder: Path) -> list[Finding]:
         names = [RECORD_FILE]
     if folder == project.root / MODEL:
         names = [name for name in names if name in (*_PUBLISHED, RECORD_FILE)]
-    if not names:
-        return []
-    message = "is no run record" if record is None else _told(folder, names)
-    file = folder / RECORD_FILE if record is None else folder
-    command, advice = _mend(project, folder, record, names)
-    return [Finding(Level.PROBLEM, message, project.shown(file), command=command, advice=advice)]
+    if names:
+        message = "is no run record" if record is None else _told(folder, names)
+        file = folder / RECORD_FILE if record is None else folder
+        command, advice = _mend(project, folder, record, names)
+        yield problem(message, project.shown(file), command=command, advice=advice)
 
 
 def _told(folder: Path, names: list[str]) -> str:
@@ -148,10 +146,7 @@ def _mend(
         stored = [str(project.store.folder(digest) / name) for name in names]
         return shlex.join(["cp", *stored, f"{shown}/"]), ""
     if is_in_dvc(project, [folder / name for name in names]):
-        return (
-            f"{shlex.join(['rm', '-f', *files])} && {shlex.join(['dvc', 'checkout', *files])}",
-            "",
-        )
+        return f"rm -f {shlex.join(files)} && dvc checkout {shlex.join(files)}", ""
     if folder == project.root / MODEL:
         return f"rm {MODEL}/inputs-*.json && snakemake published", ""
     target = shlex.quote(f"{shown}/{RECORD_FILE}")
@@ -173,28 +168,13 @@ def _digest_in_store(project: Project, folder: Path, record: RunRecord | None) -
     named = _RUN_FOLDER.match(folder.as_posix())
     if named is None:
         return None
-    return next(
-        (
-            run.digest
-            for run in project.stored_runs
-            if run.record
-            and run.record.config_digest == named["config_digest"]
-            and run.record.seed == int(named["seed"])
-            and project.store.lookup(run.digest)
-        ),
-        None,
-    )
-
-
-def _damaged_in_store(project: Project, run: StoredRun, message: str) -> Finding:
-    aside = shlex.quote(str(project.store.root / "quarantine"))
-    return Finding(
-        Level.PROBLEM,
-        message,
-        file=str(run.folder),
-        command=f"mkdir -p {aside} && mv {shlex.quote(str(run.folder))} {aside}/",
-        advice="the next command that needs this run trains it anew",
-    )
+    wanted = named["config_digest"], int(named["seed"])
+    for run in project.stored_runs:
+        record = run.record
+        is_same = record and (record.config_digest, record.seed) == wanted
+        if is_same and project.store.lookup(run.digest):
+            return run.digest
+    return None
 
 
 def _command_of(record: RunRecord) -> str:

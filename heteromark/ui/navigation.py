@@ -12,9 +12,8 @@ import streamlit as st
 
 from heteromark.runs.record import METRICS_FILE, RESULTS
 from heteromark.runs.store import RunStore
-from heteromark.ui.data.comparison import COLUMN_OF_AXIS, Axis
 from heteromark.ui.data.history import History, HistoryRun
-from heteromark.ui.data.metrics import read_metrics
+from heteromark.ui.data.metrics import COLUMN_OF_AXIS, Axis, read_metrics
 from heteromark.ui.server import RESULTS_VARIABLE
 
 REFRESH_SECONDS = 2.0
@@ -57,10 +56,7 @@ def link(page: str, label: str, **selection: str | Sequence[str]) -> None:
         for value in ([values] if isinstance(values, str) else values)
     ]
     st.page_link(
-        st.session_state[_PAGES][page],
-        label=label,
-        icon=_ICONS[page],
-        query_params=parameters,
+        st.session_state[_PAGES][page], label=label, icon=_ICONS[page], query_params=parameters
     )
 
 
@@ -77,59 +73,50 @@ def choose(
     placeholder: str = "all",
 ) -> list[str]:
     """A choice of several; `told` says what an option is called, in plain text."""
-    key, write = _bound(parameter)
     wanted = st.query_params.get_all(parameter)
-    _hold(key, [one for one in dict.fromkeys(wanted) if one in options])
-    return st.multiselect(
-        label, options, format_func=told, key=key, on_change=write, placeholder=placeholder
-    )
+    bound = _bound(parameter, [one for one in dict.fromkeys(wanted) if one in options])
+    return st.multiselect(label, options, format_func=told, placeholder=placeholder, **bound)
 
 
 def choose_one(
     label: str, parameter: str, options: Sequence[str], told: Callable[[str], str] = str
 ) -> str:
     """A choice of one; the first option stands for the rest of the address."""
-    key, write = _bound(parameter)
     wanted = st.query_params.get(parameter)
-    _hold(key, wanted if wanted in options else options[0])
-    return st.selectbox(label, options, format_func=told, key=key, on_change=write)
+    bound = _bound(parameter, wanted if wanted in options else options[0])
+    return st.selectbox(label, options, format_func=told, **bound)
 
 
 def choose_axis() -> Axis:
     """What curves are drawn over."""
-    key, write = _bound("x")
     wanted = st.query_params.get("x")
-    _hold(key, wanted if wanted in COLUMN_OF_AXIS else "frames")
-    return st.segmented_control(
-        "Over", list(COLUMN_OF_AXIS), key=key, on_change=write, required=True
-    )
+    bound = _bound("x", wanted if wanted in COLUMN_OF_AXIS else "frames")
+    return st.segmented_control("Over", list(COLUMN_OF_AXIS), required=True, **bound)
 
 
 def ask(label: str, parameter: str, placeholder: str) -> str:
     """A line of text."""
-    key, write = _bound(parameter)
-    _hold(key, st.query_params.get(parameter, ""))
-    return st.text_input(label, key=key, on_change=write, placeholder=placeholder)
+    bound = _bound(parameter, st.query_params.get(parameter, ""))
+    return st.text_input(label, placeholder=placeholder, **bound)
 
 
-def _hold(key: str, value: Any) -> None:
-    """Set a widget's value if it is another: setting it may undo what a reader does meanwhile."""
+def _bound(parameter: str, value: Any) -> dict[str, Any]:
+    """Options of a widget that has this value, and writes what a reader chooses into the address.
+
+    The value is set only if it is another: setting it may undo what a reader does meanwhile.
+    """
+    key = f"choose_{parameter}"
     if key not in st.session_state or st.session_state[key] != value:
         st.session_state[key] = value
+    return {"key": key, "on_change": lambda: _write(parameter, st.session_state[key])}
 
 
-def _bound(parameter: str) -> tuple[str, Callable[[], None]]:
-    """A widget's key, and what writes its value into the address; an empty one leaves it."""
-    key = f"choose_{parameter}"
-
-    def write() -> None:
-        value = st.session_state[key]
-        if value:
-            st.query_params[parameter] = value
-        else:
-            st.query_params.pop(parameter, None)
-
-    return key, write
+def _write(parameter: str, value: str | list[str]) -> None:
+    """Write a selection into the address; an empty one leaves it."""
+    if value:
+        st.query_params[parameter] = value
+    else:
+        st.query_params.pop(parameter, None)
 
 
 def choosable_table(
@@ -143,11 +130,7 @@ def choosable_table(
 
     def write() -> None:
         rows = st.session_state[widget]["selection"]["rows"]
-        chosen = [key for row, key in enumerate(st.session_state[shown]) if row in rows]
-        if chosen:
-            st.query_params[parameter] = chosen
-        else:
-            st.query_params.pop(parameter, None)
+        _write(parameter, [st.session_state[shown][row] for row in sorted(rows)])
 
     wanted = st.query_params.get_all(parameter)
     rows = [row for row, key in enumerate(keys) if key in wanted]

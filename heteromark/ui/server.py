@@ -49,7 +49,7 @@ def serve(host: str, port: int, store: Path | None, results: Path | None, browse
     if results is not None:
         os.environ[RESULTS_VARIABLE] = str(results)
     print(f"Training History: {address(host, port)} (ctrl-C ends it)", flush=True)
-    options = [f"--{name}={_said(value)}" for name, value in _settings(host, port, browser)]
+    options = [f"--{name}={value}" for name, value in _settings(host, port, browser)]
     threading.Thread(target=_import_ahead, daemon=True).start()
     from streamlit.web.cli import main
 
@@ -76,13 +76,13 @@ def _settings(host: str, port: int, browser: bool) -> list[tuple[str, object]]:
     settings = [
         ("server.address", host),
         ("server.port", port),
-        ("server.headless", not browser),
+        ("server.headless", "false" if browser else "true"),
         ("server.fileWatcherType", "none"),
-        ("server.showEmailPrompt", False),
-        ("browser.gatherUsageStats", False),
+        ("server.showEmailPrompt", "false"),
+        ("browser.gatherUsageStats", "false"),
         ("client.toolbarMode", "minimal"),
         ("client.showErrorLinks", "false"),
-        ("logger.hideWelcomeMessage", True),
+        ("logger.hideWelcomeMessage", "true"),
         ("logger.level", "warning"),
         *THEME.items(),
     ]
@@ -91,10 +91,6 @@ def _settings(host: str, port: int, browser: bool) -> list[tuple[str, object]]:
         settings += [("server.allowedHosts", name) for name in ("localhost", "127.0.0.1", host)]
         settings.append(("browser.serverAddress", "localhost"))
     return settings
-
-
-def _said(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _is_loopback(host: str) -> bool:

@@ -111,10 +111,6 @@ class _Run:
     record: RunRecord | None = None
     curve: Curve | None = None  # of a completed run
 
-    @property
-    def is_completed(self) -> bool:
-        return self.status == Status.COMPLETED
-
 
 def aggregate(candidates: Sequence[Candidate]) -> Tables:
     """Read every run of the sweep and compute its tables.
@@ -123,10 +119,7 @@ def aggregate(candidates: Sequence[Candidate]) -> Tables:
     enter the summary and the curves.
     """
     sweep = [
-        (
-            candidate,
-            [_read_run(candidate.folders[seed], seed) for seed in sorted(candidate.folders)],
-        )
+        (candidate, [_read_run(folder, seed) for seed, folder in sorted(candidate.folders.items())])
         for candidate in candidates
     ]
     rows = [_run_row(candidate, run) for candidate, runs in sweep for run in runs]
@@ -191,7 +184,7 @@ def _read_run(folder: Path, seed: int) -> _Run:
     except FileNotFoundError:
         return _Run(seed, MISSING, f"no {RECORD_FILE} in {place}: its job failed or never started")
     except (OSError, ValueError) as error:
-        return _Run(seed, CORRUPT, f"{place}/{RECORD_FILE}: {_fault(error)}")
+        return _Run(seed, CORRUPT, f"{place}/{RECORD_FILE}: {fault_in_words(error)}")
     if record.seed != seed:
         return _Run(seed, CORRUPT, f"{place}/{RECORD_FILE} is of seed {record.seed}, not {seed}")
     if record.status != Status.COMPLETED:
@@ -199,7 +192,7 @@ def _read_run(folder: Path, seed: int) -> _Run:
     try:
         curve = _read_curve(Path(folder) / METRICS_FILE)
     except (OSError, ValueError) as error:
-        return _Run(seed, CORRUPT, f"{place}/{METRICS_FILE}: {_fault(error)}", record)
+        return _Run(seed, CORRUPT, f"{place}/{METRICS_FILE}: {fault_in_words(error)}", record)
     return _Run(seed, record.status.value, record.reason, record, curve)
 
 
@@ -214,7 +207,7 @@ def _read_curve(path: Path) -> Curve:
     return Curve(frames[measured], returns[measured])
 
 
-def _fault(error: Exception) -> str:
+def fault_in_words(error: Exception) -> str:
     """One line: reasons are cells of a table."""
     if isinstance(error, ValidationError):
         fault = error.errors()[0]
@@ -228,7 +221,7 @@ def _fault(error: Exception) -> str:
 # --- from runs to rows ------------------------------------------------------------------------
 
 
-def _table(rows: list[dict[str, Any]], columns: dict[str, str]) -> pd.DataFrame:
+def _table(rows: list[dict[str, Any]] | list[tuple], columns: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(columns), dtype=object).astype(columns)
 
 
@@ -262,15 +255,9 @@ def _run_row(candidate: Candidate, run: _Run) -> dict[str, Any]:
 def _summary_row(candidate: Candidate, runs: Sequence[_Run], rows: pd.DataFrame) -> dict[str, Any]:
     """`rows` are those of the runs table that belong to `runs`."""
     completed = rows[rows["status"] == Status.COMPLETED]
-    means = (
-        "final_return",
-        "evaluation_return",
-        "win_rate",
-        "slope",
-        "frames_per_second",
-    )
+    means = ("final_return", "evaluation_return", "win_rate", "slope", "frames_per_second")
     evaluation_returns = completed["evaluation_return"].dropna().to_numpy()
-    interval = bootstrap_interval(evaluation_returns, "iqm")
+    low, high = bootstrap_interval(evaluation_returns, "iqm") or (None, None)
     stability = judge_stability(
         [run.curve for run in runs if run.curve is not None],
         seeds=len(runs),
@@ -290,8 +277,8 @@ def _summary_row(candidate: Candidate, runs: Sequence[_Run], rows: pd.DataFrame)
         "statuses": _count_words(run.status for run in runs),
         **{column: score(completed[column].dropna(), "mean") for column in means},
         "iqm": score(evaluation_returns, "iqm"),
-        "iqm_low": None if interval is None else interval.low,
-        "iqm_high": None if interval is None else interval.high,
+        "iqm_low": low,
+        "iqm_high": high,
         "coefficient_of_variation": coefficient_of_variation(evaluation_returns),
         "verdict": stability.verdict.value,
         "reason": stability.reason,
@@ -299,25 +286,18 @@ def _summary_row(candidate: Candidate, runs: Sequence[_Run], rows: pd.DataFrame)
     }
 
 
-def _curve_rows(candidate: Candidate, runs: Sequence[_Run]) -> list[dict[str, Any]]:
+def _curve_rows(candidate: Candidate, runs: Sequence[_Run]) -> list[tuple]:
+    """Rows of the curves table, in the order of its columns."""
     returns_at: defaultdict[float, list[float]] = defaultdict(list)
     for run in runs:
         if run.curve is not None:
             for frame, value in zip(*run.curve, strict=True):
                 returns_at[frame].append(value)
     rows = []
-    for frame in sorted(returns_at):
-        interval = bootstrap_interval(returns_at[frame], "mean")
-        rows.append(
-            {
-                "config": candidate.label,
-                "frames": int(frame),
-                "mean": score(returns_at[frame], "mean"),
-                "low": None if interval is None else interval.low,
-                "high": None if interval is None else interval.high,
-                "seeds": len(returns_at[frame]),
-            }
-        )
+    for frame, returns in sorted(returns_at.items()):
+        low, high = bootstrap_interval(returns, "mean") or (None, None)
+        mean, seeds = score(returns, "mean"), len(returns)
+        rows.append((candidate.label, int(frame), mean, low, high, seeds))
     return rows
 
 

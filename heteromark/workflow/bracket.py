@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from heteromark.workflow.colours import LEFT_OUT_COLOUR, PALETTE
-from heteromark.workflow.plots import STYLE, figure_with_axes, unit, words
+from heteromark.workflow.plots import STYLE, figure_with_axes, legend_mark
 from heteromark.workflow.select import RankedCandidate, Selection
+from heteromark.workflow.words import counted, unit, words
 
 _FINALIST, _WINNER = PALETTE[0], PALETTE[1]
 _NAME_HEIGHT = 0.035  # of a name, as a share of the axis
@@ -67,15 +67,11 @@ def _draw_path(axes: Axes, scored: Sequence[RankedCandidate], last: int, is_winn
     end = scored[-1]
     is_finalist = end.rung == last
     colour = _WINNER if is_winner else _FINALIST if is_finalist else LEFT_OUT_COLOUR
-    axes.plot(
-        [candidate.frames for candidate in scored],
-        [candidate.score for candidate in scored],
-        color=colour,
-        marker="o",
-        markersize=4,
-        linewidth=2.4 if is_winner else 1.2,
-        zorder=3 if is_winner else 2,
-    )
+    frames = [candidate.frames for candidate in scored]
+    scores = [candidate.score for candidate in scored]
+    width, order = (2.4, 3) if is_winner else (1.2, 2)
+    dots = {"marker": "o", "markersize": 4}
+    axes.plot(frames, scores, color=colour, linewidth=width, zorder=order, **dots)
     marker = "*" if is_winner else "o" if is_finalist else "x"
     axes.plot(end.frames, end.score, color=colour, marker=marker, markersize=12 if is_winner else 7)
     return colour
@@ -88,15 +84,9 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[RankedCandidate, str]]) -> None:
     for candidate, colour in sorted(ends, key=lambda end: end[0].score):
         lowest = reached.get(candidate.rung, low) + _NAME_HEIGHT * (high - low)
         at = reached[candidate.rung] = max(candidate.score, lowest)
-        axes.annotate(
-            candidate.label,
-            (candidate.frames, at),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            fontsize="x-small",
-        )
+        beside = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
+        point = (candidate.frames, at)
+        axes.annotate(candidate.label, point, color=colour, fontsize="x-small", **beside)
 
 
 def _mark_rungs(axes: Axes, entrants: Sequence[Sequence[RankedCandidate]]) -> None:
@@ -109,25 +99,15 @@ def _mark_rungs(axes: Axes, entrants: Sequence[Sequence[RankedCandidate]]) -> No
     axes.xaxis.set_major_locator(FixedLocator(frames))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda at, _: f"{at:,.0f}\n{_configs(counts.get(round(at), 0))}")
+        FuncFormatter(lambda at, _: f"{at:,.0f}\n{counted(counts.get(round(at), 0), 'config')}")
     )
     axes.set_xlabel("environment frames of a run, and configs that trained so far")
 
 
-def _configs(number: int) -> str:
-    return f"{number} config{'' if number == 1 else 's'}"
-
-
 def _legend(figure: Figure, last: int) -> None:
-    def mark(label: str, colour: str, marker: str, size: int = 7) -> Line2D:
-        return Line2D([], [], color=colour, label=label, marker=marker, markersize=size)
-
-    figure.legend(
-        handles=[
-            mark("winner", _WINNER, "*", 12),
-            mark(f"came to rung {last}", _FINALIST, "o"),
-            mark("left before", LEFT_OUT_COLOUR, "x"),
-        ],
-        loc="outside lower left",
-        ncols=3,
-    )
+    marks = [
+        legend_mark("winner", _WINNER, marker="*", markersize=12),
+        legend_mark(f"came to rung {last}", _FINALIST, marker="o", markersize=7),
+        legend_mark("left before", LEFT_OUT_COLOUR, marker="x", markersize=7),
+    ]
+    figure.legend(handles=marks, loc="outside lower left", ncols=len(marks))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -20,8 +21,7 @@ ExpectOption = Annotated[
     str, typer.Option(help="Digest of what the step follows from, as the Snakefile planned it.")
 ]
 ParamOption = Annotated[
-    list[str] | None,
-    typer.Option("--param", metavar="KEY=VALUE", help="Wins over params.yaml."),
+    list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="Wins over params.yaml.")
 ]
 
 
@@ -37,8 +37,7 @@ def rung(expect: ExpectOption, number: int, output: Path, param: ParamOption = N
     """Runs of a rung → who goes on (sweep.strategy: halving)."""
     from heteromark.workflow.publish import write_decision
 
-    plan = _plan(param)
-    _check(plan.rung_digest(number), expect)
+    plan = _checked(expect, param, lambda plan: plan.rung_digest(number))
     typer.echo(write_decision(plan, number, output))
 
 
@@ -47,8 +46,7 @@ def aggregate(expect: ExpectOption, folder: Path, param: ParamOption = None) -> 
     """Smoke runs → tables, learning curves and metrics."""
     from heteromark.workflow.publish import write_aggregate
 
-    plan = _plan(param)
-    _check(plan.tables_digest, expect)
+    plan = _checked(expect, param, lambda plan: plan.tables_digest)
     write_aggregate(plan, folder)
 
 
@@ -57,8 +55,7 @@ def select(expect: ExpectOption, tables: Path, folder: Path, param: ParamOption 
     """Tables → the winner, and why."""
     from heteromark.workflow.publish import write_selection
 
-    plan = _plan(param)
-    _check(plan.selection_digest, expect)
+    plan = _checked(expect, param, lambda plan: plan.selection_digest)
     typer.echo(write_selection(plan, tables, folder))
 
 
@@ -69,8 +66,7 @@ def publish(
     """Long runs of the winner → the published model."""
     from heteromark.workflow.publish import write_model
 
-    plan = _plan(param)
-    _check(plan.publication_digest, expect)
+    plan = _checked(expect, param, lambda plan: plan.publication_digest)
     typer.echo(write_model(plan, tables, selected, folder))
 
 
@@ -87,9 +83,12 @@ def _plan(param: list[str] | None) -> Plan:
     return make_plan(overrides=overrides, typed=dict.fromkeys(flatten(overrides), "--param"))
 
 
-def _check(digest: str, expected: str) -> None:
+def _checked(expected: str, param: list[str] | None, digest_of: Callable[[Plan], str]) -> Plan:
+    plan = _plan(param)
+    digest = digest_of(plan)
     if digest != expected:
         raise WorkflowError(
             f"this step was planned for {expected}, but params.yaml, a config or the code now "
             f"gives {digest}: something changed while the workflow ran. Run snakemake again"
         )
+    return plan

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from heteromark.workflow.plan import Candidate, Plan
+from heteromark.workflow.words import frames_range
 
 if TYPE_CHECKING:  # pandas takes longer to import than a plan to make
     from heteromark.workflow.aggregate import Tables
@@ -46,10 +47,10 @@ def plan_lines(plan: Plan) -> list[str]:
 def frames_words(asked: int, candidates: Iterable[Candidate]) -> str:
     """The frames that runs train, and those that were asked for where they differ."""
     trained = {candidate.frames for candidate in candidates}
-    shown = " to ".join(f"{frames:,}" for frames in sorted({min(trained), max(trained)}))
     if trained == {asked}:
-        return f"{shown} frames"
-    return f"{shown} frames ({asked:,} asked, rounded up to whole iterations of n_steps)"
+        return f"{asked:,} frames"
+    rounding = f"{asked:,} asked, rounded up to whole iterations of n_steps"
+    return f"{frames_range(trained)} frames ({rounding})"
 
 
 def _rungs(plan: Plan) -> list[tuple[str, int, str]]:

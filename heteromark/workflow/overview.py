@@ -7,12 +7,11 @@ the commands that make it again.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from heteromark.config.files import read_mapping
@@ -23,9 +22,9 @@ from heteromark.runs.record import CONFIG_FILE, RunRecord
 from heteromark.workflow.aggregate import Tables
 from heteromark.workflow.colours import PALETTE
 from heteromark.workflow.plan import Candidate, Plan
-from heteromark.workflow.plots import unit, words
 from heteromark.workflow.rank_check import RankCheck
-from heteromark.workflow.select import RankedCandidate, Selection
+from heteromark.workflow.select import Selection
+from heteromark.workflow.words import unit, words
 
 TEMPLATE = "overview.html"
 _STATISTICS = {"iqm": "interquartile mean", "mean": "mean", "median": "median", "min": "lowest"}
@@ -76,7 +75,10 @@ def write_overview(
         pictures: captions and SVG files; they become part of the page.
     """
     winner = plan.find("smoke", selection.winner.name, selection.winner.config_digest)[0]
-    records = list(_records([*_trained_in_rungs(plan), winner.full]))
+    trained = [*plan.trained_in_rungs(), winner.full]
+    folders = [folder for candidate in trained for folder in candidate.folders.values()]
+    records = [RunRecord.read(folder) for folder in folders]
+    by_config = smoke.summary.set_index("config")
     model = records[-1]
     settings = selection.settings
     config = read_mapping(Path(path).parent / CONFIG_FILE)
@@ -93,7 +95,7 @@ def write_overview(
         terms=terms_in_words(config),
         unit=unit(settings.metric),
         margin=_margin(selection),
-        rows=_rows(smoke, selection),
+        rows=[(candidate, by_config.loc[candidate.label]) for candidate in selection.candidates],
         differences=differences([config.smoke for config in plan.configs]),
         long=long.runs.to_dict("records"),
         check=check,
@@ -141,12 +143,6 @@ def terms_in_words(config: Mapping[str, Any]) -> str:
     )
 
 
-def _rows(smoke: Tables, selection: Selection) -> list[tuple[RankedCandidate, pd.Series]]:
-    """Every candidate with its row of the summary, best first."""
-    by_config = smoke.summary.set_index("config")
-    return [(candidate, by_config.loc[candidate.label]) for candidate in selection.candidates]
-
-
 def _margin(selection: Selection) -> str:
     """How far the winner is ahead of the second, in words."""
     eligible = [candidate for candidate in selection.candidates if candidate.eligible]
@@ -165,20 +161,6 @@ def _margin(selection: Selection) -> str:
             f", and a run of the winner beats one of it with probability {second.improvement:.2f}"
         )
     return f"{words}."
-
-
-def _trained_in_rungs(plan: Plan) -> list[Candidate]:
-    return [
-        candidate
-        for rung in range(1, len(plan.params.rungs) + 1)
-        for candidate in plan.entrants(rung)
-    ]
-
-
-def _records(candidates: Sequence[Candidate]) -> Iterator[RunRecord]:
-    for candidate in candidates:
-        for folder in candidate.folders.values():
-            yield RunRecord.read(folder)
 
 
 def _trained_frames(record: RunRecord) -> int:

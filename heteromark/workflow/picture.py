@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from matplotlib import get_data_path
@@ -10,8 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from heteromark.workflow.plan import Candidate, Plan
+from heteromark.workflow.plan import Plan
 from heteromark.workflow.plots import save_figure
+from heteromark.workflow.words import counted, frames_range
 
 _WIDTH, _HEIGHT, _GAP = 1.58, 1.0, 0.32
 _CHEAP, _EXPENSIVE, _EDGE = "#e8eef4", "#fbe3c5", "#44546a"
@@ -21,14 +21,14 @@ def draw_dag(plan: Plan, path: Path, winner: str | None = None) -> None:
     """Draw the steps from left to right, expensive ones tinted. `winner`: its name, if known."""
     smoke, full = plan.params.smoke, plan.params.full
     configs, seeds = len(plan.configs), len(smoke.seeds)
-    smoke_runs = [candidate for config in plan.configs for candidate in config.rungs]
-    full_runs = plan.candidates("full")
+    short = frames_range(rung.frames for config in plan.configs for rung in config.rungs)
+    long = frames_range(config.full.frames for config in plan.configs)
     steps = [
         ("expand", f"{configs} configs\n{_files(plan)}", _CHEAP),
-        ("smoke", f"{configs} configs, {seeds} seeds\n{_frames(smoke_runs)} frames", _EXPENSIVE),
+        ("smoke", f"{configs} configs, {seeds} seeds\n{short} frames", _EXPENSIVE),
         ("aggregate", "results/tables\nruns, summary", _CHEAP),
         ("select", f"results/selected\n{winner or 'winner and why'}", _CHEAP),
-        ("train", f"{_count(len(full.seeds), 'seed')}\n{_frames(full_runs)} frames", _EXPENSIVE),
+        ("train", f"{counted(len(full.seeds), 'seed')}\n{long} frames", _EXPENSIVE),
         ("publish", f"results/model\n{full.eval_episodes} episodes", _CHEAP),
         ("report", "results/\nreport.html", _CHEAP),
     ]
@@ -41,29 +41,15 @@ def draw_dag(plan: Plan, path: Path, winner: str | None = None) -> None:
     axes.set_axis_off()
     for index, (name, detail, colour) in enumerate(steps):
         left = index * pitch
-        axes.add_patch(
-            FancyBboxPatch(
-                (left, 0),
-                _WIDTH,
-                _HEIGHT,
-                boxstyle="round,pad=0,rounding_size=0.08",
-                facecolor=colour,
-                edgecolor=_EDGE,
-            )
-        )
+        look = {"facecolor": colour, "edgecolor": _EDGE}
+        style = "round,pad=0,rounding_size=0.08"
+        axes.add_patch(FancyBboxPatch((left, 0), _WIDTH, _HEIGHT, boxstyle=style, **look))
         middle = left + _WIDTH / 2
         for y, text, font in ((0.73, name, title), (0.32, detail, body)):
             axes.text(middle, y, text, ha="center", va="center", fontproperties=font)
         if index:
-            axes.add_patch(
-                FancyArrowPatch(
-                    (left - _GAP, 0.5),
-                    (left, 0.5),
-                    arrowstyle="-|>",
-                    mutation_scale=14,
-                    color=_EDGE,
-                )
-            )
+            head = {"arrowstyle": "-|>", "mutation_scale": 14}
+            axes.add_patch(FancyArrowPatch((left - _GAP, 0.5), (left, 0.5), color=_EDGE, **head))
     save_figure(figure, path)
 
 
@@ -72,15 +58,6 @@ def _font(name: str, size: float) -> FontProperties:
     return FontProperties(fname=Path(get_data_path(), "fonts", "ttf", f"{name}.ttf"), size=size)
 
 
-def _frames(candidates: Iterable[Candidate]) -> str:
-    frames = {candidate.frames for candidate in candidates}
-    return " to ".join(f"{number:,}" for number in sorted({min(frames), max(frames)}))
-
-
 def _files(plan: Plan) -> str:
     folders = sorted({Path(config.smoke.config_path).parent.as_posix() for config in plan.configs})
-    return folders[0] if len(folders) == 1 else _count(len(folders), "folder")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+    return folders[0] if len(folders) == 1 else counted(len(folders), "folder")

@@ -128,26 +128,27 @@ class Plan:
             configs = [config for config in configs if config.smoke.names in going_on]
         return [config.rungs[rung - 1] for config in configs]
 
+    def trained_in_rungs(self) -> list[Candidate]:
+        """What has been trained after all rungs, shorter runs first."""
+        rungs = range(1, len(self.params.rungs) + 1)
+        return [candidate for rung in rungs for candidate in self.entrants(rung)]
+
     def trained(self) -> list[Candidate]:
         """What has been trained after all rungs: each config as far as it came."""
-        furthest = {
-            candidate.names: candidate
-            for rung in range(1, len(self.params.rungs) + 1)
-            for candidate in self.entrants(rung)
-        }
+        furthest = {candidate.names: candidate for candidate in self.trained_in_rungs()}
         return [furthest[config.smoke.names] for config in self.configs]
 
     def rung_digest(self, rung: int) -> str:
         """What the decision after a rung follows from."""
         rungs = [[_described(c) for c in config.rungs[:rung]] for config in self.configs]
-        return _digest([rungs, self._how_it_is_judged])
+        judged_by = []  # with halving, who is in the tables depends on the selection's measure
+        if len(self.params.rungs) > 1:
+            judged_by = [self.params.sweep.halving.eta, self._selection_settings]
+        return _digest([rungs, judged_by])
 
     @property
-    def _how_it_is_judged(self) -> list[Any]:
-        """What else the tables follow from: who is in them depends on the selection's measure."""
-        if len(self.params.rungs) == 1:
-            return []
-        return [self.params.sweep.halving.eta, self.params.selection.model_dump(mode="json")]
+    def _selection_settings(self) -> dict[str, Any]:
+        return self.params.selection.model_dump(mode="json")
 
     def selected(self, selection_file: Path) -> PlannedConfig:
         """The config that a selection.json names as its winner.
@@ -161,8 +162,7 @@ class Plan:
     @property
     def tables_digest(self) -> str:
         """What results/tables follows from: the smoke runs, their names, the workflow's code."""
-        rungs = [[_described(c) for c in config.rungs] for config in self.configs]
-        return _digest([rungs, self._how_it_is_judged])
+        return self.rung_digest(len(self.params.rungs))
 
     @property
     def smoke_inputs(self) -> dict[str, Any]:
@@ -178,10 +178,7 @@ class Plan:
         """What each stage of dvc.yaml follows from besides the stages before it, by its name."""
         return {
             "sweep": self.smoke_inputs,
-            "select": {
-                "digest": self.selection_digest,
-                "selection": self.params.selection.model_dump(mode="json"),
-            },
+            "select": {"digest": self.selection_digest, "selection": self._selection_settings},
             "train": {"full": runs_of(self.candidates("full"))},
             "publish": {"digest": self.publication_digest},
         }
@@ -189,7 +186,7 @@ class Plan:
     @property
     def selection_digest(self) -> str:
         """What results/selected follows from."""
-        return _digest([self.tables_digest, self.params.selection.model_dump(mode="json")])
+        return _digest([self.tables_digest, self._selection_settings])
 
     @property
     def publication_digest(self) -> str:
@@ -248,15 +245,7 @@ def plan_of(agents: Sequence[ResolvedAgent], params: ProjectParams, root: Path =
     faults = list(_halving_faults(params))
     for resolved in sorted(agents, key=lambda resolved: resolved.agent.short_name):
         try:
-            smoke = compose_run(
-                resolved.agent,
-                params,
-                "smoke",
-                params.smoke.seeds[0],
-                root,
-                overrides={"training": {"total_frames": params.rungs[-1]}},
-                agent_file=str(resolved.path),
-            )
+            smoke = _composed(resolved, params, root, "smoke", params.rungs[-1])
             grouped.setdefault(config_digest(smoke), []).append((resolved, smoke))
         except ConfigError as error:
             faults.extend(error.faults)
@@ -280,23 +269,31 @@ def _halving_faults(params: ProjectParams) -> Iterator[Fault]:
         )
 
 
+def _composed(
+    resolved: ResolvedAgent,
+    params: ProjectParams,
+    root: Path,
+    mode: Mode,
+    frames: int,
+    ends: Sequence[int] = (),
+) -> RunConfig:
+    training = {"total_frames": frames} | ({"checkpoints_after": [*ends]} if ends else {})
+    return compose_run(
+        resolved.agent,
+        params,
+        mode,
+        params.budget(mode).seeds[0],
+        root,
+        overrides={"training": training},
+        agent_file=str(resolved.path),
+    )
+
+
 def _planned(
     members: list[tuple[ResolvedAgent, RunConfig]], params: ProjectParams, root: Path
 ) -> PlannedConfig:
     resolved, smoke = members[0]
     names = tuple(member.agent.short_name for member, _ in members)
-
-    def composed(mode: Mode, frames: int, ends: tuple[int, ...] = ()) -> RunConfig:
-        further = {"checkpoints_after": [*ends]} if ends else {}
-        return compose_run(
-            resolved.agent,
-            params,
-            mode,
-            params.budget(mode).seeds[0],
-            root,
-            overrides={"training": {"total_frames": frames, **further}},
-            agent_file=str(resolved.path),
-        )
 
     def candidate(config: RunConfig, rung: int = 1) -> Candidate:
         digest = config_digest(config)
@@ -320,7 +317,7 @@ def _planned(
     *ends, longest = (-(-frames // batch) for frames in params.rungs)
     if ends:
         lengths = [*(end * batch for end in ends), smoke.training.total_frames]
-        rungs = [composed("smoke", frames, tuple(ends)) for frames in lengths]
+        rungs = [_composed(resolved, params, root, "smoke", frames, ends) for frames in lengths]
     else:
         rungs = [smoke]
     if len({*ends, longest}) < len(rungs):
@@ -344,7 +341,7 @@ def _planned(
     return PlannedConfig(
         resolved.agent,
         tuple(candidate(config, number) for number, config in enumerate(rungs, start=1)),
-        candidate(composed("full", params.full.total_frames)),
+        candidate(_composed(resolved, params, root, "full", params.full.total_frames)),
     )
 
 

@@ -7,8 +7,8 @@ or random identifiers: identical tables give identical bytes (for one version of
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
-from itertools import count
+from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -23,8 +23,10 @@ from heteromark.workflow.aggregate import Tables
 from heteromark.workflow.colours import LEFT_OUT_COLOUR, PALETTE
 from heteromark.workflow.select import RankedCandidate, Selection
 from heteromark.workflow.statistics import CONFIDENCE, RANGE_SEEDS
+from heteromark.workflow.words import counted, unit, words
 
 LINE_STYLES = ("-", "--", ":", "-.")  # changes each time the palette starts again
+LINES = [{"color": colour, "linestyle": style} for style in LINE_STYLES for colour in PALETTE]
 
 STYLE = {
     "axes.grid": True,
@@ -71,7 +73,7 @@ def draw_learning_curves(tables: Tables) -> Figure:
     """
     with mpl.rc_context(STYLE):
         figure, axes = figure_with_axes(height=4.2)
-        for row, style in zip(tables.summary.itertuples(), _styles(), strict=False):
+        for row, style in zip(tables.summary.itertuples(), cycle(LINES), strict=False):
             curve = tables.curves[tables.curves["config"] == row.config]
             if curve.empty:
                 axes.plot([], [], color=LEFT_OUT_COLOUR, label=f"{row.config} ({row.statuses})")
@@ -93,10 +95,8 @@ def draw_selection(selection: Selection) -> Figure:
         figure, axes = figure_with_axes(height=1.4 + ROW_HEIGHT * len(selection.candidates))
         for candidate in selection.candidates:
             _draw_candidate(axes, candidate)
-        axes.set_yticks(
-            [candidate.rank for candidate in selection.candidates],
-            _tick_labels(selection.candidates),
-        )
+        ranks = [candidate.rank for candidate in selection.candidates]
+        axes.set_yticks(ranks, _tick_labels(selection.candidates))
         for tick, candidate in zip(axes.get_yticklabels(), selection.candidates, strict=True):
             tick.set_color("black" if candidate.eligible else LEFT_OUT_COLOUR)
             tick.set_fontweight("bold" if candidate.rank == 1 else "normal")
@@ -105,7 +105,7 @@ def draw_selection(selection: Selection) -> Figure:
         axes.set_xlabel(f"{words(settings.metric)} ({unit(settings.metric)})")
         axes.set_title(
             f"Selection by {settings.statistic} of {words(settings.metric)} over at least "
-            f"{settings.min_seeds} completed seed{'s' if settings.min_seeds > 1 else ''}",
+            f"{counted(settings.min_seeds, 'completed seed')}",
             loc="left",
         )
         _selection_legend(figure, seeds=max(len(each.values) for each in selection.candidates))
@@ -116,7 +116,7 @@ def draw_long_run(selection: Selection, smoke: Tables, long: Tables) -> Figure:
     """Learning curves of the long runs, and the smoke of the same config to compare with."""
     with mpl.rc_context(STYLE):
         figure, axes = figure_with_axes(height=4.2)
-        for row, style in zip(long.summary.itertuples(), _styles(), strict=False):
+        for row, style in zip(long.summary.itertuples(), cycle(LINES), strict=False):
             curve = long.curves[long.curves["config"] == row.config]
             if curve.empty:
                 axes.plot([], [], color=LEFT_OUT_COLOUR, label=f"{row.config} ({row.statuses})")
@@ -136,14 +136,6 @@ def figure_with_axes(height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def _styles() -> Iterator[dict[str, str]]:
-    for index in count():
-        yield {
-            "color": PALETTE[index % len(PALETTE)],
-            "linestyle": LINE_STYLES[index // len(PALETTE) % len(LINE_STYLES)],
-        }
-
-
 def _draw_curve(axes: Axes, curve: pd.DataFrame, label: str, color: str, linestyle: str) -> None:
     frames = curve["frames"].to_numpy(dtype=float)
     # A single iteration has no line; the marker keeps it visible.
@@ -161,16 +153,10 @@ def _draw_smoke_level(axes: Axes, smoke: Tables, config: str, color: str) -> Non
     if curve.empty:
         return
     level, end = curve["mean"].iloc[-1], int(curve["frames"].iloc[-1])
-    axes.axhline(level, color=color, linestyle=":", linewidth=1)
-    axes.plot(
-        end,
-        level,
-        color=color,
-        marker="D",
-        linestyle=":",
-        linewidth=1,
-        label=f"{config}: end of the smoke ({level:.4g})",
-    )
+    dotted = {"color": color, "linestyle": ":", "linewidth": 1}
+    axes.axhline(level, **dotted)
+    label = f"{config}: end of the smoke ({level:.4g})"
+    axes.plot(end, level, marker="D", label=label, **dotted)
 
 
 def _finish_curve_axes(axes: Axes, title: str) -> None:
@@ -194,46 +180,27 @@ def _band_words(curves: pd.DataFrame) -> str:
 
 def _tick_labels(candidates: Sequence[RankedCandidate]) -> list[str]:
     """Names; and how long each was trained, where they left at different rungs."""
-    names = ["\n= ".join(candidate.names) for candidate in candidates]
-    if len({candidate.frames for candidate in candidates}) == 1:
-        return names
+    is_one_length = len({candidate.frames for candidate in candidates}) == 1
     return [
-        f"{name}\n{candidate.frames:,} frames"
-        for name, candidate in zip(names, candidates, strict=True)
+        "\n= ".join(each.names) + ("" if is_one_length else f"\n{each.frames:,} frames")
+        for each in candidates
     ]
 
 
 def _draw_candidate(axes: Axes, candidate: RankedCandidate) -> None:
     is_winner = candidate.rank == 1
     colour = LEFT_OUT_COLOUR if not candidate.eligible else PALETTE[1] if is_winner else PALETTE[0]
-    axes.plot(
-        list(candidate.values.values()),
-        [candidate.rank + SEED_OFFSET] * len(candidate.values),
-        linestyle="none",
-        marker="o",
-        markersize=4,
-        markerfacecolor="none",
-        markeredgecolor=colour,
-    )
+    seeds, at = list(candidate.values.values()), candidate.rank + SEED_OFFSET
+    hollow = {"markersize": 4, "markerfacecolor": "none", "markeredgecolor": colour}
+    axes.plot(seeds, [at] * len(seeds), linestyle="none", marker="o", **hollow)
     if candidate.interval is not None:
         axes.plot(candidate.interval, [candidate.rank] * 2, color=colour, linewidth=2)
     if candidate.score is not None:
-        axes.plot(
-            candidate.score,
-            candidate.rank,
-            color=colour,
-            marker="*" if is_winner else "o",
-            markersize=13 if is_winner else 7,
-        )
-        axes.annotate(
-            f"{candidate.score:.4g}",
-            (candidate.score, candidate.rank),
-            xytext=(0, 7),
-            textcoords="offset points",
-            ha="center",
-            color=colour,
-            fontsize="x-small",
-        )
+        at = candidate.score, candidate.rank
+        marker, size = ("*", 13) if is_winner else ("o", 7)
+        axes.plot(*at, color=colour, marker=marker, markersize=size)
+        above = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(f"{candidate.score:.4g}", at, color=colour, fontsize="x-small", **above)
     if not candidate.eligible:
         axes.text(
             0.01,
@@ -257,27 +224,17 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
 
 def _selection_legend(figure: Figure, seeds: int) -> None:
     interval = "range of the seeds" if seeds <= RANGE_SEEDS else f"{CONFIDENCE:.0%} interval"
-
-    def mark(label: str, colour: str, **style) -> Line2D:
-        return Line2D([], [], color=colour, label=label, **style)
-
     none = {"linestyle": "none"}
-    figure.legend(
-        handles=[
-            mark("winner", PALETTE[1], marker="*", markersize=13, **none),
-            mark("eligible", PALETTE[0], marker="o", markersize=7, **none),
-            mark("left out", LEFT_OUT_COLOUR, marker="o", markersize=7, **none),
-            mark("one seed", "black", marker="o", markersize=4, markerfacecolor="none", **none),
-            mark(interval, "black", linewidth=2),
-        ],
-        loc="outside lower left",
-        ncols=5,
-    )
+    marks = [
+        legend_mark("winner", PALETTE[1], marker="*", markersize=13, **none),
+        legend_mark("eligible", PALETTE[0], marker="o", markersize=7, **none),
+        legend_mark("left out", LEFT_OUT_COLOUR, marker="o", markersize=7, **none),
+        legend_mark("one seed", "black", marker="o", markersize=4, markerfacecolor="none", **none),
+        legend_mark(interval, "black", linewidth=2),
+    ]
+    figure.legend(handles=marks, loc="outside lower left", ncols=len(marks))
 
 
-def words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def unit(metric: str) -> str:
-    return "share of episodes" if metric == "win_rate" else "reward per episode"
+def legend_mark(label: str, colour: str, **style) -> Line2D:
+    """A line or marker that only the legend shows."""
+    return Line2D([], [], color=colour, label=label, **style)

@@ -51,9 +51,7 @@ def write_decision(plan: Plan, rung: int, path: Path) -> str:
     """
     candidates = plan.entrants(rung)
     select(aggregate(candidates), candidates, plan.params.selection).write(path)
-    for stale in path.parent.glob(f"rung_{rung}-*.json"):
-        if stale != path:
-            stale.unlink()
+    _remove_others(path, f"rung_{rung}-*.json")
     going_on = plan.entrants(rung + 1)
     return (
         f"after {candidates[0].frames:,} frames, {len(going_on)} of {len(candidates)} configs go "
@@ -85,11 +83,8 @@ def write_selection(plan: Plan, tables_folder: Path, folder: Path) -> str:
     winner = plan.selected(Path(folder) / SELECTION_FILE)
     write_text_atomic(Path(folder) / AGENT_FILE, _agent_yaml(winner.agent, selection))
     save_figure(draw_selection(selection), Path(folder) / "selection.svg")
-    inputs = {
-        "tables": plan.tables_digest,
-        "selection": plan.params.selection.model_dump(mode="json"),
-    }
-    _stamp(folder, plan.selection_digest, inputs)
+    settings = plan.params.selection.model_dump(mode="json")
+    _stamp(folder, plan.selection_digest, {"tables": plan.tables_digest, "selection": settings})
     return f"{selection.winner.name}: {selection.winner.why}"
 
 
@@ -191,6 +186,10 @@ def _stamp(folder: Path, digest: str, inputs: dict[str, Any]) -> None:
     """Write the stamp last, and take away those of earlier contents."""
     target = Path(folder) / stamp_name(digest)
     _write_json(target, inputs)
-    for stale in Path(folder).glob(stamp_name("*")):
-        if stale != target:
-            stale.unlink()
+    _remove_others(target, stamp_name("*"))
+
+
+def _remove_others(path: Path, pattern: str) -> None:
+    for other in path.parent.glob(pattern):
+        if other != path:
+            other.unlink()

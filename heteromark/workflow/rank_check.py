@@ -34,6 +34,11 @@ class RankCheck(Frozen):
     spearman: float | None
     kendall: float | None
 
+    @classmethod
+    def read(cls, path: Path) -> RankCheck:
+        """Read what `write` wrote; raises OSError, or ValueError where it is no rank check."""
+        return cls.model_validate_json(path.read_text(encoding="utf-8"))
+
     def write(self, path: Path) -> None:
         """Write the check as JSON, atomically."""
         write_text_atomic(Path(path), self.model_dump_json(indent=2) + "\n")

@@ -29,6 +29,7 @@ from heteromark.workflow.statistics import (
     probability_of_improvement,
     score,
 )
+from heteromark.workflow.words import counted
 
 SELECTION_FILE = "selection.json"
 BRACKET_FILE = "bracket.svg"  # beside it, with sweep.strategy "halving"
@@ -116,11 +117,11 @@ class _Contender:
 
     @property
     def completed(self) -> int:
-        return int((self.runs["status"] == Status.COMPLETED).sum())
+        return _count(self.runs, Status.COMPLETED)
 
     @property
     def has_diverged(self) -> bool:
-        return bool((self.runs["status"] == Status.DIVERGED).any())
+        return _count(self.runs, Status.DIVERGED) > 0
 
     def sort_key(self, tie_break: Sequence[TieBreak]) -> tuple[float | str, ...]:
         """Smaller is better; what was not measured comes last; the name settles what is left."""
@@ -156,42 +157,34 @@ def select(tables: Tables, candidates: Sequence[Candidate], params: SelectionPar
     eligible = [contender for contender in contenders if contender.obstacle is None]
     if not eligible:
         raise NoWinner(_no_winner_message(contenders, params))
-    explanations = [
-        contender.obstacle or _explanation(rank, eligible, params)
+    ranked = [
+        RankedCandidate(
+            names=contender.candidate.names,
+            config_digest=contender.candidate.config_digest,
+            config_path=contender.candidate.config_path,
+            rung=contender.candidate.rung,
+            frames=contender.candidate.frames,
+            rank=rank + 1,
+            eligible=contender.obstacle is None,
+            score=contender.score,
+            interval=contender.interval,
+            improvement=_improvement(eligible[0], contender),
+            seeds=len(contender.runs),
+            completed=contender.completed,
+            values=contender.values,
+            why=contender.obstacle or _explanation(rank, eligible, params),
+        )
         for rank, contender in enumerate(contenders)
     ]
-    best = eligible[0]
-    return Selection(
-        winner=Winner(
-            name=best.candidate.name,
-            config_digest=best.candidate.config_digest,
-            config_path=best.candidate.config_path,
-            score=best.score,
-            why=explanations[0],
-        ),
-        settings=params,
-        candidates=tuple(
-            RankedCandidate(
-                names=contender.candidate.names,
-                config_digest=contender.candidate.config_digest,
-                config_path=contender.candidate.config_path,
-                rung=contender.candidate.rung,
-                frames=contender.candidate.frames,
-                rank=rank,
-                eligible=contender.obstacle is None,
-                score=contender.score,
-                interval=contender.interval,
-                improvement=_improvement(best, contender),
-                seeds=len(contender.runs),
-                completed=contender.completed,
-                values=contender.values,
-                why=why,
-            )
-            for rank, (contender, why) in enumerate(
-                zip(contenders, explanations, strict=True), start=1
-            )
-        ),
+    best = ranked[0]
+    winner = Winner(
+        name=best.names[0],
+        config_digest=best.config_digest,
+        config_path=best.config_path,
+        score=best.score,
+        why=best.why,
     )
+    return Selection(winner=winner, settings=params, candidates=tuple(ranked))
 
 
 # --- one candidate ----------------------------------------------------------------------------
@@ -225,19 +218,22 @@ def values_by_seed(runs: pd.DataFrame, params: SelectionParams) -> dict[int, flo
 def _obstacle(runs: pd.DataFrame, values: dict[int, float], params: SelectionParams) -> str | None:
     if len(values) >= params.min_seeds:
         return None
-    is_completed = runs["status"] == Status.COMPLETED
     reasons = {
         int(run.seed): run.status + ("" if pd.isna(run.reason) else f", {run.reason}")
-        for run in runs[~is_completed].itertuples()
+        for run in runs[runs["status"] != Status.COMPLETED].itertuples()
     }
-    is_unmeasured = int(is_completed.sum()) > len(values)
+    is_unmeasured = _count(runs, Status.COMPLETED) > len(values)
     return (
-        f"{'diverged: ' if (runs['status'] == Status.DIVERGED).any() else ''}"
+        f"{'diverged: ' if _count(runs, Status.DIVERGED) else ''}"
         f"{len(values)} of {len(runs)} seeds completed"
         f"{f' and measured {params.metric}' if is_unmeasured else ''}, "
         f"selection.min_seeds is {params.min_seeds}"
         f"{f' ({reasons_in_words(reasons)})' if reasons else ''}"
     )
+
+
+def _count(runs: pd.DataFrame, status: Status) -> int:
+    return int((runs["status"] == status).sum())
 
 
 def _improvement(winner: _Contender, other: _Contender) -> float | None:
@@ -254,7 +250,7 @@ def _explanation(rank: int, eligible: Sequence[_Contender], params: SelectionPar
     """Why the eligible contender at `rank` (from 0) stands there, against its neighbour."""
     own = eligible[rank]
     subject = (
-        f"{params.statistic} of {params.metric} over {_count(len(own.values), 'seed')} is "
+        f"{params.statistic} of {params.metric} over {counted(len(own.values), 'seed')} is "
         f"{own.score:.4g}"
     )
     if lost := len(own.runs) - len(own.values):
@@ -321,8 +317,8 @@ def _no_winner_message(contenders: Sequence[_Contender], params: SelectionParams
     if not contenders:
         return "no config can be selected: there are no candidates. Set sweep.agents in params.yaml"
     lines = [
-        f"no config can be selected from {_count(len(contenders), 'candidate')}; each needs "
-        f"{_count(params.min_seeds, 'completed seed')} with {params.metric}:"
+        f"no config can be selected from {counted(len(contenders), 'candidate')}; each needs "
+        f"{counted(params.min_seeds, 'completed seed')} with {params.metric}:"
     ]
     lines += [f"  {item.candidate.label}: left out, {item.obstacle}" for item in contenders]
     return "\n".join([*lines, "What to do next:", *_advice(contenders, params)])
@@ -331,16 +327,10 @@ def _no_winner_message(contenders: Sequence[_Contender], params: SelectionParams
 def _advice(contenders: Sequence[_Contender], params: SelectionParams) -> list[str]:
     """One line for each kind of fault that was met."""
     advice = []
-    rates = sorted(
-        {
-            rate
-            for contender in contenders
-            if contender.has_diverged
-            and (rate := contender.candidate.hyperparameters.get("learning_rate")) is not None
-        }
-    )
-    if any(contender.has_diverged for contender in contenders):
-        now = f" (now {', '.join(f'{rate:g}' for rate in rates)})" if rates else ""
+    diverged = [contender.candidate for contender in contenders if contender.has_diverged]
+    if diverged:
+        rates = {candidate.hyperparameters.get("learning_rate") for candidate in diverged} - {None}
+        now = f" (now {', '.join(f'{rate:g}' for rate in sorted(rates))})" if rates else ""
         advice.append(f"  diverged: lower learning_rate{now} or ppo.max_grad_norm")
     failed = [
         contender.candidate.folders[int(run.seed)]
@@ -362,7 +352,3 @@ def _advice(contenders: Sequence[_Contender], params: SelectionParams) -> list[s
     if all(len(contender.runs) < params.min_seeds for contender in contenders):
         advice.append("  too few seeds: add to smoke.seeds or lower selection.min_seeds")
     return advice
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -59,8 +59,7 @@ def last_half_trend(curve: Curve) -> Trend | None:
     """
     if len(curve.frames) == 0:
         return None
-    late = curve.frames > curve.frames[-1] / 2
-    frames, returns = curve.frames[late], curve.returns[late]
+    frames, returns = _last_half(curve)
     if len(frames) < MIN_TREND_POINTS:
         return None
     units = (frames - frames[0]) / SLOPE_UNIT_FRAMES
@@ -152,7 +151,7 @@ def _judge_trends(curves: Sequence[Curve], trends: Sequence[Trend]) -> Stability
     noise = math.sqrt(math.fsum(trend.noise**2 for trend in trends) / len(trends))
     change = math.fsum(trend.change for trend in trends) / len(trends)
     error = math.sqrt(math.fsum(trend.change_error**2 for trend in trends)) / len(trends)
-    levels = np.sort([_last_half_mean(curve) for curve in curves])
+    levels = np.sort([_last_half(curve).returns.mean() for curve in curves])
     disagreement = float(levels.std(ddof=1)) if len(levels) > 1 else 0.0
 
     of_scale = f"of the returns' scale of {scale:.3g}"
@@ -172,13 +171,11 @@ def _judge_trends(curves: Sequence[Curve], trends: Sequence[Trend]) -> Stability
     is_trend = abs(share(change)) > FLAT_SHARE and abs(change) > TREND_STANDARD_ERRORS * error
     amount = f"by {abs(change):.3g} over the last half, {abs(share(change)):.0%} {of_scale}"
     if is_trend and change > 0:
-        return Stability(
-            Verdict.STEADY, f"the return rises {amount}, with {share(noise):.0%} noise"
-        )
+        why = f"the return rises {amount}, with {share(noise):.0%} noise"
+        return Stability(Verdict.STEADY, why)
     if is_trend:
-        return Stability(
-            Verdict.FALLING, f"the return falls {amount}: what was learnt is being lost"
-        )
+        why = f"the return falls {amount}: what was learnt is being lost"
+        return Stability(Verdict.FALLING, why)
     start = math.fsum(curve.returns[0] for curve in curves) / len(curves)
     return Stability(
         Verdict.FLAT,
@@ -188,5 +185,6 @@ def _judge_trends(curves: Sequence[Curve], trends: Sequence[Trend]) -> Stability
     )
 
 
-def _last_half_mean(curve: Curve) -> float:
-    return float(curve.returns[curve.frames > curve.frames[-1] / 2].mean())
+def _last_half(curve: Curve) -> Curve:
+    late = curve.frames > curve.frames[-1] / 2
+    return Curve(curve.frames[late], curve.returns[late])

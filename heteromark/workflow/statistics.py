@@ -1,8 +1,9 @@
 """Statistics over seeds. Pure functions on numbers: no files, no tables.
 
-Scores of one config form an array `[seeds]`, or `[seeds, tasks]` when it ran on several tasks. The
-seed is the independent unit: episodes of one run share its weights, so resampling them would
-invent precision that a new training does not have.
+Scores of one config form an array `[seeds]`, or `[seeds, tasks]` when it ran on several tasks.
+Every function raises ValueError where a score is NaN or infinite. The seed is the independent unit:
+episodes of one run share its weights, so resampling them would invent precision that a new training
+does not have.
 
 Source of the interquartile mean, the stratified bootstrap, the probability of improvement and the
 performance profile: Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical
@@ -89,9 +90,6 @@ def score(scores: ArrayLike, statistic: Statistic = "iqm") -> float | None:
 
     Several tasks are pooled, so their scores must be of one scale: see `normalised`. Their median
     is that of all runs, where rliable's is that of the tasks' means.
-
-    Raises:
-        ValueError: a score is NaN or infinite.
     """
     checked = _finite_scores(scores)
     return float(REDUCTIONS[statistic](checked.ravel())) if checked.size else None
@@ -107,14 +105,10 @@ def bootstrap_interval(
     all resamples where they are few (`MAX_RESAMPLES`), else a fixed sequence of random ones.
 
     Args:
-        scores: `[seeds]` or `[seeds, tasks]`.
         confidence: two-sided, in (0, 1).
 
     Returns:
         None with fewer than two seeds: one run says nothing about the next.
-
-    Raises:
-        ValueError: a score is NaN or infinite.
     """
     by_task = _by_task(scores)
     tasks, seeds = by_task.shape
@@ -141,7 +135,7 @@ def normalised(scores: ArrayLike, low: ArrayLike, high: ArrayLike) -> np.ndarray
     """Scores on a scale that tasks share: 0 at `low`, 1 at `high`, beyond them not clipped.
 
     Args:
-        scores: `[seeds]` or `[seeds, tasks]`, in units of each task's score.
+        scores: in units of each task's score.
         low: of each task, `[tasks]`, or one number for all: what random play scores, say.
         high: likewise: what a reference policy scores, or the best possible score.
 
@@ -149,7 +143,7 @@ def normalised(scores: ArrayLike, low: ArrayLike, high: ArrayLike) -> np.ndarray
         Dimensionless, in the shape of `scores`.
 
     Raises:
-        ValueError: a number is NaN or infinite, `high` is not above `low`, or there are not as
+        ValueError: a bound is NaN or infinite, `high` is not above `low`, or there are not as
             many of them as tasks.
     """
     checked = _finite_scores(scores)
@@ -179,14 +173,10 @@ def probability_of_improvement(scores_x: ArrayLike, scores_y: ArrayLike) -> floa
     The share of pairs of runs of the same task in which X scores higher, ties counted half, over
     all tasks: the Mann-Whitney statistic over its maximum, averaged over tasks. It says nothing
     about by how much. None where a config has no scores; from a single run on either side it is
-    no more than a count.
-
-    Args:
-        scores_x: `[seeds]` or `[seeds, tasks]`.
-        scores_y: likewise, of the same tasks; the number of seeds may differ.
+    no more than a count. The numbers of seeds may differ.
 
     Raises:
-        ValueError: a score is NaN or infinite, or the numbers of tasks differ.
+        ValueError: the numbers of tasks differ.
     """
     half_wins = _half_wins(scores_x, scores_y)
     return float(half_wins.mean()) / 2 if half_wins.size else None
@@ -225,11 +215,11 @@ def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
     """Share of all runs, over tasks, that score above each threshold: `[thresholds]`, in [0, 1].
 
     Args:
-        scores: `[seeds]` or `[seeds, tasks]`, normalised where tasks differ in scale.
+        scores: normalised where tasks differ in scale.
         thresholds: in the unit of the scores.
 
     Raises:
-        ValueError: there are no scores, or a score or threshold is NaN or infinite.
+        ValueError: there are no scores, or a threshold is NaN or infinite.
     """
     return _above(scores, thresholds).mean(axis=(1, 2))
 

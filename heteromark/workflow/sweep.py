@@ -113,8 +113,7 @@ def run_sweep(
     status = snakemake(arguments)
     if dry_run:
         return status
-    found = [_with_store_folders(plan, candidate, mode) for candidate in candidates]
-    tables = aggregate(found)
+    tables = aggregate([_with_store_folders(plan, candidate, mode) for candidate in candidates])
     if status and (tables.runs["status"] == MISSING).all():
         raise WorkflowError("Snakemake did not run anything; its message is above")
     for line in table_lines(tables):

@@ -25,7 +25,7 @@ def test_below_a_git_repository_dvc_is_initialised_as_a_subfolder(empty: Project
 def test_without_git_dvc_is_not_asked_for_its_stages(here: Project):
     (here.folder / ".git").rename(here.folder / "git-was-here")
     assert only(repository.git(examined())).command == "git init"
-    assert repository.dvc_stages(examined()) == []
+    assert not list(repository.dvc_stages(examined()))
 
 
 def edit_stages(project: Project, stage: str, outs: list) -> None:
@@ -86,7 +86,7 @@ def test_numbers_that_yaml_reads_as_strings_are_mended_in_place(here: Project):
     assert yaml.safe_load(text)["learning_rate"] == "1e-3"
     for finding in (rate, clip, high):
         here.run("bash", "-c", finding.command)
-    assert repository.string_floats(examined()) == []
+    assert not list(repository.string_floats(examined()))
     params = yaml.safe_load(here.read("params.yaml"))
     assert (params["learning_rate"], params["ppo"]["clip_range"]) == (1e-3, 0.2)
     assert "# slow" in here.read("params.yaml")
@@ -94,4 +94,4 @@ def test_numbers_that_yaml_reads_as_strings_are_mended_in_place(here: Project):
 
 def test_text_that_only_looks_like_a_number_is_left_alone(here: Project):
     here.write("config/note.yaml", "quoted: '1e-3'\nversion: 1.2.3\nhash: 1e-3a\nwhole: 12\n")
-    assert repository.string_floats(examined()) == []
+    assert not list(repository.string_floats(examined()))

@@ -262,6 +262,7 @@ def _record(digest: str, made: Made, iterations: int) -> RunRecord:
             ),
         ),
         environment=config.environment.name,
+        kind=config.kind,
         mode=config.mode,
         seed=config.seed,
         status=made.status,

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from heteromark.ui.data.comparison import band_of, line_of
-from heteromark.ui.data.metrics import MAX_POINTS
+from heteromark.ui.data.metrics import MAX_POINTS, band_of, line_of
 from heteromark.workflow.statistics import bootstrap_interval
 
 

@@ -46,15 +46,10 @@ def compare_across(runs: Sequence[HistoryRun]) -> Across:
     An agent is known by its short name. Its seeds are those that it completed in every
     environment, so that environments count alike.
     """
+    completed = [run.record for run in runs if run.status == Status.COMPLETED]
     rows = [
-        (
-            run.record.agent.short_name,
-            run.record.environment,
-            run.record.seed,
-            run.record.summary.evaluation_return,
-        )
-        for run in runs
-        if run.status == Status.COMPLETED
+        (one.agent.short_name, one.environment, one.seed, one.summary.evaluation_return)
+        for one in completed
     ]
     table = pd.DataFrame(rows, columns=["agent", "environment", "seed", "value"])
     table["value"] = pd.to_numeric(table["value"]).where(lambda values: np.isfinite(values))
@@ -118,13 +113,8 @@ def profiles(across: Across) -> pd.DataFrame:
     """
     tables = []
     for agent, scores in across.scores.items():
-        table = pd.DataFrame(
-            {
-                "label": agent,
-                "threshold": THRESHOLDS,
-                "share": performance_profile(scores, THRESHOLDS),
-            }
-        )
+        share = performance_profile(scores, THRESHOLDS)
+        table = pd.DataFrame({"label": agent, "threshold": THRESHOLDS, "share": share})
         intervals = performance_profile_intervals(scores, THRESHOLDS)
         table[["low", "high"]] = intervals if intervals else np.nan
         tables.append(table)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -43,25 +44,23 @@ def read_sweep(results: Path) -> Sweep | str | None:
         return None
     except (OSError, ValueError) as error:
         return f"{path}: {error}"
-    faults = []
-    try:
-        summary = read_tables(results / "tables").summary
-    except (OSError, ValueError) as error:
-        summary = None
-        faults.append(f"{results / 'tables'}: {error}")
-    path = results / "model" / RANK_CHECK_FILE
-    try:
-        rank_check = RankCheck.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        rank_check = None
-    except (OSError, ValueError) as error:
-        rank_check = None
-        faults.append(f"{path}: {error}")
-    try:
-        bracket = (results / "selected" / BRACKET_FILE).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        bracket = None
-    return Sweep(selection, summary, rank_check, bracket, tuple(faults))
+    tables, check = results / "tables", results / "model" / RANK_CHECK_FILE
+    bracket = results / "selected" / BRACKET_FILE
+    faults: list[str] = []
+
+    def readable(path: Path, read: Callable[[Path], Any]) -> Any:
+        try:
+            return read(path)
+        except (OSError, ValueError) as error:
+            faults.append(f"{path}: {error}")
+
+    return Sweep(
+        selection,
+        readable(tables, lambda path: read_tables(path).summary),
+        readable(check, RankCheck.read) if check.exists() else None,
+        bracket.read_text(encoding="utf-8") if bracket.exists() else None,
+        tuple(faults),
+    )
 
 
 def candidates_table(sweep: Sweep) -> pd.DataFrame:
@@ -113,14 +112,7 @@ def coordinates(sweep: Sweep, runs: Sequence[HistoryRun]) -> pd.DataFrame:
     for key in table.columns:
         places = _places(table[key])
         rows += [
-            {
-                "label": label,
-                "rank": scored[label].rank,
-                "score": scored[label].score,
-                "key": key,
-                "value": value,
-                "place": places[value],
-            }
+            (label, scored[label].rank, scored[label].score, key, value, places[value])
             for label, value in table[key].items()
         ]
     return pd.DataFrame(rows, columns=["label", "rank", "score", "key", "value", "place"])

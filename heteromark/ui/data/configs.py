@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,30 +50,24 @@ def configs_of(runs: Sequence[HistoryRun]) -> list[ConfigRuns]:
     for run in reversed(runs):  # the newest come first
         if run.record is not None:
             by_digest[run.record.config_digest].append(run)
-    labels = _labels({digest: members[0] for digest, members in by_digest.items()})
+    labels = _labels([members[0] for members in by_digest.values()])
     return [
         ConfigRuns(digest, labels[digest], tuple(sorted(members, key=lambda run: run.record.seed)))
         for digest, members in by_digest.items()
     ]
 
 
-def _labels(examples: Mapping[str, HistoryRun]) -> dict[str, str]:
-    """Short names; what stands for several configs gets more words, until it does not."""
-    records = {digest: run.record for digest, run in examples.items()}
-    wordings = (
-        lambda record: record.agent.short_name,
-        lambda record: f"{record.agent.short_name}, {record.environment}, {record.mode}",
-        lambda record: (
-            f"{record.agent.short_name}, {record.environment}, {record.mode}, "
-            f"{record.config_digest[:6]}"
-        ),
-    )
+def _labels(examples: Sequence[HistoryRun]) -> dict[str, str]:
+    """Short names by digest; what stands for several configs gets more words, until it does not."""
+    words = {}
+    for run in examples:
+        digest = run.config_digest
+        words[digest] = (run.name, run.record.environment, run.record.mode, digest[:6])
     labels: dict[str, str] = {}
-    for wording in wordings:
-        words = {digest: wording(records[digest]) for digest in records if digest not in labels}
-        uses = Counter(words.values())
-        last = wording is wordings[-1]
-        labels |= {digest: word for digest, word in words.items() if uses[word] == 1 or last}
+    for length in (1, 3, 4):
+        told = {one: ", ".join(words[one][:length]) for one in words if one not in labels}
+        uses = Counter(told.values())
+        labels |= {one: label for one, label in told.items() if uses[label] == 1 or length == 4}
     return labels
 
 
@@ -159,15 +153,12 @@ def compare_with_base(run: HistoryRun) -> BaseComparison:
 def base_config(agent: AgentIdentity) -> Path | None:
     """File of an agent's base config: beside its own, or in config/agents/."""
     beside = [Path(agent.config_path).parent] if agent.config_path else []
-    return _first_file(
+    places = (
         folder / f"{agent.agent_id}_v{agent.version}{suffix}"
         for folder in (*beside, AGENTS_FOLDER)
         for suffix in SUFFIXES
     )
-
-
-def _first_file(paths: Iterable[Path]) -> Path | None:
-    return next((path for path in paths if path.is_file()), None)
+    return next(filter(Path.is_file, places), None)
 
 
 def value_text(value: Any) -> str:

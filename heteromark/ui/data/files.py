@@ -28,15 +28,11 @@ class Command:
 
 def checkpoints_of(run: HistoryRun) -> pd.DataFrame:
     """The run's files with weights, the newest first: file, size in bytes, time of writing."""
-    rows = [
-        {
-            "file": path.relative_to(run.folder).as_posix(),
-            "size": path.stat().st_size,
-            "written": datetime.fromtimestamp(path.stat().st_mtime),
-        }
-        for path in run.folder.rglob("*.pt")
-        if path.is_file()
-    ]
+    rows = []
+    for path in filter(Path.is_file, run.folder.rglob("*.pt")):
+        state = path.stat()
+        name = path.relative_to(run.folder).as_posix()
+        rows.append((name, state.st_size, datetime.fromtimestamp(state.st_mtime)))
     table = pd.DataFrame(rows, columns=["file", "size", "written"])
     return table.sort_values(["written", "file"], ascending=False, ignore_index=True)
 
@@ -86,12 +82,9 @@ def resume_command(run: HistoryRun) -> Command | None:
     if not run.record.command:
         return None
     script, *arguments = run.record.command
-    name = Path(script).name
-    if name in MODULES:
-        words = ["python", "-m", MODULES[name], *arguments]
-    else:
-        words = ["heteromark", *arguments]
-    return Command("go on from the last checkpoint", _line_with_store(words))
+    module = MODULES.get(Path(script).name)
+    program = ["python", "-m", module] if module else ["heteromark"]
+    return Command("go on from the last checkpoint", _line_with_store([*program, *arguments]))
 
 
 def evaluate_commands(run: HistoryRun, checkpoints: pd.DataFrame) -> list[Command]:
@@ -99,7 +92,7 @@ def evaluate_commands(run: HistoryRun, checkpoints: pd.DataFrame) -> list[Comman
     files = list(checkpoints["file"])
     if not files:
         return []
-    words = ["heteromark", "evaluate", _address(run)]
+    words = ["heteromark", "evaluate", str(run.copies[0]) if run.copies else run.key]
     best = ["--checkpoint", "best"]
     line_of = shlex.join if run.copies else _line_with_store
     met = "problems" if run.is_of_language_models else "episodes"
@@ -118,11 +111,6 @@ def evaluate_commands(run: HistoryRun, checkpoints: pd.DataFrame) -> list[Comman
     picture = (run.copies[0] if run.copies else run.folder) / "episode.gif"
     line = line_of([*words, *chosen, "--episodes", "1", "--gif", str(picture)])
     return [*commands, Command("draw an episode, to be seen on this page", line)]
-
-
-def _address(run: HistoryRun) -> str:
-    """What `heteromark evaluate` finds the run by."""
-    return str(run.copies[0]) if run.copies else run.key
 
 
 def _line_with_store(words: list[str]) -> str:

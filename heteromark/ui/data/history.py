@@ -17,14 +17,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from heteromark.config.errors import ConfigError
 from heteromark.config.files import read_mapping
 from heteromark.config.models.algorithms import LLM
 from heteromark.runs.record import CONFIG_FILE, METRICS_FILE, RECORD_FILE, RunRecord, Status
 from heteromark.runs.store import RunStore
 from heteromark.ui.data.metrics import newest_row
+from heteromark.workflow.aggregate import fault_in_words
 
 # Besides the values of `Status`: the run's folder has no record that can be read.
 UNREADABLE = "unreadable"
@@ -113,36 +111,29 @@ class History:
             key = folder.name if is_stored else folder.as_posix()
             return HistoryRun(key, folder, UNREADABLE, fault, None)
         key = folder.name if is_stored else record.digest
+        run = HistoryRun(key, folder, record.status.value, record.reason, record)
         if record.status.is_final:
             summary = record.summary
-            return HistoryRun(
-                key,
-                folder,
-                record.status.value,
-                record.reason,
-                record,
+            return replace(
+                run,
                 frames=summary.frames,
                 training_return=summary.final_return,
                 frames_per_second=summary.frames_per_second,
                 seconds=record.duration_seconds,
             )
-        status, reason = record.status, record.reason
-        if status is Status.RUNNING and not (is_stored and self._is_written(key)):
-            status = Status.INTERRUPTED
+        is_running = record.status is Status.RUNNING
+        if is_running and not (is_stored and self._is_written(key)):
+            is_running = False
             reason = "its process is gone without a word: it was killed, or the machine went down"
-        row, _ = self._newest_rows.read(folder)
-        row = row or {}
-        return HistoryRun(
-            key,
-            folder,
-            status.value,
-            reason,
-            record,
+            run = replace(run, status=Status.INTERRUPTED.value, reason=reason)
+        row = self._newest_rows.read(folder)[0] or {}
+        return replace(
+            run,
             frames=int(row.get("frames", 0)),
-            total_frames=self._totals.read(folder)[0] if status is Status.RUNNING else None,
+            total_frames=self._totals.read(folder)[0] if is_running else None,
             training_return=row.get("episode_return"),
             frames_per_second=row.get("frames_per_second"),
-            seconds=_seconds_so_far(folder, record, status),
+            seconds=_seconds_so_far(folder, record, is_running),
         )
 
     def _is_written(self, digest: str) -> bool:
@@ -176,17 +167,8 @@ class _Reader:
     def _look(self, path: Path) -> tuple[Any, str]:
         try:
             return self._read(path), ""
-        except (OSError, ValueError, LookupError, TypeError, ArithmeticError, ConfigError) as error:
-            return None, f"{path}: {_fault(error)}"
-
-
-def _fault(error: Exception) -> str:
-    """One line: reasons are cells of a table."""
-    if isinstance(error, ValidationError):
-        fault = error.errors()[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        return f"{place}: {fault['msg']}" if place else fault["msg"]
-    return " ".join(str(error).split())
+        except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as error:
+            return None, f"{path}: {fault_in_words(error)}"
 
 
 def _stored(store: RunStore) -> Iterator[Path]:
@@ -218,13 +200,13 @@ def _total_frames(config_file: Path) -> int:
     return -(-config["training"]["total_frames"] // batch) * batch
 
 
-def _seconds_so_far(folder: Path, record: RunRecord, status: Status) -> float | None:
+def _seconds_so_far(folder: Path, record: RunRecord, is_running: bool) -> float | None:
     """Of earlier attempts, by the record; and of this one, which began when it was written."""
     if record.status is not Status.RUNNING:
         return record.duration_seconds
     try:
         began = os.stat(folder / RECORD_FILE).st_mtime
-        last = time.time() if status is Status.RUNNING else os.stat(folder / METRICS_FILE).st_mtime
+        last = time.time() if is_running else os.stat(folder / METRICS_FILE).st_mtime
     except OSError:
         return record.duration_seconds
     return (record.duration_seconds or 0.0) + max(0.0, last - began)

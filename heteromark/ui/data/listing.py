@@ -36,43 +36,33 @@ class Filters:
     text: str = ""
 
     def let_through(self, run: HistoryRun) -> bool:
-        fields = fields_of(run)
+        wanted = {name: getattr(self, name) for name in FIELDS}
         return all(
-            not wanted or fields[name] in wanted
-            for name, wanted in (
-                ("agent_id", self.agent_id),
-                ("environment", self.environment),
-                ("algorithm", self.algorithm),
-                ("status", self.status),
-            )
+            not values or FIELDS[name](run) in values for name, values in wanted.items()
         ) and all(word in _searched(run) for word in self.text.casefold().split())
 
 
-def fields_of(run: HistoryRun) -> dict[str, str]:
-    """What runs are filtered by; empty without a readable record."""
-    record = run.record
-    return {
-        "agent_id": record.agent.agent_id if record else "",
-        "environment": record.environment if record else "",
-        "algorithm": record.agent.algorithm if record else "",
-        "status": run.status,
-    }
+# What runs are filtered by; None without a readable record.
+FIELDS: dict[str, Callable[[HistoryRun], str | None]] = {
+    "agent_id": lambda run: run.record and run.record.agent.agent_id,
+    "environment": lambda run: run.record and run.record.environment,
+    "algorithm": lambda run: run.record and run.record.agent.algorithm,
+    "status": lambda run: run.status,
+}
 
 
 def _searched(run: HistoryRun) -> str:
     words = [run.key, run.status, run.reason or ""]
     if record := run.record:
         agent = record.agent
-        words += [
-            *(agent.short_name, agent.name, agent.algorithm, agent.config_path or ""),
-            *(record.environment, record.mode, record.digest, record.config_digest),
-        ]
+        words += [agent.short_name, agent.name, agent.algorithm, agent.config_path or ""]
+        words += [record.environment, record.mode, record.digest, record.config_digest]
     return " ".join(words).casefold()
 
 
 def options(runs: Sequence[HistoryRun], field: str) -> list[str]:
     """The values that occur, in alphabetical order."""
-    return sorted({fields_of(run)[field] for run in runs} - {""})
+    return sorted({FIELDS[field](run) for run in runs} - {None})
 
 
 # By the words of the page's control; what was not measured comes last.
@@ -99,27 +89,12 @@ def ordered(runs: Sequence[HistoryRun], order: str) -> list[HistoryRun]:
 
 def table_of(runs: Sequence[HistoryRun]) -> pd.DataFrame:
     """One row per run. Starts are local times, win rates in percent, progress from 0 to 1."""
-    rows = [
+    table = pd.DataFrame(
         {
-            "status": f"{MARKS[run.status]} {run.status}",
-            "config": run.name,
-            "algorithm": run.record.agent.algorithm if run.record else None,
-            "environment": run.record.environment if run.record else None,
-            "mode": run.record.mode if run.record else None,
-            "seed": run.record.seed if run.record else None,
-            "progress": _progress(run),
-            "frames": run.frames,
-            "evaluation_return": _summary(run, "evaluation_return"),
-            "win_rate": _summary(run, "evaluation_win_rate"),
-            "training_return": run.training_return,
-            "frames_per_second": run.frames_per_second,
-            "started": run.started and run.started.astimezone().replace(tzinfo=None),
-            "duration": run.seconds,
-            "run": run.key,
+            name: pd.Series([cell(run) for run in runs], dtype=object).astype(dtype)
+            for name, (dtype, cell) in _COLUMNS.items()
         }
-        for run in runs
-    ]
-    table = pd.DataFrame(rows, columns=list(_DTYPES), dtype=object).astype(_DTYPES)
+    )
     # Nobody reads fractions of seconds and frames.
     table["duration"] = pd.to_timedelta(table["duration"].round(), unit="s")
     table["frames_per_second"] = table["frames_per_second"].round()
@@ -127,27 +102,27 @@ def table_of(runs: Sequence[HistoryRun]) -> pd.DataFrame:
     return table
 
 
-_DTYPES = {
-    "status": "str",
-    "config": "str",
-    "algorithm": "str",
-    "environment": "str",
-    "mode": "str",
-    "seed": "Int64",
-    "progress": "float64",
-    "frames": "Int64",
-    "evaluation_return": "float64",
-    "win_rate": "float64",
-    "training_return": "float64",
-    "frames_per_second": "float64",
-    "started": "datetime64[ns]",
-    "duration": "float64",
-    "run": "str",
+# Column -> its dtype, and its cell in the row of a run.
+_COLUMNS: dict[str, tuple[str, Callable[[HistoryRun], Any]]] = {
+    "status": ("str", lambda run: f"{MARKS[run.status]} {run.status}"),
+    "config": ("str", lambda run: run.name),
+    "algorithm": ("str", FIELDS["algorithm"]),
+    "environment": ("str", FIELDS["environment"]),
+    "mode": ("str", lambda run: run.record and run.record.mode),
+    "seed": ("Int64", lambda run: run.record and run.record.seed),
+    "progress": ("float64", lambda run: run.total_frames and run.frames / run.total_frames),
+    "frames": ("Int64", lambda run: run.frames),
+    "evaluation_return": ("float64", lambda run: _summary(run, "evaluation_return")),
+    "win_rate": ("float64", lambda run: _summary(run, "evaluation_win_rate")),
+    "training_return": ("float64", lambda run: run.training_return),
+    "frames_per_second": ("float64", lambda run: run.frames_per_second),
+    "started": (
+        "datetime64[ns]",
+        lambda run: run.started and run.started.astimezone().replace(tzinfo=None),
+    ),
+    "duration": ("float64", lambda run: run.seconds),
+    "run": ("str", lambda run: run.key),
 }
-
-
-def _progress(run: HistoryRun) -> float | None:
-    return run.frames / run.total_frames if run.total_frames else None
 
 
 def _summary(run: HistoryRun, name: str) -> float | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from heteromark.config.models.algorithms import ROW_OF
 from heteromark.config.models.llm import TINY
 from heteromark.config.models.tasks import TASK_ROLES
 from heteromark.ui.data.configs import value_text
+from heteromark.workflow.words import counted
 
 Config = Mapping[str, Any]
 
@@ -42,23 +43,27 @@ def language_fields(config: Config) -> dict[str, str]:
     Args:
         config: resolved, with dotted keys (`resolved_config`). What it lacks is left out.
     """
-    described: dict[str, Callable[[Config], str | None]] = {
-        "Task": lambda config: _text(config, "environment.text.task"),
-        "Roles in order": _roles,
-        "Rounds": _rounds,
-        "Warm-up": _warm_up,
-        "Model": _model,
-        "Specialization": _trained,
-        "Policies": _policies,
-        "Policies that differ": _differing,
+    task = _text(config, "environment.text.task")
+    is_users_own = ":" in str(task)
+    settings = "environment.kwargs" if is_users_own else f"environment.text.{task}"
+    fields = {
+        "Task": task,
+        "Roles in order": _roles(config),
+        "Rounds": _rounds(config),
+        "Warm-up": _warm_up(config),
+        "Model": _model(config),
+        "Specialization": _trained(config),
+        "Policies": _policies(config),
+        "Policies that differ": _listed(config, "model.by_policy"),
+        **{told: _text(config, key) for told, key in SETTINGS.items()},
+        "Frames per update": _frames(config),
+        "Task settings": _listed(config, settings),
     }
-    fields = {told: describe(config) for told, describe in described.items()}
-    for told, key in SETTINGS.items():
-        value = _text(config, key)
-        fields[told] = f"{value} {UNITS[told]}" if value and told in UNITS else value
-    fields["Frames per update"] = _frames(config)
-    fields["Task settings"] = _task_settings(config)
-    return {told: value for told, value in fields.items() if value}
+    return {
+        told: f"{value} {UNITS[told]}" if told in UNITS else value
+        for told, value in fields.items()
+        if value
+    }
 
 
 def roles_of(config: Config) -> list[str]:
@@ -91,8 +96,9 @@ def _section(config: Config, prefix: str) -> dict[str, Any]:
     return {key: value for key, value in below.items() if value not in (None, {}, [])}
 
 
-def _listed(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {_words(value)}" for key, value in settings.items())
+def _listed(config: Config, prefix: str) -> str:
+    """The settings below a prefix, in one line."""
+    return ", ".join(f"{key} {_words(value)}" for key, value in _section(config, prefix).items())
 
 
 def _roles(config: Config) -> str | None:
@@ -116,11 +122,8 @@ def _model(config: Config) -> str | None:
     tiny = _section(config, "model.tiny")
     if not {"architecture", "num_layers", "hidden_size"} <= set(tiny):
         return path
-    layers = tiny["num_layers"]
-    return (
-        f"{path} {tiny['architecture']}, {layers} layer{'' if layers == 1 else 's'} of "
-        f"{tiny['hidden_size']}"
-    )
+    layers = counted(tiny["num_layers"], "layer")
+    return f"{path} {tiny['architecture']}, {layers} of {tiny['hidden_size']}"
 
 
 def _warm_up(config: Config) -> str | None:
@@ -145,26 +148,11 @@ def _policies(config: Config) -> str | None:
     return told.get(str(config.get("model.policies")))
 
 
-def _differing(config: Config) -> str | None:
-    return _listed(_section(config, "model.by_policy")) or None
-
-
 def _frames(config: Config) -> str | None:
     """Frames of an update, and how many problems these are."""
-    keys = (
-        "collector.frames_per_batch",
-        "grpo.num_generations",
-        "environment.text.max_turns",
-    )
+    keys = ("collector.frames_per_batch", "grpo.num_generations", "environment.text.max_turns")
     frames, candidates, rounds = map(config.get, keys)
     if not all(isinstance(number, int) and number > 0 for number in (frames, candidates, rounds)):
         return _text(config, keys[0])
     problems = frames // (candidates * rounds)
-    return f"{frames:,} ({problems:,} problem{'' if problems == 1 else 's'})"
-
-
-def _task_settings(config: Config) -> str | None:
-    task = config.get("environment.text.task")
-    own = ":" in str(task)
-    prefix = "environment.kwargs" if own else f"environment.text.{task}"
-    return _listed(_section(config, prefix)) or None
+    return f"{frames:,} ({counted(problems, 'problem')})"

@@ -1,19 +1,28 @@
-"""metrics.csv of runs that may still be training: whole tables, and the newest row alone."""
+"""metrics.csv of runs that may still be training, and learning curves over a config's seeds."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+
+from heteromark.workflow.statistics import bootstrap_interval
 
 # A row has some thousand bytes at most; the newest whole one is found in the last part of the file.
 TAIL_BYTES = 65_536
 # More points than a chart has room for only make it slow: a line is then drawn through bin means.
 MAX_POINTS = 200
+
+Axis = Literal["frames", "time"]
+COLUMN_OF_AXIS: dict[Axis, str] = {"frames": "frames", "time": "time_elapsed"}
+
+Line = tuple[np.ndarray, np.ndarray]
 
 
 def read_metrics(path: Path) -> pd.DataFrame:
@@ -74,7 +83,7 @@ def metric_values(table: pd.DataFrame, metric: str) -> np.ndarray:
     return table[columns].mean(axis=1).to_numpy()
 
 
-def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def thinned(x: np.ndarray, y: np.ndarray) -> Line:
     """The finite points of a line, at most `MAX_POINTS`: of longer ones the means of equal bins."""
     measured = np.isfinite(x) & np.isfinite(y)
     x, y = x[measured], y[measured]
@@ -82,3 +91,40 @@ def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return x, y
     bins = np.array_split(np.arange(len(x)), MAX_POINTS)
     return np.array([x[part].mean() for part in bins]), np.array([y[part].mean() for part in bins])
+
+
+def line_of(table: pd.DataFrame, metric: str, axis: Axis) -> Line:
+    """Where a run's metric was measured, at most `MAX_POINTS` points: x and y.
+
+    Args:
+        axis: frames, or time: seconds of training.
+    """
+    column = COLUMN_OF_AXIS[axis]
+    if column not in table:
+        return np.empty(0), np.empty(0)
+    return thinned(table[column].to_numpy(), metric_values(table, metric))
+
+
+def band_of(lines: Sequence[Line]) -> pd.DataFrame:
+    """Mean of several seeds' lines, and the bootstrap 95 % interval of that mean.
+
+    Each line is interpolated between its first and its last point, never beyond: where some seeds
+    have not come that far, the mean is over the others, and `seeds` says over how many.
+
+    Returns:
+        Columns x, mean, low, high, seeds; low and high are NaN where there is one seed.
+    """
+    lines = [line for line in lines if len(line[0])]
+    if not lines:
+        return pd.DataFrame(columns=["x", "mean", "low", "high", "seeds"], dtype=float)
+    grid = np.unique(np.concatenate([x for x, _ in lines]))
+    if len(grid) > MAX_POINTS:
+        grid = np.linspace(grid[0], grid[-1], MAX_POINTS)
+    values = np.array([np.interp(grid, x, y, left=np.nan, right=np.nan) for x, y in lines])
+    rows = []
+    for at, column in zip(grid, values.T, strict=True):
+        present = column[np.isfinite(column)]
+        if len(present):
+            low, high = bootstrap_interval(present, "mean") or (np.nan, np.nan)
+            rows.append((at, present.mean(), low, high, len(present)))
+    return pd.DataFrame(rows, columns=["x", "mean", "low", "high", "seeds"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,10 @@ class Sign:
     text: str
 
 
+_good = functools.partial(Sign, "good")
+_warning = functools.partial(Sign, "warning")
+_note = functools.partial(Sign, "note")
+
 KIND_OF_VERDICT: dict[Verdict, Kind] = {
     Verdict.STEADY: "good",
     Verdict.NOISY: "warning",
@@ -107,9 +112,9 @@ def stability_of(runs: Sequence[HistoryRun], tables: Sequence[pd.DataFrame]) -> 
 def _of_status(run: HistoryRun) -> Iterator[Sign]:
     why = f": {run.reason}" if run.reason else ""
     if run.status in (Status.FAILED, Status.DIVERGED, UNREADABLE):
-        yield Sign("warning", f"{run.status}{why}")
+        yield _warning(f"{run.status}{why}")
     elif run.status == Status.INTERRUPTED:
-        yield Sign("warning", f"interrupted{why}; the command below goes on from where it stopped")
+        yield _warning(f"interrupted{why}; the command below goes on from where it stopped")
 
 
 def _of_return(run: HistoryRun, table: pd.DataFrame) -> Iterator[Sign]:
@@ -122,123 +127,96 @@ def _of_return(run: HistoryRun, table: pd.DataFrame) -> Iterator[Sign]:
 
 def _of_learning(table: pd.DataFrame, clipped: str) -> Iterator[Sign]:
     """How the updates go, by the groups that stand out most; `clipped` is what the loss clips."""
-    diverging = _most_extreme(table, "kl_approx", max)
-    # with one optimizer step per batch it is 0, which says nothing
-    if diverging and diverging[1]:
-        group, value = diverging
-        if value > KL_HIGH:
-            yield Sign(
-                "warning",
-                f"KL divergence high{group}: each update moves the policy by {value:.3f} nats "
-                f"(high above {KL_HIGH}); lower learning_rate or n_epochs",
-            )
-        else:
-            yield Sign("good", f"KL divergence in bounds: {_at_most(value)} nats{group}")
-    if clipping := _most_extreme(table, "clip_fraction", max):
-        group, value = clipping
-        if value > CLIP_FRACTION_HIGH:
-            yield Sign(
-                "warning",
-                f"clip fraction high{group}: {value:.0%} of the {clipped} are clipped (high above "
-                f"{CLIP_FRACTION_HIGH:.0%}); lower learning_rate or n_epochs",
-            )
-    if (entropy := _entropy_left(table)) is not None:
-        group, share = entropy
-        if share < ENTROPY_LEFT:
-            yield Sign(
-                "warning",
-                f"entropy collapsed{group}: {share:.1%} of what it began with (low below "
-                f"{ENTROPY_LEFT:.0%}), so little is tried any more; fine where the task is solved, "
-                "else raise ppo.ent_coef",
-            )
-        else:
-            yield Sign("good", f"still exploring: at least {share:.0%} of the entropy left{group}")
-    if explained := _most_extreme(table, "explained_variance", min):
-        group, value = explained
-        if value < EXPLAINED_VARIANCE_LOW:
-            yield Sign(
-                "warning",
-                f"the critic predicts worse than the mean return would{group}: explained variance "
-                f"{value:.2f}; more n_steps, or another learning rate for the critic",
-            )
-        elif value > EXPLAINED_VARIANCE_GOOD:
-            yield Sign("good", f"the critic explains {value:.0%} of the returns' variance{group}")
+    group, value = _most_extreme(table, "kl_approx", max)
+    if value > KL_HIGH:
+        yield _warning(
+            f"KL divergence high{group}: each update moves the policy by {value:.3f} nats "
+            f"(high above {KL_HIGH}); lower learning_rate or n_epochs"
+        )
+    elif value <= KL_HIGH and value != 0:  # with one optimizer step per batch it is always 0
+        yield _good(f"KL divergence in bounds: {_at_most(value)} nats{group}")
+    group, value = _most_extreme(table, "clip_fraction", max)
+    if value > CLIP_FRACTION_HIGH:
+        yield _warning(
+            f"clip fraction high{group}: {value:.0%} of the {clipped} are clipped (high above "
+            f"{CLIP_FRACTION_HIGH:.0%}); lower learning_rate or n_epochs"
+        )
+    group, value = _most_extreme(table, "entropy", min, _of_the_first)
+    if value < ENTROPY_LEFT:
+        yield _warning(
+            f"entropy collapsed{group}: {value:.1%} of what it began with (low below "
+            f"{ENTROPY_LEFT:.0%}), so little is tried any more; fine where the task is solved, "
+            "else raise ppo.ent_coef"
+        )
+    elif value >= ENTROPY_LEFT:
+        yield _good(f"still exploring: at least {value:.0%} of the entropy left{group}")
+    group, value = _most_extreme(table, "explained_variance", min)
+    if value < EXPLAINED_VARIANCE_LOW:
+        yield _warning(
+            f"the critic predicts worse than the mean return would{group}: explained variance "
+            f"{value:.2f}; more n_steps, or another learning rate for the critic"
+        )
+    elif value > EXPLAINED_VARIANCE_GOOD:
+        yield _good(f"the critic explains {value:.0%} of the returns' variance{group}")
 
 
 def _of_groups(table: pd.DataFrame) -> Iterator[Sign]:
     """Whether responses to one prompt are rewarded differently, which is all there is to learn."""
-    flat = _most_extreme(table, "flat_share", max)
-    if flat is None:
-        return
-    role, value = flat
+    role, value = _most_extreme(table, "flat_share", max)
     if value <= FLAT_SHARE_HIGH:
         kind = "good" if value <= FLAT_SHARE_GOOD else "note"
         yield Sign(kind, f"at least {1 - value:.0%} of the groups have something to teach{role}")
+    if not value > FLAT_SHARE_HIGH:
         return
     seen = (
         f"{'no group has' if value == 1 else 'few groups have'} anything to teach{role}: the "
         f"rewards in {value:.0%} of them are all equal (high above {FLAT_SHARE_HIGH:.0%})"
     )
-    solved = _most_extreme(table, "pass_at_1", max)
-    if solved and solved[1] > SOLVED_MOSTLY:
-        yield Sign(
-            "note",
-            f"{seen}; one attempt solves {solved[1]:.0%}, so harder problems would teach more",
-        )
+    _, solved = _most_extreme(table, "pass_at_1", max)
+    if solved > SOLVED_MOSTLY:
+        yield _note(f"{seen}; one attempt solves {solved:.0%}, so harder problems would teach more")
     else:
-        yield Sign(
-            "warning",
+        yield _warning(
             f"{seen}; more environment.text.warm_up_steps, easier problems or a higher "
-            "grpo.num_generations",
+            "grpo.num_generations"
         )
 
 
 def _of_lengths(table: pd.DataFrame) -> Iterator[Sign]:
     """Whether responses run into the limit, or become shorter without becoming better."""
-    cut_off = _most_extreme(table, "cut_off", max)
-    if cut_off and cut_off[1] > CUT_OFF_HIGH:
-        role, value = cut_off
-        yield Sign(
-            "warning",
+    role, value = _most_extreme(table, "cut_off", max)
+    if value > CUT_OFF_HIGH:
+        yield _warning(
             f"responses at the limit{role}: {value:.0%} are cut off (high above "
-            f"{CUT_OFF_HIGH:.0%}); raise environment.text.max_response_length",
+            f"{CUT_OFF_HIGH:.0%}); raise environment.text.max_response_length"
         )
     rewards = columns_of(table, "reward")
     for role, column in columns_of(table, "response_length").items():
         share, better = _of_the_first(table[column]), _risen(table, rewards.get(role))
         if share < LENGTH_LEFT and not better:
-            yield Sign(
-                "warning",
+            yield _warning(
                 f"responses collapse{_of_group(role)}: they have {share:.0%} of the length they "
                 f"began with (low below {LENGTH_LEFT:.0%}), and earn no more; lower learning_rate, "
-                "or raise grpo.beta",
+                "or raise grpo.beta"
             )
 
 
 def _of_reference(table: pd.DataFrame) -> Iterator[Sign]:
     """How far policies have come from the model before training."""
-    found = _most_extreme(table, "kl_reference", max)
-    if found is None:
-        return
-    role, value = found
-    if value > REFERENCE_KL_HIGH:
-        yield Sign(
-            "warning",
-            f"far from the model before training{role}: {value:.2f} nats per token (high above "
-            f"{REFERENCE_KL_HIGH:g}); raise grpo.beta, or lower learning_rate",
-        )
-        return
+    role, value = _most_extreme(table, "kl_reference", max)
     growing = _growth(table, "kl_reference")
-    if value > REFERENCE_KL_NOTED and growing > REFERENCE_KL_GROWTH * value:
-        yield Sign(
-            "note",
+    if value > REFERENCE_KL_HIGH:
+        yield _warning(
+            f"far from the model before training{role}: {value:.2f} nats per token (high above "
+            f"{REFERENCE_KL_HIGH:g}); raise grpo.beta, or lower learning_rate"
+        )
+    elif value > REFERENCE_KL_NOTED and growing > REFERENCE_KL_GROWTH * value:
+        yield _note(
             f"moves away from the model before training{role}: {value:.2f} nats per token, up by "
-            f"{growing:.2f} over the last half (high above {REFERENCE_KL_HIGH:g})",
+            f"{growing:.2f} over the last half (high above {REFERENCE_KL_HIGH:g})"
         )
-    else:
-        yield Sign(
-            "good", f"near the model before training: {_at_most(value)} nats per token{role}"
-        )
+    elif value <= REFERENCE_KL_HIGH:
+        yield _good(f"near the model before training: {_at_most(value)} nats per token{role}")
 
 
 def _at_most(value: float) -> str:
@@ -257,9 +235,12 @@ def _growth(table: pd.DataFrame, metric: str) -> float:
 
 
 def _of_the_first(values: pd.Series) -> float:
-    """The recent mean as a share of the first value; NaN where nothing has changed yet."""
+    """The recent mean as a share of the first value; NaN where nothing has changed yet.
+
+    NaN as well where values are negative, as the entropy of continuous actions may be.
+    """
     measured = values.dropna()
-    if len(measured) < 2 or measured.iloc[0] <= 0:
+    if len(measured) < 2 or measured.iloc[0] <= 0 or measured.min() < 0:
         return math.nan
     return _recent_mean(measured) / measured.iloc[0]
 
@@ -271,36 +252,28 @@ def _risen(table: pd.DataFrame, column: str | None) -> bool:
     return len(measured) > 1 and _recent_mean(measured) > measured.iloc[0]
 
 
-def _most_extreme(
-    table: pd.DataFrame, metric: str, extreme: Callable[..., str]
-) -> tuple[str, float] | None:
-    """The group with the largest or smallest recent mean, as words, and that mean."""
-    recent = {
-        group: _recent_mean(table[column]) for group, column in columns_of(table, metric).items()
-    }
-    recent = {group: value for group, value in recent.items() if math.isfinite(value)}
-    if not recent:
-        return None
-    group = extreme(recent, key=recent.__getitem__)
-    return _of_group(group), recent[group]
-
-
-def _entropy_left(table: pd.DataFrame) -> tuple[str, float] | None:
-    """The group that kept the smallest share of its first entropy, and that share."""
-    shares = {}
-    for group, column in columns_of(table, "entropy").items():
-        measured = table[column].dropna()
-        if len(measured) > 1 and measured.min() >= 0 and measured.iloc[0] > 0:
-            shares[group] = _of_the_first(measured)
-    if not shares:
-        return None
-    group = min(shares, key=shares.__getitem__)
-    return _of_group(group), shares[group]
-
-
 def _recent_mean(values: pd.Series) -> float:
     count = math.ceil(len(values) * RECENT_SHARE)
     return float(values.iloc[-count:].mean()) if count else math.nan
+
+
+def _most_extreme(
+    table: pd.DataFrame,
+    metric: str,
+    extreme: Callable[..., str],
+    figure_of: Callable[[pd.Series], float] = _recent_mean,
+) -> tuple[str, float]:
+    """The group with the largest or smallest figure of a metric, as words, and that figure.
+
+    NaN, which is neither above nor below any limit, where nothing was measured.
+    """
+    columns = columns_of(table, metric)
+    figures = {group: figure_of(table[column]) for group, column in columns.items()}
+    finite = [group for group, value in figures.items() if math.isfinite(value)]
+    if not finite:
+        return "", math.nan
+    group = extreme(finite, key=figures.__getitem__)
+    return _of_group(group), figures[group]
 
 
 def _of_group(group: str) -> str:

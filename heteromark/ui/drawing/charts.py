@@ -9,9 +9,8 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from heteromark.ui.data.comparison import COLUMN_OF_AXIS, Axis
 from heteromark.ui.data.files import Evaluation
-from heteromark.ui.data.metrics import columns_of, thinned
+from heteromark.ui.data.metrics import COLUMN_OF_AXIS, Axis, columns_of, thinned
 from heteromark.ui.drawing.style import DASHES, LineStyle
 from heteromark.workflow.colours import PALETTE
 
@@ -77,11 +76,11 @@ def run_chart(
     title = title_of(metric, of_language_models)
     if COLUMN_OF_AXIS[axis] not in table:
         return None
-    lines = []
+    measured = [pd.DataFrame()]
     for group, column in columns_of(table, metric).items():
         x, y = thinned(table[COLUMN_OF_AXIS[axis]].to_numpy(), table[column].to_numpy())
-        lines.append(pd.DataFrame({"x": x, "y": y, "label": group or title}))
-    data = pd.concat(lines) if lines else pd.DataFrame()
+        measured.append(pd.DataFrame({"x": x, "y": y, "label": group or title}))
+    data = pd.concat(measured)
     if data.empty:
         return None
     unit, per_unit = _unit_of(axis, data["x"].max())
@@ -91,14 +90,11 @@ def run_chart(
         label: LineStyle(PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)])
         for index, label in enumerate(labels)
     }
-    lines = (
-        alt.Chart(data)
-        .mark_line(strokeWidth=1.8, point=len(data) <= len(labels))
-        .encode(
-            x=_x(axis, None if axis == "frames" else unit),
-            y=_y(metric),
-            **_styled(styles, legend=len(labels) > 1),
-        )
+    lines = alt.Chart(data).mark_line(strokeWidth=1.8, point=len(data) <= len(labels))
+    lines = lines.encode(
+        x=_x(axis, None if axis == "frames" else unit),
+        y=_y(metric),
+        **_styled(styles, legend=len(labels) > 1),
     )
     return alt.layer(lines, _pointed(data, axis, metric)).properties(height=HEIGHT, title=title)
 
@@ -171,34 +167,24 @@ def evaluation_histogram(
     data = pd.DataFrame({"episode_return": returns, "outcome": outcome})
     styles = {won: PALETTE[2], f"not {won}": PALETTE[4], counted: PALETTE[0]}
     shown = [name for name in styles if name in set(outcome)]
-    bars = (
-        alt.Chart(data)
-        .mark_bar(stroke="white", strokeWidth=1)
-        .encode(
-            x=alt.X(
-                "episode_return:Q",
-                bin=alt.Bin(maxbins=30),
-                title=measure,
-                axis=alt.Axis(format="~g", labelOverlap="greedy", labelSeparation=12),
-            ),
-            y=alt.Y("count():Q", title=counted, axis=alt.Axis(tickMinStep=1)),
-            color=alt.Color(
-                "outcome:N",
-                scale=alt.Scale(domain=shown, range=[styles[name] for name in shown]),
-                legend=alt.Legend(title=None, orient="top") if wins is not None else None,
-            ),
-            tooltip=[
-                alt.Tooltip("episode_return:Q", bin=True, title="return"),
-                alt.Tooltip("count():Q", title=counted),
-                alt.Tooltip("outcome:N", title="outcome"),
-            ],
-        )
+    number = alt.Axis(format="~g", labelOverlap="greedy", labelSeparation=12)
+    legend = None if wins is None else alt.Legend(title=None, orient="top")
+    colours = alt.Scale(domain=shown, range=[styles[name] for name in shown])
+    bars = alt.Chart(data).mark_bar(stroke="white", strokeWidth=1)
+    bars = bars.encode(
+        x=alt.X("episode_return:Q", bin=alt.Bin(maxbins=30), title=measure, axis=number),
+        y=alt.Y("count():Q", title=counted, axis=alt.Axis(tickMinStep=1)),
+        color=alt.Color("outcome:N", scale=colours, legend=legend),
+        tooltip=[
+            alt.Tooltip("episode_return:Q", bin=True, title="return"),
+            alt.Tooltip("count():Q", title=counted),
+            alt.Tooltip("outcome:N", title="outcome"),
+        ],
     )
     mean = pd.DataFrame({"mean": [float(np.mean(returns))]})
-    rule = (
-        alt.Chart(mean)
-        .mark_rule(strokeWidth=2, strokeDash=[5, 3], color="black")
-        .encode(x="mean:Q", tooltip=alt.Tooltip("mean:Q", format=",.2f", title="mean return"))
+    rule = alt.Chart(mean).mark_rule(strokeWidth=2, strokeDash=[5, 3], color="black")
+    rule = rule.encode(
+        x="mean:Q", tooltip=alt.Tooltip("mean:Q", format=",.2f", title="mean return")
     )
     return alt.layer(bars, rule).properties(height=HEIGHT)
 
@@ -209,18 +195,14 @@ def solved_histogram(solved_passes: Sequence[int], passes: int) -> alt.Chart:
     data = pd.DataFrame(
         {"solved": range(passes + 1), "problems": [counts[n] for n in range(passes + 1)]}
     )
-    return (
-        alt.Chart(data)
-        .mark_bar(color=PALETTE[0])
-        .encode(
-            x=alt.X("solved:O", title=f"passes that solved it, of {passes}").axis(labelAngle=0),
-            y=alt.Y("problems:Q", title="problems", axis=alt.Axis(tickMinStep=1)),
-            tooltip=[
-                alt.Tooltip("solved:O", title="passes that solved it"),
-                alt.Tooltip("problems:Q", title="problems"),
-            ],
-        )
-        .properties(height=HEIGHT)
+    bars = alt.Chart(data, height=HEIGHT).mark_bar(color=PALETTE[0])
+    return bars.encode(
+        x=alt.X("solved:O", title=f"passes that solved it, of {passes}").axis(labelAngle=0),
+        y=alt.Y("problems:Q", title="problems", axis=alt.Axis(tickMinStep=1)),
+        tooltip=[
+            alt.Tooltip("solved:O", title="passes that solved it"),
+            alt.Tooltip("problems:Q", title="problems"),
+        ],
     )
 
 
@@ -248,35 +230,23 @@ def _y(metric: str) -> alt.Y:
     return alt.Y("y:Q", title=None, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=False))
 
 
-def _colour(styles: Mapping[str, LineStyle], legend: alt.Legend | None) -> alt.Color:
-    return alt.Color(
-        "label:N",
-        scale=alt.Scale(domain=list(styles), range=[style.colour for style in styles.values()]),
-        legend=legend,
-    )
-
-
 def _styled(styles: Mapping[str, LineStyle], legend: bool) -> dict[str, alt.Color | alt.StrokeDash]:
-    told = (
-        alt.Legend(
-            title=None,
-            orient="bottom",
-            columns=1 if max(map(len, styles)) > 45 else 3,
-            labelLimit=600,
-            symbolType="stroke",
-            symbolSize=500,
-            symbolStrokeWidth=2.5,
-            symbolOpacity=1,
-        )
-        if legend
-        else None
+    told = alt.Legend(
+        title=None,
+        orient="bottom",
+        columns=1 if max(map(len, styles)) > 45 else 3,
+        labelLimit=600,
+        symbolType="stroke",
+        symbolSize=500,
+        symbolStrokeWidth=2.5,
+        symbolOpacity=1,
     )
-    dashes = [list(style.dash) for style in styles.values()]
+    options = {"legend": told if legend else None}
+    colours = alt.Scale(domain=[*styles], range=[style.colour for style in styles.values()])
+    dashes = alt.Scale(domain=[*styles], range=[[*style.dash] for style in styles.values()])
     return {
-        "color": _colour(styles, told),
-        "strokeDash": alt.StrokeDash(
-            "label:N", scale=alt.Scale(domain=list(styles), range=dashes), legend=told
-        ),
+        "color": alt.Color("label:N", scale=colours, **options),
+        "strokeDash": alt.StrokeDash("label:N", scale=dashes, **options),
     }
 
 
@@ -294,8 +264,5 @@ def _pointed(data: pd.DataFrame, axis: Axis, metric: str, banded: bool = False) 
             alt.Tooltip("high:Q", title="to", format=number),
             alt.Tooltip("seeds:Q", title="seeds"),
         ]
-    return (
-        alt.Chart(data)
-        .mark_point(opacity=0, size=60, filled=True)
-        .encode(x="x:Q", y="y:Q", tooltip=tooltips)
-    )
+    points = alt.Chart(data).mark_point(opacity=0, size=60, filled=True)
+    return points.encode(x="x:Q", y="y:Q", tooltip=tooltips)

@@ -9,6 +9,7 @@ from heteromark.ui.drawing.charts import HEIGHT
 from heteromark.workflow.colours import LEFT_OUT_COLOUR, PALETTE
 from heteromark.workflow.rank_check import RankCheck
 from heteromark.workflow.select import Selection
+from heteromark.workflow.words import words
 
 # As in the workflow's plots: the winner stands out in colour and shape.
 STANDINGS = {
@@ -19,6 +20,8 @@ STANDINGS = {
 ROW_HEIGHT = 34
 # Of more candidates, those of lower rank are left to the table.
 MOST_ROWS = 40
+NUMBER = ",.4~g"
+CONFIG_TOOLTIP = alt.Tooltip("label:N", title="config")
 # Between labels of one axis, as a share of its length.
 LABEL_DISTANCE = 0.07
 
@@ -40,69 +43,41 @@ def ranking_chart(selection: Selection) -> alt.LayerChart:
             {**label, "seed": seed, "value": value} for seed, value in candidate.values.items()
         ]
     data = pd.DataFrame(rows)
-    y = alt.Y(
-        "label:N",
-        sort=list(data["label"]),
-        title=None,
-        axis=alt.Axis(labelLimit=400, labelOverlap=False, grid=True),
-        scale=alt.Scale(domain=list(data["label"])),
-    )
+    order = list(data["label"])
+    axis = alt.Axis(labelLimit=400, labelOverlap=False, grid=True)
     legend = alt.Legend(title=None, orient="top", symbolOpacity=1)
-    title = f"{selection.settings.statistic} of {selection.settings.metric.replace('_', ' ')}"
-    colour = alt.Color(
-        "standing:N",
-        scale=alt.Scale(domain=list(STANDINGS), range=[colour for colour, _ in STANDINGS.values()]),
-        legend=legend,
+    colours, shapes = (
+        alt.Scale(domain=[*STANDINGS], range=marks)
+        for marks in zip(*STANDINGS.values(), strict=True)
     )
-    shape = alt.Shape(
-        "standing:N",
-        scale=alt.Scale(domain=list(STANDINGS), range=[shape for _, shape in STANDINGS.values()]),
-        legend=legend,
-    )
-    interval = (
-        alt.Chart(data)
-        .transform_filter("isValid(datum.low)")
-        .mark_rule(strokeWidth=3, opacity=0.45)
-        .encode(y=y, x=alt.X("low:Q", title=title), x2="high:Q", color=colour)
-    )
-    score = (
-        alt.Chart(data)
-        .transform_filter("isValid(datum.score)")
-        .mark_point(filled=True, size=130, opacity=1)
-        .encode(
-            y=y,
-            x=alt.X(
-                "score:Q",
-                title=title,
-                axis=alt.Axis(tickCount=8),
-                scale=alt.Scale(zero=False),
-            ),
-            color=colour,
-            shape=shape,
+    row = {
+        "y": alt.Y("label:N", sort=order, title=None, axis=axis, scale=alt.Scale(domain=order)),
+        "color": alt.Color("standing:N", scale=colours, legend=legend),
+    }
+    title = f"{selection.settings.statistic} of {words(selection.settings.metric)}"
+    interval = alt.Chart(data).transform_filter("isValid(datum.low)")
+    interval = interval.mark_rule(strokeWidth=3, opacity=0.45)
+    score = alt.Chart(data).transform_filter("isValid(datum.score)")
+    score = score.mark_point(filled=True, size=130, opacity=1)
+    number = {"axis": alt.Axis(tickCount=8), "scale": alt.Scale(zero=False)}
+    layers = [
+        interval.encode(x=alt.X("low:Q", title=title), x2="high:Q", **row),
+        score.encode(
+            x=alt.X("score:Q", title=title, **number),
+            shape=alt.Shape("standing:N", scale=shapes, legend=legend),
             tooltip=[
-                alt.Tooltip("label:N", title="config"),
-                alt.Tooltip("score:Q", format=",.4~g"),
-                alt.Tooltip("low:Q", title="from", format=",.4~g"),
-                alt.Tooltip("high:Q", title="to", format=",.4~g"),
+                CONFIG_TOOLTIP,
+                alt.Tooltip("score:Q", format=NUMBER),
+                alt.Tooltip("low:Q", title="from", format=NUMBER),
+                alt.Tooltip("high:Q", title="to", format=NUMBER),
             ],
-        )
-    )
-    layers = [interval, score]
+            **row,
+        ),
+    ]
     if seeds:
-        layers.append(
-            alt.Chart(pd.DataFrame(seeds))
-            .mark_tick(thickness=1.5, size=15, opacity=0.9)
-            .encode(
-                y=y,
-                x="value:Q",
-                color=colour,
-                tooltip=[
-                    alt.Tooltip("label:N", title="config"),
-                    alt.Tooltip("seed:Q"),
-                    alt.Tooltip("value:Q", format=",.4~g"),
-                ],
-            )
-        )
+        ticks = alt.Chart(pd.DataFrame(seeds)).mark_tick(thickness=1.5, size=15, opacity=0.9)
+        tooltip = [CONFIG_TOOLTIP, "seed:Q", alt.Tooltip("value:Q", format=NUMBER)]
+        layers.append(ticks.encode(x="value:Q", tooltip=tooltip, **row))
     return alt.layer(*layers).properties(height=120 + ROW_HEIGHT * len(data))
 
 
@@ -118,51 +93,29 @@ def parallel_coordinates(data: pd.DataFrame) -> alt.LayerChart:
     scores["value"] = scores["score"].map("{:.4g}".format)
     data = pd.concat([data, scores])
     axes = list(dict.fromkeys(data["key"]))
-    x = alt.X(
-        "key:N",
-        sort=axes,
-        title=None,
-        axis=alt.Axis(
-            orient="top", labelAngle=0, labelLimit=220, labelFontWeight="bold", grid=True
-        ),
-        scale=alt.Scale(type="point", padding=0.35),
-    )
-    y = alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.08, 1.08]))
-    lines = (
-        alt.Chart(data)
-        .mark_line(opacity=0.85)
-        .encode(
-            x=x,
-            y=y,
-            detail="label:N",
-            color=alt.Color(
-                "score:Q",
-                scale=alt.Scale(range=[PALETTE[4], PALETTE[0]], interpolate="lab"),
-                legend=alt.Legend(title="score", orient="right", gradientLength=180),
-            ),
-            strokeWidth=alt.condition("datum.rank == 1", alt.value(4), alt.value(1.8)),
-            tooltip=[
-                alt.Tooltip("label:N", title="config"),
-                alt.Tooltip("rank:Q"),
-                alt.Tooltip("score:Q", format=",.4~g"),
-            ],
-        )
+    labels = alt.Axis(orient="top", labelAngle=0, labelLimit=220, labelFontWeight="bold", grid=True)
+    points = alt.Scale(type="point", padding=0.35)
+    place = {
+        "x": alt.X("key:N", sort=axes, title=None, axis=labels, scale=points),
+        "y": alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.08, 1.08])),
+    }
+    colours = alt.Scale(range=[PALETTE[4], PALETTE[0]], interpolate="lab")
+    legend = alt.Legend(title="score", orient="right", gradientLength=180)
+    lines = alt.Chart(data).mark_line(opacity=0.85)
+    lines = lines.encode(
+        detail="label:N",
+        color=alt.Color("score:Q", scale=colours, legend=legend),
+        strokeWidth=alt.condition("datum.rank == 1", alt.value(4), alt.value(1.8)),
+        tooltip=[CONFIG_TOOLTIP, "rank:Q", alt.Tooltip("score:Q", format=NUMBER)],
+        **place,
     )
     values = data.drop_duplicates(["key", "value"])
     told = pd.concat([_some(group) for _, group in values.groupby("key", sort=False)])
-    labels = (
-        alt.Chart(told)
-        .mark_text(
-            align="left", dx=6, dy=-9, fontSize=12, stroke="white", strokeWidth=3, strokeOpacity=0.8
-        )
-        .encode(x=x, y=y, text="value:N")
-    )
-    text = (
-        alt.Chart(told)
-        .mark_text(align="left", dx=6, dy=-9, fontSize=12, color="#1F2937")
-        .encode(x=x, y=y, text="value:N")
-    )
-    return alt.layer(lines, labels, text).properties(height=HEIGHT + 110)
+    text = alt.Chart(told).encode(text="value:N", **place)
+    beside = {"align": "left", "dx": 6, "dy": -9, "fontSize": 12}
+    halo = text.mark_text(stroke="white", strokeWidth=3, strokeOpacity=0.8, **beside)
+    text = text.mark_text(color="#1F2937", **beside)
+    return alt.layer(lines, halo, text).properties(height=HEIGHT + 110)
 
 
 def _some(values: pd.DataFrame) -> pd.DataFrame:
@@ -187,22 +140,14 @@ def rank_check_chart(check: RankCheck) -> alt.LayerChart:
         ],
         columns=["config", "when", "score", "place"],
     )
+    when = alt.X("when:N", sort=["smoke", "long run"], title=None, axis=alt.Axis(labelAngle=0))
+    legend = alt.Legend(title=None, orient="bottom", labelLimit=500, columns=1)
     base = alt.Chart(data).encode(
-        x=alt.X(
-            "when:N",
-            sort=["smoke", "long run"],
-            title=None,
-            axis=alt.Axis(labelAngle=0),
-            scale=alt.Scale(type="point", padding=0.4),
-        ),
+        x=when.scale(type="point", padding=0.4),
         y=alt.Y("score:Q", title="score", scale=alt.Scale(zero=False)),
-        color=alt.Color(
-            "config:N",
-            scale=alt.Scale(range=list(PALETTE)),
-            legend=alt.Legend(title=None, orient="bottom", labelLimit=500, columns=1),
-        ),
-        tooltip=["config:N", "when:N", alt.Tooltip("score:Q", format=",.4~g")],
+        color=alt.Color("config:N", scale=alt.Scale(range=list(PALETTE)), legend=legend),
+        tooltip=["config:N", "when:N", alt.Tooltip("score:Q", format=NUMBER)],
     )
-    return alt.layer(
-        base.mark_line(strokeWidth=2), base.mark_point(filled=True, size=90, opacity=1)
-    ).properties(height=HEIGHT + 40)
+    line = base.mark_line(strokeWidth=2)
+    points = base.mark_point(filled=True, size=90, opacity=1)
+    return alt.layer(line, points).properties(height=HEIGHT + 40)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 import streamlit as st
+from streamlit.column_config import NumberColumn, TextColumn
 
 from heteromark.config.errors import ConfigError
 from heteromark.runs.record import Status
 from heteromark.ui.data.across import across_table, compare_across, profiles
-from heteromark.ui.data.comparison import Axis, band_of, line_of
-from heteromark.ui.data.configs import configs_of, differences, resolved_config
+from heteromark.ui.data.configs import ConfigRuns, configs_of, differences, resolved_config
 from heteromark.ui.data.history import HistoryRun
-from heteromark.ui.data.metrics import metric_names
+from heteromark.ui.data.metrics import band_of, line_of, metric_names
 from heteromark.ui.data.signs import KIND_OF_VERDICT, stability_of
 from heteromark.ui.drawing import html as text
 from heteromark.ui.drawing.charts import COUNTERS, comparison_chart, profile_chart, title_of
@@ -32,35 +32,25 @@ from heteromark.ui.navigation import (
     metrics_of,
 )
 from heteromark.workflow.statistics import CONFIDENCE, bootstrap_interval, score
+from heteromark.workflow.words import counted
 
 DEFAULT_METRIC = "episode_return"
-
-
-@dataclass(frozen=True)
-class Compared:
-    """What becomes one line: a config over its seeds, or a single run."""
-
-    digest: str
-    label: str
-    runs: tuple[HistoryRun, ...]
 
 
 def show() -> None:
     """Draw the page."""
     st.html(text.heading("Compare"))
     runs = history().runs()
-    candidates = _candidates(runs)
-    if not candidates:
+    configs, singles = ({one.digest: one for one in group} for group in _candidates(runs))
+    if not configs:
         st.info("There is nothing to compare yet. The list says how to train something.")
         link(TRAINING, "All runs")
         return
-    configs = {entry.digest: entry for entry in candidates if entry.digest not in _keys(runs)}
-    singles = {entry.digest: entry for entry in candidates if entry.digest in _keys(runs)}
     chosen = choose(
         "Configs, each as the mean over its seeds",
         "config",
         list(configs),
-        lambda digest: f"{configs[digest].label} ({_seeds(len(configs[digest].runs))})",
+        lambda digest: f"{configs[digest].label} ({counted(len(configs[digest].runs), 'run')})",
         "choose configs",
     ) + choose("Single runs", "run", list(singles), lambda key: singles[key].label, "choose runs")
     if not chosen:
@@ -69,30 +59,27 @@ def show() -> None:
         return
     is_live = any(
         run.status == Status.RUNNING
-        for entry in candidates
-        if entry.digest in chosen
+        for digest, entry in (configs | singles).items()
+        if digest in chosen
         for run in entry.runs
     )
     st.fragment(_draw, run_every=REFRESH_SECONDS if is_live else None)(chosen)
 
 
-def _keys(runs: Sequence[HistoryRun]) -> set[str]:
-    return {run.key for run in runs}
-
-
-def _candidates(runs: Sequence[HistoryRun]) -> list[Compared]:
-    """All configs, then all runs, each in an order in which new ones come last."""
+def _candidates(runs: Sequence[HistoryRun]) -> tuple[list[ConfigRuns], list[ConfigRuns]]:
+    """What may become one line: a config over its seeds, or a single run; new ones come last."""
     configs = configs_of(runs)
     singles = [
-        Compared(run.key, f"{config.label}, seed {run.record.seed}, {run.key[:6]}", (run,))
+        ConfigRuns(run.key, f"{config.label}, seed {run.record.seed}, {run.key[:6]}", (run,))
         for config in configs
         for run in config.runs
     ]
-    return [Compared(config.digest, config.label, config.runs) for config in configs] + singles
+    return configs, singles
 
 
 def _draw(chosen: Sequence[str]) -> None:
-    candidates = _candidates(history().runs())
+    configs, singles = _candidates(history().runs())
+    candidates = configs + singles
     entries = [entry for entry in candidates if entry.digest in chosen]
     if not entries:
         st.rerun()  # they were removed while one looked at them
@@ -106,7 +93,7 @@ def _draw(chosen: Sequence[str]) -> None:
 
 
 def _curves(
-    entries: Sequence[Compared], tables: dict[str, pd.DataFrame], styles: dict[str, LineStyle]
+    entries: Sequence[ConfigRuns], tables: dict[str, pd.DataFrame], styles: dict[str, LineStyle]
 ) -> None:
     measured = dict.fromkeys(
         name for table in tables.values() for name in metric_names(table) if name not in COUNTERS
@@ -118,12 +105,14 @@ def _curves(
     metrics = sorted(measured, key=lambda name: name != DEFAULT_METRIC)
     of_language_models = all(run.is_of_language_models for entry in entries for run in entry.runs)
     with left:
-        metric = choose_one(
-            "Metric", "metric", metrics, lambda name: title_of(name, of_language_models)
-        )
+        told = functools.partial(title_of, of_language_models=of_language_models)
+        metric = choose_one("Metric", "metric", metrics, told)
     with right:
         axis = choose_axis()
-    bands = [_band(entry, tables, metric, axis).assign(label=entry.label) for entry in entries]
+    bands = []
+    for entry in entries:
+        lines = [line_of(tables[run.key], metric, axis) for run in entry.runs]
+        bands.append(band_of(lines).assign(label=entry.label))
     data = pd.concat(bands, ignore_index=True)
     if data.empty:
         st.info("None of them has measured this yet.")
@@ -140,13 +129,7 @@ def _curves(
         )
 
 
-def _band(
-    entry: Compared, tables: dict[str, pd.DataFrame], metric: str, axis: Axis
-) -> pd.DataFrame:
-    return band_of([line_of(tables[run.key], metric, axis) for run in entry.runs])
-
-
-def _results(entries: Sequence[Compared], tables: dict[str, pd.DataFrame]) -> None:
+def _results(entries: Sequence[ConfigRuns], tables: dict[str, pd.DataFrame]) -> None:
     st.subheader("Results")
     table = pd.DataFrame([_result(entry, tables) for entry in entries])
     table = table.sort_values("iqm", ascending=False, na_position="last")
@@ -155,17 +138,17 @@ def _results(entries: Sequence[Compared], tables: dict[str, pd.DataFrame]) -> No
         hide_index=True,
         placeholder="",
         column_config={
-            "label": st.column_config.TextColumn("Config or run", width=300),
+            "label": TextColumn("Config or run", width=300),
             "statuses": "Runs",
-            "iqm": st.column_config.NumberColumn(
+            "iqm": NumberColumn(
                 "Evaluation return (IQM)",
                 format="%.2f",
                 help="Interquartile mean over the completed seeds; of up to three their mean.",
             ),
-            "low": st.column_config.NumberColumn("95 % from", format="%.2f"),
-            "high": st.column_config.NumberColumn("to", format="%.2f"),
-            "win_rate": st.column_config.NumberColumn("Win rate", format="%.1f %%"),
-            "verdict": st.column_config.TextColumn(
+            "low": NumberColumn("95 % from", format="%.2f"),
+            "high": NumberColumn("to", format="%.2f"),
+            "win_rate": NumberColumn("Win rate", format="%.1f %%"),
+            "verdict": TextColumn(
                 "Verdict", help="What the training returns look like, over the seeds."
             ),
         },
@@ -174,7 +157,7 @@ def _results(entries: Sequence[Compared], tables: dict[str, pd.DataFrame]) -> No
     st.html(text.listed("What the learning curves look like", words))
 
 
-def _result(entry: Compared, tables: dict[str, pd.DataFrame]) -> dict[str, object]:
+def _result(entry: ConfigRuns, tables: dict[str, pd.DataFrame]) -> dict[str, object]:
     completed = [run for run in entry.runs if run.status == Status.COMPLETED]
     returns = _measured(completed, "evaluation_return")
     wins = _measured(completed, "evaluation_win_rate")
@@ -221,23 +204,23 @@ def _environments(runs: Sequence[HistoryRun]) -> None:
         hide_index=True,
         placeholder="",
         column_config={
-            "agent": st.column_config.TextColumn("Agent", width=250),
-            "iqm": st.column_config.NumberColumn(
+            "agent": TextColumn("Agent", width=250),
+            "iqm": NumberColumn(
                 "Normalised score (IQM)",
                 format="%.3f",
                 help="Interquartile mean over seeds and environments.",
             ),
-            "low": st.column_config.NumberColumn("95 % from", format="%.3f"),
-            "high": st.column_config.NumberColumn("to", format="%.3f"),
-            "seeds": st.column_config.NumberColumn("Seeds"),
-            "beaten": st.column_config.NumberColumn(
+            "low": NumberColumn("95 % from", format="%.3f"),
+            "high": NumberColumn("to", format="%.3f"),
+            "seeds": NumberColumn("Seeds"),
+            "beaten": NumberColumn(
                 "P(first better)",
                 format="%.2f",
                 help="How likely a run of the first agent scores higher than a run of this one in "
                 "the same environment, averaged over environments.",
             ),
-            "beaten_low": st.column_config.NumberColumn("95 % from", format="%.2f"),
-            "beaten_high": st.column_config.NumberColumn("to", format="%.2f"),
+            "beaten_low": NumberColumn("95 % from", format="%.2f"),
+            "beaten_high": NumberColumn("to", format="%.2f"),
         },
     )
     agents = list(found.scores)
@@ -250,7 +233,7 @@ def _environments(runs: Sequence[HistoryRun]) -> None:
     )
 
 
-def _hyperparameters(entries: Sequence[Compared]) -> None:
+def _hyperparameters(entries: Sequence[ConfigRuns]) -> None:
     st.subheader("Hyperparameters that differ")
     configs = {}
     for entry in entries:
@@ -272,7 +255,3 @@ def _hyperparameters(entries: Sequence[Compared]) -> None:
             for key, keys in found.along.items()
         )
         st.caption(f"The same values: {along}.")
-
-
-def _seeds(count: int) -> str:
-    return f"{count} run" + ("" if count == 1 else "s")

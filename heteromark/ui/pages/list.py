@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import streamlit as st
+from streamlit.column_config import DatetimeColumn, NumberColumn, ProgressColumn, TextColumn
 
 from heteromark.ui.data.history import STATUSES, HistoryRun
 from heteromark.ui.data.listing import MARKS, ORDERS, Filters, options, ordered, table_of
@@ -21,6 +22,7 @@ from heteromark.ui.navigation import (
     history,
     link,
 )
+from heteromark.workflow.words import counted
 
 NOTHING_TRAINED = """
 Nothing has been trained yet. In the project's folder, this runs the whole workflow in minutes:
@@ -43,46 +45,46 @@ FILTERS = {
     "status": "Status",
 }
 COLUMNS = {
-    "status": st.column_config.TextColumn("Status", width=108),
-    "config": st.column_config.TextColumn("Config", width=172),
-    "algorithm": st.column_config.TextColumn("Algorithm", width=98),
-    "environment": st.column_config.TextColumn("Environment", width=148),
-    "mode": st.column_config.TextColumn("Mode", width=58),
-    "seed": st.column_config.NumberColumn("Seed", width=52),
-    "started": st.column_config.DatetimeColumn(
+    "status": TextColumn("Status", width=108),
+    "config": TextColumn("Config", width=172),
+    "algorithm": TextColumn("Algorithm", width=98),
+    "environment": TextColumn("Environment", width=148),
+    "mode": TextColumn("Mode", width=58),
+    "seed": NumberColumn("Seed", width=52),
+    "started": DatetimeColumn(
         "Started", width=145, format="YYYY-MM-DD HH:mm:ss", help="Local time."
     ),
-    "duration": st.column_config.NumberColumn(
+    "duration": NumberColumn(
         "Duration",
         width=73,
         format="compact",
         help="Wall-clock time over all attempts: hours, minutes, seconds.",
     ),
-    "progress": st.column_config.ProgressColumn(
+    "progress": ProgressColumn(
         "Progress", width=105, format="percent", help="Of runs that train now."
     ),
-    "frames": st.column_config.NumberColumn("Frames", width=86, format="localized"),
-    "evaluation_return": st.column_config.NumberColumn(
+    "frames": NumberColumn("Frames", width=86, format="localized"),
+    "evaluation_return": NumberColumn(
         "Evaluation",
         width=86,
         format="%.2f",
         help="Mean return over the episodes of the final evaluation.",
     ),
-    "win_rate": st.column_config.NumberColumn(
+    "win_rate": NumberColumn(
         "Win rate",
         width=76,
         format="%.1f %%",
         help="Of the final evaluation; of language models the share of problems that they solve.",
     ),
-    "training_return": st.column_config.NumberColumn(
+    "training_return": NumberColumn(
         "Training",
         width=76,
         format="%.2f",
         help="Mean return over the last tenth of the iterations; of unfinished runs, in the "
         "newest one.",
     ),
-    "frames_per_second": st.column_config.NumberColumn("Frames/s", width=72, format="localized"),
-    "run": st.column_config.TextColumn("Run", width=105, help="Its digest."),
+    "frames_per_second": NumberColumn("Frames/s", width=72, format="localized"),
+    "run": TextColumn("Run", width=105, help="Its digest."),
 }
 
 
@@ -100,13 +102,9 @@ def show() -> None:
 def _wait_for_a_run() -> None:
     if history().runs():
         st.rerun()
-    st.info(NOTHING_TRAINED + _looked_in())
-
-
-def _looked_in() -> str:
     known = history()
-    return (
-        f"\nLooked in the run store {text.literal(str(known.store.root))} and in "
+    st.info(
+        f"{NOTHING_TRAINED}\nLooked in the run store {text.literal(str(known.store.root))} and in "
         f"{text.literal(str(known.results))}; `heteromark ui --store DIR --results DIR` looks "
         "elsewhere."
     )
@@ -157,21 +155,11 @@ def _actions(chosen: Sequence[HistoryRun]) -> None:
             return
         link(RUN, "Open the run" if len(chosen) == 1 else "Open the first", run=chosen[0].key)
         if configs:
-            link(
-                COMPARE,
-                _count(len(configs), "config", "Compare {}, over all seeds"),
-                config=configs,
-            )
+            label = f"Compare {counted(len(configs), 'config')}, over all seeds"
+            link(COMPARE, label, config=configs)
         if len(chosen) > 1:
-            link(
-                COMPARE,
-                _count(len(chosen), "run", "Compare {} one by one"),
-                run=[run.key for run in chosen],
-            )
-
-
-def _count(number: int, noun: str, words: str) -> str:
-    return words.format(f"{number:,} {noun}" + ("" if number == 1 else "s"))
+            label = f"Compare {counted(len(chosen), 'run')} one by one"
+            link(COMPARE, label, run=[run.key for run in chosen])
 
 
 def _summary(runs: Sequence[HistoryRun], shown: Sequence[HistoryRun]) -> str:
@@ -180,4 +168,4 @@ def _summary(runs: Sequence[HistoryRun], shown: Sequence[HistoryRun]) -> str:
         f"{MARKS[status]} {statuses[status]:,} {status}" for status in STATUSES if statuses[status]
     )
     of_them = "" if len(shown) == len(runs) else f"**{len(shown):,} shown** of "
-    return f"{of_them}{_count(len(runs), 'run', '{}')}: {told}"
+    return f"{of_them}{counted(len(runs), 'run')}: {told}"

@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import streamlit as st
+from streamlit.column_config import DatetimeColumn, NumberColumn
 
 from heteromark.config.errors import ConfigError
-from heteromark.runs.record import RunRecord
-from heteromark.ui.data.configs import compare_with_base, configs_of, resolved_config, value_text
+from heteromark.ui.data.configs import compare_with_base, resolved_config, value_text
 from heteromark.ui.data.files import (
-    Command,
-    Evaluation,
     checkpoints_of,
     evaluate_commands,
     evaluation_of,
@@ -134,13 +132,21 @@ def _draw(key: str) -> None:
         st.rerun()  # it was removed while one looked at it
     table, fault = metrics_of(run)
     record = run.record
-    st.html(text.heading(record.agent.short_name, small=_whereabouts(run)))
+    whereabouts = (
+        f"{MARKS[run.status]} {run.status} · {record.environment} · {record.mode} · "
+        f"seed {record.seed} · run {run.key}"
+    )
+    st.html(text.heading(record.agent.short_name, small=whereabouts))
     _links(run)
-    config = _config_of(run)
+    try:
+        config = resolved_config(run)
+    except ConfigError:
+        config = {}
     left, right = st.columns([3, 2])
     left.html(_figures(run))
     left.html(_config_card(run, config))
-    right.html(_signs(run, table, fault, config))
+    signs = [*([Sign("warning", fault)] if fault else []), *signs_of(run, table)]
+    right.html(text.listed("Signs", [(sign.kind, sign.text) for sign in signs]))
     _curves(table, run.is_of_language_models)
     _evaluation(run, config)
     _checkpoints(run)
@@ -148,24 +154,12 @@ def _draw(key: str) -> None:
     _record(run)
 
 
-def _whereabouts(run: HistoryRun) -> str:
-    record = run.record
-    return (
-        f"{MARKS[run.status]} {run.status} · {record.environment} · {record.mode} · "
-        f"seed {record.seed} · run {run.key}"
-    )
-
-
 def _links(run: HistoryRun) -> None:
-    seeds = next(
-        config.runs for config in configs_of(history().runs()) if config.digest == run.config_digest
-    )
+    seeds = sum(other.config_digest == run.config_digest for other in history().runs())
+    label = f"All {seeds} runs of this config" if seeds > 1 else "Compare it with others"
     with st.container(horizontal=True):
         link(TRAINING, "All runs")
-        if len(seeds) > 1:
-            link(COMPARE, f"All {len(seeds)} runs of this config", config=run.config_digest)
-        else:
-            link(COMPARE, "Compare it with others", config=run.config_digest)
+        link(COMPARE, label, config=run.config_digest)
 
 
 def _figures(run: HistoryRun) -> str:
@@ -174,46 +168,30 @@ def _figures(run: HistoryRun) -> str:
     frames = f"{run.frames:,}"
     if run.total_frames:
         frames += f" of {run.total_frames:,} ({run.frames / run.total_frames:.0%})"
-    best = summary.best_evaluation_return
-    return text.card(
-        "Figures",
-        {
-            "Evaluation return": text.number(summary.evaluation_return),
-            "Solve rate" if run.is_of_language_models else "Win rate": text.share(
-                summary.evaluation_win_rate
-            ),
-            "Training return": text.number(run.training_return),
-            **(
-                {"Best evaluation": f"{text.number(best)} (iteration {summary.best_iteration:,})"}
-                if best is not None
-                else {}
-            ),
-            "Frames": frames,
-            "Frames/s": text.number(run.frames_per_second, 0),
-            "Started": f"{started.astimezone():%Y-%m-%d %H:%M:%S}"
-            if started
-            else text.NOT_MEASURED,
-            "Duration": text.clock(run.seconds),
-        },
-    )
-
-
-def _config_of(run: HistoryRun) -> dict[str, Any]:
-    try:
-        return resolved_config(run)
-    except ConfigError:
-        return {}
+    rate = "Solve rate" if run.is_of_language_models else "Win rate"
+    figures = {
+        "Evaluation return": text.number(summary.evaluation_return),
+        rate: text.share(summary.evaluation_win_rate),
+        "Training return": text.number(run.training_return),
+    }
+    if (best := summary.best_evaluation_return) is not None:
+        figures["Best evaluation"] = f"{text.number(best)} (iteration {summary.best_iteration:,})"
+    figures |= {
+        "Frames": frames,
+        "Frames/s": text.number(run.frames_per_second, 0),
+        "Started": f"{started.astimezone():%Y-%m-%d %H:%M:%S}" if started else text.NOT_MEASURED,
+        "Duration": text.clock(run.seconds),
+    }
+    return text.card("Figures", figures)
 
 
 def _config_card(run: HistoryRun, config: Mapping[str, Any]) -> str:
     agent = run.record.agent
-    hyperparameters = (
-        language_fields(config)
-        if run.is_of_language_models
-        else {
-            told: value_text(config[key]) for told, key in HYPERPARAMETERS.items() if key in config
-        }
-    )
+    if run.is_of_language_models:
+        hyperparameters = language_fields(config)
+    else:
+        known = {told: key for told, key in HYPERPARAMETERS.items() if key in config}
+        hyperparameters = {told: value_text(config[key]) for told, key in known.items()}
     return text.card(
         "Config Summary",
         {
@@ -225,13 +203,6 @@ def _config_card(run: HistoryRun, config: Mapping[str, Any]) -> str:
             "Config path": agent.config_path or text.NOT_MEASURED,
         },
     )
-
-
-def _signs(run: HistoryRun, table: pd.DataFrame, fault: str, config: Mapping[str, Any]) -> str:
-    signs = signs_of(run, table)
-    if fault:
-        signs.insert(0, Sign("warning", fault))
-    return text.listed("Signs", [(sign.kind, sign.text) for sign in signs])
 
 
 def _curves(table: pd.DataFrame, of_language_models: bool) -> None:
@@ -279,28 +250,23 @@ def _evaluation(run: HistoryRun, config: Mapping[str, Any]) -> None:
         return
     left, right = st.columns([2, 1])
     if evaluation is not None:
-        left.caption(_evaluation_words(evaluation))
+        returns = evaluation.returns
+        chosen = "most likely actions" if evaluation.deterministic else "sampled actions"
+        mean, spread = statistics.fmean(returns), statistics.pstdev(returns)
+        left.caption(
+            f"{len(returns):,} episodes with {chosen}: return {text.number(mean)} "
+            f"± {text.number(spread)} (standard deviation); the dashed line is the mean."
+        )
         left.altair_chart(evaluation_histogram(evaluation), width="stretch")
     for picture in pictures:
         right.image(str(picture))
         right.html(text.quiet(picture.name))
 
 
-def _evaluation_words(evaluation: Evaluation) -> str:
-    chosen = "most likely actions" if evaluation.deterministic else "sampled actions"
-    returns = evaluation.returns
-    return (
-        f"{len(returns):,} episodes with {chosen}: return {text.number(statistics.fmean(returns))} "
-        f"± {text.number(statistics.pstdev(returns))} (standard deviation); the dashed line is the "
-        "mean."
-    )
-
-
 def _checkpoints(run: HistoryRun) -> None:
     st.subheader("Checkpoints")
     checkpoints = checkpoints_of(run)
-    resume = resume_command(run)
-    commands = [*([resume] if resume else []), *evaluate_commands(run, checkpoints)]
+    commands = [*filter(None, [resume_command(run)]), *evaluate_commands(run, checkpoints)]
     left, right = st.columns([2, 3])
     if checkpoints.empty:
         left.info("None yet: the first is written after `checkpoint_interval` iterations.")
@@ -310,19 +276,15 @@ def _checkpoints(run: HistoryRun) -> None:
             hide_index=True,
             column_config={
                 "file": "File",
-                "size": st.column_config.NumberColumn("Size", format="bytes"),
-                "written": st.column_config.DatetimeColumn("Written", format="YYYY-MM-DD HH:mm:ss"),
+                "size": NumberColumn("Size", format="bytes"),
+                "written": DatetimeColumn("Written", format="YYYY-MM-DD HH:mm:ss"),
             },
         )
     with right:
         st.caption("In the project's folder:")
         for command in commands:
-            _command(command)
-
-
-def _command(command: Command) -> None:
-    st.caption(command.purpose)
-    st.code(command.line, language="bash", wrap_lines=True)
+            st.caption(command.purpose)
+            st.code(command.line, language="bash", wrap_lines=True)
 
 
 def _base(run: HistoryRun) -> None:
@@ -342,8 +304,7 @@ def _base(run: HistoryRun) -> None:
 
 def _record(run: HistoryRun) -> None:
     st.subheader("Record")
-    record: RunRecord = run.record
     with st.expander("run.json"):
-        st.code(json.dumps(record.model_dump(mode="json"), indent=2), language="json")
+        st.code(json.dumps(run.record.model_dump(mode="json"), indent=2), language="json")
     for folder in (run.folder, *run.copies):
         st.code(str(folder), language=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import streamlit as st
+from streamlit.column_config import NumberColumn, TextColumn
 
 from heteromark.ui.data.candidates import Sweep, candidates_table, coordinates, read_sweep
 from heteromark.ui.drawing import html as text
@@ -53,19 +54,15 @@ def show() -> None:
 
 def _winner(sweep: Sweep) -> None:
     winner, settings = sweep.selection.winner, sweep.selection.settings
-    st.html(
-        text.card(
-            "Winner",
-            {
-                "Config": winner.name,
-                "Score": text.number(winner.score),
-                "Selected by": f"{settings.statistic} of {settings.metric}",
-                "Seeds needed": str(settings.min_seeds),
-                "Config path": winner.config_path,
-                "Why": winner.why,
-            },
-        )
-    )
+    fields = {
+        "Config": winner.name,
+        "Score": text.number(winner.score),
+        "Selected by": f"{settings.statistic} of {settings.metric}",
+        "Seeds needed": str(settings.min_seeds),
+        "Config path": winner.config_path,
+        "Why": winner.why,
+    }
+    st.html(text.card("Winner", fields))
 
 
 def _bracket(picture: str) -> None:
@@ -86,45 +83,38 @@ def _ranking(sweep: Sweep) -> None:
         f"{first}Large marks: scores. Bars: their bootstrap 95 % intervals; of two or three seeds "
         "their range. Ticks: single seeds."
     )
+    everything = [candidate.config_digest for candidate in candidates]
     chosen = choosable_table(
         candidates_table(sweep),
-        [candidate.config_digest for candidate in candidates],
+        everything,
         "config",
         column_config={
-            "rank": st.column_config.NumberColumn("Rank", width=55),
-            "config": st.column_config.TextColumn("Config", width=230),
-            "score": st.column_config.NumberColumn("Score", format="%.2f", width=75),
-            "low": st.column_config.NumberColumn("95 % from", format="%.2f", width=85),
-            "high": st.column_config.NumberColumn("to", format="%.2f", width=75),
-            "beaten": st.column_config.NumberColumn(
+            "rank": NumberColumn("Rank", width=55),
+            "config": TextColumn("Config", width=230),
+            "score": NumberColumn("Score", format="%.2f", width=75),
+            "low": NumberColumn("95 % from", format="%.2f", width=85),
+            "high": NumberColumn("to", format="%.2f", width=75),
+            "beaten": NumberColumn(
                 "P(winner better)",
                 format="%.2f",
                 width=115,
                 help="How likely a run of the winner scores higher than a run of this config: the "
                 "share of pairs of runs, ties half. Only among runs of equal length.",
             ),
-            "frames": st.column_config.NumberColumn("Frames", format="localized", width=85),
-            "completed": st.column_config.TextColumn("Completed", width=90),
-            "verdict": st.column_config.TextColumn("Verdict", width=85),
-            "why": st.column_config.TextColumn("Why", width=900),
+            "frames": NumberColumn("Frames", format="localized", width=85),
+            "completed": TextColumn("Completed", width=90),
+            "verdict": TextColumn("Verdict", width=85),
+            "why": TextColumn("Why", width=900),
         },
     )
-    everything = [candidate.config_digest for candidate in candidates]
     label = f"Compare {len(chosen)} chosen" if chosen else f"Compare all {len(everything)}"
     link(COMPARE, f"{label}, with learning curves", config=chosen or everything)
     with st.expander("Why each candidate stands where it stands"):
-        st.html(
-            text.listed(
-                "Reasons",
-                [
-                    (
-                        "good" if candidate.rank == 1 else "note",
-                        f"{candidate.label}: {candidate.why}",
-                    )
-                    for candidate in candidates
-                ],
-            )
-        )
+        reasons = [
+            ("good" if candidate.rank == 1 else "note", f"{candidate.label}: {candidate.why}")
+            for candidate in candidates
+        ]
+        st.html(text.listed("Reasons", reasons))
 
 
 def _hyperparameters(sweep: Sweep) -> None:
@@ -159,7 +149,7 @@ def _rank_check(sweep: Sweep) -> None:
             hide_index=True,
             column_config={
                 "config": "Trained long",
-                "smoke": st.column_config.NumberColumn("Smoke score", format="%.2f"),
-                "long": st.column_config.NumberColumn("Long score", format="%.2f"),
+                "smoke": NumberColumn("Smoke score", format="%.2f"),
+                "long": NumberColumn("Long score", format="%.2f"),
             },
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import streamlit as st
+from streamlit.column_config import NumberColumn
 
 from heteromark.ui.data.configs import value_text
 from heteromark.ui.data.files import Evaluation
@@ -32,7 +33,11 @@ def show_evaluation(
     left, right = st.columns([3, 2])
     left.html(text.card("Solved", _figures(found)))
     if found.judgement:
-        left.html(text.card("The task's judgement", _judgement(found)))
+        judgement = {
+            name.replace("_percent", " %").replace("_", " ").capitalize(): _percent(share)
+            for name, share in found.judgement.items()
+        }
+        left.html(text.card("The task's judgement", judgement))
     with right:
         _roles(found)
     charts = {}
@@ -67,37 +72,23 @@ def _percent(share: float) -> str:
     return f"{share:.1%}"
 
 
-def _judgement(found: TextEvaluation) -> dict[str, str]:
-    return {
-        name.replace("_percent", " %").replace("_", " ").capitalize(): _percent(share)
-        for name, share in found.judgement.items()
-    }
-
-
 def _roles(found: TextEvaluation) -> None:
-    table = pd.DataFrame(
-        [
-            {
-                "role": role,
-                "responses": figures.responses,
-                "length": figures.response_length,
-                "cut_off": None if figures.cut_off is None else 100 * figures.cut_off,
-            }
-            for role, figures in found.roles.items()
-        ],
-        columns=["role", "responses", "length", "cut_off"],
-    )
+    rows = [
+        (role, one.responses, one.response_length, one.cut_off and 100 * one.cut_off)
+        for role, one in found.roles.items()
+    ]
+    table = pd.DataFrame(rows, columns=["role", "responses", "length", "cut_off"])
     st.dataframe(
         table,
         hide_index=True,
         placeholder="",
         column_config={
             "role": "Role",
-            "responses": st.column_config.NumberColumn("Responses", format="localized"),
-            "length": st.column_config.NumberColumn(
+            "responses": NumberColumn("Responses", format="localized"),
+            "length": NumberColumn(
                 "Length", format="%.1f", help="Mean, in tokens, the end among them."
             ),
-            "cut_off": st.column_config.NumberColumn(
+            "cut_off": NumberColumn(
                 "Cut off", format="%.1f %%", help="Ended by the limit, not by the model."
             ),
         },
@@ -123,7 +114,8 @@ def _transcripts(found: TextEvaluation, config: Mapping[str, Any]) -> None:
     )
     for transcript in found.transcripts:
         with st.expander(_title(transcript)):
-            st.html(_steps(transcript))
+            steps = "".join(map(_step, transcript.steps))  # all that was said, in order
+            st.html(f'<div class="hm-steps">{steps}</div>')
 
 
 def _title(transcript: Transcript) -> str:
@@ -132,11 +124,6 @@ def _title(transcript: Transcript) -> str:
     key = key if len(key) <= KEY_LENGTH else f"{key[: KEY_LENGTH - 1]}…"
     mark = MARKS[transcript.solved]
     return f"{mark} · reward {text.number(transcript.reward)} · {text.literal(key)}"
-
-
-def _steps(transcript: Transcript) -> str:
-    """HTML of all that was said, in order."""
-    return f'<div class="hm-steps">{"".join(map(_step, transcript.steps))}</div>'
 
 
 def _step(step: Step) -> str:
