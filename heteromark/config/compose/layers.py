@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError
 
 from heteromark.config.errors import (
     COMMAND_LINE,
@@ -219,9 +219,8 @@ def _find_base(path: Path, raw: dict[str, Any], references: Any) -> Path:
 class _Unchecked(AgentConfig):
     """An agent config before its last layer: keys that must fit each other may not do so yet."""
 
-    @model_validator(mode="after")
-    def _minibatch_fits(self) -> _Unchecked:
-        return self
+    def misfits(self) -> Iterator[tuple[str, str]]:
+        return (misfit for misfit in super().misfits() if misfit[0] != "batch_size")
 
 
 def _validate(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field
 
 from heteromark.config.fields import (
     Activation,
@@ -19,7 +17,6 @@ from heteromark.config.fields import (
     LearningRate,
     NetworkType,
     Number,
-    cross_field_error,
     misfit,
 )
 from heteromark.config.models.algorithms import (
@@ -84,25 +81,17 @@ class Hyperparameters(AlgorithmSettings, _Common):
         """The kind of agents that it is for."""
         return kind_of(self.algorithm, self.network.policy)
 
-    @model_validator(mode="after")
-    def _minibatch_fits(self) -> Hyperparameters:
+    def misfits(self) -> Iterator[tuple[str, str]]:
         if message := misfit(self.batch_size, self.n_steps, "n_steps"):
-            raise cross_field_error("batch_size", self.batch_size, message)
-        return self
-
-    @model_validator(mode="after")
-    def _algorithm_trains_the_network(self) -> Hyperparameters:
-        network = self.network.policy
+            yield "batch_size", message
         is_llm = self.kind == LLM
-        if is_llm != (network == "TextPolicy"):
+        if is_llm != (self.network.policy == "TextPolicy"):
             wanted = "TextPolicy" if is_llm else "MlpPolicy or GruPolicy"
-            raise cross_field_error(
+            yield (
                 "network.policy",
-                network,
                 f"must be {wanted} with algorithm {self.algorithm}; TextPolicy goes with "
                 f"{' and '.join(algorithms_of(LLM))}",
             )
-        return self
 
 
 class AgentConfig(Hyperparameters):

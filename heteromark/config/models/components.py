@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from heteromark.config.fields import (
     Activation,
@@ -21,7 +22,6 @@ from heteromark.config.fields import (
     PolicyType,
     Seat,
     UnitType,
-    cross_field_error,
 )
 from heteromark.config.models.llm import TextConfig
 from heteromark.config.models.skirmish import ScriptName, SkirmishConfig
@@ -216,13 +216,9 @@ class OptimizerConfig(Frozen):
     )
     groups: dict[str, OptimizerOverride] = Field({}, description="Overrides by group.")
 
-    @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> OptimizerConfig:
+    def misfits(self) -> Iterator[tuple[str, str]]:
         if self.nesterov and not self.momentum:
-            raise cross_field_error(
-                "nesterov", True, "needs momentum; set optimizer.momentum, for example to 0.9"
-            )
-        return self
+            yield "nesterov", "needs momentum; set optimizer.momentum, for example to 0.9"
 
 
 class CollectorConfig(Frozen):
