@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from heteromark.config.nested import overlap
+from heteromark.config.nested import overlap, value_at
 
 COMMAND_LINE = "command line"  # where a fault is, until `naming_options` knows the option
 _NAME_THEIR_KEY = ("--set", "--param", "--config")  # options that take key=value
@@ -36,6 +36,11 @@ class Fault:
             self.message,
         ]
         return ": ".join(part for part in parts if part)
+
+
+def fault_at(config: object, key: str, message: str) -> Fault:
+    """A fault of the value at a dotted key of a config; of unknown file."""
+    return Fault("", message, key, value_at(config, key))
 
 
 class ConfigError(ValueError):

@@ -27,13 +27,13 @@ from heteromark.config.models.llm import Role, Share, Specialization, Temperatur
 
 # Whole sections, which tell a file of them from a file of one section's keys.
 TEAM_SECTIONS = (
-    *("resource", "env", "base_models", "agent_policy_configs", "multi_agent_interaction"),
-    *("training", "models"),
-)
-# Sections of a run config that say what the documented ones have no key for.
-RUN_SECTIONS = (
-    *("environment", "evaluation", "generation", "grpo", "logger", "loss", "model", "optimizer"),
-    *("replay_buffer", "scheduler"),
+    "resource",
+    "env",
+    "base_models",
+    "agent_policy_configs",
+    "multi_agent_interaction",
+    "training",
+    "models",
 )
 SYNTHETIC = "synthetic"
 
@@ -215,7 +215,22 @@ class TeamModel(Frozen):
 RunSection = dict[str, Any]
 
 
-class TeamSections(Frozen):
+class RunSections(Frozen):
+    """The sections of a run config that say what the documented ones have no key for."""
+
+    environment: RunSection = Field({})
+    evaluation: RunSection = Field({})
+    generation: RunSection = Field({})
+    grpo: RunSection = Field({})
+    logger: RunSection = Field({})
+    loss: RunSection = Field({})
+    model: RunSection = Field({})
+    optimizer: RunSection = Field({})
+    replay_buffer: RunSection = Field({})
+    scheduler: RunSection = Field({})
+
+
+class TeamSections(RunSections):
     """A whole team config."""
 
     specialization: Specialization = Field(
@@ -236,18 +251,19 @@ class TeamSections(Frozen):
     seed: Seed = 0
     tags: list[str] = Field([])
     optimizer_type: OptimizerType = "adamw"
-    environment: RunSection = Field({})
-    evaluation: RunSection = Field({})
-    generation: RunSection = Field({})
-    grpo: RunSection = Field({})
-    logger: RunSection = Field({})
-    loss: RunSection = Field({})
-    model: RunSection = Field({})
-    optimizer: RunSection = Field({})
-    replay_buffer: RunSection = Field({})
-    scheduler: RunSection = Field({})
 
     @property
     def agents(self) -> dict[str, AgentChoice]:
         """The agents, by name."""
         return {agent.name: agent for agent in self.agent_policy_configs.agent_configs.values()}
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """The paths of the models, by the name that agents call each."""
+        return {model.name: model.path for model in self.base_models.values()}
+
+    @property
+    def frames_per_step(self) -> int:
+        """Responses of an iteration: of all problems, samples and rounds."""
+        training = self.training
+        return training.train_batch_size * training.train_sample_num * self.env.max_turns
