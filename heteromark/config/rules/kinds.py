@@ -13,6 +13,7 @@ from heteromark.config.fields import NETWORK_OF_POLICY_TYPE
 from heteromark.config.models.agent import AgentConfig
 from heteromark.config.models.algorithms import ALGORITHM_OF_LOSS, LLM, NETWORKS
 from heteromark.config.models.run import RunConfig
+from heteromark.config.nested import value_at
 from heteromark.config.rules.llm import LanguageModelRules
 from heteromark.config.rules.networks import NetworkRules
 
@@ -62,15 +63,11 @@ def run_faults(config: RunConfig, file: str = "") -> list[Fault]:
 
 def _selector_faults(config: RunConfig) -> Iterator[Fault]:
     """Selectors that say something else than the agent config's algorithm or network."""
-    agent = config.agent
-    pairs = (
-        ("loss_type", config.loss_type, "agent.algorithm", agent.algorithm, ALGORITHM_OF_LOSS),
-        (
-            *("policy_type", config.policy_type, "agent.network.policy", agent.network.policy),
-            NETWORK_OF_POLICY_TYPE,
-        ),
-    )
-    for key, value, other_key, other, table in pairs:
+    for key, other_key, table in (
+        ("loss_type", "agent.algorithm", ALGORITHM_OF_LOSS),
+        ("policy_type", "agent.network.policy", NETWORK_OF_POLICY_TYPE),
+    ):
+        value, other = value_at(config, key), value_at(config, other_key)
         if value in table and other in table.values() and table[value] != other:
             message = (
                 f"means {table[value]}, but {other_key} is {other}; give one of the two, or make "
