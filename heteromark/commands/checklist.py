@@ -14,9 +14,8 @@ from typing import Literal
 
 from omegaconf import DictConfig
 
-from heteromark.commands.fit import device_faults
+from heteromark.commands.fit import device_faults, requirement_faults
 from heteromark.commands.request import TrainRequest, resolve_request
-from heteromark.commands.requirements import requirement_faults
 from heteromark.config.compose.composition import CONFIG_FOLDER
 from heteromark.config.compose.hydra_loader import COMMAND_LINE, Loader, open_hydra
 from heteromark.config.compose.job import (
