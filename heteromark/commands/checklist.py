@@ -12,28 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from omegaconf import DictConfig
-
 from heteromark.commands.fit import device_faults, requirement_faults
 from heteromark.commands.request import TrainRequest, resolve_request
 from heteromark.config.compose.composition import CONFIG_FOLDER
-from heteromark.config.compose.hydra_loader import COMMAND_LINE, Loader, open_hydra
-from heteromark.config.compose.job import (
-    has_right_types,
-    job_of,
-    located,
-    unfelt_overrides,
-)
+from heteromark.config.compose.hydra_loader import COMMAND_LINE, open_hydra
+from heteromark.config.compose.job import has_right_types, job_of, located, unfelt_overrides
 from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.models.algorithms import LLM
 from heteromark.config.models.llm import TINY
 from heteromark.config.models.run import RunConfig
 from heteromark.config.rules.kinds import rules_of
-from heteromark.config.rules.model_paths import (
-    longest_sequence,
-    model_folder,
-    model_paths,
-)
+from heteromark.config.rules.model_paths import longest_sequence, model_folder, model_paths
 from heteromark.runs.store import RunStore, StoreError
 
 _AGENT = r"agent_policy_configs\.agent_configs\.\w+"
@@ -85,7 +74,8 @@ def check_named_config(name: str, overrides: Sequence[str], config_folder: Path)
         return _verdicts([*error.faults, *_store_faults()], None, has_right_types(tree))
     faults = [
         *unfelt_overrides(tree, loader, job),
-        *_told_where(_run_faults(job.run_config), tree, loader),
+        *located(_run_faults(job.run_config), tree, loader),
+        *_store_faults(),
     ]
     return _verdicts(faults, job.run_config)
 
@@ -131,7 +121,8 @@ def check_agent_config(request: TrainRequest) -> list[Verdict]:
     except ConfigError as error:
         return _verdicts(error.faults, None)
     file = f"config/environment/{config.environment.name}.yaml"
-    return _verdicts((replace(fault, file=file) for fault in _run_faults(config)), config)
+    faults = [replace(fault, file=file) for fault in _run_faults(config)]
+    return _verdicts([*faults, *_store_faults()], config)
 
 
 def checklist_lines(verdicts: Iterable[Verdict]) -> list[str]:
@@ -179,12 +170,6 @@ def _is_about(fault: Fault, item: Item) -> bool:
     return re.match(rf"(?:{item.keys})(?:\.|$)", named) is not None
 
 
-def _told_where(faults: Iterable[Fault], tree: DictConfig, loader: Loader) -> list[Fault]:
-    faults = list(faults)
-    of_store = [fault for fault in faults if fault.key == _STORE]
-    return [*of_store, *located((f for f in faults if f.key != _STORE), tree, loader)]
-
-
 def _run_faults(config: RunConfig) -> list[Fault]:
     """What would stop a run, or leave it without something that it asks for; of unknown file."""
     return [
@@ -192,7 +177,6 @@ def _run_faults(config: RunConfig) -> list[Fault]:
         *rules_of(config.kind).files(config),
         *device_faults(config),
         *_interval_faults(config),
-        *_store_faults(),
     ]
 
 

@@ -84,6 +84,9 @@ Number = BeforeValidator(_no_bool)
 LearningRate = Annotated[float, Field(gt=0, le=1), Number]
 Discount = Annotated[float, Field(ge=0, le=1), Number]
 Probability = Annotated[float, Field(ge=0, le=1), Number]
+ClipRange = Annotated[float, Field(gt=0, lt=1), Number]
+PositiveNumber = Annotated[float, Field(gt=0), Number]
+NaturalNumber = Annotated[int, Field(ge=0), Number]
 MAX_COUNT = 10**12
 Count = Annotated[PositiveInt, AfterValidator(_countable), Number]
 Coefficient = Annotated[NonNegativeFloat, Number]

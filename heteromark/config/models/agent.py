@@ -9,6 +9,7 @@ from pydantic import Field
 
 from heteromark.config.fields import (
     Activation,
+    ClipRange,
     Coefficient,
     Count,
     Discount,
@@ -16,7 +17,7 @@ from heteromark.config.fields import (
     LayerSizes,
     LearningRate,
     NetworkType,
-    Number,
+    PositiveNumber,
     misfit,
 )
 from heteromark.config.models.algorithms import (
@@ -42,12 +43,10 @@ class NetworkConfig(Frozen):
 class PPOConfig(Frozen):
     """What all algorithms of the PPO family share."""
 
-    clip_range: Annotated[float, Field(gt=0, lt=1), Number] = Field(
-        0.2, description="Clip range of the probability ratio."
-    )
+    clip_range: ClipRange = Field(0.2, description="Clip range of the probability ratio.")
     ent_coef: Coefficient = Field(0.01, description="Weight of the entropy bonus.")
     vf_coef: Coefficient = Field(0.5, description="Weight of the value loss.")
-    max_grad_norm: Annotated[float, Field(gt=0), Number] | None = Field(
+    max_grad_norm: PositiveNumber | None = Field(
         0.5, description="Gradient norm is clipped to this; null: not clipped."
     )
     gae_lambda: Discount = Field(0.95, description="Lambda of generalised advantage estimation.")

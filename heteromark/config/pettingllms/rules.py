@@ -64,6 +64,7 @@ _ONLY_VALUE: dict[str, tuple[object, str]] = {
         "of the final weights",
     ),
 }
+_PARALLEL = "ppo_trainer_config.actor_rollout_ref.rollout.tensor_model_parallel_size"
 # Keys that only repeat another; those of ppo_trainer_config are there for each of the models.
 _REPEATED = {
     "training.lora_rank": "lora_rank",
@@ -201,10 +202,8 @@ def _base_model_misfits(sections: TeamSections) -> Misfits:
 def _model_misfits(sections: TeamSections) -> Misfits:
     paths = sections.paths
     for key, model in sections.models.items():
-        parallel = f"models.{key}.ppo_trainer_config.actor_rollout_ref.rollout"
-        parallel += ".tensor_model_parallel_size"
-        if (value_at(sections, parallel) or 0) > 1:
-            yield parallel, f"must be 0, 1 or null: {_ONE_DEVICE}"
+        if (value_at(model, _PARALLEL) or 0) > 1:
+            yield f"models.{key}.{_PARALLEL}", f"must be 0, 1 or null: {_ONE_DEVICE}"
         if model.name not in paths:
             message = f"is none of base_models.{nearest(model.name, paths)} {_there_are(paths)}"
             yield f"models.{key}.name", message

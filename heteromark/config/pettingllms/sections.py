@@ -13,14 +13,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from heteromark.config.fields import (
+    ClipRange,
     Coefficient,
     Count,
     Device,
     Frozen,
     LearningRate,
     Mode,
+    NaturalNumber,
     Number,
     OptimizerType,
+    PositiveNumber,
     Seed,
 )
 from heteromark.config.models.llm import Role, Share, Specialization, Temperature
@@ -36,8 +39,6 @@ TEAM_SECTIONS = (
     "models",
 )
 SYNTHETIC = "synthetic"
-
-NaturalNumber = Annotated[int, Field(ge=0), Number]
 
 
 class Resource(Frozen):
@@ -133,7 +134,7 @@ class TeamTraining(Frozen):
     lora_alpha: Coefficient | None = None
     # what a run config says of its training besides
     num_epochs: Count = Field(1, description="Passes over each step's responses.")
-    max_grad_norm: Annotated[float, Field(gt=0), Number] | None = 1.0  # null: not clipped
+    max_grad_norm: PositiveNumber | None = 1.0  # null: not clipped
     num_threads: Count = Field(1, description="Threads of torch on the CPU.")
     checkpoint_interval: Count = Field(10, description="Steps between checkpoints.")
     keep_checkpoints: Count = Field(2, description="Newest checkpoints kept while training.")
@@ -179,7 +180,7 @@ class ActorConfig(Frozen):
     """The update of one model; null: as `loss` and `optimizer` say."""
 
     optim: OptimConfig = OptimConfig()
-    clip_ratio: Annotated[float, Field(gt=0, lt=1), Number] | None = None
+    clip_ratio: ClipRange | None = None
 
 
 class ActorRolloutRef(Frozen):
@@ -239,7 +240,7 @@ class TeamSections(RunSections):
         "is chosen; none: nothing, to evaluate only.",
     )
     lora_rank: Count = 16
-    lora_alpha: Annotated[float, Field(gt=0), Number] = 32.0
+    lora_alpha: PositiveNumber = 32.0
     resource: Resource = Resource()
     env: Env
     base_models: Annotated[dict[str, BaseModelChoice], Field(min_length=1)]
