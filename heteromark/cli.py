@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -40,6 +40,11 @@ SweepSetOption = Annotated[
     ),
 ]
 ModeOption = Annotated[str, typer.Option(help="smoke (short) or full (long).")]
+EnvironmentOption = Annotated[
+    str | None, typer.Option(help="Name of a file in config/environment/.")
+]
+FloatOption = Annotated[str | None, typer.Option(metavar="FLOAT")]
+IntOption = Annotated[str | None, typer.Option(metavar="INT")]
 
 
 @app.command()
@@ -55,17 +60,15 @@ def train(
     episodes: Annotated[
         int | None, typer.Option(help="The same in episodes of full length.")
     ] = None,
-    learning_rate: Annotated[str | None, typer.Option(metavar="FLOAT")] = None,
-    gamma: Annotated[str | None, typer.Option(metavar="FLOAT")] = None,
-    n_steps: Annotated[str | None, typer.Option(metavar="INT")] = None,
-    batch_size: Annotated[str | None, typer.Option(metavar="INT")] = None,
-    n_epochs: Annotated[str | None, typer.Option(metavar="INT")] = None,
+    learning_rate: FloatOption = None,
+    gamma: FloatOption = None,
+    n_steps: IntOption = None,
+    batch_size: IntOption = None,
+    n_epochs: IntOption = None,
     num_envs: Annotated[
         int | None, typer.Option(help="Environment copies stepped together.")
     ] = None,
-    environment: Annotated[
-        str | None, typer.Option(help="Name of a file in config/environment/.")
-    ] = None,
+    environment: EnvironmentOption = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     base_config: Annotated[
         Path | None, typer.Option(help="Base of a variant, if not the one beside it.")
@@ -95,6 +98,7 @@ def train(
     """
     from heteromark.commands.console import outcome_lines
     from heteromark.commands.launch import train_run
+    from heteromark.commands.progress import progress_of
     from heteromark.commands.request import (
         TrainRequest,
         check_output,
@@ -124,7 +128,8 @@ def train(
         param_assignments=tuple(param or ()),
     )
     config, folder = resolve_request(request)
-    check_output(output or folder)
+    target = output or folder
+    check_output(target)
     if expect and f"-{expect}" not in folder.parent.name:
         raise ConfigError.single(
             str(agent_config),
@@ -133,15 +138,15 @@ def train(
         )
     for line in rounding_lines(config):
         typer.echo(line)
-    with naming_options(typed_options(request)), _progress(config) as on_progress:
+    with naming_options(typed_options(request)), progress_of(config) as on_progress:
         record, from_store = train_run(
             config,
             config_path=str(agent_config),
-            target=output or folder,
+            target=target,
             resume=resume,
             on_progress=on_progress,
         )
-    for line in outcome_lines(record, from_store, output or folder):
+    for line in outcome_lines(record, from_store, target):
         typer.echo(line)
 
 
@@ -159,9 +164,7 @@ def sweep(
     base_config: Annotated[
         Path | None, typer.Option(help="Base of the variants, if not the one beside each.")
     ] = None,
-    environment: Annotated[
-        str | None, typer.Option(help="Name of a file in config/environment/.")
-    ] = None,
+    environment: EnvironmentOption = None,
     cores: Annotated[int | None, typer.Option(help="Default: all.")] = None,
     set_: SweepSetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would run.")] = (
@@ -275,33 +278,15 @@ def evaluate(
     ] = None,
 ) -> None:
     """Evaluate a trained run on fresh episodes, or a team of agents on problems held out."""
+    options = locals()
     from rich.console import Console
     from rich.text import Text
 
     from heteromark.commands.evaluate_run import evaluate_run
     from heteromark.training.evaluation_request import EvaluationRequest
 
-    request = EvaluationRequest(
-        run=run,
-        episodes=episodes,
-        seed=seed,
-        deterministic=deterministic,
-        device=device,
-        checkpoint=checkpoint,
-        opponent=opponent,
-        seat=seat,
-        max_steps=max_steps,
-        output=output,
-        gif=gif,
-        fps=fps,
-        preset=preset,
-        passes=passes,
-        transcripts=transcripts,
-        swap_roles=swap_roles,
-        single_agent=single_agent,
-    )
     try:
-        lines = evaluate_run(request)
+        lines = evaluate_run(EvaluationRequest(**options))
     except KeyboardInterrupt:
         typer.echo("SIGINT: the evaluation was interrupted; nothing was written", err=True)
         raise typer.Exit(128 + signal.SIGINT) from None
@@ -367,9 +352,7 @@ def show_config(
     agent_config: Annotated[Path, typer.Argument(help="Agent config, YAML or JSON.")],
     mode: ModeOption = "smoke",
     seed: Annotated[int | None, typer.Option()] = None,
-    environment: Annotated[
-        str | None, typer.Option(help="Name of a file in config/environment/.")
-    ] = None,
+    environment: EnvironmentOption = None,
     set_: SetOption = None,
 ) -> None:
     """Print the resolved config of a run, its digest and where it would lie."""
@@ -377,11 +360,11 @@ def show_config(
     from heteromark.config.files import to_yaml
     from heteromark.runs.digest import run_digest
 
-    config, folder = resolve_request(
-        TrainRequest(
-            agent_config, mode, seed, environment=environment, assignments=tuple(set_ or ())
-        )
+    assignments = tuple(set_ or ())
+    request = TrainRequest(
+        agent_config, mode, seed, environment=environment, assignments=assignments
     )
+    config, folder = resolve_request(request)
     typer.echo(f"# run {run_digest(config)} in {folder}")
     for line in rounding_lines(config):
         typer.echo(f"# {line}")
@@ -462,12 +445,6 @@ def ui(
     from heteromark.ui.server import serve
 
     serve(host, port, store, results, browser)
-
-
-def _progress(config: Any) -> Any:
-    from heteromark.commands.progress import progress_of
-
-    return progress_of(config)
 
 
 def _add_groups() -> None:

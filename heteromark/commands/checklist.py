@@ -12,29 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from omegaconf import DictConfig
-
-from heteromark.commands.fit import device_faults
+from heteromark.commands.fit import device_faults, requirement_faults
 from heteromark.commands.request import TrainRequest, resolve_request
-from heteromark.commands.requirements import requirement_faults
 from heteromark.config.compose.composition import CONFIG_FOLDER
-from heteromark.config.compose.hydra_loader import COMMAND_LINE, Loader, open_hydra
-from heteromark.config.compose.job import (
-    has_right_types,
-    job_of,
-    located,
-    unfelt_overrides,
-)
+from heteromark.config.compose.hydra_loader import COMMAND_LINE, open_hydra
+from heteromark.config.compose.job import has_right_types, job_of, located, unfelt_overrides
 from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.models.algorithms import LLM
 from heteromark.config.models.llm import TINY
 from heteromark.config.models.run import RunConfig
 from heteromark.config.rules.kinds import rules_of
-from heteromark.config.rules.model_paths import (
-    longest_sequence,
-    model_folder,
-    model_paths,
-)
+from heteromark.config.rules.model_paths import longest_sequence, model_folder, model_paths
 from heteromark.runs.store import RunStore, StoreError
 
 _AGENT = r"agent_policy_configs\.agent_configs\.\w+"
@@ -48,14 +36,14 @@ class Item:
 
     Attributes:
         title: what should hold.
-        keys: patterns of the keys whose faults say that it does not.
+        keys: pattern of the keys whose faults say that it does not.
         told: what to say of a run for which it holds.
         by_rules: whether the rules of a team config decide it, before there is a run.
         of_teams: whether it is about language-model agents alone.
     """
 
     title: str
-    keys: tuple[str, ...]
+    keys: str
     told: Callable[[RunConfig], str]
     by_rules: bool = False
     of_teams: bool = True
@@ -86,7 +74,8 @@ def check_named_config(name: str, overrides: Sequence[str], config_folder: Path)
         return _verdicts([*error.faults, *_store_faults()], None, has_right_types(tree))
     faults = [
         *unfelt_overrides(tree, loader, job),
-        *_told_where(_run_faults(job.run_config), tree, loader),
+        *located(_run_faults(job.run_config), tree, loader),
+        *_store_faults(),
     ]
     return _verdicts(faults, job.run_config)
 
@@ -132,7 +121,8 @@ def check_agent_config(request: TrainRequest) -> list[Verdict]:
     except ConfigError as error:
         return _verdicts(error.faults, None)
     file = f"config/environment/{config.environment.name}.yaml"
-    return _verdicts((replace(fault, file=file) for fault in _run_faults(config)), config)
+    faults = [replace(fault, file=file) for fault in _run_faults(config)]
+    return _verdicts([*faults, *_store_faults()], config)
 
 
 def checklist_lines(verdicts: Iterable[Verdict]) -> list[str]:
@@ -177,13 +167,7 @@ def _verdicts(
 
 def _is_about(fault: Fault, item: Item) -> bool:
     named = fault.key or fault.file  # an option, such as --environment, stands for its key
-    return any(re.match(rf"(?:{pattern})(?:\.|$)", named) for pattern in item.keys)
-
-
-def _told_where(faults: Iterable[Fault], tree: DictConfig, loader: Loader) -> list[Fault]:
-    faults = list(faults)
-    of_store = [fault for fault in faults if fault.key == _STORE]
-    return [*of_store, *located((f for f in faults if f.key != _STORE), tree, loader)]
+    return re.match(rf"(?:{item.keys})(?:\.|$)", named) is not None
 
 
 def _run_faults(config: RunConfig) -> list[Fault]:
@@ -193,7 +177,6 @@ def _run_faults(config: RunConfig) -> list[Fault]:
         *rules_of(config.kind).files(config),
         *device_faults(config),
         *_interval_faults(config),
-        *_store_faults(),
     ]
 
 
@@ -236,9 +219,7 @@ def _paths(config: RunConfig) -> str:
         elif model_folder(path):
             told.append(f"{path} is there")
         else:
-            told.append(
-                f"{path} is a name on the hub: needs the network, unless it was loaded before"
-            )
+            told.append(f"{path} is a name on the hub: needs the network, unless loaded before")
     return ", ".join(told)
 
 
@@ -270,84 +251,69 @@ def _interval(config: RunConfig) -> str:
 ITEMS = (
     Item(
         "the environment is registered",
-        (
-            "env",
-            "--environment",
-            r"environment\.(?:name|task|kwargs|text\.task)",
-            "env_type",
-            r"sweep\.environment",
-        ),
+        r"env|--environment|environment\.(?:name|task|kwargs|text\.task)|env_type|"
+        r"sweep\.environment",
         lambda config: config.environment.name,
         by_rules=True,
         of_teams=False,
     ),
     Item(
         "the agents are registered",
-        (rf"{_AGENT}\.(?:name|role)", r"environment\.text\.templates", r"agent\.algorithm"),
+        rf"{_AGENT}\.(?:name|role)|environment\.text\.templates|agent\.algorithm",
         _roles,
     ),
     Item(
         "every name in turn_order is an agent, and every agent is in it",
-        (r"multi_agent_interaction\.turn_order", r"environment\.text\.turn_order"),
+        r"multi_agent_interaction\.turn_order|environment\.text\.turn_order",
         lambda config: ", ".join(config.turn_order or ()) or "as the task says",
         by_rules=True,
     ),
     Item(
         "num_agents matches",
-        (
-            r"agent_policy_configs\.(?:num_agents|policy_list)",
-            r"multi_agent_interaction\.num_interacting_agents",
-        ),
+        r"agent_policy_configs\.(?:num_agents|policy_list)|"
+        r"multi_agent_interaction\.num_interacting_agents",
         _counts,
         by_rules=True,
     ),
     Item(
         "policy names are those of models",
-        (
-            *(rf"{_AGENT}\.policy_name", r"base_models\.\w+\.name", r"models\.\w+\.name"),
-            *(r"model\.roles", r"model\.by_policy$", r"(?:loss|optimizer)\.groups"),
-        ),
+        rf"{_AGENT}\.policy_name|(?:base_)?models\.\w+\.name|model\.roles|model\.by_policy$|"
+        r"(?:loss|optimizer)\.groups",
         _policies,
         by_rules=True,
     ),
     Item(
         "model paths exist",
-        (
-            *(r"base_models\.\w+\.path", r"models\.\w+\.path", r"model\.path"),
-            *(r"model\.by_policy\.\w+\.path", r"models\.\w+\..*\.model\.path"),
-        ),
+        r"(?:base_)?models\.\w+\.path|models\.\w+\..*\.model\.path|model\.path|"
+        r"model\.by_policy\.\w+\.path",
         _paths,
     ),
     Item(
         "GPUs and tensor-parallel size fit",
-        (
-            *("resource", r"training\.device", "device"),
-            *(rf"{_ROLLOUT}\.tensor_model_parallel_size", r"models\.\w+\..*n_(?:training_)?gpus.*"),
-        ),
+        rf"resource|training\.device|device|{_ROLLOUT}\.tensor_model_parallel_size|"
+        r"models\.\w+\..*n_(?:training_)?gpus.*",
         _device,
         of_teams=False,
     ),
     Item(
         "prompt and response are within the model's length",
-        (
-            *(r"training\.max_\w+_length", "generation", r"model\.tiny\.max_length"),
-            *(r"models\.\w+\.ppo_trainer_config\.data", rf"{_ROLLOUT}\.\w+_length"),
-        ),
+        rf"training\.max_\w+_length|generation|model\.tiny\.max_length|{_ROLLOUT}\.\w+_length|"
+        r"models\.\w+\.ppo_trainer_config\.data",
         _lengths,
     ),
     Item(
         "val_freq is below the number of steps",
-        (r"training\.val_freq", r"evaluation\.interval"),
+        r"training\.val_freq|evaluation\.interval",
         _interval,
         by_rules=True,
         of_teams=False,
     ),
     Item(
         "the folder of checkpoints is writable",
-        (r"training\.model_checkpoints_dir", _STORE),
+        rf"training\.model_checkpoints_dir|{_STORE}",
         lambda _: str(RunStore().root),
         by_rules=True,
         of_teams=False,
     ),
-    Item("the rest of the configuration is right", (".*",), lambda _: "", of_teams=False),
+    Item("the rest of the configuration is right", ".*", lambda _: "", of_teams=False),
 )

@@ -53,12 +53,10 @@ def expected_errors_told(*others: type[Exception]) -> Iterator[None]:
 def outcome_lines(record: RunRecord, from_store: bool, folder: Path) -> list[str]:
     """How a run ended, its figures, and where its files are."""
     summary = record.summary
-    shown = {
-        "frames": summary.frames,
-        "final return": figure(summary.final_return),
-        "evaluation return": figure(summary.evaluation_return),
-    }
-    figures = ", ".join(f"{name} {value}" for name, value in shown.items())
+    figures = (
+        f"frames {summary.frames}, final return {figure(summary.final_return)}, "
+        f"evaluation return {figure(summary.evaluation_return)}"
+    )
     origin = "found in the run store" if from_store else "trained"
     if not from_store and record.continued is not None:
         origin += f", from iteration {record.continued.iteration} of {record.continued.digest} on"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from heteromark.commands.gif import check_gif_path
+from heteromark.commands.gif import check_gif_path, record_episode, write_gif
 from heteromark.config.errors import ConfigError
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import BEST_FILE, CHECKPOINT_FILE
@@ -34,9 +34,8 @@ def find_checkpoint(run: str, checkpoint: str = FINAL, store: RunStore | None = 
     path = Path(run)
     if path.is_file():
         if checkpoint != FINAL:
-            raise ConfigError.single(
-                "--checkpoint", f"chooses among a run's files, but {run} is one file", checkpoint
-            )
+            message = f"chooses among a run's files, but {run} is one file"
+            raise ConfigError.single("--checkpoint", message, checkpoint)
         return path
     folder = path if path.is_dir() else _stored(run, store or RunStore())
     candidates = [folder / _FILE_OF.get(checkpoint, checkpoint)]
@@ -46,25 +45,20 @@ def find_checkpoint(run: str, checkpoint: str = FINAL, store: RunStore | None = 
         if candidate.is_file():
             return candidate
     if checkpoint == FINAL:
-        raise ConfigError.single(
-            "RUN",
-            f"this folder has no {CHECKPOINT_FILE}; its run has not finished",
-            str(folder),
-        )
+        message = f"this folder has no {CHECKPOINT_FILE}; its run has not finished"
+        raise ConfigError.single("RUN", message, str(folder))
     if checkpoint == BEST:
-        raise ConfigError.single(
-            "--checkpoint",
+        message = (
             f"{folder} has no {BEST_FILE}: only runs that are evaluated while they train have one "
-            "(evaluation.interval above 0)",
-            checkpoint,
+            "(evaluation.interval above 0)"
         )
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.pt"))
-    raise ConfigError.single(
-        "--checkpoint",
-        f"there is no such file, neither as it stands nor in {folder}, which has "
-        f"{', '.join(found) or 'no checkpoint'}; or say {FINAL} or {BEST}",
-        checkpoint,
-    )
+    else:
+        found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.pt"))
+        message = (
+            f"there is no such file, neither as it stands nor in {folder}, which has "
+            f"{', '.join(found) or 'no checkpoint'}; or say {FINAL} or {BEST}"
+        )
+    raise ConfigError.single("--checkpoint", message, checkpoint)
 
 
 def _stored(run: str, store: RunStore) -> Path:
@@ -72,12 +66,11 @@ def _stored(run: str, store: RunStore) -> Path:
     if len(matches) == 1:
         return matches[0].folder
     found = f"{len(matches)} runs of that digest" if matches else "no such folder, file or digest"
-    raise ConfigError.single(
-        "RUN",
+    message = (
         f"{found}; give a run folder below results/, a checkpoint, or a digest that "
-        "`heteromark store ls` lists as completed",
-        run,
+        "`heteromark store ls` lists as completed"
     )
+    raise ConfigError.single("RUN", message, run)
 
 
 def evaluate_run(request: EvaluationRequest) -> list[RenderableType]:
@@ -107,7 +100,6 @@ def evaluate_run(request: EvaluationRequest) -> list[RenderableType]:
             raise ConfigError(faults)
         pictures = []
         if request.gif is not None:  # first, because it tells soon whether it can be done
-            from heteromark.commands.gif import record_episode, write_gif
             from heteromark.training.loaded_policy import policy_of
 
             settings = kind.evaluation(request, saved.config)

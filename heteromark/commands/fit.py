@@ -1,4 +1,4 @@
-"""Whether a run fits this machine and its environment, found out without training it.
+"""Whether a run has what it needs, and fits this machine and its environment; without training it.
 
 A run finds all of this by itself when it starts; a job of the Hydra entry is asked beforehand, so
 that nothing is written, and no other job of a multirun is trained, for one that cannot be.
@@ -7,10 +7,14 @@ that nothing is written, and no other job of a multirun is trained, for one that
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.models.run import RunConfig
 from heteromark.config.rules.kinds import rules_of
+from heteromark.config.rules.packages import package_faults
+from heteromark.import_paths import how_to_install
+from heteromark.runs.code import module_exists
 from heteromark.runs.digest import run_digest
 from heteromark.runs.store import RunStore
 
@@ -35,10 +39,8 @@ class FitJudge:
             return []
         key = json.dumps([wants_gpu, questions])
         if key not in self._known:
-            self._known[key] = [
-                *(device_faults(config) if wants_gpu else ()),
-                *(_environment_faults(config) if questions else ()),
-            ]
+            faults = device_faults(config) if wants_gpu else []
+            self._known[key] = [*faults, *(_environment_faults(config) if questions else [])]
         return [*files, *self._known[key]]
 
 
@@ -57,3 +59,26 @@ def _environment_faults(config: RunConfig) -> list[Fault]:
     from heteromark.training.components import kind_of
 
     return kind_of(config).faults(config)
+
+
+def requirement_faults(config: RunConfig) -> list[Fault]:
+    """Modules named by an import path, and logging back ends, that are not there."""
+    faults = []
+    environment = f"config/environment/{config.environment.name}.yaml"
+    for key, path in config.import_paths.items():
+        module = path.partition(":")[0]
+        if module_exists(module):
+            continue
+        of_environment = key.startswith("environment.")
+        folder = "environments/" if of_environment else "extensions/"
+        remedy = how_to_install(module) or f"install it, or put it into {folder}"
+        message = f"there is no module {module}; {remedy}"
+        faults.append(Fault(environment if of_environment else "config", message, key, path))
+    checkpoint = config.environment.skirmish.checkpoint
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        message = (
+            "there is no such file; name a run's checkpoint.pt or best.pt, for example "
+            "results/model/checkpoint.pt"
+        )
+        faults.append(Fault(environment, message, "environment.skirmish.checkpoint", checkpoint))
+    return [*faults, *package_faults(config)]

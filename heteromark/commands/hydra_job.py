@@ -14,11 +14,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from heteromark.commands.fit import FitJudge
+from heteromark.commands.fit import FitJudge, requirement_faults
 from heteromark.commands.launch import RunFailed, train_run
 from heteromark.commands.progress import progress_of
 from heteromark.commands.request import check_output, rounding_lines
-from heteromark.commands.requirements import requirement_faults
 from heteromark.config.compose.hydra_loader import Loader
 from heteromark.config.compose.job import Job, in_its_words, job_of, located, read_job
 from heteromark.config.errors import ConfigError

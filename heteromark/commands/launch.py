@@ -32,7 +32,6 @@ from heteromark.runs.record import (
     AgentIdentity,
     ContinuedRun,
     RunRecord,
-    RunSummary,
     Status,
 )
 from heteromark.runs.store import RunStore, StoreError
@@ -147,9 +146,7 @@ def _train_in(
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
             close(Status.FAILED, reason)
-            if isinstance(error, ConfigError):
-                raise
-            if _is_store_trouble(error, folder):
+            if isinstance(error, ConfigError) or _is_store_trouble(error, folder):
                 raise
             raise RunFailed(
                 f"run {digest} failed: {reason}\nIts traceback is in {folder / LOG_FILE}"
@@ -193,18 +190,13 @@ def _opening_record(
         continued = continued or earlier.continued
     except (FileNotFoundError, ValueError):
         attempts, started, seconds = 1, _now(), None
-    agent = config.agent
+    named = config.agent.model_dump(include=set(AgentIdentity.model_fields))
+    identity = AgentIdentity(short_name=config.agent.short_name, config_path=config_path, **named)
     return RunRecord(
         digest=digest,
         config_digest=config_digest(config),
         trajectory=trajectory_digest(config),
-        agent=AgentIdentity(
-            short_name=agent.short_name,
-            config_path=config_path,
-            **agent.model_dump(
-                include={"agent_id", "name", "algorithm", "version", "sweep_variant"}
-            ),
-        ),
+        agent=identity,
         environment=config.environment.name,
         kind=config.kind,
         mode=config.mode,
@@ -219,7 +211,6 @@ def _opening_record(
         git=_git_state(),
         versions={"python": platform.python_version(), **versions()},
         command=sys.argv,
-        summary=RunSummary(),
     )
 
 

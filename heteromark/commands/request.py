@@ -69,11 +69,9 @@ def typed_options(request: TrainRequest) -> dict[str, str]:
         "sweep.environment": ("--environment", request.environment),
         "device": ("--device", request.device),
         "sweep.base_config": ("--base-config", request.base_config),
-        **{
-            key: (f"--{key.replace('_', '-')}", value)
-            for key, value in request.hyperparameters.items()
-        },
     }
+    for key, value in request.hyperparameters.items():
+        options[key] = (f"--{key.replace('_', '-')}", value)
     by_set = parse_overrides(list(request.assignments))
     by_param = parse_overrides(list(request.param_assignments), "--param")
     return {
@@ -105,15 +103,8 @@ def _resolved(
     seed = params.budget(request.mode).seeds[0] if request.seed is None else request.seed
 
     def compose(overrides: dict[str, Any]) -> RunConfig:
-        return compose_run(
-            resolved.agent,
-            params,
-            request.mode,
-            seed,
-            root,
-            overrides,
-            agent_file=str(request.agent_config),
-        )
+        file = str(request.agent_config)
+        return compose_run(resolved.agent, params, request.mode, seed, root, overrides, file)
 
     config = compose(assigned.components)
     felt = () if request.episodes is None else ("environment.episode_length",)
@@ -122,9 +113,8 @@ def _resolved(
     if request.episodes is not None:
         frames = frames_of(request.episodes, config.environment)
         config = compose(merge(assigned.components, {"training": {"total_frames": frames}}))
-    return config, run_folder(
-        config.mode, resolved.agent.short_name, config_digest(config), config.seed
-    )
+    name = resolved.agent.short_name
+    return config, run_folder(config.mode, name, config_digest(config), config.seed)
 
 
 def require_one_length(episodes: int | None, total_frames: int | None) -> None:
@@ -158,12 +148,9 @@ def trained_frames(config: RunConfig) -> int:
 
 def rounding_lines(config: RunConfig) -> Iterator[str]:
     """Say so when a run trains more frames than were asked for."""
-    asked, trained, iterations = (
-        config.training.total_frames,
-        trained_frames(config),
-        config.num_iterations,
-    )
+    asked, trained = config.training.total_frames, trained_frames(config)
     if trained != asked:
+        iterations = config.num_iterations
         yield (
             f"{asked:,} frames asked, {trained:,} will be trained: {iterations:,} "
             f"iteration{'' if iterations == 1 else 's'} of n_steps "
@@ -205,13 +192,13 @@ def split_assignments(nested: dict[str, Any]) -> Assignments:
     params = set(ProjectParams.model_fields) - hyperparameters
     components = set(RunConfig.model_fields) - params - {"agent", "mode", "seed"}
     known = sorted(hyperparameters | params | components)
-    unknown = [
-        Fault("--set", f"unknown key.{nearest(key, known)} Known: {', '.join(known)}", value=key)
-        for key in nested
-        if key not in known
-    ]
-    if unknown:
-        raise ConfigError(unknown)
+    if unknown := nested.keys() - known:
+        told = ", ".join(known)
+        raise ConfigError(
+            Fault("--set", f"unknown key.{nearest(key, known)} Known: {told}", value=key)
+            for key in nested
+            if key in unknown
+        )
 
     def chosen(keys: set[str]) -> dict[str, Any]:
         return {key: value for key, value in nested.items() if key in keys}

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from heteromark.config.nested import overlap
+from heteromark.config.nested import overlap, value_at
 
 COMMAND_LINE = "command line"  # where a fault is, until `naming_options` knows the option
 _NAME_THEIR_KEY = ("--set", "--param", "--config")  # options that take key=value
@@ -36,6 +36,11 @@ class Fault:
             self.message,
         ]
         return ": ".join(part for part in parts if part)
+
+
+def fault_at(config: object, key: str, message: str) -> Fault:
+    """A fault of the value at a dotted key of a config; of unknown file."""
+    return Fault("", message, key, value_at(config, key))
 
 
 class ConfigError(ValueError):
@@ -123,18 +128,7 @@ def _fault(item: dict[str, Any], schema: dict[str, Any], file: str) -> Fault:
         return Fault(file, context["message"], key, context["value"])
     node, key = _descend(schema, location)
     if item["type"] == "extra_forbidden":
-        known = list(_dotted_keys(schema, schema))
-        written = ".".join(location)
-        siblings = sorted(_properties(schema, node))
-        section = f"{key}." if len(location) > 1 else ""
-        known += [f"{section}{name}" for name in siblings if f"{section}{name}" not in known]
-        if written in known and "." in location[-1]:
-            section, _, last = written.rpartition(".")
-            message = f"must be written nested: {section}: {{{last}: …}}"
-            return Fault(file, message, written, item["input"])
-        message = f"unknown key.{nearest(written, known)}"
-        if siblings and "Did you mean" not in message:
-            message += f" Allowed here: {', '.join(siblings)}"
+        message = _unknown_key(schema, node, location, key)
         return Fault(file, message, ".".join(location), item["input"])
     if item["type"] == "missing":
         return Fault(file, "is required but missing", key)
@@ -146,24 +140,45 @@ def _fault(item: dict[str, Any], schema: dict[str, Any], file: str) -> Fault:
     return Fault(file, message, key, item["input"])
 
 
+def _unknown_key(
+    schema: dict[str, Any], node: dict[str, Any], location: list[str], section: str
+) -> str:
+    siblings = sorted(_properties(schema, node))
+    prefix = f"{section}." if len(location) > 1 else ""
+    known = list(_dotted_keys(schema, schema))
+    known += [f"{prefix}{name}" for name in siblings if f"{prefix}{name}" not in known]
+    written = ".".join(location)
+    if written in known and "." in location[-1]:
+        parent, _, last = written.rpartition(".")
+        return f"must be written nested: {parent}: {{{last}: …}}"
+    hint = nearest(written, known)
+    if siblings and not hint:
+        hint = f" Allowed here: {', '.join(siblings)}"
+    return f"unknown key.{hint}"
+
+
 def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
     while "$ref" in node:
         node = schema["$defs"][node["$ref"].rpartition("/")[2]]
     return node
 
 
-def _properties(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+def _branches(schema: dict[str, Any], node: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a value may be: the node itself, or the branches of its union."""
     node = _resolve(schema, node)
-    found = dict(node.get("properties", {}))
-    for branch in node.get("anyOf", []):
-        found |= _resolve(schema, branch).get("properties", {})
+    return [_resolve(schema, branch) for branch in node.get("anyOf", [node])]
+
+
+def _properties(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for branch in _branches(schema, node):
+        found |= branch.get("properties", {})
     return found
 
 
 def _free_key(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any] | None:
     """What stands under keys that the user names, such as groups; None: there are none here."""
-    node = _resolve(schema, node)
-    values = [branch.get("additionalProperties") for branch in (node, *node.get("anyOf", []))]
+    values = (branch.get("additionalProperties") for branch in _branches(schema, node))
     return next((value for value in values if isinstance(value, dict)), None)
 
 
@@ -188,20 +203,13 @@ def _dotted_keys(schema: dict[str, Any], node: dict[str, Any], prefix: str = "")
         yield from _dotted_keys(schema, child, f"{prefix}{name}.")
 
 
-_BOUNDS = {
-    "exclusiveMinimum": ">",
-    "minimum": ">=",
-    "exclusiveMaximum": "<",
-    "maximum": "<=",
-}
+_BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
 
 
 def _allowed(schema: dict[str, Any], node: dict[str, Any]) -> str:
     """`number > 0 and <= 1`, from the JSON schema of the field."""
-    node = _resolve(schema, node)
-    branches = [_resolve(schema, branch) for branch in node.get("anyOf", [node])]
     texts = []
-    for branch in branches:
+    for branch in _branches(schema, node):
         if "enum" in branch:
             texts.append("one of " + ", ".join(map(str, branch["enum"])))
         elif branch.get("type") == "array":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,8 +15,11 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     PositiveInt,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from heteromark.config.nested import value_at
 
 _IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 
@@ -80,6 +84,9 @@ Number = BeforeValidator(_no_bool)
 LearningRate = Annotated[float, Field(gt=0, le=1), Number]
 Discount = Annotated[float, Field(ge=0, le=1), Number]
 Probability = Annotated[float, Field(ge=0, le=1), Number]
+ClipRange = Annotated[float, Field(gt=0, lt=1), Number]
+PositiveNumber = Annotated[float, Field(gt=0), Number]
+NaturalNumber = Annotated[int, Field(ge=0), Number]
 MAX_COUNT = 10**12
 Count = Annotated[PositiveInt, AfterValidator(_countable), Number]
 Coefficient = Annotated[NonNegativeFloat, Number]
@@ -87,13 +94,6 @@ LayerSizes = Annotated[list[Count], Field(min_length=1, max_length=16)]
 Seed = Annotated[int, Field(ge=0, lt=2**32), Number]
 ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH)]
 UnitType = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
-
-
-def cross_field_error(key: str, value: Any, message: str) -> PydanticCustomError:
-    """An error that concerns several fields, told under the key a user would change."""
-    return PydanticCustomError(
-        "cross_field", "{message}", {"key": key, "value": value, "message": message}
-    )
 
 
 def misfit(minibatch: int, batch: int, batch_key: str) -> str:
@@ -134,3 +134,17 @@ class Frozen(BaseModel):
     """Base of all config models: immutable, no unknown keys, no NaN or infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def misfits(self) -> Iterator[tuple[str, str]]:
+        """Values that do not fit each other: the key that a user would change, and why.
+
+        Validation stops at the first.
+        """
+        return iter(())
+
+    @model_validator(mode="after")
+    def _values_fit(self) -> Self:
+        for key, message in self.misfits():
+            context = {"key": key, "value": value_at(self, key), "message": message}
+            raise PydanticCustomError("cross_field", "{message}", context)
+        return self

@@ -159,22 +159,23 @@ def load_json(text: str) -> Any:
 def _check_json(text: str) -> None:
     """Refuse deep nesting, repeated keys and halves of characters in a text that parses."""
     keys: list[set[str]] = []  # of each open object or list
+
+    def refuse(problem: str) -> NoReturn:
+        raise json.JSONDecodeError(problem, text, token.start())
+
     for token in _JSON_TOKEN.finditer(text):
         if token[1]:
             string = json.loads(token[1])
             if _NOT_TEXT.search(string):
-                problem = "holds a character that is not text"
-                raise json.JSONDecodeError(problem, text, token.start())
+                refuse("holds a character that is not text")
             if token[2] and keys:
                 if string in keys[-1]:
-                    problem = f"the key {string!r} stands here twice"
-                    raise json.JSONDecodeError(problem, text, token.start())
+                    refuse(f"the key {string!r} stands here twice")
                 keys[-1].add(string)
         elif token[0] in "[{":
             keys.append(set())
             if len(keys) > MAX_DEPTH:
-                problem = f"is nested more than {MAX_DEPTH} deep"
-                raise json.JSONDecodeError(problem, text, token.start())
+                refuse(f"is nested more than {MAX_DEPTH} deep")
         elif keys:
             keys.pop()
 
@@ -221,11 +222,7 @@ def read_mapping(path: Path, what: str = "Config") -> dict[str, Any]:
         ConfigError: it does not parse, or its root is something else.
     """
     path = Path(path)
-    text = _read_text(path, what)
-    try:
-        data = load_json(text) if path.suffix == ".json" else load_yaml(text)
-    except UnreadableError as error:
-        raise ConfigError([_does_not_parse(path, what, error)]) from error
+    data = _parsed(path, what)
     if not isinstance(data, dict):
         found = {list: "a list", type(None): "an empty file"}.get(type(data), type(data).__name__)
         message = (
@@ -238,10 +235,16 @@ def read_mapping(path: Path, what: str = "Config") -> dict[str, Any]:
 
 def require_readable(path: Path) -> None:
     """Raise ConfigError if a YAML file does not parse as it is read here; it may be empty."""
+    _parsed(path, "Config")
+
+
+def _parsed(path: Path, what: str) -> Any:
     try:
-        load_yaml(_read_text(path, "Config"))
+        text = _read_text(path, what)
+        return load_json(text) if path.suffix == ".json" else load_yaml(text)
     except UnreadableError as error:
-        raise ConfigError([_does_not_parse(path, "Config", error)]) from error
+        message = f"{what} file does not parse: {path}, {error}"
+        raise ConfigError.single(str(path), message) from error
 
 
 def _read_text(path: Path, what: str) -> str:
@@ -254,19 +257,14 @@ def _read_text(path: Path, what: str) -> str:
         elif path.exists():
             hint = "this is no regular file; write what it says to one"
     except OSError as error:
-        raise ConfigError.single(
-            str(path), f"{what} file cannot be read: {error.strerror}"
-        ) from error
+        message = f"{what} file cannot be read: {error.strerror}"
+        raise ConfigError.single(str(path), message) from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        problem = UnreadableError(f"byte 0x{error.object[error.start]:02x} is not UTF-8", line)
-        raise ConfigError([_does_not_parse(path, what, problem)]) from error
+        problem = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
+        raise UnreadableError(problem, line) from error
     message = f"{what} file not found: {path} ({hint})"
     raise config_error([Fault(str(path), message, kind="FileNotFoundError")])
-
-
-def _does_not_parse(path: Path, what: str, error: UnreadableError) -> Fault:
-    return Fault(str(path), f"{what} file does not parse: {path}, {error}")
 
 
 def to_yaml(data: Any) -> str:

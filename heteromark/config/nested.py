@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -46,6 +47,14 @@ def merge(*layers: dict[str, Any]) -> dict[str, Any]:
             else:
                 result[key] = value
     return result
+
+
+def value_at(data: Any, key: str) -> Any:
+    """The value at a dotted key of nested mappings or models; None where there is none."""
+    for part in key.split("."):
+        section = data if isinstance(data, Mapping) else getattr(data, "__dict__", {})
+        data = section.get(part)
+    return data
 
 
 def overlap(first: str, second: str) -> bool:

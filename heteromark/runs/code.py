@@ -21,12 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import heteromark
-from heteromark.config.models.algorithms import (
-    ALGORITHM_OF_LOSS,
-    COMPONENTS_OF,
-    NETWORKS,
-    ROW_OF,
-)
+from heteromark.config.models.algorithms import ALGORITHM_OF_LOSS, COMPONENTS_OF, NETWORKS, ROW_OF
 from heteromark.config.models.run import RunConfig
 
 OWN = "heteromark"
@@ -224,14 +219,9 @@ def _parsed(source: bytes) -> _Parsed:
 def _what_runs(node: ast.AST) -> Iterator[ast.AST]:
     """A tree's nodes, but for what only type checkers see."""
     yield node
-    if isinstance(node, ast.If) and ast.unparse(node.test) in (
-        "TYPE_CHECKING",
-        "typing.TYPE_CHECKING",
-    ):
-        children: Iterable[ast.AST] = node.orelse
-    else:
-        children = ast.iter_child_nodes(node)
-    for child in children:
+    typing_only = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+    is_typing = isinstance(node, ast.If) and ast.unparse(node.test) in typing_only
+    for child in node.orelse if is_typing else ast.iter_child_nodes(node):
         yield from _what_runs(child)
 
 
@@ -250,6 +240,5 @@ def _strip_docstrings(tree: ast.Module) -> None:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
-        match node.body:
-            case [ast.Expr(value=ast.Constant(value=str())), *rest]:
-                node.body = rest or [ast.Pass()]
+        if ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -63,22 +64,19 @@ def _knows_its_end(config: RunConfig) -> bool:
 
 
 @functools.cache
-def text_versions() -> dict[str, str]:
-    """The same for language-model agents; "missing" where one is not installed."""
-    return {name: _version_or_missing(name) for name in ("transformers", "peft", "tokenizers")}
-
-
-def _version_or_missing(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "missing"
-
-
-@functools.cache
 def versions() -> dict[str, str]:
     """Versions of the libraries that a run's result depends on."""
     return {name: metadata.version(name) for name in VERSIONED}
+
+
+@functools.cache
+def text_versions() -> dict[str, str]:
+    """The same for language-model agents; "missing" where one is not installed."""
+    found = dict.fromkeys(("transformers", "peft", "tokenizers"), "missing")
+    for name in found:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _identity(config: RunConfig) -> dict[str, Any]:

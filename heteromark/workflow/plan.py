@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import heteromark
+from heteromark.commands.fit import requirement_faults
 from heteromark.commands.request import trained_frames
-from heteromark.commands.requirements import requirement_faults
 from heteromark.config.compose.composition import PARAMS_FILE, compose_run, load_params
 from heteromark.config.compose.layers import ResolvedAgent, resolve_sweep
 from heteromark.config.errors import ConfigError, Fault, config_error, naming_options

@@ -13,7 +13,7 @@ from heteromark.config.compose.job import Job
 from heteromark.config.errors import ConfigError
 from heteromark.config.models.tasks import TASK_ROLES
 from heteromark.config.nested import merge, unflatten
-from heteromark.config.pettingllms.registry import AGENTS, ENVIRONMENTS
+from heteromark.config.pettingllms.rules import AGENTS, ENVIRONMENTS
 from heteromark.config.pettingllms.sections import TeamSections
 from heteromark.config.pettingllms.translation import team_job_data
 from heteromark.runs.digest import run_digest

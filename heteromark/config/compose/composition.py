@@ -109,7 +109,8 @@ def compose_run(
     }
     if params.num_parallel_envs is not None:
         values["environment"] = {"num_parallel_envs": params.num_parallel_envs}
-    tree = _component_tree(str(Path(root, CONFIG_FOLDER).resolve()), params.sweep.environment)
+    folder = str(Path(root, CONFIG_FOLDER))
+    tree = _component_tree(str(Path(folder).resolve()), params.sweep.environment)
     try:
         merged = OmegaConf.merge(tree, values, overrides or {})
         data = OmegaConf.to_container(merged, resolve=True)
@@ -117,13 +118,12 @@ def compose_run(
         for label in LABELS:
             del data[label]
     except OmegaConfBaseException as error:
-        message = " ".join(str(error).split())
-        raise ConfigError([Fault(str(Path(root, CONFIG_FOLDER)), message)]) from error
+        raise ConfigError.single(folder, " ".join(str(error).split())) from error
     try:
         config = RunConfig.model_validate(data)
-        faults = run_faults(config, str(Path(root, CONFIG_FOLDER)))
+        faults = run_faults(config, folder)
     except ValidationError as error:
-        faults = faults_of(error, RunConfig, str(Path(root, CONFIG_FOLDER)))
+        faults = faults_of(error, RunConfig, folder)
     if faults:
         raise ConfigError(
             [_in_its_file(fault, params, mode, agent_file, Path(root)) for fault in faults]
@@ -134,7 +134,6 @@ def compose_run(
 def _in_its_file(
     fault: Fault, params: ProjectParams, mode: Mode, agent_file: str, root: Path
 ) -> Fault:
-    section = fault.key.partition(".")[0]
     of_params = {
         "environment.num_parallel_envs": ("num_parallel_envs", params.num_parallel_envs),
         "training.total_frames": (f"{mode}.total_frames", params.budget(mode).total_frames),
@@ -142,13 +141,9 @@ def _in_its_file(
     key, value = of_params.get(fault.key, ("", None))
     if key and value == fault.value:
         return replace(fault, file=PARAMS_FILE, key=key)
-    if section == "agent":
-        file = agent_file
-    elif section == "environment":
-        file = str(root / CONFIG_FOLDER / "environment" / f"{params.sweep.environment}.yaml")
-    else:
-        return fault
-    return replace(fault, file=file)
+    environment = root / CONFIG_FOLDER / "environment" / f"{params.sweep.environment}.yaml"
+    files = {"agent": agent_file, "environment": str(environment)}
+    return replace(fault, file=files.get(fault.key.partition(".")[0], fault.file))
 
 
 @functools.lru_cache(maxsize=64)

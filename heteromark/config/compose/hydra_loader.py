@@ -53,7 +53,7 @@ from heteromark.config.compose.limits import (
     unparsable,
     unusable_sweep,
 )
-from heteromark.config.compose.presets import Presets, presets_of
+from heteromark.config.compose.presets import Presets, option_faults, options_of, presets_of
 from heteromark.config.errors import ConfigError, Fault, config_error, nearest
 from heteromark.config.files import require_readable
 from heteromark.config.models.run import RunConfig
@@ -87,18 +87,14 @@ class _Repository(ConfigRepository):
         return super().group_exists(config_path.removeprefix("/"))
 
     def load_config(self, config_path: str) -> ConfigResult | None:
-        for source in self.get_sources():  # what OmegaConf would fail on, or never be done with
-            if source.scheme() == "file" and source.is_config(config_path):
-                path = Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml")
-                in_project = path.is_relative_to(Path.cwd())
-                require_readable(path.relative_to(Path.cwd()) if in_project else path)
-                break
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        path = _path_in(source, config_path) if source and source.scheme() == "file" else None
+        if path:  # what OmegaConf would fail on, or never be done with
+            require_readable(Path(_shown(path)))
         loaded = super().load_config(config_path)
         if not loaded or loaded.header.get("package") or not OmegaConf.is_dict(loaded.config):
             return loaded
-        source = self._find_object_source(config_path, ObjectType.CONFIG)
-        if source.scheme() == "file":
-            path = _path_in(source, config_path)
+        if path:
             loaded.header["package"] = _package_in(path)
         if loaded.header["package"]:
             return loaded
@@ -201,8 +197,9 @@ class Loader(ConfigLoaderImpl):
 
     def team_configs(self) -> list[str]:
         """What --config-name can be besides: `math/math_L1_model`, or without the folder."""
-        found = ((f, self.get_group_options(f)) for f in TASK_FOLDERS)
-        return [f"{folder}/{name}" for folder, names in found for name in names]
+        return [
+            f"{folder}/{name}" for folder in TASK_FOLDERS for name in self.get_group_options(folder)
+        ]
 
     def full_name(self, config_name: str | None) -> str | None:
         """The name of a config with its folder, where only one folder has it.
@@ -235,11 +232,9 @@ class Loader(ConfigLoaderImpl):
         """The file of a config, e.g. `policy/large`, relative to the working directory."""
         for source in self.repository.get_sources():
             if source.is_config(config_path):
-                if isinstance(source, AgentConfigs):
-                    path = source.file_of(config_path.rpartition("/")[2])
-                else:
-                    path = _path_in(source, config_path)
-                return _shown(path)
+                is_agent = isinstance(source, AgentConfigs)
+                name = config_path.rpartition("/")[2]
+                return _shown(source.file_of(name) if is_agent else _path_in(source, config_path))
         return config_path
 
     def _parse_overrides_and_create_caching_repo(
@@ -271,18 +266,15 @@ class Loader(ConfigLoaderImpl):
             if later is None:
                 continue
             of_group = [each for each in defaults if each.config_path.startswith(f"{group}/")]
-            said = [
-                _said(self._load_single_config(each, repo).config, selector) for each in of_group
-            ]
-            types = [each for each in said if each is not None][-1:]
-            if (
-                types
-                and "${" not in types[0]
-                and not any(
-                    _said(self._load_single_config(each, repo).config, selector) for each in later
-                )
-            ):
-                yield selector, types[0]
+            types = self._said_in(of_group, selector, repo)
+            is_own = bool(types) and "${" not in types[-1]
+            if is_own and not self._said_in(later, selector, repo):
+                yield selector, types[-1]
+
+    def _said_in(self, files: list[ResultDefault], key: str, repo: IConfigRepository) -> list[str]:
+        """What files of a defaults list say of a key, as it is written."""
+        said = (_said(self._load_single_config(file, repo).config, key) for file in files)
+        return [value for value in said if value]
 
     def type_faults(self, tree: DictConfig) -> Iterator[Fault]:
         """Chosen files that do not say what they are, where nothing else says it either."""
@@ -346,7 +338,7 @@ class Loader(ConfigLoaderImpl):
         for key in {override.get_key_element() for override in added if self.is_choice(override)}:
             same = [each for each in added if each.get_key_element() == key]
             if len(same) > 1:
-                options = ",".join(itertools.chain.from_iterable(map(_options, same)))
+                options = ",".join(itertools.chain.from_iterable(map(options_of, same)))
                 message = f"is added {len(same)} times; write {key}=[{options}]"
                 yield Fault(COMMAND_LINE, message, key)
         for override in overrides:
@@ -354,17 +346,13 @@ class Loader(ConfigLoaderImpl):
             if override.is_hydra_override() or not self.is_choice(override):
                 continue
             if group in NO_GROUPS:
-                message = f"is no group to choose from; write {AGENT_GROUP}=NAME"
-                if group in TASK_FOLDERS:
-                    message = f"is no group to choose from; write --config-name={group}/NAME"
+                is_task = group in TASK_FOLDERS
+                instead = f"--config-name={group}/NAME" if is_task else f"{AGENT_GROUP}=NAME"
+                message = f"is no group to choose from; write {instead}"
                 yield Fault(COMMAND_LINE, message, group, override.value())
                 continue
-            known = self.get_group_options(group)
-            for option in _options(override):
-                if not self.repository.config_exists(f"{group}/{option}"):
-                    message = f"there is no such option.{nearest(option, known)}"
-                    message += f" There are: {', '.join(known)}"
-                    yield Fault(COMMAND_LINE, message, group, option)
+            options = options_of(override)
+            yield from option_faults(self.repository, group, options, COMMAND_LINE, group)
 
 
 def open_hydra(config_folder: Path, additional: Path | None = None) -> Hydra:
@@ -511,13 +499,3 @@ def _sweep_faults(overrides: list[Override]) -> Iterator[Fault]:
                 "quote it if it is text"
             )
             yield Fault(COMMAND_LINE, message, key, value)
-
-
-def _options(override: Override) -> list[str]:
-    """The options that an override names, without `.yaml`; none for `~group` and `group=null`."""
-    if override.is_sweep_override():
-        values: list[Any] = list(override.sweep_string_iterator())
-    else:
-        value = override.value()
-        values = value if isinstance(value, list) else [value]
-    return [str(value).removesuffix(".yaml") for value in values if value not in (None, "null")]

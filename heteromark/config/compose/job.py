@@ -6,11 +6,13 @@ Importing this imports Hydra.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Any
 
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, ValidationError
 
@@ -20,14 +22,14 @@ from heteromark.config.compose.hydra_loader import (
     told_as_config_errors,
     typed_overrides,
 )
-from heteromark.config.compose.origin import origin_of, raw_value
 from heteromark.config.errors import ConfigError, Fault, description_of, faults_of
 from heteromark.config.models.agent import Hyperparameters
 from heteromark.config.models.algorithms import ROW_OF
 from heteromark.config.models.run import RunConfig
-from heteromark.config.nested import flatten, lies_in, overlap
+from heteromark.config.nested import flatten, lies_in, overlap, value_at
 from heteromark.config.pettingllms.sections import TeamSections
 from heteromark.config.pettingllms.translation import (
+    Translation,
     as_documented,
     idle_documented,
     is_team,
@@ -39,6 +41,7 @@ from heteromark.config.rules.packages import package_faults
 
 # Keys of an agent config that select rather than being referred to.
 _SELECTORS = ("agent.algorithm", "agent.network.policy")
+_REFERENCE = re.compile(r"^\$\{([\w.]+)\}$")
 
 
 class Job(RunConfig):
@@ -69,10 +72,7 @@ def job_of(tree: DictConfig, loader: Loader) -> Job:
     try:
         data = _resolved(tree)
     except ConfigError as error:
-        raise ConfigError(
-            replace(fault, file=origin_of(tree, fault.key, loader)) if fault.key else fault
-            for fault in error.faults
-        ) from error
+        raise ConfigError(_with_origin(error.faults, tree, loader)) from error
     untyped = list(loader.type_faults(tree))
     try:
         job = _made_of(data)
@@ -100,19 +100,16 @@ def located(faults: Iterable[Fault], tree: DictConfig, loader: Loader) -> list[F
         tree: what was composed, of which a run config was made.
     """
     faults, data = list(faults), _resolved(tree)
-    if is_team(data):
-        with suppress(ConfigError):  # of its own rules, whose faults have documented keys
-            faults = as_documented(faults, team_job_data(data)[1], data)
-    return [
-        replace(fault, file=origin_of(tree, fault.key, loader)) if fault.key else fault
-        for fault in faults
-    ]
+    with suppress(ConfigError):  # of a team config's own rules, whose faults have documented keys
+        if translation := _translation_of(data):
+            faults = as_documented(faults, translation, data)
+    return _with_origin(faults, tree, loader)
 
 
 def in_its_words(text: str, tree: DictConfig) -> str:
     """What a run says of its keys, with the keys that are in the tree it was made of."""
-    data = _resolved(tree)
-    return team_job_data(data)[1].in_documented_words(text) if is_team(data) else text
+    translation = _translation_of(_resolved(tree))
+    return translation.in_documented_words(text) if translation else text
 
 
 def has_right_types(tree: DictConfig) -> bool:
@@ -128,8 +125,7 @@ def unfelt_overrides(tree: DictConfig, loader: Loader, job: Job) -> Iterator[Fau
     """Values given on the command line that change nothing in this job."""
     yield from _taken_away(tree, loader, job)
     references = json.dumps(OmegaConf.to_container(_without_hydra(tree), resolve=False))
-    data = _resolved(tree)
-    translation = team_job_data(data)[1] if is_team(data) else None
+    translation = _translation_of(_resolved(tree))
     for override in loader.parse(typed_overrides(tree)):
         if override.is_delete() or loader.is_choice(override):
             continue
@@ -150,9 +146,7 @@ def _taken_away(tree: DictConfig, loader: Loader, job: Job) -> Iterator[Fault]:
     filled = model.model_dump(mode="json")
     for override in loader.parse(typed_overrides(tree)):
         key = override.key_or_group
-        node: Any = filled
-        for part in key.split("."):
-            node = node.get(part) if isinstance(node, dict) else None
+        node = value_at(filled, key)
         if override.is_delete() and node not in (None, {}, []):
             default = "its defaults apply" if isinstance(node, dict) else f"it would be {node}"
             message = f"cannot be taken away: {default} then. Set it instead"
@@ -192,6 +186,15 @@ def _made_of(data: dict[str, Any]) -> Job:
     return job
 
 
+def _translation_of(data: dict[str, Any]) -> Translation | None:
+    """What the keys of a team config mean; None: the values are a run config's own.
+
+    Raises:
+        ConfigError: the team config is faulty.
+    """
+    return team_job_data(data)[1] if is_team(data) else None
+
+
 def _resolved(tree: DictConfig) -> dict[str, Any]:
     """The values of a tree, every reference followed.
 
@@ -211,9 +214,50 @@ def _without_echoes(tree: DictConfig, faults: Iterable[Fault]) -> list[Fault]:
     faults = list(faults)
 
     def is_echo(fault: Fault) -> bool:
-        raw = str(raw_value(tree, fault.key))
+        raw = str(_raw_value(tree, fault.key))
         return "${" in raw and any(
             other.key in raw for other in faults if not overlap(other.key, fault.key)
         )
 
     return [fault for fault in faults if not is_echo(fault)]
+
+
+def _with_origin(faults: Iterable[Fault], tree: DictConfig, loader: Loader) -> list[Fault]:
+    return [
+        replace(fault, file=_origin_of(tree, fault.key, loader)) if fault.key else fault
+        for fault in faults
+    ]
+
+
+def _origin_of(tree: DictConfig, key: str, loader: Loader) -> str:
+    """The command line, or the file that has the last word on a key.
+
+    A value that only refers to another key, as in `${agent.gamma}`, stands where that one does.
+    """
+    overrides = typed_overrides(tree)
+    given = [o.key_or_group for o in loader.parse(overrides) if not loader.is_choice(o)]
+    if any(overlap(written, key) for written in given):
+        return COMMAND_LINE
+    if reference := _REFERENCE.match(str(_raw_value(tree, key))):
+        return _origin_of(tree, reference[1], loader)
+    primary = tree.hydra.job.config_name
+    composed = loader.compute_defaults_list(primary, overrides, RunMode.RUN).defaults
+    for default in reversed(composed):
+        if not default.config_path or default.config_path.startswith("hydra/"):
+            continue
+        if _raw_value(loader.content_of(default), key) is not None:
+            return loader.file_of(default.config_path)
+    return loader.file_of(primary)
+
+
+def _raw_value(tree: DictConfig, key: str) -> Any:
+    """What stands at a dotted key, references as they are written; None where nothing stands.
+
+    Where the key ends early, at a list or a number, it is that.
+    """
+    node: Any = OmegaConf.to_container(tree, resolve=False)
+    for part in key.split("."):
+        if not isinstance(node, dict):
+            return node
+        node = node.get(part)
+    return node

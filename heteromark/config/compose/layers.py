@@ -10,12 +10,12 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError
 
 from heteromark.config.errors import (
     COMMAND_LINE,
@@ -87,15 +87,11 @@ def _resolve(
     set_all = params.hyperparameter_overrides() if params else {}
     resolved = raw.pop("resolved", False) is True
     references = raw.pop("defaults", None)
-    if resolved:
-        sources = {COMMAND_LINE: command_line, str(path): raw}
-        agent = _validate(merge(raw, command_line), path, sources)
-        return ResolvedAgent(agent, path, resolved=True)
-
-    if references is None and not raw.get("sweep_variant"):
-        sources = {COMMAND_LINE: command_line, PARAMS_FILE: set_all, str(path): raw}
-        agent = _validate(merge(raw, set_all, command_line), path, sources)
-        return ResolvedAgent(agent, path)
+    if resolved or (references is None and not raw.get("sweep_variant")):
+        reaches = {} if resolved else set_all
+        sources = {COMMAND_LINE: command_line, PARAMS_FILE: reaches, str(path): raw}
+        agent = _validate(merge(raw, reaches, command_line), path, sources)
+        return ResolvedAgent(agent, path, resolved=resolved)
 
     if base and not os.path.isfile(base):
         message = f"{WHAT} file not found: {base}, the base of the variant {path}"
@@ -106,14 +102,15 @@ def _resolve(
     is_resolved = base_raw.pop("resolved", False) is True
     if not is_resolved and (base_raw.get("sweep_variant") or base_raw.get("defaults")):
         message = f"its base {base_path} is itself a variant; name a base config"
-        raise ConfigError([Fault(str(path), message, "defaults", references)])
+        raise ConfigError.single(str(path), message, references, "defaults")
     in_base = {str(base_path): base_raw}
     base_agent = _validate(base_raw, base_path, in_base, _Unchecked)
     whole = _validate(merge(base_raw, raw), path, {str(path): raw, **in_base}, _Unchecked)
 
     base_flat, whole_flat = (flatten(agent.hyperparameters()) for agent in (base_agent, whole))
     varied = {key: value for key, value in whole_flat.items() if base_flat[key] != value}
-    own = merge(_without_hyperparameters(raw), unflatten(varied))
+    labels = {key: value for key, value in raw.items() if key not in Hyperparameters.model_fields}
+    own = merge(labels, unflatten(varied))
     sources = {COMMAND_LINE: command_line, str(path): own, PARAMS_FILE: set_all, **in_base}
     agent = _validate(merge(base_raw, set_all, own, command_line), path, sources)
     return ResolvedAgent(agent, path, base_path, frozenset(varied))
@@ -220,9 +217,8 @@ def _find_base(path: Path, raw: dict[str, Any], references: Any) -> Path:
 class _Unchecked(AgentConfig):
     """An agent config before its last layer: keys that must fit each other may not do so yet."""
 
-    @model_validator(mode="after")
-    def _minibatch_fits(self) -> _Unchecked:
-        return self
+    def misfits(self) -> Iterator[tuple[str, str]]:
+        return (misfit for misfit in super().misfits() if misfit[0] != "batch_size")
 
 
 def _validate(
@@ -246,35 +242,22 @@ def _validate(
 
 def _located(fault: Fault, sources: Mapping[str, dict[str, Any]]) -> Fault:
     """Say where a value stands if that is not in the file itself."""
-    found = (
-        source
-        for source, layer in sources.items()
-        if any(overlap(key, fault.key) for key in flatten(layer))
-    )
-    source = next(found, fault.file)
-    if source == COMMAND_LINE:
-        return replace(fault, file=COMMAND_LINE)
-    if source == fault.file:
-        return fault
-    return replace(fault, message=f"{fault.message} [from {source}]")
-
-
-def _without_hyperparameters(raw: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in raw.items() if key not in Hyperparameters.model_fields}
+    for source, layer in sources.items():
+        if any(overlap(key, fault.key) for key in flatten(layer)):
+            if source == COMMAND_LINE:
+                return replace(fault, file=COMMAND_LINE)
+            told = "" if source == fault.file else f" [from {source}]"
+            return replace(fault, message=f"{fault.message}{told}")
+    return fault
 
 
 def _repeated_names(agents: Iterable[ResolvedAgent]) -> list[Fault]:
     by_name: dict[str, list[str]] = {}
     for agent in agents:
         by_name.setdefault(agent.agent.short_name, []).append(str(agent.path))
+    remedy = "change agent_id, version or sweep_variant in one of them"
     return [
-        Fault(
-            paths[0],
-            f"two configs have this name: {', '.join(paths)}; change agent_id, version or "
-            "sweep_variant in one of them",
-            "name",
-            name,
-        )
+        Fault(paths[0], f"two configs have this name: {', '.join(paths)}; {remedy}", "name", name)
         for name, paths in by_name.items()
         if len(paths) > 1
     ]

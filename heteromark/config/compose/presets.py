@@ -93,8 +93,9 @@ def presets_of(
     typed = [override for override in overrides if _is_choice(repo, override)]
     if not typed:
         return Presets(overrides)
-    if _has_team_option(repo, typed) and _is_team(repo, config_name):
-        overrides = [_of_team(repo, each) if each in typed else each for each in overrides]
+    of_team = [_of_team(repo, each) if each in typed else each for each in overrides]
+    if of_team != overrides and _is_team(repo, config_name):
+        overrides = of_team
         typed = [override for override in overrides if _is_choice(repo, override)]
     given = frozenset(override.get_key_element().lstrip("+~") for override in overrides)
     chosen = {key: choice for key, choice in _chosen_by(repo, typed) if key not in given}
@@ -102,9 +103,9 @@ def presets_of(
     lines = [_line(key, choice.options) for key, choice in chosen.items()]
     chosen_too = OverridesParser.create().parse_overrides(lines)
     presets = Presets([*overrides, *chosen_too], chosen, given)
-    for find in (_option_faults, _unused_faults):
-        if faults := list(find(repo, config_name, presets, file_of)):
-            raise ConfigError(faults)
+    faults = list(_choice_faults(repo, chosen.values(), file_of))
+    if faults := faults or list(_unused_faults(repo, config_name, presets, file_of)):
+        raise ConfigError(faults)
     return presets
 
 
@@ -141,22 +142,17 @@ def _chosen_by(repo: IConfigRepository, typed: Iterable[Override]) -> Iterator[t
         yield key, Choice(key.partition("@")[0], tuple(options), file)
 
 
-def _option_faults(
-    repo: IConfigRepository, _: str | None, presets: Presets, file_of: Callable[[str], str]
+def _choice_faults(
+    repo: IConfigRepository, choices: Iterable[Choice], file_of: Callable[[str], str]
 ) -> Iterator[Fault]:
-    for choice in presets.chosen.values():
+    for choice in choices:
         where, key = file_of(choice.file), f"override /{choice.group}"
-        if not repo.group_exists(choice.group):
-            known = repo.get_group_options("", ObjectType.GROUP)
-            message = f"there is no such group.{nearest(choice.group, known)}"
-            yield Fault(where, message, key, ", ".join(choice.options))
+        if repo.group_exists(choice.group):
+            yield from option_faults(repo, choice.group, choice.options, where, key)
             continue
-        known = repo.get_group_options(choice.group)
-        for option in choice.options:
-            if not repo.config_exists(f"{choice.group}/{option}"):
-                message = f"there is no such option.{nearest(option, known)}"
-                message += f" There are: {', '.join(known)}"
-                yield Fault(where, message, key, option)
+        known = repo.get_group_options("", ObjectType.GROUP)
+        message = f"there is no such group.{nearest(choice.group, known)}"
+        yield Fault(where, message, key, ", ".join(choice.options))
 
 
 def _unused_faults(
@@ -175,9 +171,8 @@ def _unused_faults(
                 f"cannot act: {config_name} chooses no file of a group {key}; remove the line, and "
                 "write the values themselves into the file"
             )
-            yield Fault(
-                file_of(choice.file), message, f"override /{key}", ", ".join(choice.options)
-            )
+            named = ", ".join(choice.options)
+            yield Fault(file_of(choice.file), message, f"override /{key}", named)
 
 
 def _line(key: str, options: Iterable[str]) -> str:
@@ -188,26 +183,40 @@ def _line(key: str, options: Iterable[str]) -> str:
     return f"{key}={quoted[0]}" if len(quoted) == 1 else f"{key}=[{','.join(quoted)}]"
 
 
-def _options(override: Override) -> list[str]:
-    value = override.value()
-    return list(value) if isinstance(value, list) else [str(value)]
+def options_of(override: Override) -> list[str]:
+    """The options that an override names, without `.yaml`; none for `~group` and `group=null`."""
+    if override.is_sweep_override():
+        values: list[object] = list(override.sweep_string_iterator())
+    else:
+        value = override.value()
+        values = value if isinstance(value, list) else [value]
+    return [str(value).removesuffix(".yaml") for value in values if value not in (None, "null")]
 
 
-def _has_team_option(repo: IConfigRepository, typed: Iterable[Override]) -> bool:
-    return any(_of_team(repo, override) is not override for override in typed)
+def option_faults(
+    repo: IConfigRepository, group: str, options: Iterable[str], file: str, key: str
+) -> Iterator[Fault]:
+    """Options that a group does not have.
+
+    Args:
+        file, key: where they are named.
+    """
+    known = repo.get_group_options(group)
+    for option in options:
+        if not repo.config_exists(f"{group}/{option}"):
+            message = f"there is no such option.{nearest(option, known)}"
+            yield Fault(file, f"{message} There are: {', '.join(known)}", key, option)
 
 
 def _of_team(repo: IConfigRepository, override: Override) -> Override:
     """The same choice among the options of team configs, where there are any."""
     group = override.key_or_group
-    options = [
-        f"{TEAM_FOLDER}/{option}"
-        if repo.config_exists(f"{group}/{TEAM_FOLDER}/{option}")
-        else option
-        for option in _options(override)
-    ]
-    if options == _options(override):
+    named = options_of(override)
+    team = [f"{TEAM_FOLDER}/{option}" for option in named]
+    exists = [repo.config_exists(f"{group}/{option}") for option in team]
+    if not any(exists):
         return override
+    options = [own if there else each for each, own, there in zip(named, team, exists, strict=True)]
     return OverridesParser.create().parse_override(_line(override.get_key_element(), options))
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field
 
 from heteromark.config.fields import (
     Activation,
+    ClipRange,
     Coefficient,
     Count,
     Discount,
@@ -18,8 +17,7 @@ from heteromark.config.fields import (
     LayerSizes,
     LearningRate,
     NetworkType,
-    Number,
-    cross_field_error,
+    PositiveNumber,
     misfit,
 )
 from heteromark.config.models.algorithms import (
@@ -45,12 +43,10 @@ class NetworkConfig(Frozen):
 class PPOConfig(Frozen):
     """What all algorithms of the PPO family share."""
 
-    clip_range: Annotated[float, Field(gt=0, lt=1), Number] = Field(
-        0.2, description="Clip range of the probability ratio."
-    )
+    clip_range: ClipRange = Field(0.2, description="Clip range of the probability ratio.")
     ent_coef: Coefficient = Field(0.01, description="Weight of the entropy bonus.")
     vf_coef: Coefficient = Field(0.5, description="Weight of the value loss.")
-    max_grad_norm: Annotated[float, Field(gt=0), Number] | None = Field(
+    max_grad_norm: PositiveNumber | None = Field(
         0.5, description="Gradient norm is clipped to this; null: not clipped."
     )
     gae_lambda: Discount = Field(0.95, description="Lambda of generalised advantage estimation.")
@@ -84,25 +80,17 @@ class Hyperparameters(AlgorithmSettings, _Common):
         """The kind of agents that it is for."""
         return kind_of(self.algorithm, self.network.policy)
 
-    @model_validator(mode="after")
-    def _minibatch_fits(self) -> Hyperparameters:
+    def misfits(self) -> Iterator[tuple[str, str]]:
         if message := misfit(self.batch_size, self.n_steps, "n_steps"):
-            raise cross_field_error("batch_size", self.batch_size, message)
-        return self
-
-    @model_validator(mode="after")
-    def _algorithm_trains_the_network(self) -> Hyperparameters:
-        network = self.network.policy
+            yield "batch_size", message
         is_llm = self.kind == LLM
-        if is_llm != (network == "TextPolicy"):
+        if is_llm != (self.network.policy == "TextPolicy"):
             wanted = "TextPolicy" if is_llm else "MlpPolicy or GruPolicy"
-            raise cross_field_error(
+            yield (
                 "network.policy",
-                network,
                 f"must be {wanted} with algorithm {self.algorithm}; TextPolicy goes with "
                 f"{' and '.join(algorithms_of(LLM))}",
             )
-        return self
 
 
 class AgentConfig(Hyperparameters):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from heteromark.config.fields import (
     Activation,
+    ClipRange,
     Coefficient,
     Count,
     Discount,
@@ -16,12 +18,13 @@ from heteromark.config.fields import (
     LayerSizes,
     LearningRate,
     LoggingBackend,
+    NaturalNumber,
     Number,
     Opponent,
     PolicyType,
+    PositiveNumber,
     Seat,
     UnitType,
-    cross_field_error,
 )
 from heteromark.config.models.llm import TextConfig
 from heteromark.config.models.skirmish import ScriptName, SkirmishConfig
@@ -78,7 +81,7 @@ class EnvironmentConfig(Frozen):
         None, description="Frames of a full episode; lets budgets be given in episodes."
     )
     num_parallel_envs: Count = Field(16, description="Copies stepped together in one batch.")
-    num_workers: Annotated[int, Field(ge=0), Number] = Field(
+    num_workers: NaturalNumber = Field(
         0,
         description="Processes that the copies are split over; 0: within the training process. "
         "Changes the speed, not the result, unless the environment is warned about: for drawing "
@@ -157,18 +160,18 @@ class PolicyConfig(Frozen):
 class LossOverride(Frozen):
     """How the loss of a group's actor differs from the loss config; null: as there."""
 
-    clip_epsilon: Annotated[float, Field(gt=0, lt=1), Number] | None = None
+    clip_epsilon: ClipRange | None = None
     entropy_coef: Coefficient | None = None
 
 
 class LossConfig(Frozen):
     """Loss of one iteration's batch."""
 
-    clip_epsilon: Annotated[float, Field(gt=0, lt=1), Number] = 0.2
+    clip_epsilon: ClipRange = 0.2
     entropy_coef: Coefficient = 0.01
     critic_coef: Coefficient = 0.5
     critic_loss: Literal["huber", "l2"] = "huber"
-    huber_delta: Annotated[float, Field(gt=0), Number] = Field(
+    huber_delta: PositiveNumber = Field(
         10.0, description="Error from which the Huber loss grows linearly, in the critic's units."
     )
     clip_value: bool = Field(
@@ -200,29 +203,19 @@ class OptimizerConfig(Frozen):
     critic_learning_rate: LearningRate | None = Field(
         None, description="Learning rate of the critics; null: as learning_rate."
     )
-    eps: Annotated[float, Field(gt=0), Number] = Field(
-        1e-5, description="Added to the denominator: adam, adamw, rmsprop."
-    )
+    eps: PositiveNumber = Field(1e-5, description="Added to the denominator: adam, adamw, rmsprop.")
     betas: tuple[Smoothing, Smoothing] = Field(
         (0.9, 0.999), description="adam, adamw only: smoothing of the gradient and of its square."
     )
     weight_decay: Coefficient = 0.0
-    momentum: Annotated[float, Field(ge=0, lt=1), Number] = Field(
-        0.0, description="sgd and rmsprop only."
-    )
+    momentum: Smoothing = Field(0.0, description="sgd and rmsprop only.")
     nesterov: bool = Field(False, description="sgd only: Nesterov's momentum.")
-    alpha: Annotated[float, Field(ge=0, lt=1), Number] = Field(
-        0.99, description="rmsprop only: smoothing of the squared gradient."
-    )
+    alpha: Smoothing = Field(0.99, description="rmsprop only: smoothing of the squared gradient.")
     groups: dict[str, OptimizerOverride] = Field({}, description="Overrides by group.")
 
-    @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> OptimizerConfig:
+    def misfits(self) -> Iterator[tuple[str, str]]:
         if self.nesterov and not self.momentum:
-            raise cross_field_error(
-                "nesterov", True, "needs momentum; set optimizer.momentum, for example to 0.9"
-            )
-        return self
+            yield "nesterov", "needs momentum; set optimizer.momentum, for example to 0.9"
 
 
 class CollectorConfig(Frozen):
@@ -251,7 +244,7 @@ class TrainingConfig(Frozen):
     )
     epochs: Count = Field(1, description="Times that num_batches iterations are gone through.")
     num_epochs: Count = Field(10, description="Passes over each collected batch.")
-    max_grad_norm: Annotated[float, Field(gt=0), Number] | None = Field(
+    max_grad_norm: PositiveNumber | None = Field(
         0.5, description="Gradient norm is clipped to this; null: not clipped."
     )
     num_threads: Count = Field(1, description="Threads of torch on the CPU.")
@@ -275,7 +268,7 @@ class EvaluationConfig(Frozen):
 
     episodes: Count = 100
     deterministic: bool = Field(True, description="Most likely action, rather than a sample.")
-    interval: Annotated[int, Field(ge=0), Number] = Field(
+    interval: NaturalNumber = Field(
         0, description="Iterations between evaluations while training; 0: only at the end."
     )
     max_steps: Count | None = Field(

@@ -13,8 +13,11 @@ from heteromark.config.fields import (
     Frozen,
     LayerSizes,
     LearningRate,
+    NaturalNumber,
     Number,
+    PositiveNumber,
     Probability,
+    Seed,
     selector,
 )
 from heteromark.config.models.tasks import (
@@ -56,7 +59,7 @@ class GroupRelative(Frozen):
         description="grpo: mean over responses of their tokens' means; dapo: mean over all tokens; "
         "dr_grpo: sum over the longest possible responses, and rewards undivided by their spread.",
     )
-    clip_high: Annotated[float, Field(gt=0), Number] | None = Field(
+    clip_high: PositiveNumber | None = Field(
         None, description="How far the ratio may rise above 1; null: as far as it may fall."
     )
     beta: Coefficient = Field(
@@ -91,7 +94,7 @@ class LLMConfig(Frozen):
         "shared", description="One policy for all roles, or one for each."
     )
     lora_rank: Count = Field(32, description="Rank of the adapters.")
-    lora_alpha: Annotated[float, Field(gt=0), Number] = Field(
+    lora_alpha: PositiveNumber = Field(
         32.0, description="Adapters are scaled by lora_alpha / lora_rank."
     )
     lora_modules: str | None = Field(
@@ -109,16 +112,14 @@ class TinyModelConfig(Frozen):
     num_layers: Count = 4
     num_heads: Count = 4
     max_length: Count = Field(512, description="Tokens of a prompt and its response together.")
-    seed: Annotated[int, Field(ge=0, lt=2**32), Number] = Field(
-        0, description="Of the random weights, whatever the run's seed."
-    )
+    seed: Seed = Field(0, description="Of the random weights, whatever the run's seed.")
 
 
 class WarmUpConfig(Frozen):
     """Supervised learning from demonstrations, before any reinforcement learning."""
 
-    steps: Annotated[int, Field(ge=0), Number] = Field(0, description="At most; 0: there is none.")
-    target_loss: Annotated[float, Field(gt=0), Number] | None = Field(
+    steps: NaturalNumber = Field(0, description="At most; 0: there is none.")
+    target_loss: PositiveNumber | None = Field(
         None,
         description="Stop at this loss (mean per token, in nats): a model that has learnt all "
         "leaves reinforcement learning nothing to improve; null: take all steps.",
@@ -130,10 +131,10 @@ class WarmUpConfig(Frozen):
     )
     batch_size: Count = 32
     learning_rate: LearningRate = 1e-3
-    ramp: Annotated[int, Field(ge=0), Number] = Field(
+    ramp: NaturalNumber = Field(
         100, description="Steps over which the learning rate rises; it falls to zero at the last."
     )
-    seed: Annotated[int, Field(ge=0, lt=2**32), Number] = Field(
+    seed: Seed = Field(
         0, description="Of the demonstrations; all runs of a config start from the same model."
     )
 
@@ -168,7 +169,7 @@ class ModelConfig(LLMConfig):
     trust_remote_code: bool = Field(
         False, description="Run code that comes with a model. Only for those that you trust."
     )
-    wording: Annotated[int, Field(ge=0), Number] = Field(
+    wording: NaturalNumber = Field(
         0,
         description="Which of the task's wordings prompts have: 0: the shortest, for tiny models; "
         "1 and up: in words.",
@@ -221,10 +222,10 @@ class TextConfig(Frozen):
     max_turns: Count = Field(1, description="Rounds after which a problem is left unsolved.")
     max_prompt_length: Count = Field(256, description="Default of generation.max_prompt_length.")
     max_response_length: Count = Field(32, description="Default of generation.max_response_length.")
-    warm_up_steps: Annotated[int, Field(ge=0), Number] = Field(
+    warm_up_steps: NaturalNumber = Field(
         0, description="Default of model.warm_up.steps of tiny models."
     )
-    warm_up_loss: Annotated[float, Field(gt=0), Number] | None = Field(
+    warm_up_loss: PositiveNumber | None = Field(
         None, description="Default of model.warm_up.target_loss of tiny models."
     )
     warm_up_mistakes: Probability = Field(

@@ -7,11 +7,12 @@ every config of the sweep that does not vary it (layer three of five, see `layer
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, create_model, model_validator
+from pydantic import BaseModel, Field, create_model
 
-from heteromark.config.fields import Count, Device, Frozen, Mode, Seed, cross_field_error
+from heteromark.config.fields import Count, Device, Frozen, Mode, Seed
 from heteromark.config.models.agent import Hyperparameters
 
 Statistic = Literal["iqm", "mean", "median", "min"]
@@ -29,11 +30,9 @@ def _all_optional(model: type[BaseModel], name: str) -> type[Frozen]:
             fields[key] = (section, section())
         else:
             bounded = Annotated[kind, *field.metadata] if field.metadata else kind
-            description = (field.description or "").partition("; null: ")[0] or None  # other here
-            optional = Field(
-                None, description=description, json_schema_extra=field.json_schema_extra
-            )
-            fields[key] = (bounded | None, optional)
+            said = (field.description or "").partition("; null: ")[0] or None  # null is other here
+            extra = field.json_schema_extra
+            fields[key] = (bounded | None, Field(None, description=said, json_schema_extra=extra))
     doc = f"{model.__name__} for the whole sweep; null: what the base config says."
     return create_model(name, __base__=Frozen, __doc__=doc, **fields)
 
@@ -79,14 +78,10 @@ class BudgetParams(Frozen):
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(description="One run per seed.")
     eval_episodes: Count = Field(description="Episodes of the evaluation after training.")
 
-    @model_validator(mode="after")
-    def _seeds_are_distinct(self) -> BudgetParams:
+    def misfits(self) -> Iterator[tuple[str, str]]:
         repeated = sorted(seed for seed, count in Counter(self.seeds).items() if count > 1)
         if repeated:
-            raise cross_field_error(
-                "seeds", self.seeds, f"lists {repeated} more than once; each seed is one run"
-            )
-        return self
+            yield "seeds", f"lists {repeated} more than once; each seed is one run"
 
 
 class SelectionParams(Frozen):
@@ -128,15 +123,11 @@ class ProjectParams(HyperparameterOverrides):
             frames.insert(0, frames[0] // halving.eta)
         return frames
 
-    @model_validator(mode="after")
-    def _enough_seeds(self) -> ProjectParams:
-        if self.selection.min_seeds > len(self.smoke.seeds):
-            raise cross_field_error(
-                "selection.min_seeds",
-                self.selection.min_seeds,
-                f"smoke.seeds lists only {len(self.smoke.seeds)}: no config could ever be selected",
-            )
-        return self
+    def misfits(self) -> Iterator[tuple[str, str]]:
+        count = len(self.smoke.seeds)
+        if self.selection.min_seeds > count:
+            message = f"smoke.seeds lists only {count}: no config could ever be selected"
+            yield "selection.min_seeds", message
 
     def budget(self, mode: Mode) -> BudgetParams:
         """The budget of a mode."""

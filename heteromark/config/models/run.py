@@ -8,9 +8,8 @@ optimizer step; frames are environment steps of all agents.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
-
-from pydantic import model_validator
 
 from heteromark.config.fields import (
     Device,
@@ -19,7 +18,6 @@ from heteromark.config.fields import (
     OptimizerType,
     PolicyType,
     Seed,
-    cross_field_error,
     misfit,
     nearest_divisors,
     nearest_multiples,
@@ -53,6 +51,33 @@ from heteromark.config.models.llm import (
     SchedulerConfig,
 )
 from heteromark.config.models.tasks import TASK_ROLES
+from heteromark.config.nested import value_at
+
+# What the sections of other environments must hold with the built-in battle.
+_WITH_SKIRMISH: dict[str, tuple[object, str]] = {
+    "environment.task": (
+        None,
+        "must be null with env_type skirmish, which is built in; set env_type=pettingzoo, or "
+        "choose a file of config/environment/ that does",
+    ),
+    "environment.kwargs": (
+        {},
+        "must be empty with env_type skirmish; its settings are in environment.skirmish",
+    ),
+    "environment.reward": (
+        "team",
+        "must be team with env_type skirmish, whose reward is the team's",
+    ),
+    "environment.num_workers": (
+        0,
+        "must be 0 with env_type skirmish, which steps all its copies together",
+    ),
+    "environment.opponent.kind": (
+        "self",
+        "must be self with env_type skirmish; who commands the other side is "
+        "environment.skirmish.opponent",
+    ),
+}
 
 
 class RunConfig(Frozen):
@@ -82,11 +107,25 @@ class RunConfig(Frozen):
     generation: GenerationConfig = GenerationConfig()
     grpo: GroupRelativeConfig = GroupRelativeConfig()
 
-    @model_validator(mode="after")
-    def _kinds_agree(self) -> RunConfig:
+    def misfits(self) -> Iterator[tuple[str, str]]:
+        yield from self._misfits_of_kind()
+        yield from self._misfits_of_environment()
+        yield from self._misfits_of_batches()
+        if self.kind == NETWORKS:
+            yield from self._misfits_of_processes()
+        yield from self._misfits_of_critic()
+        trained_against = self.environment.opponent.kind
+        if self.evaluation.opponent == "past_self" and trained_against != "past_self":
+            yield (
+                "evaluation.opponent",
+                "needs environment.opponent.kind past_self: a run trained against "
+                f"{trained_against} keeps no past selves",
+            )
+
+    def _misfits_of_kind(self) -> Iterator[tuple[str, str]]:
         if self.agent.kind == self.kind:
-            return self
-        name, algorithm = self.environment.name, self.agent.algorithm
+            return
+        name = self.environment.name
         if self.kind == LLM:
             message = (
                 f"environment {name} is for language-model agents, which "
@@ -95,167 +134,109 @@ class RunConfig(Frozen):
             )
         else:
             message = (
-                f"{algorithm} trains language-model agents, but environment {name} has env_type "
-                f"{self.env_type}; choose one with env_type text, such as math or plan_path"
+                f"{self.agent.algorithm} trains language-model agents, but environment {name} has "
+                f"env_type {self.env_type}; choose one with env_type text, such as math or "
+                "plan_path"
             )
-        raise cross_field_error("agent.algorithm", algorithm, message)
+        yield "agent.algorithm", message
 
-    @model_validator(mode="after")
-    def _environment_is_named(self) -> RunConfig:
-        environment, is_built_in = self.environment, self.env_type == "skirmish"
-        if environment.task is None and self.env_type not in ("skirmish", "text"):
-            raise cross_field_error(
+    def _misfits_of_environment(self) -> Iterator[tuple[str, str]]:
+        if self.environment.task is None and self.env_type not in ("skirmish", "text"):
+            yield (
                 "environment.task",
-                None,
                 "must be the import path of the environment's factory with env_type "
                 f"{self.env_type}",
             )
-        if not is_built_in:
-            return self
-        if environment.skirmish.opponent == "policy" and environment.skirmish.checkpoint is None:
-            raise cross_field_error(
+        if self.env_type != "skirmish":
+            return
+        skirmish = self.environment.skirmish
+        if skirmish.opponent == "policy" and skirmish.checkpoint is None:
+            yield (
                 "environment.skirmish.checkpoint",
-                None,
                 "must be set with opponent policy: a run's checkpoint.pt or best.pt, for example "
                 "results/model/checkpoint.pt",
             )
-        for key, value, message in (
-            (
-                "task",
-                environment.task,
-                "must be null with env_type skirmish, which is built in; set env_type=pettingzoo, "
-                "or choose a file of config/environment/ that does",
-            ),
-            (
-                "kwargs",
-                environment.kwargs or None,
-                "must be empty with env_type skirmish; its settings are in environment.skirmish",
-            ),
-            (
-                "reward",
-                None if environment.reward == "team" else environment.reward,
-                "must be team with env_type skirmish, whose reward is the team's",
-            ),
-            (
-                "num_workers",
-                environment.num_workers or None,
-                "must be 0 with env_type skirmish, which steps all its copies together",
-            ),
-            (
-                "opponent.kind",
-                None if environment.opponent.kind == "self" else environment.opponent.kind,
-                "must be self with env_type skirmish; who commands the other side is "
-                "environment.skirmish.opponent",
-            ),
-        ):
-            if value is not None:
-                raise cross_field_error(f"environment.{key}", value, message)
-        return self
+        for key, (value, message) in _WITH_SKIRMISH.items():
+            if value_at(self, key) != value:
+                yield key, message
 
-    @model_validator(mode="after")
-    def _batches_fit(self) -> RunConfig:
+    def _misfits_of_batches(self) -> Iterator[tuple[str, str]]:
         frames, envs = self.collector.frames_per_batch, self.environment.num_parallel_envs
         if frames % envs and self.kind == NETWORKS:
-            raise cross_field_error(
+            yield (
                 "environment.num_parallel_envs",
-                envs,
                 f"must divide collector.frames_per_batch (agent.n_steps), which is {frames}; "
                 f"{nearest_divisors(envs, frames)}, or set agent.n_steps to "
                 f"{nearest_multiples(frames, envs)}",
             )
         minibatch = self.replay_buffer.minibatch_size
         if message := misfit(minibatch, frames, "collector.frames_per_batch"):
-            raise cross_field_error("replay_buffer.minibatch_size", minibatch, message)
-        return self
-
-    @model_validator(mode="after")
-    def _chunks_fit(self) -> RunConfig:
+            yield "replay_buffer.minibatch_size", message
         if not self.is_recurrent:
-            return self
-        chunk, minibatch = self.policy.gru.chunk_length, self.replay_buffer.minibatch_size
-        steps = self.collector.frames_per_batch // self.environment.num_parallel_envs
+            return
+        chunk, steps = self.policy.gru.chunk_length, frames // envs
         remedy = f"{nearest_divisors(chunk, steps, minibatch)} (or change what it must divide)"
         if steps % chunk:
-            raise cross_field_error(
+            yield (
                 "policy.gru.chunk_length",
-                chunk,
-                f"must divide the {steps} steps that each of the "
-                f"{self.environment.num_parallel_envs} environments takes in a batch of "
-                f"{self.collector.frames_per_batch} frames; {remedy}",
+                f"must divide the {steps} steps that each of the {envs} environments takes in a "
+                f"batch of {frames} frames; {remedy}",
             )
         if minibatch % chunk:
-            raise cross_field_error(
+            yield (
                 "policy.gru.chunk_length",
-                chunk,
                 f"must divide replay_buffer.minibatch_size, which is {minibatch}: minibatches are "
                 f"made of whole chunks; {remedy}",
             )
-        return self
 
-    @model_validator(mode="after")
-    def _copies_can_be_split(self) -> RunConfig:
-        if self.kind != NETWORKS:
-            return self
-        envs = self.environment.num_parallel_envs
-        if self.environment.num_workers > envs:
-            raise cross_field_error(
-                "environment.num_workers",
-                self.environment.num_workers,
-                f"must be at most environment.num_parallel_envs, which is {envs}",
-            )
+    def _misfits_of_processes(self) -> Iterator[tuple[str, str]]:
+        envs, workers = self.environment.num_parallel_envs, self.environment.num_workers
+        if workers > envs:
+            message = f"must be at most environment.num_parallel_envs, which is {envs}"
+            yield "environment.num_workers", message
         if self.collector_type != "multi_sync":
-            return self
-        if self.environment.num_workers:
-            raise cross_field_error(
+            return
+        if workers:
+            yield (
                 "environment.num_workers",
-                self.environment.num_workers,
                 "must be 0 with collector_type multi_sync, whose collectors are processes already",
             )
         if self.environment.opponent.kind == "past_self":
-            raise cross_field_error(
+            yield (
                 "environment.opponent.kind",
-                "past_self",
                 "needs collector_type sync: the pool of past policies is in the training process",
             )
-        if envs % self.collector.num_collectors:
-            raise cross_field_error(
+        collectors = self.collector.num_collectors
+        if envs % collectors:
+            yield (
                 "collector.num_collectors",
-                self.collector.num_collectors,
                 f"must divide environment.num_parallel_envs, which is {envs}; "
-                f"{nearest_divisors(self.collector.num_collectors, envs)}",
+                f"{nearest_divisors(collectors, envs)}",
             )
-        return self
 
-    @model_validator(mode="after")
-    def _a_team_shares_its_return(self) -> RunConfig:
+    def _misfits_of_critic(self) -> Iterator[tuple[str, str]]:
         algorithm, row = self.agent.algorithm, ROW_OF.get(self.agent.algorithm)
-        if row and row.one_advantage and self.critic == "own":
-            raise cross_field_error(
-                "policy.critic",
-                "own",
-                f"must be team or group with {algorithm}, whose agents share one advantage",
-            )
-        if self.critic != "own" and self.environment.reward == "individual":
-            raise cross_field_error(
+        if self.critic == "own":
+            if row and row.one_advantage:
+                yield (
+                    "policy.critic",
+                    f"must be team or group with {algorithm}, whose agents share one advantage",
+                )
+            return
+        if self.environment.reward == "individual":
+            yield (
                 "environment.reward",
-                "individual",
                 f"must be team: {algorithm} with a centralised critic optimises a return that all "
                 "agents share; for rewards of their own use IPPO or MaskablePPO",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _critics_see_what_there_is(self) -> RunConfig:
-        # a custom EnvBase may give its state unasked
-        wants = self.critic != "own" and self.policy.critic_input == "state"
-        if wants and not self.environment.state and self.env_type != "custom":
-            raise cross_field_error(
+        wants_state = self.policy.critic_input == "state"
+        if wants_state and not self.environment.state and self.env_type != "custom":
+            # a custom EnvBase may give its state unasked
+            yield (
                 "policy.critic_input",
-                "state",
                 "needs the environment's state, but environment.state is false; set "
                 "environment.state=true, or policy.critic_input=observations (or auto)",
             )
-        return self
 
     @property
     def critic(self) -> str:
@@ -293,18 +274,6 @@ class RunConfig(Frozen):
         for group, override in self.policy.groups.items():
             chosen[f"policy.groups.{group}.policy_type"] = override.policy_type
         return {key: path for key, path in chosen.items() if path and ":" in path}
-
-    @model_validator(mode="after")
-    def _past_selves_exist(self) -> RunConfig:
-        trained_against = self.environment.opponent.kind
-        if self.evaluation.opponent == "past_self" and trained_against != "past_self":
-            raise cross_field_error(
-                "evaluation.opponent",
-                "past_self",
-                "needs environment.opponent.kind past_self: a run trained against "
-                f"{trained_against} keeps no past selves",
-            )
-        return self
 
     @property
     def policy_types(self) -> set[str]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from heteromark.config.fields import Count, Frozen, Probability, cross_field_error
+from heteromark.config.fields import Count, Frozen, Probability
 
 RandomTeams = Literal["10gen_terran", "10gen_protoss", "10gen_zerg"]
 FixedTeams = Literal["mini_MMM", "MMM", "3m", "8m", "2s3z", "3s5z", "1c3s5z"]
-UnitName = Literal[
-    *("marine", "marauder", "medivac"),
-    *("stalker", "zealot", "colossus"),
-    *("zergling", "hydralisk", "baneling"),
-]
+TerranUnit = Literal["marine", "marauder", "medivac"]
+ProtossUnit = Literal["stalker", "zealot", "colossus"]
+ZergUnit = Literal["zergling", "hydralisk", "baneling"]
+UnitName = Literal[TerranUnit, ProtossUnit, ZergUnit]
 Team = Annotated[dict[UnitName, Count], Field(min_length=1)]
 ScriptName = Literal["nearest", "attack_move", "focus_fire", "kite", "random"]
 OpponentName = Literal[ScriptName, "policy"]
@@ -100,38 +100,22 @@ class SkirmishConfig(Frozen):
         False, description="Refuse illegal actions; false: an agent with such an action stops."
     )
 
-    @model_validator(mode="after")
-    def _teams_fit(self) -> SkirmishConfig:
+    def misfits(self) -> Iterator[tuple[str, str]]:
         is_custom = self.scenario == "custom"
         if is_custom and self.allies is None:
-            raise cross_field_error(
-                "allies",
-                None,
-                "must be set with scenario custom: number of units by type, {marine: 3}",
-            )
-        for key, team in (("allies", self.allies), ("enemies", self.enemies)):
-            if team is None:
-                continue
-            if not is_custom:
-                raise cross_field_error(
-                    key,
-                    team,
-                    f"is for scenario custom, and the scenario is {self.scenario}",
-                )
-            if set(team) == {"medivac"}:
-                raise cross_field_error(key, team, "must have a unit that can fight")
-        for key, number in (("n_units", self.n_units), ("n_enemies", self.n_enemies)):
-            if number is not None and not self.scenario.startswith("10gen"):
-                raise cross_field_error(
-                    key,
-                    number,
+            yield "allies", "must be set with scenario custom: number of units by type, {marine: 3}"
+        for key in ("allies", "enemies"):
+            team = getattr(self, key)
+            if team is not None and not is_custom:
+                yield key, f"is for scenario custom, and the scenario is {self.scenario}"
+            if team is not None and set(team) == {"medivac"}:
+                yield key, "must have a unit that can fight"
+        for key in ("n_units", "n_enemies"):
+            if getattr(self, key) is not None and not self.scenario.startswith("10gen"):
+                message = (
                     f"is for random teams (scenario 10gen_*), and those of {self.scenario} are "
-                    "fixed; use scenario custom with allies and enemies",
+                    "fixed; use scenario custom with allies and enemies"
                 )
+                yield key, message
         if self.checkpoint is not None and self.opponent != "policy":
-            raise cross_field_error(
-                "checkpoint",
-                self.checkpoint,
-                f"is for opponent policy, and the opponent is {self.opponent}",
-            )
-        return self
+            yield "checkpoint", f"is for opponent policy, and the opponent is {self.opponent}"

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from heteromark.config.fields import (
-    Coefficient,
-    Count,
-    Frozen,
-    Number,
-    Probability,
-    cross_field_error,
-)
+from heteromark.config.fields import Coefficient, Count, Frozen, Number, Probability
 
 Operator = Literal["+", "-", "*"]
 
@@ -38,13 +32,9 @@ class MathConfig(Frozen):
         "rewards for that format, rather than as the response's last line.",
     )
 
-    @model_validator(mode="after")
-    def _file_is_named(self) -> MathConfig:
+    def misfits(self) -> Iterator[tuple[str, str]]:
         if (self.source == "file") != (self.file is not None):
-            raise cross_field_error(
-                "file", self.file, f"must be set with source file, and only then ({self.source})"
-            )
-        return self
+            yield "file", f"must be set with source file, and only then ({self.source})"
 
 
 class PlanPathConfig(Frozen):
@@ -104,15 +94,10 @@ class SearchConfig(Frozen):
     )
     passages: Count = Field(2, description="Passages that a search shows.")
 
-    @model_validator(mode="after")
-    def _there_is_something_to_search(self) -> SearchConfig:
+    def misfits(self) -> Iterator[tuple[str, str]]:
         for key in ("hops", "passages"):
-            value = getattr(self, key)
-            if value >= self.entities:
-                raise cross_field_error(
-                    key, value, f"must be lower than entities, which is {self.entities}"
-                )
-        return self
+            if getattr(self, key) >= self.entities:
+                yield key, f"must be lower than entities, which is {self.entities}"
 
 
 # Roles by task, in the order in which they act unless told otherwise; the last can solve it alone.

@@ -13,31 +13,32 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from heteromark.config.fields import (
+    ClipRange,
     Coefficient,
     Count,
     Device,
     Frozen,
     LearningRate,
     Mode,
+    NaturalNumber,
     Number,
     OptimizerType,
+    PositiveNumber,
     Seed,
 )
 from heteromark.config.models.llm import Role, Share, Specialization, Temperature
 
 # Whole sections, which tell a file of them from a file of one section's keys.
 TEAM_SECTIONS = (
-    *("resource", "env", "base_models", "agent_policy_configs", "multi_agent_interaction"),
-    *("training", "models"),
-)
-# Sections of a run config that say what the documented ones have no key for.
-RUN_SECTIONS = (
-    *("environment", "evaluation", "generation", "grpo", "logger", "loss", "model", "optimizer"),
-    *("replay_buffer", "scheduler"),
+    "resource",
+    "env",
+    "base_models",
+    "agent_policy_configs",
+    "multi_agent_interaction",
+    "training",
+    "models",
 )
 SYNTHETIC = "synthetic"
-
-NaturalNumber = Annotated[int, Field(ge=0), Number]
 
 
 class Resource(Frozen):
@@ -133,7 +134,7 @@ class TeamTraining(Frozen):
     lora_alpha: Coefficient | None = None
     # what a run config says of its training besides
     num_epochs: Count = Field(1, description="Passes over each step's responses.")
-    max_grad_norm: Annotated[float, Field(gt=0), Number] | None = 1.0  # null: not clipped
+    max_grad_norm: PositiveNumber | None = 1.0  # null: not clipped
     num_threads: Count = Field(1, description="Threads of torch on the CPU.")
     checkpoint_interval: Count = Field(10, description="Steps between checkpoints.")
     keep_checkpoints: Count = Field(2, description="Newest checkpoints kept while training.")
@@ -179,7 +180,7 @@ class ActorConfig(Frozen):
     """The update of one model; null: as `loss` and `optimizer` say."""
 
     optim: OptimConfig = OptimConfig()
-    clip_ratio: Annotated[float, Field(gt=0, lt=1), Number] | None = None
+    clip_ratio: ClipRange | None = None
 
 
 class ActorRolloutRef(Frozen):
@@ -215,27 +216,9 @@ class TeamModel(Frozen):
 RunSection = dict[str, Any]
 
 
-class TeamSections(Frozen):
-    """A whole team config."""
+class RunSections(Frozen):
+    """The sections of a run config that say what the documented ones have no key for."""
 
-    specialization: Specialization = Field(
-        "full",
-        description="full: all weights; lora: adapters; prompt: none, but the wording of prompts "
-        "is chosen; none: nothing, to evaluate only.",
-    )
-    lora_rank: Count = 16
-    lora_alpha: Annotated[float, Field(gt=0), Number] = 32.0
-    resource: Resource = Resource()
-    env: Env
-    base_models: Annotated[dict[str, BaseModelChoice], Field(min_length=1)]
-    agent_policy_configs: AgentPolicyConfigs
-    multi_agent_interaction: Interaction
-    training: TeamTraining
-    models: dict[str, TeamModel] = Field({})
-    mode: Mode = "smoke"
-    seed: Seed = 0
-    tags: list[str] = Field([])
-    optimizer_type: OptimizerType = "adamw"
     environment: RunSection = Field({})
     evaluation: RunSection = Field({})
     generation: RunSection = Field({})
@@ -247,7 +230,41 @@ class TeamSections(Frozen):
     replay_buffer: RunSection = Field({})
     scheduler: RunSection = Field({})
 
+
+class TeamSections(RunSections):
+    """A whole team config."""
+
+    specialization: Specialization = Field(
+        "full",
+        description="full: all weights; lora: adapters; prompt: none, but the wording of prompts "
+        "is chosen; none: nothing, to evaluate only.",
+    )
+    lora_rank: Count = 16
+    lora_alpha: PositiveNumber = 32.0
+    resource: Resource = Resource()
+    env: Env
+    base_models: Annotated[dict[str, BaseModelChoice], Field(min_length=1)]
+    agent_policy_configs: AgentPolicyConfigs
+    multi_agent_interaction: Interaction
+    training: TeamTraining
+    models: dict[str, TeamModel] = Field({})
+    mode: Mode = "smoke"
+    seed: Seed = 0
+    tags: list[str] = Field([])
+    optimizer_type: OptimizerType = "adamw"
+
     @property
     def agents(self) -> dict[str, AgentChoice]:
         """The agents, by name."""
         return {agent.name: agent for agent in self.agent_policy_configs.agent_configs.values()}
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """The paths of the models, by the name that agents call each."""
+        return {model.name: model.path for model in self.base_models.values()}
+
+    @property
+    def frames_per_step(self) -> int:
+        """Responses of an iteration: of all problems, samples and rounds."""
+        training = self.training
+        return training.train_batch_size * training.train_sample_num * self.env.max_turns

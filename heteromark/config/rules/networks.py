@@ -10,8 +10,14 @@ from heteromark.config.models.run import RunConfig
 from heteromark.config.nested import lies_in
 
 _OF_LANGUAGE_MODELS = (
-    *("environment.text", "evaluation.passes", "evaluation.preset", "generation", "grpo"),
-    *("model", "training.epochs", "training.num_batches"),
+    "environment.text",
+    "evaluation.passes",
+    "evaluation.preset",
+    "generation",
+    "grpo",
+    "model",
+    "training.epochs",
+    "training.num_batches",
 )
 
 

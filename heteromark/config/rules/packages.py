@@ -14,17 +14,15 @@ def package_faults(config: RunConfig) -> list[Fault]:
     """One fault for language models without their packages, and for every missing back end."""
     needed = rules_of(config.kind).packages
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    faults = [
-        Fault(
-            f"config/environment/{config.environment.name}.yaml",
+    faults = backend_faults(config.logger)
+    if missing:
+        file = f"config/environment/{config.environment.name}.yaml"
+        message = (
             f"language-model agents need {' and '.join(missing)}, not installed: "
-            "`pip install 'heteromark[llm]'`",
-            "env_type",
-            config.env_type,
+            "`pip install 'heteromark[llm]'`"
         )
-        for _ in missing[:1]
-    ]
-    return [*faults, *backend_faults(config.logger)]
+        faults.insert(0, Fault(file, message, "env_type", config.env_type))
+    return faults
 
 
 def backend_faults(config: LoggerConfig) -> list[Fault]:
