@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from heteromark.llm.generation import Generation
 from heteromark.llm.measures import solving
 from heteromark.llm.rollout import Episode, Rollout, Team, roll_out
+from heteromark.llm.sampling import Generation
 from heteromark.llm.tasks.base import Problem
 from heteromark.seeds import stream_seed
 
@@ -143,7 +143,6 @@ def _chunks(
     team: Team, problems: Sequence[Problem], settings: EvaluationSettings
 ) -> Iterator[tuple[int, Rollout]]:
     """Number of the first problem, and rollout, of each chunk; a line of work is one pass."""
-    generation = asdict(settings.generation)
     for start in range(0, len(problems), settings.chunk_size):
         seed = stream_seed(settings.seed, "evaluation of text", start)
         lines = [
@@ -152,10 +151,15 @@ def _chunks(
             for _ in range(settings.num_passes)
         ]
         generator = torch.Generator(settings.device).manual_seed(seed)
-        yield (
-            start,
-            roll_out(team, lines, samples=1, sampling="chain", generator=generator, **generation),
+        rollout = roll_out(
+            team,
+            lines,
+            samples=1,
+            sampling="chain",
+            generation=settings.generation,
+            generator=generator,
         )
+        yield start, rollout
 
 
 def _count(rollout: Rollout, said: Mapping[str, _Said]) -> None:

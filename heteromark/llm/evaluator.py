@@ -11,9 +11,9 @@ from heteromark.config.models.components import EvaluationConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.llm.collector import with_best_wordings
 from heteromark.llm.evaluation import EvaluationSettings, evaluate
-from heteromark.llm.generation import PRESETS
 from heteromark.llm.out_of_memory import memory_told
 from heteromark.llm.rollout import Team
+from heteromark.llm.sampling import PRESETS
 from heteromark.llm.tasks.base import Problem, Task
 from heteromark.seeds import stream_seed
 from heteromark.training.evaluation_report import Episode, as_report

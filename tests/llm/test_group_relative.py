@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from scripted import asked
 from tensordict import TensorDict
 from torch.nn.functional import pad
 
@@ -15,7 +16,7 @@ from heteromark.llm.advantage import group_advantage
 from heteromark.llm.loss import GroupRelativeLoss, token_weights
 from heteromark.llm.policies.backbone import tiny_backbone
 from heteromark.llm.policies.base import TextPolicy
-from heteromark.llm.policies.language_model import Lora, adapter_policies, full_policy
+from heteromark.llm.policies.language_model import LanguageModelPolicy, Lora, adapter_policies
 from heteromark.llm.rollout import Team, roll_out
 from heteromark.llm.tasks.base import Problem, Reward
 from heteromark.llm.update import GroupRelativeUpdate, judge_by_group
@@ -33,17 +34,19 @@ PROMPTS = ["1+1=", "a longer prompt"]
 
 @pytest.fixture
 def policy() -> TextPolicy:
-    return full_policy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
+    return LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
 
 
 def judged(policy: TextPolicy) -> TensorDict:
     """Responses to two prompts, four each; those that hold an even token are rewarded."""
     batch, _ = policy.respond(
         PROMPTS,
-        samples=4,
-        max_prompt_length=32,
-        max_response_length=8,
-        generator=torch.Generator().manual_seed(0),
+        asked(
+            samples=4,
+            max_prompt_length=32,
+            max_response_length=8,
+            generator=torch.Generator().manual_seed(0),
+        ),
     )
     batch["reward"] = (batch["action"] % 2 * batch["response_mask"]).sum(-1).float()
     batch["group_id"] = torch.arange(2).repeat_interleave(4)
@@ -55,7 +58,7 @@ def sgd(policy: TextPolicy, rate: float = 1.0) -> torch.optim.Optimizer:
 
 
 def updated(update: GroupRelativeUpdate, kl_coef: float = 0.0, **batch_changes):
-    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
+    policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
     batch = judged(policy).update(batch_changes)
     loss = GroupRelativeLoss(policy, kl_coef=kl_coef)
     told = update(policy, loss, sgd(policy), batch, torch.Generator().manual_seed(0))
@@ -71,7 +74,7 @@ def test_the_first_update_has_ratio_exactly_one():
 @pytest.mark.parametrize("minibatch_size", [None, 3])
 def test_later_steps_compare_each_response_with_itself_before_the_update(minibatch_size):
     update = replace(UPDATE, epochs=2, minibatch_size=minibatch_size, micro_batch_size=2)
-    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
+    policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
     loss = GroupRelativeLoss(policy, kl_coef=0.1)
     told = update(policy, loss, sgd(policy, rate=0.0), judged(policy), torch.Generator())
     assert told["ratio_max"] == pytest.approx(1.0, abs=1e-5)
@@ -104,7 +107,7 @@ def test_micro_batches_change_nothing_but_rounding(normalisation, kl_coef):
 @pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
 def test_an_update_on_repeated_responses_is_that_on_all_of_them(normalisation):
     """Beside the loss over all rows, none of them left out."""
-    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1))
+    policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1))
     batch = judged(policy)
     batch = torch.cat([batch, batch[:1], batch[:3], batch[6:]])
     before = {name: weight.clone() for name, weight in policy.trained_parameters().items()}
@@ -125,7 +128,9 @@ def test_an_update_on_repeated_responses_is_that_on_all_of_them(normalisation):
 
 
 def test_equal_rewards_teach_nothing():
-    before = dict(full_policy(tiny_backbone(hidden_size=32, num_layers=1)).trained_parameters())
+    before = dict(
+        LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1)).trained_parameters()
+    )
     after, told = updated(UPDATE, reward=torch.full((8,), 0.3))
     assert (told["grad_norm"], told["flat_share"]) == (0.0, 1.0)
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
@@ -134,7 +139,7 @@ def test_equal_rewards_teach_nothing():
 @pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
 def test_padding_changes_nothing_at_all(normalisation):
     update = replace(UPDATE, epochs=2, normalisation=normalisation)
-    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
+    policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
     batch = judged(policy)
     padded = {key: pad(batch[key], (5, 0)) for key in ("prompt_ids", "prompt_mask")}
     padded |= {key: pad(batch[key], (0, 7)) for key in ("action", "response_mask", "log_prob")}
@@ -147,7 +152,7 @@ def test_padding_changes_nothing_at_all(normalisation):
 @pytest.mark.parametrize("architecture", ["llama", "gemma3", "qwen3"])
 @pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
 def test_padding_that_is_computed_changes_no_loss_and_no_gradient(architecture, normalisation):
-    policy = full_policy(tiny_backbone(architecture, hidden_size=32, num_layers=1))
+    policy = LanguageModelPolicy(tiny_backbone(architecture, hidden_size=32, num_layers=1))
     batch = judged(policy)
     batch["log_prob"] += 0.3  # so that the unrewarded are clipped
     batch["advantage"] = batch["reward"] - batch["reward"].mean()
@@ -213,7 +218,7 @@ def test_flat_groups_can_be_left_out_without_changing_what_the_others_count():
 
 def test_if_all_groups_are_left_out_nothing_is_trained():
     after, told = updated(replace(UPDATE, drop_flat=True), reward=torch.zeros(8))
-    before = full_policy(tiny_backbone(hidden_size=32, num_layers=1)).trained_parameters()
+    before = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1)).trained_parameters()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     assert told["grad_norm"] != told["grad_norm"]  # NaN
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 
 import torch
+from scripted import asked
 
 from heteromark.config.models.tasks import MathConfig, PlanPathConfig
 from heteromark.llm.policies.backbone import tiny_backbone
-from heteromark.llm.policies.language_model import full_policy
+from heteromark.llm.policies.language_model import LanguageModelPolicy
 from heteromark.llm.tasks.base import split_of
 from heteromark.llm.tasks.math import MathTask
 from heteromark.llm.tasks.plan_path import PlanPathTask
@@ -76,12 +77,9 @@ def test_what_is_shown_is_learnt():
     )
     assert len(losses) == 60
     assert last == losses[-1] < 0.1 < losses[0]
-    _, texts = full_policy(backbone).respond(
+    _, texts = LanguageModelPolicy(backbone).respond(
         [each.prompt for each in shown],
-        samples=1,
-        max_prompt_length=32,
-        max_response_length=16,
-        temperature=0.0,
+        asked(samples=1, max_prompt_length=32, max_response_length=16, temperature=0.0),
     )
     assert texts == [each.response for each in shown]  # and they end where they should
 

@@ -16,8 +16,13 @@ from heteromark.config.models.llm import TINY, PolicyModelConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.llm.policies.backbone import Backbone, BackboneError, load_backbone, tiny_backbone
 from heteromark.llm.policies.base import TextPolicy
-from heteromark.llm.policies.language_model import FrozenPolicy, Lora, adapter_policies, full_policy
-from heteromark.llm.policies.network import network_policy
+from heteromark.llm.policies.language_model import (
+    FrozenPolicy,
+    LanguageModelPolicy,
+    Lora,
+    adapter_policies,
+)
+from heteromark.llm.policies.network import NetworkPolicy
 from heteromark.llm.policies.prompt import PromptPolicy
 from heteromark.llm.tasks.base import Task
 from heteromark.llm.warm_up import demonstrations, warm_up
@@ -96,15 +101,14 @@ class TextPolicyFactory:
         needs_reference = self.config.grpo.beta > 0
         copies = [replace(backbone, model=deepcopy(backbone.model)) for _ in names[1:]]
         return {
-            name: full_policy(each, temperature, needs_reference)
+            name: LanguageModelPolicy(each, temperature, needs_reference)
             for name, each in zip(names, (backbone, *copies), strict=True)
         }
 
     def _network(self, name: str, policy: PolicyModelConfig) -> TextPolicy:
         config = self.config
-        made = network_policy(
+        made = NetworkPolicy(
             policy.hidden_sizes,
-            "tanh",
             max_prompt_length=config.generation.max_prompt_length,
             max_response_length=config.generation.max_response_length,
             temperature=config.generation.temperature,
