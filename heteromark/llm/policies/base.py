@@ -52,9 +52,23 @@ class TextPolicy(nn.Module, ABC):
         """The weights that belong to this policy alone, by name."""
         return dict(self.model.named_parameters())
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(
+        self,
+        *,
+        destination: dict[str, Any] | None = None,
+        prefix: str = "",
+        keep_vars: bool = False,
+    ) -> dict[str, Any]:
+        """What `own_state` says, as torch asks for it."""
+        state = {} if destination is None else destination
+        for name, value in self.own_state().items():
+            is_plain = keep_vars or not isinstance(value, nn.Parameter)
+            state[prefix + name] = value if is_plain else value.detach()
+        return state
+
+    def own_state(self) -> dict[str, Tensor]:
         """The model's; the reference is not part of it, since it is what the model starts from."""
-        return self.model.state_dict(*args, **kwargs)
+        return self.model.state_dict(keep_vars=True)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned.

@@ -85,20 +85,10 @@ class FrozenPolicy(LanguageModelPolicy):
     def as_reference(self) -> Iterator[nn.Module]:
         yield self.model
 
-    def state_dict(
-        self,
-        *,
-        destination: dict[str, Any] | None = None,
-        prefix: str = "",
-        keep_vars: bool = False,
-    ) -> dict[str, Any]:
+    def own_state(self) -> dict[str, Tensor]:
         """The trained weights, and as "base_sha256" the `Backbone.fingerprint` they belong to."""
         # Not by peft, which leaves out adapters that are called what modules are called.
-        state = {} if destination is None else destination
-        for name, weight in self.trained_parameters().items():
-            state[prefix + name] = weight if keep_vars else weight.detach()
-        state[prefix + BASE] = self.backbone.fingerprint
-        return state
+        return {**self.trained_parameters(), BASE: self.backbone.fingerprint}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned.
