@@ -18,10 +18,9 @@ from text_config import make_text_config
 from heteromark.commands.evaluate_run import EvaluationError, EvaluationRequest, evaluate_run
 from heteromark.config.errors import ConfigError
 from heteromark.config.models.components import Preset
-from heteromark.llm.evaluate_team import references_of
+from heteromark.llm.evaluate_team import references_of, shown_transcript
 from heteromark.llm.sampling import PRESETS
 from heteromark.llm.team import load_team, untrained_team
-from heteromark.llm.transcripts import shown_transcript
 from heteromark.training import loop
 from heteromark.training.loaded_policy import load_policy
 
