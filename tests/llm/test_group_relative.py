@@ -12,6 +12,7 @@ from tensordict import TensorDict
 from torch.nn.functional import pad
 
 from heteromark.algorithm.learner import Diverged
+from heteromark.config.models.llm import GroupRelativeConfig
 from heteromark.llm.advantage import group_advantage
 from heteromark.llm.loss import GroupRelativeLoss, token_weights
 from heteromark.llm.policies.backbone import tiny_backbone
@@ -22,14 +23,15 @@ from heteromark.llm.tasks.base import Problem, Reward
 from heteromark.llm.update import GroupRelativeUpdate, judge_by_group
 
 UPDATE = GroupRelativeUpdate(
-    epochs=1,
-    minibatch_size=None,
-    micro_batch_size=100,
-    normalisation="dapo",
-    max_length=8,
-    max_grad_norm=1e9,
+    GroupRelativeConfig(micro_batch_size=100), epochs=1, max_length=8, max_grad_norm=1e9
 )
 PROMPTS = ["1+1=", "a longer prompt"]
+
+
+def changed(update: GroupRelativeUpdate, **changes) -> GroupRelativeUpdate:
+    """An update with other fields, or other fields of its settings."""
+    own = {name: changes.pop(name) for name in changes.keys() & GroupRelativeConfig.model_fields}
+    return replace(update, settings=update.settings.model_copy(update=own), **changes)
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def test_the_first_update_has_ratio_exactly_one():
 
 @pytest.mark.parametrize("minibatch_size", [None, 3])
 def test_later_steps_compare_each_response_with_itself_before_the_update(minibatch_size):
-    update = replace(UPDATE, epochs=2, minibatch_size=minibatch_size, micro_batch_size=2)
+    update = changed(UPDATE, epochs=2, minibatch_size=minibatch_size, micro_batch_size=2)
     policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
     loss = GroupRelativeLoss(policy, kl_coef=0.1)
     told = update(policy, loss, sgd(policy, rate=0.0), judged(policy), torch.Generator())
@@ -96,9 +98,9 @@ def test_rewarded_responses_become_likelier(policy):
 @pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
 @pytest.mark.parametrize("kl_coef", [0.0, 0.1])
 def test_micro_batches_change_nothing_but_rounding(normalisation, kl_coef):
-    update = replace(UPDATE, normalisation=normalisation)
+    update = changed(UPDATE, normalization=normalisation)
     whole, told = updated(update, kl_coef)
-    parts, told_of_parts = updated(replace(update, micro_batch_size=3), kl_coef)
+    parts, told_of_parts = updated(changed(update, micro_batch_size=3), kl_coef)
     for name, weight in whole.items():
         torch.testing.assert_close(parts[name], weight, atol=1e-5, rtol=1e-4)
     assert told_of_parts == pytest.approx(told, abs=1e-5)
@@ -121,7 +123,7 @@ def test_an_update_on_repeated_responses_is_that_on_all_of_them(normalisation):
     expected = {name: weight.grad.clone() for name, weight in policy.trained_parameters().items()}
 
     judge = partial(judge_by_group, scale=normalisation != "dr_grpo")
-    update = replace(UPDATE, normalisation=normalisation, micro_batch_size=3, judge=judge)
+    update = changed(UPDATE, normalization=normalisation, micro_batch_size=3, judge=judge)
     update(policy, loss, sgd(policy), batch, torch.Generator().manual_seed(0))
     for name, weight in policy.trained_parameters().items():
         torch.testing.assert_close(before[name] - weight, expected[name], atol=1e-5, rtol=1e-4)
@@ -138,7 +140,7 @@ def test_equal_rewards_teach_nothing():
 
 @pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
 def test_padding_changes_nothing_at_all(normalisation):
-    update = replace(UPDATE, epochs=2, normalisation=normalisation)
+    update = changed(UPDATE, epochs=2, normalization=normalisation)
     policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
     batch = judged(policy)
     padded = {key: pad(batch[key], (5, 0)) for key in ("prompt_ids", "prompt_mask")}
@@ -197,7 +199,7 @@ def test_without_a_share_in_the_teams_reward_or_one_of_its_own_nothing_is_learnt
     generator = torch.Generator().manual_seed(0)
     rollout = roll_out(team, [Talk()], samples=8, sampling="tree", generator=generator)
     before = {name: weight.clone() for name, weight in policy.trained_parameters().items()}
-    update = replace(UPDATE, normalisation=normalisation)
+    update = changed(UPDATE, normalization=normalisation)
     loss = GroupRelativeLoss(policy)
     told = update(policy, loss, sgd(policy), rollout.steps[0].batch, torch.Generator())
     assert len(set(rollout.steps[0].team)) > 1
@@ -210,21 +212,21 @@ def test_without_a_share_in_the_teams_reward_or_one_of_its_own_nothing_is_learnt
 def test_flat_groups_can_be_left_out_without_changing_what_the_others_count():
     reward = torch.tensor([0.0, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0, 5.0])
     kept, told = updated(UPDATE, reward=reward)
-    dropped, told_of_dropped = updated(replace(UPDATE, drop_flat=True), reward=reward)
+    dropped, told_of_dropped = updated(changed(UPDATE, drop_flat=True), reward=reward)
     assert told["flat_share"] == told_of_dropped["flat_share"] == 0.5
     for name, weight in kept.items():
         torch.testing.assert_close(dropped[name], weight, atol=1e-6, rtol=1e-5)
 
 
 def test_if_all_groups_are_left_out_nothing_is_trained():
-    after, told = updated(replace(UPDATE, drop_flat=True), reward=torch.zeros(8))
+    after, told = updated(changed(UPDATE, drop_flat=True), reward=torch.zeros(8))
     before = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1)).trained_parameters()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     assert told["grad_norm"] != told["grad_norm"]  # NaN
 
 
 def test_later_steps_are_clipped_and_told():
-    update = replace(UPDATE, epochs=6, minibatch_size=4)
+    update = changed(UPDATE, epochs=6, minibatch_size=4)
     _, told = updated(update)
     assert told["clip_fraction"] > 0
     assert told["kl_approx"] > 0
@@ -232,15 +234,15 @@ def test_later_steps_are_clipped_and_told():
 
 
 def test_the_largest_ratio_is_that_of_any_token_in_any_step():
-    update = replace(UPDATE, epochs=4)
-    whole, parts = updated(update)[1], updated(replace(update, micro_batch_size=1))[1]
+    update = changed(UPDATE, epochs=4)
+    whole, parts = updated(update)[1], updated(changed(update, micro_batch_size=1))[1]
     assert parts["ratio_max"] == pytest.approx(whole["ratio_max"], rel=1e-3)
-    first = updated(replace(update, epochs=2))[1]  # its steps are the first two of the four
+    first = updated(changed(update, epochs=2))[1]  # its steps are the first two of the four
     assert 1 < first["ratio_max"] <= whole["ratio_max"]
 
 
 def test_updates_follow_from_their_seeds():
-    update = replace(UPDATE, epochs=2, minibatch_size=3)
+    update = changed(UPDATE, epochs=2, minibatch_size=3)
     first, again = updated(update)[0], updated(update)[0]
     assert all(torch.equal(first[name], weight) for name, weight in again.items())
 

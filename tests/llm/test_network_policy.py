@@ -8,6 +8,7 @@ from scripted import asked
 from tensordict import TensorDict
 from torch.nn.functional import pad
 
+from heteromark.config.models.llm import GroupRelativeConfig
 from heteromark.config.models.tasks import PlanPathConfig
 from heteromark.llm.batches import concatenate
 from heteromark.llm.loss import GroupRelativeLoss
@@ -43,10 +44,9 @@ def responses(policy, prompts=PROMPTS, seed: int = 0, **changes) -> TensorDict:
     return policy.respond(prompts, asked(generator=generator, **settings))[0]
 
 
-def update_of(**changes) -> GroupRelativeUpdate:
-    settings = {"epochs": 1, "minibatch_size": None, "micro_batch_size": 512}
-    settings |= {"normalisation": "dapo", "max_length": 6, "max_grad_norm": 1.0}
-    return GroupRelativeUpdate(**(settings | changes))
+def update_of(max_length: int = 6) -> GroupRelativeUpdate:
+    settings = GroupRelativeConfig(micro_batch_size=512)
+    return GroupRelativeUpdate(settings, epochs=1, max_length=max_length, max_grad_norm=1.0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
