@@ -7,7 +7,7 @@ that responses are judged in are those of one prompt (see `llm.rollout`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -41,18 +41,12 @@ class LanguageModelAlgorithm:
         self.config = config
         self.policies: Mapping[str, TextPolicy] = learner.actors
         self.optimizers = learner.actor_optimizers
-        grpo = config.grpo
         self._losses = {name: self.make_loss(name) for name in self.optimizers}
         self._update = GroupRelativeUpdate(
+            config.grpo,
             epochs=config.training.num_epochs,
-            minibatch_size=None,
-            micro_batch_size=grpo.micro_batch_size,
-            normalisation=grpo.normalization,
             max_length=config.generation.max_response_length,
             max_grad_norm=config.training.max_grad_norm,
-            drop_flat=grpo.drop_flat,
-            filter_method=grpo.filter_method,
-            filter_ratio=grpo.filter_ratio,
             judge=self.judge,
         )
 
@@ -171,34 +165,31 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float | int]:
         length ended), and flat_share (of groups whose rewards are all equal).
     """
     episodes = rollout.episodes
+    first = [step for step in rollout.steps if step.turn == 0]
+    last_role = first[-1].role
     metrics: dict[str, float | int] = {
         "episodes": len(episodes),
         "episode_return": _mean([episode.reward for episode in episodes]),
         "episode_length": _mean([episode.turns for episode in episodes]),
         "win_rate": _mean([episode.is_solved for episode in episodes]),
+        "pass_at_1": _mean(
+            [solved for step in first if step.role == last_role for solved in step.solved]
+        ),
     }
-    first = [step for step in rollout.steps if step.turn == 0]
-    last_role = first[-1].role
-    metrics["pass_at_1"] = _mean(
-        [solved for step in first if step.role == last_role for solved in step.solved]
-    )
     for role in dict.fromkeys(step.role for step in rollout.steps):
-        steps = [step for step in rollout.steps if step.role == role]
-        batches = [step.batch for step in steps]
-        lengths = torch.cat([batch["response_mask"].sum(-1) for batch in batches])
+        batches = [step.batch for step in rollout.steps if step.role == role]
         rewards = torch.cat([batch["reward"] for batch in batches])
         groups = torch.cat([batch["group_id"] for batch in batches])
-        metrics |= {
-            f"reward/{role}": rewards.double().mean().item(),
-            f"response_length/{role}": lengths.double().mean().item(),
-            f"cut_off/{role}": torch.cat([batch["is_cut_off"] for batch in batches])
-            .double()
-            .mean()
-            .item(),
-            f"flat_share/{role}": group_advantage(rewards, groups).flat_share,
+        measured = {
+            "reward": rewards,
+            "response_length": torch.cat([batch["response_mask"].sum(-1) for batch in batches]),
+            "cut_off": torch.cat([batch["is_cut_off"] for batch in batches]),
         }
+        for name, values in measured.items():
+            metrics[f"{name}/{role}"] = values.double().mean().item()
+        metrics[f"flat_share/{role}"] = group_advantage(rewards, groups).flat_share
     return metrics
 
 
-def _mean(values: list) -> float:
+def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan

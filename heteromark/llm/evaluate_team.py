@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.table import Table
+from rich.text import Text
 
 from heteromark.config.errors import ConfigError
 from heteromark.config.models.components import EvaluationConfig
-from heteromark.llm.evaluation import EvaluationSettings, single_agent
+from heteromark.llm.evaluation import single_agent
 from heteromark.llm.evaluator import TeamEvaluator
 from heteromark.llm.policies.base import TextPolicy
 from heteromark.llm.policies.language_model import AdapterPolicy
 from heteromark.llm.role_swaps import Reference, swap_roles
 from heteromark.llm.rollout import Responder, Team
 from heteromark.llm.team import LoadedTeam, restored_team, untrained_team
-from heteromark.llm.transcripts import shown_transcript
 from heteromark.training.device import arithmetic_of
 from heteromark.training.evaluation_request import EvaluationRequest
 from heteromark.training.saved_policy import SavedPolicy
@@ -27,14 +26,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-class _Evaluator(TeamEvaluator):
-    """Writes down as many transcripts as are to be shown, if these are more than usual."""
-
-    num_transcripts = 0
-
-    def passes(self, seed: int) -> EvaluationSettings:
-        usual = super().passes(seed)
-        return replace(usual, num_transcripts=max(usual.num_transcripts, self.num_transcripts))
+BAR = "    │ "  # before every line of what was said
 
 
 def evaluate_team(
@@ -61,8 +53,8 @@ def evaluate_team(
     alone = _role_alone(loaded) if request.single_agent else None
     team = loaded.team if alone is None else single_agent(loaded.team, alone)
     references = references_of(loaded, team, device) if request.swap_roles else {}
-    evaluator = _Evaluator(loaded.config, loaded.task, team, device, settings)
-    evaluator.num_transcripts = request.transcripts or 0
+    evaluator = TeamEvaluator(loaded.config, loaded.task, team, device, settings)
+    evaluator.num_transcripts = max(evaluator.num_transcripts, request.transcripts or 0)
     with arithmetic_of(loaded.config, device):
         report = {
             "iteration": loaded.iteration,
@@ -128,6 +120,38 @@ def references_of(loaded: LoadedTeam, team: Team, device: torch.device) -> dict[
 def _knows_reference(policy: TextPolicy) -> bool:
     """Whether a policy itself can respond as it did before training."""
     return isinstance(policy, AdapterPolicy) or policy.reference is not None
+
+
+def shown_transcript(number: int, transcript: Mapping[str, Any]) -> Text:
+    """One problem's transcript, as `llm.evaluation.evaluate` writes it down.
+
+    What was said stands there as it is: brackets style nothing, and characters that would steer
+    the terminal are written as Python writes them in a string.
+
+    Args:
+        number: of the problem, from 1.
+    """
+    solved = transcript["solved"]
+    shown = Text.assemble(
+        (f"problem {number}: ", "bold"),
+        ("solved", "green") if solved else ("not solved", "red"),
+        f", reward {transcript['reward']:.2f}\n",
+    )
+    for step in transcript["steps"]:
+        shown.append(f"  round {step['turn'] + 1}, ").append(step["role"], "bold")
+        shown.append(
+            f": reward {step['reward']:.2f} (team {step['team']:.2f}, local {step['local']:.2f})\n"
+        )
+        shown.append("    prompt\n", "dim").append(_quoted(step["prompt"]), "dim")
+        shown.append("    response\n").append(_quoted(step["response"]), "cyan")
+    return shown
+
+
+def _quoted(said: str) -> str:
+    lines = (
+        "".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in said.split("\n")
+    )
+    return "".join(f"{BAR}{line}\n" for line in lines)
 
 
 def _described(loaded: LoadedTeam, report: Mapping[str, Any]) -> Iterator[str]:

@@ -6,18 +6,20 @@ among candidates takes their rewards, which are not known where a problem is to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from statistics import fmean
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
 
-from heteromark.llm.generation import Generation
-from heteromark.llm.measures import solving
 from heteromark.llm.rollout import Episode, Rollout, Team, roll_out
+from heteromark.llm.sampling import Generation
 from heteromark.llm.tasks.base import Problem
 from heteromark.seeds import stream_seed
+
+STREAM = "evaluation of text"  # of seeds
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,6 @@ class EvaluationSettings:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
 
 
-@dataclass
-class _Said:
-    """How long one role's responses were, in tokens, and which were cut off."""
-
-    lengths: list[int] = field(default_factory=list)
-    cut_off: list[bool] = field(default_factory=list)
-
-
 def evaluate(
     team: Team, problems: Sequence[Problem], settings: EvaluationSettings
 ) -> dict[str, Any]:
@@ -91,15 +85,19 @@ def evaluate(
     if not problems:
         raise ValueError("there are no problems to evaluate on: give one at least")
     episodes: list[Episode] = []
-    said = {role: _Said() for role in team.turn_order}
+    # by role: how many tokens each response had, and whether it was cut off
+    said: dict[str, list[tuple[int, bool]]] = {role: [] for role in team.turn_order}
     transcripts: list[dict[str, Any]] = []
-    for start, rollout in _chunks(team, problems, settings):
+    for start in range(0, len(problems), settings.chunk_size):
+        chunk = problems[start : start + settings.chunk_size]
+        rollout = _work_on(team, chunk, settings, stream_seed(settings.seed, STREAM, start))
         episodes += rollout.episodes
-        _count(rollout, said)
-        for number in range(start, min(start + settings.chunk_size, settings.num_transcripts)):
-            if number < len(problems):
-                line = (number - start) * settings.num_passes
-                transcripts.append(_transcript(problems[number].key, rollout, line, team))
+        for step in rollout.steps:
+            lengths = step.batch["response_mask"].sum(-1).tolist()
+            said[step.role] += zip(lengths, step.batch["is_cut_off"].tolist(), strict=True)
+        for number, problem in enumerate(chunk[: max(0, settings.num_transcripts - start)]):
+            line = number * settings.num_passes
+            transcripts.append({"key": problem.key, **_transcript(rollout, line, team.team_weight)})
     passes = settings.num_passes
     solved = [
         sum(episode.is_solved for episode in episodes[first : first + passes])
@@ -116,7 +114,14 @@ def evaluate(
         "passes_of_problems": [[each.reward, each.turns, each.is_solved] for each in episodes],
         "reward": fmean(episode.reward for episode in episodes),
         "turns": fmean(episode.turns for episode in episodes),
-        "roles": {role: _summary(each) for role, each in said.items()},
+        "roles": {
+            role: {
+                "responses": len(each),
+                "response_length": fmean(length for length, _ in each) if each else None,
+                "cut_off": fmean(is_cut_off for _, is_cut_off in each) if each else None,
+            }
+            for role, each in said.items()
+        },
         "judgement": {
             name: fmean(episode.judgement[name] for episode in episodes)
             for name in episodes[0].judgement
@@ -139,57 +144,85 @@ def single_agent(team: Team, role: str) -> Team:
     return replace(team, turn_order=(role,))
 
 
-def _chunks(
-    team: Team, problems: Sequence[Problem], settings: EvaluationSettings
-) -> Iterator[tuple[int, Rollout]]:
-    """Number of the first problem, and rollout, of each chunk; a line of work is one pass."""
-    generation = asdict(settings.generation)
-    for start in range(0, len(problems), settings.chunk_size):
-        seed = stream_seed(settings.seed, "evaluation of text", start)
-        lines = [
-            problem
-            for problem in problems[start : start + settings.chunk_size]
-            for _ in range(settings.num_passes)
-        ]
-        generator = torch.Generator(settings.device).manual_seed(seed)
-        yield (
-            start,
-            roll_out(team, lines, samples=1, sampling="chain", generator=generator, **generation),
-        )
+def _work_on(
+    team: Team, problems: Sequence[Problem], settings: EvaluationSettings, seed: int
+) -> Rollout:
+    """The rollout of a chunk of problems; a line of work is one pass."""
+    return roll_out(
+        team,
+        [problem for problem in problems for _ in range(settings.num_passes)],
+        samples=1,
+        sampling="chain",
+        generation=settings.generation,
+        generator=torch.Generator(settings.device).manual_seed(seed),
+    )
 
 
-def _count(rollout: Rollout, said: Mapping[str, _Said]) -> None:
-    for step in rollout.steps:
-        said[step.role].lengths += step.batch["response_mask"].sum(-1).tolist()
-        said[step.role].cut_off += step.batch["is_cut_off"].tolist()
-
-
-def _summary(said: _Said) -> dict[str, float | None]:
-    return {
-        "responses": len(said.lengths),
-        "response_length": fmean(said.lengths) if said.lengths else None,
-        "cut_off": fmean(said.cut_off) if said.cut_off else None,
-    }
-
-
-def _transcript(key: str, rollout: Rollout, line: int, team: Team) -> dict[str, Any]:
+def _transcript(rollout: Rollout, line: int, team_weight: float) -> dict[str, Any]:
     """What was said in one line of work, and how it ended."""
+    episode = rollout.episodes[line]
     steps = []
     for step in rollout.steps:
-        if line not in step.problems:
-            continue
-        row = step.problems.index(line)
-        steps.append(
-            {
-                "turn": step.turn,
-                "role": step.role,
-                "prompt": step.prompts[row],
-                "response": step.texts[row],
-                # the batch has it as well, in single precision
-                "reward": team.team_weight * step.team[row] + step.local[row],
-                "team": step.team[row],
-                "local": step.local[row],
-            }
+        if line in step.problems:
+            row = step.problems.index(line)
+            steps.append(
+                {
+                    "turn": step.turn,
+                    "role": step.role,
+                    "prompt": step.prompts[row],
+                    "response": step.texts[row],
+                    # the batch has it as well, in single precision
+                    "reward": team_weight * step.team[row] + step.local[row],
+                    "team": step.team[row],
+                    "local": step.local[row],
+                }
+            )
+    return {"solved": episode.is_solved, "reward": episode.reward, "steps": steps}
+
+
+def pass_at_k(passes: int, solved: int, k: int) -> float:
+    """Probability that one of k passes solves a problem, estimated without bias from more of them.
+
+    It is the share of all choices of k among the passes that have one in them that solves.
+
+    Args:
+        passes: how often the problem was worked on.
+        solved: how many of these passes solved it.
+        k: at most `passes`.
+
+    Raises:
+        ValueError: the numbers contradict each other.
+
+    Source: Chen et al., Evaluating Large Language Models Trained on Code, 2021, section 2.1.
+    """
+    if not (0 <= solved <= passes and 1 <= k <= passes):
+        raise ValueError(
+            f"pass@{k} with {solved} of {passes} passes solved: needs 0 <= solved <= passes "
+            "and 1 <= k <= passes"
         )
-    episode = rollout.episodes[line]
-    return {"key": key, "solved": episode.is_solved, "reward": episode.reward, "steps": steps}
+    # whole numbers until the division: no term can overflow or lose a digit
+    return 1 - math.comb(passes - solved, k) / math.comb(passes, k)
+
+
+def solving(solved: Sequence[int], passes: int) -> dict[str, float | dict[str, float] | None]:
+    """The solve rate and pass@k over problems.
+
+    Args:
+        solved: by problem, how many of its passes solved it; of one problem at least.
+        passes: over each problem.
+
+    Returns:
+        solve_rate: over all passes of all problems; solve_rate_standard_error: of its estimate for
+        all problems of the kind, so from how much problems differ, since passes over one problem
+        are not independent of each other; None with a single problem; pass_at_k: by k as text, for
+        1, 2, 4, … up to `passes`.
+    """
+    rates = [count / passes for count in solved]
+    ks = [2**power for power in range(passes.bit_length())]
+    return {
+        "solve_rate": fmean(rates),
+        "solve_rate_standard_error": (
+            stdev(rates) / math.sqrt(len(rates)) if len(rates) > 1 else None
+        ),
+        "pass_at_k": {str(k): fmean(pass_at_k(passes, count, k) for count in solved) for k in ks},
+    }

@@ -11,15 +11,12 @@ from heteromark.config.models.components import EvaluationConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.llm.collector import with_best_wordings
 from heteromark.llm.evaluation import EvaluationSettings, evaluate
-from heteromark.llm.generation import PRESETS
 from heteromark.llm.out_of_memory import memory_told
 from heteromark.llm.rollout import Team
+from heteromark.llm.sampling import PRESETS
 from heteromark.llm.tasks.base import Problem, Task
 from heteromark.seeds import stream_seed
 from heteromark.training.evaluation_report import Episode, as_report
-
-# Problems whose first pass is written down in evaluation.json, for people to read.
-NUM_TRANSCRIPTS = 8
 
 
 class TeamEvaluator:
@@ -31,7 +28,13 @@ class TeamEvaluator:
         team: the policies at work.
         device: of the policies.
         settings: how to evaluate; by default as the run's config says.
+
+    Attributes:
+        num_transcripts: problems whose first pass is written down in evaluation.json, for people
+            to read.
     """
+
+    num_transcripts = 8
 
     def __init__(
         self,
@@ -62,7 +65,7 @@ class TeamEvaluator:
             num_passes=settings.passes,
             chunk_size=self._config.environment.num_parallel_envs,
             seed=seed,
-            num_transcripts=NUM_TRANSCRIPTS,
+            num_transcripts=self.num_transcripts,
             device=self._device,
         )
 

@@ -15,6 +15,7 @@ from tensordict import TensorDict
 from heteromark.llm.evaluation import EvaluationSettings, evaluate
 from heteromark.llm.policies.language_model import TextPolicy
 from heteromark.llm.rollout import Responder, Team
+from heteromark.llm.sampling import Request
 from heteromark.llm.tasks.base import Problem
 
 # By role, whose policy fills it; None: the role's reference.
@@ -31,14 +32,14 @@ class Reference:
     def __init__(self, policy: TextPolicy) -> None:
         self._policy = policy
 
-    def respond(self, prompts: Sequence[str], **settings: Any) -> tuple[TensorDict, list[str]]:
+    def respond(self, prompts: Sequence[str], request: Request) -> tuple[TensorDict, list[str]]:
         """As `TextPolicy.respond`, at the policy's own temperature unless told another."""
         policy = self._policy
         trained = policy.model
         with policy.as_reference() as model:
             policy.model = model  # an adapter's model is the same one, with its adapters off
             try:
-                return policy.respond(prompts, **settings)
+                return policy.respond(prompts, request)
             finally:
                 policy.model = trained
 

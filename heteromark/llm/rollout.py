@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from tensordict import TensorDict
 
+from heteromark.llm.sampling import PRESETS, Generation, Request
 from heteromark.llm.tasks.base import Problem
 
 Sampling = Literal["tree", "chain"]
@@ -27,18 +28,7 @@ Sampling = Literal["tree", "chain"]
 class Responder(Protocol):
     """What answers prompts; `TextPolicy` does."""
 
-    def respond(
-        self,
-        prompts: Sequence[str],
-        *,
-        samples: int,
-        max_prompt_length: int,
-        max_response_length: int,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> tuple[TensorDict, list[str]]: ...
+    def respond(self, prompts: Sequence[str], request: Request) -> tuple[TensorDict, list[str]]: ...
 
 
 @dataclass(frozen=True)
@@ -130,9 +120,7 @@ def roll_out(
     *,
     samples: int,
     sampling: Sampling,
-    temperature: float | None = None,
-    top_k: int | None = None,
-    top_p: float = 1.0,
+    generation: Generation = PRESETS["sampled"],
     generator: torch.Generator | None = None,
 ) -> Rollout:
     """Let a team work on problems until each is solved or `max_turns` rounds are over.
@@ -141,23 +129,22 @@ def roll_out(
 
     Args:
         samples: candidates of a role per problem, or with chain: lines of work per problem.
-        temperature: None: the policies' own.
-        top_k, top_p: of the tokens to sample among, see `sample`; not for training.
+        generation: how responses are sampled; training takes the default.
         generator: of the responses, on the policies' device.
     """
     copies = samples if sampling == "chain" else 1
-    candidates = samples if sampling == "tree" else 1
+    request = Request(
+        samples=samples if sampling == "tree" else 1,
+        max_prompt_length=team.max_prompt_length,
+        max_response_length=team.max_response_length,
+        generation=generation,
+        generator=generator,
+    )
     threads = [
         _Thread(number, problem.clone())
         for number, problem in enumerate(problems)
         for _ in range(copies)
     ]
-    generation = {
-        "temperature": temperature,
-        "top_k": top_k,
-        "top_p": top_p,
-        "generator": generator,
-    }
     steps: list[Step] = []
     groups = 0
     for turn in range(team.max_turns):
@@ -165,7 +152,7 @@ def roll_out(
             acting = [thread for thread in threads if not thread.problem.is_done]
             if not acting:
                 break
-            step = _act(team, acting, turn, role, candidates, generation, groups)
+            step = _act(team, acting, turn, role, request, groups)
             groups = int(step.batch["group_id"].max()) + 1
             steps.append(step)
     episodes = [
@@ -204,19 +191,13 @@ def _act(
     threads: Sequence[_Thread],
     turn: int,
     role: str,
-    candidates: int,
-    generation: Mapping[str, Any],
+    request: Request,
     first_group: int,
 ) -> Step:
     """One role responds to every thread, and each thread goes on from its best response."""
     prompts = [thread.problem.prompt(role, team.templates[role]) for thread in threads]
-    batch, texts = team.policies[role].respond(
-        prompts,
-        samples=candidates,
-        max_prompt_length=team.max_prompt_length,
-        max_response_length=team.max_response_length,
-        **generation,
-    )
+    batch, texts = team.policies[role].respond(prompts, request)
+    candidates = request.samples
     rewards, teams, locals_, solved = [], [], [], []
     for row, thread in enumerate(threads):
         tried = []

@@ -2,22 +2,19 @@
 
 Padding: prompts on the left, responses on the right. Positions count real tokens only, so padding
 changes nothing. Log-probabilities are of the logits over the temperature: of the distribution that
-is sampled from, unless `sample` is told to leave out unlikely tokens.
+is sampled from, unless `Generation` leaves out unlikely tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import (
-    DynamicCache,
-    LogitsProcessorList,
-    PreTrainedModel,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import DynamicCache, PreTrainedModel, TopKLogitsWarper, TopPLogitsWarper
 
 from heteromark.llm.batches import distinct_rows
 
@@ -31,7 +28,7 @@ class Responses(NamedTuple):
         mask: the same shape: true at the tokens of a response.
         log_prob: the same shape: of each token when it was sampled, among all tokens; 0 beyond the
             mask.
-        is_cut_off: `[prompts * samples]`: whether `max_length` ended a response.
+        is_cut_off: `[prompts * samples]`: whether the longest length ended a response.
     """
 
     ids: Tensor
@@ -40,37 +37,89 @@ class Responses(NamedTuple):
     is_cut_off: Tensor
 
 
+@dataclass(frozen=True)
+class Generation:
+    """Which tokens are sampled among, and how.
+
+    Training samples among all tokens, at the policy's own temperature: the ratio of its loss takes
+    log_prob to be exact.
+
+    Attributes:
+        temperature: 0: the most likely token each time; None: the one that the policy trains with.
+        top_k: only the so many most likely tokens (and those as likely as the last of them); 1:
+            the most likely one each time; None: all.
+        top_p: and only the fewest that together have at least this probability; 1: all.
+
+    Raises:
+        ValueError: one of them is out of its range.
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature is not None and self.temperature < 0:
+            raise ValueError(
+                f"temperature is {self.temperature}: it must be 0 (the most likely token), more, "
+                "or None (the policy's own)"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k is {self.top_k}: it must be at least 1, or None for all")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}: it must be above 0, and 1 (for all) or less")
+
+
+# greedy, standard and liberal in the spirit of agent-tunix. Passes of greedy are all the same.
+# sampled is what the policy trains with: the others tell less of what an update changed.
+PRESETS: Mapping[str, Generation] = MappingProxyType(
+    {
+        "greedy": Generation(temperature=1e-4, top_k=1),
+        "standard": Generation(temperature=0.7, top_k=50, top_p=0.95),
+        "liberal": Generation(temperature=0.85, top_k=2000),
+        "sampled": Generation(),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What responses are asked for.
+
+    Attributes:
+        samples: responses per prompt.
+        max_prompt_length, max_response_length: in tokens.
+        generation: how they are sampled.
+        generator: on the model's device; None: torch's global one.
+    """
+
+    samples: int
+    max_prompt_length: int
+    max_response_length: int
+    generation: Generation = Generation()
+    generator: torch.Generator | None = None
+
+
 @torch.no_grad()
 def sample(
     model: PreTrainedModel,
     prompt_ids: Tensor,
     prompt_mask: Tensor,
+    request: Request,
     *,
-    samples: int,
-    max_length: int,
-    temperature: float,
     end_id: int,
     pad_id: int,
-    top_k: int | None = None,
-    top_p: float = 1.0,
-    generator: torch.Generator | None = None,
 ) -> Responses:
     """Sample responses; each prompt is read once, however many responses it gets.
 
     Args:
         prompt_ids: `[prompts, length]`, padded on the left.
         prompt_mask: the same shape: true at the tokens of a prompt.
-        samples: responses per prompt.
-        max_length: of a response, in tokens.
-        temperature: 0: the most likely token each time.
+        request: with a temperature.
         end_id: the token that ends a response.
         pad_id: fills up; it may equal `end_id`, since masks do not depend on it.
-        top_k: sample among so many tokens, the most likely ones (and those as likely as the last
-            of them); 1: the most likely token each time; None: among all.
-        top_p: and among the fewest tokens that together have at least this probability; 1: all.
-            Training samples among all: the ratio of its loss takes log_prob to be exact.
-        generator: on the model's device; None: torch's global one.
     """
+    samples, max_length = request.samples, request.max_response_length
     cache = DynamicCache(config=model.config)
     positions = _positions(prompt_mask)
     logits = model(
@@ -92,7 +141,7 @@ def sample(
     # rows: which responses are computed; is_open: which of these go on
     rows, is_open = torch.arange(responses, device=ids.device), is_cut_off
     for step in range(max_length):
-        token, log_prob = draw(logits, temperature, top_k, top_p, generator)
+        token, log_prob = draw(logits, request)
         token = torch.where(is_open, token, pad_id)
         ids[rows, step], mask[rows, step] = token, is_open
         log_probs[rows, step] = log_prob.masked_fill(~is_open, 0.0)
@@ -163,23 +212,20 @@ def response_log_probs(
     return log_probs_of(response_ids, logits, temperature).masked_fill(~response_mask, 0.0)
 
 
-def draw(
-    logits: Tensor,
-    temperature: float,
-    top_k: int | None,
-    top_p: float,
-    generator: torch.Generator | None,
-) -> tuple[Tensor, Tensor]:
-    """Tokens and their log-probabilities among all, `[rows]`, from logits `[rows, vocabulary]`.
-
-    The other arguments are those of `sample`.
-    """
-    log_probs = _log_softmax(logits, temperature)
-    if temperature == 0 or top_k == 1:
+def draw(logits: Tensor, request: Request) -> tuple[Tensor, Tensor]:
+    """Tokens and their log-probabilities among all, `[rows]`, from logits `[rows, vocabulary]`."""
+    how = request.generation
+    log_probs = _log_softmax(logits, how.temperature)
+    if how.temperature == 0 or how.top_k == 1:
         token = logits.argmax(-1)
     else:
-        weights = _truncation(top_k, top_p)(logits, log_probs).exp()
-        token = torch.multinomial(weights, 1, generator=generator).squeeze(-1)
+        weights = log_probs
+        # their first argument, in the library's words the tokens so far, is not used
+        if how.top_k is not None:
+            weights = TopKLogitsWarper(how.top_k)(logits, weights)
+        if how.top_p < 1:
+            weights = TopPLogitsWarper(how.top_p)(logits, weights)
+        token = torch.multinomial(weights.exp(), 1, generator=request.generator).squeeze(-1)
     return token, _chosen(log_probs, token)
 
 
@@ -190,19 +236,6 @@ def log_probs_of(ids: Tensor, logits: Tensor, temperature: float) -> Tensor:
 
 def _chosen(log_probs: Tensor, ids: Tensor) -> Tensor:
     return log_probs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-
-
-def _truncation(top_k: int | None, top_p: float) -> LogitsProcessorList:
-    """What makes the log-probabilities of unlikely tokens minus infinity; by default of none.
-
-    Its first argument, in the library's words the tokens so far, is not used.
-    """
-    kept = LogitsProcessorList()
-    if top_k is not None:
-        kept.append(TopKLogitsWarper(top_k))
-    if top_p < 1:
-        kept.append(TopPLogitsWarper(top_p))
-    return kept
 
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from tensordict import TensorDict
 from torch.optim import Optimizer
 
 from heteromark.algorithm.learner import take_step
+from heteromark.config.models.llm import GroupRelativeConfig
 from heteromark.llm.advantage import GroupAdvantage, best_responses, group_advantage
 from heteromark.llm.batches import merged, micro_batches
-from heteromark.llm.loss import GroupRelativeLoss, Normalisation, token_weights
+from heteromark.llm.loss import GroupRelativeLoss, token_weights
 from heteromark.llm.policies.base import TextPolicy
 
 LARGEST = "ratio_max"  # of all tokens; the other metrics are sums or means
@@ -30,28 +30,20 @@ class GroupRelativeUpdate:
     """How responses become updated weights.
 
     Attributes:
+        settings: how responses count, and how many are computed at once.
         epochs: passes over the responses.
-        minibatch_size: responses per optimizer step; None: all.
-        micro_batch_size: responses that are computed at once; changes memory and speed only.
-        normalisation: what a token counts, see `token_weights`.
         max_length: of a response, in tokens.
         max_grad_norm: gradients are clipped to this norm; None: not clipped.
-        drop_flat: leave out groups whose rewards are all equal; what the others count stays.
-        filter_method, filter_ratio: which responses are trained on, see `best_responses`; judged
-            are they all.
+        minibatch_size: responses per optimizer step; None: all.
         judge: the advantages of a batch `[responses]`, see `LanguageModelAlgorithm.judge`.
     """
 
+    settings: GroupRelativeConfig
     epochs: int
-    minibatch_size: int | None
-    micro_batch_size: int
-    normalisation: Normalisation
     max_length: int
     max_grad_norm: float | None
+    minibatch_size: int | None = None
     judge: Callable[[TensorDict], GroupAdvantage] = judge_by_group
-    drop_flat: bool = False
-    filter_method: Literal["none", "mean", "median"] = "none"
-    filter_ratio: float = 1.0
 
     def __call__(
         self,
@@ -77,12 +69,12 @@ class GroupRelativeUpdate:
         judged = self.judge(batch)
         batch = batch.exclude("log_prob").set("advantage", judged.advantage)
         batch["is_flat"] = judged.is_flat
-        told = {"flat_share": judged.flat_share}
-        if self.filter_method != "none":
+        settings = self.settings
+        if settings.filter_method != "none":
+            # all are judged, and the best are trained on
+            reward, group = batch["reward"], batch["group_id"]
             batch = batch[
-                best_responses(
-                    batch["reward"], batch["group_id"], self.filter_method, self.filter_ratio
-                )
+                best_responses(reward, group, settings.filter_method, settings.filter_ratio)
             ]
         if loss.kl_coef:
             batch["reference_log_prob"] = self._computed(policy.reference_log_probs, batch)
@@ -90,19 +82,18 @@ class GroupRelativeUpdate:
         if self.epochs > 1 or size < len(batch):
             with torch.no_grad():
                 batch["log_prob"] = self._computed(policy, batch)
-        sums: dict[str, float] = {}
-        largest, steps = 0.0, 0
-        for minibatch in self._minibatches(batch, size, generator):
-            if self.drop_flat and minibatch["is_flat"].all():
-                continue  # a step without a gradient would still follow the momentum
-            for name, value in self._step(policy, loss, optimizer, minibatch).items():
-                if name == LARGEST:
-                    largest = max(largest, value)
-                else:
-                    sums[name] = sums.get(name, 0.0) + value
-            steps += 1
-        means = {name: sums[name] / steps if steps else math.nan for name in self.measured(loss)}
-        return told | means | {LARGEST: largest if steps else math.nan}
+        steps = [
+            self._step(policy, loss, optimizer, minibatch)
+            for minibatch in self._minibatches(batch, size, generator)
+            # a step without a gradient would still follow the momentum
+            if not (settings.drop_flat and minibatch["is_flat"].all())
+        ]
+        means = {
+            name: sum(step[name] for step in steps) / len(steps) if steps else math.nan
+            for name in self.measured(loss)
+        }
+        largest = max((step[LARGEST] for step in steps), default=math.nan)
+        return {"flat_share": judged.flat_share, **means, LARGEST: largest}
 
     @staticmethod
     def measured(loss: GroupRelativeLoss) -> list[str]:
@@ -127,14 +118,14 @@ class GroupRelativeUpdate:
     ) -> dict[str, float]:
         """One optimizer step, its gradients accumulated over micro-batches."""
         mask = minibatch["response_mask"]
-        minibatch["weight"] = token_weights(mask, self.normalisation, self.max_length)
-        if self.drop_flat:
+        minibatch["weight"] = token_weights(mask, self.settings.normalization, self.max_length)
+        if self.settings.drop_flat:
             minibatch = minibatch[~minibatch["is_flat"]]
         tokens = int(minibatch["response_mask"].sum())
         minibatch = merged(minibatch)
         optimizer.zero_grad()
         sums: dict[str, float] = {}
-        for part in micro_batches(minibatch, self.micro_batch_size):
+        for part in micro_batches(minibatch, self.settings.micro_batch_size):
             found = loss(part)
             losses = [found["loss_objective"], *([found["loss_kl"]] if loss.kl_coef else [])]
             sum(losses).backward()
@@ -152,6 +143,6 @@ class GroupRelativeUpdate:
         """Log-probabilities of all responses, micro-batch by micro-batch."""
         found = torch.zeros(batch["action"].shape, device=batch["action"].device)
         numbered = batch.copy().set("row", torch.arange(len(batch), device=found.device))
-        for part in micro_batches(numbered, self.micro_batch_size):
+        for part in micro_batches(numbered, self.settings.micro_batch_size):
             found[part["row"], : part["action"].shape[-1]] = function(part)
         return found

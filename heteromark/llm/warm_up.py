@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from heteromark.config.models.llm import WarmUpConfig
 from heteromark.llm.policies.backbone import Backbone
 from heteromark.llm.tasks.base import Task
 
@@ -60,41 +61,32 @@ def demonstrations(
 def warm_up(
     backbone: Backbone,
     shown: Iterator[Demonstration],
-    *,
-    steps: int,
-    batch_size: int,
-    learning_rate: float,
-    ramp: int = 0,
-    target: float | None = None,
-    seed: int = 0,
+    settings: WarmUpConfig,
     on_step: Callable[[int, float], None] | None = None,
 ) -> float:
     """Train all weights of a model on demonstrations.
 
     The learning rate rises over the first steps, without which learning takes much longer, and
-    falls to zero at the last.
+    falls to zero at the last. Training stops when the mean loss of the last `RECENT` steps is no
+    higher than the target: models learn a task suddenly, at steps that differ from seed to seed,
+    and one that has learnt it altogether leaves reinforcement learning nothing to improve.
 
     Args:
         shown: as many as are asked for, `steps * batch_size`.
-        steps: at most.
-        learning_rate: the highest.
-        ramp: steps over which the learning rate rises.
-        target: stop when the mean loss of the last `RECENT` steps is no higher; models learn a
-            task suddenly, at steps that differ from seed to seed, and one that has learnt it
-            altogether leaves reinforcement learning nothing to improve.
         on_step: called after each step with its number and its loss.
 
     Returns:
         the last step's loss: mean cross entropy per token of the responses, in nats.
     """
     model, tokenizer = backbone.model, backbone.tokenizer
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
-    order = random.Random(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
+    order = random.Random(settings.seed)
     recent: deque[float] = deque(maxlen=RECENT)
-    for step in range(steps):
+    for step in range(settings.steps):
+        share = min(1 - step / settings.steps, (step + 1) / (settings.ramp or 1))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1 - step / steps, (step + 1) / (ramp or 1))
-        batch = [next(shown) for _ in range(batch_size)]
+            group["lr"] = settings.learning_rate * share
+        batch = [next(shown) for _ in range(settings.batch_size)]
         order.shuffle(batch)
         ids, labels, mask = _tensors(batch, tokenizer)
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
@@ -108,7 +100,8 @@ def warm_up(
         recent.append(loss.item())
         if on_step is not None:
             on_step(step, recent[-1])
-        if target is not None and len(recent) == RECENT and sum(recent) / RECENT <= target:
+        is_full = settings.target_loss is not None and len(recent) == RECENT
+        if is_full and sum(recent) / RECENT <= settings.target_loss:
             break
     return recent[-1] if recent else math.nan
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from projects import Project
 from rich.console import Console
+from safetensors.torch import save_file
 
 from heteromark.config.models.llm import ModelConfig, TinyModelConfig
 from heteromark.doctor.finding import GIBIBYTE, Finding, Level
@@ -16,13 +17,10 @@ from heteromark.doctor.gpu.check_gpu import fits, size, told
 from heteromark.doctor.gpu.devices import Cpu, Gpu, Machine
 from heteromark.doctor.gpu.model_memory import Estimate, Work, estimate
 from heteromark.doctor.gpu.model_size import (
-    KNOWN,
     ModelSize,
-    Shape,
     UnknownSize,
     size_of,
     stored_parameters,
-    tiny_shape,
 )
 from heteromark.doctor.gpu.presets import Preset, model_presets
 from heteromark.llm.policies.backbone import num_parameters, tiny_backbone
@@ -30,8 +28,9 @@ from heteromark.llm.policies.language_model import Lora, adapter_policies
 from heteromark.llm.sampling import response_log_probs
 
 CPU = Cpu(cores=4, total=16 * GIBIBYTE, available=8 * GIBIBYTE)
-SMALL = Shape(
-    layers=2, hidden=10, intermediate=30, query=20, key_value=10, vocabulary=100, norms=20
+# Two layers, 10 wide between and 30 within them, with queries of 20, and keys and values of 10 each.
+SMALL = ModelSize(
+    parameters=1000, adapter=2 * 220, width=2 * 80, cache=2 * 20, vocabulary=100, dtype="float32"
 )
 WORK = Work(responses=8, prompt_length=6, response_length=4, lora_rank=3)
 
@@ -47,11 +46,18 @@ def printed(machine, presets=(), findings=(), width=80) -> str:
 # --- sizes ----------------------------------------------------------------------------------------
 
 
-def test_parameters_by_hand():
-    # 10x20 + 10x10 + 10x10 + 20x10 + 10x30 + 10x30 + 30x10 = 1500 in a layer's matrices
-    assert SMALL.parameters == 100 * 10 + 2 * (1500 + 20) + 10
-    # 30 + 20 + 20 + 30 + 40 + 40 + 40 = 220 inputs and outputs
-    assert SMALL.adapter_parameters(rank=3) == 2 * 3 * 220
+def test_sizes_by_hand():
+    found = size_of(ModelConfig(tiny=TinyModelConfig(hidden_size=8, num_layers=2, num_heads=2)))
+    # queries of 8, keys and values of 4 each, a perceptron of 24
+    matrices = 8 * 8 + 8 * 4 + 8 * 4 + 8 * 8 + 3 * 8 * 24
+    assert found == ModelSize(
+        parameters=99 * 8 + 2 * (matrices + 2 * 8) + 8,
+        adapter=2 * (16 + 12 + 12 + 16 + 3 * 32),
+        width=2 * (8 + 24 + 8 + 4 + 4),
+        cache=2 * (4 + 4),
+        vocabulary=99,
+        dtype="float32",
+    )
 
 
 @pytest.mark.parametrize(
@@ -64,18 +70,18 @@ def test_parameters_by_hand():
     ],
 )
 def test_known_models_have_as_many_parameters_as_they_are_published_with(name, parameters):
-    assert KNOWN[name].parameters == parameters
+    assert size_of(ModelConfig(path=name)).parameters == parameters
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3"])
 def test_tiny_models_are_as_large_as_they_are_built(architecture):
     tiny = TinyModelConfig(architecture=architecture, hidden_size=32, num_layers=2)
     backbone = tiny_backbone(**tiny.model_dump())
-    shape = tiny_shape(tiny)
-    assert shape.parameters == num_parameters(backbone.model)
+    found = size_of(ModelConfig(tiny=tiny))
+    assert found.parameters == num_parameters(backbone.model)
     policies = adapter_policies(backbone, ["one"], Lora(rank=4))
     trained = policies["one"].trained_parameters().values()
-    assert shape.adapter_parameters(4) == sum(weight.numel() for weight in trained)
+    assert 4 * found.adapter == sum(weight.numel() for weight in trained)
 
 
 def test_a_folder_tells_its_own_size(tmp_path):
@@ -86,9 +92,7 @@ def test_a_folder_tells_its_own_size(tmp_path):
     assert len(list(tmp_path.glob("model*.safetensors"))) > 1
     found = size_of(ModelConfig(path=str(tmp_path), dtype="bfloat16"))
     assert found.parameters == num_parameters(backbone.model)
-    assert found.dtype == "bfloat16"
-    shape = tiny_shape(tiny)
-    assert (found.shape.linear, found.shape.layers) == (shape.linear, shape.layers)
+    assert found == replace(size_of(ModelConfig(tiny=tiny)), dtype="bfloat16")
 
 
 def test_what_cannot_be_measured_is_told(tmp_path):
@@ -100,13 +104,18 @@ def test_what_cannot_be_measured_is_told(tmp_path):
         (tmp_path / "model.safetensors").write_bytes(content)
         with pytest.raises(UnknownSize, match="is damaged or no safetensors file"):
             stored_parameters(tmp_path)
-    header = json.dumps({"a": {"shape": [3, 4]}, "__metadata__": {"format": "pt"}}).encode()
-    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    save_file({"a": torch.zeros(3, 4)}, tmp_path / "model.safetensors", {"format": "pt"})
     assert stored_parameters(tmp_path) == 12
-    with pytest.raises(UnknownSize, match=r"config\.json cannot be read"):
+    for content in (None, "{", '{"num_attention_heads": 2}'):
+        if content is not None:
+            (tmp_path / "config.json").write_text(content)
+        with pytest.raises(UnknownSize, match=r"config\.json cannot be read"):
+            size_of(ModelConfig(path=str(tmp_path)))
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_layer": 1}')
+    with pytest.raises(UnknownSize, match="does not say intermediate_size"):
         size_of(ModelConfig(path=str(tmp_path)))
-    (tmp_path / "config.json").write_text('{"num_attention_heads": 2}')
-    with pytest.raises(UnknownSize, match="does not say hidden_size"):
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(UnknownSize, match="cannot be built"):
         size_of(ModelConfig(path=str(tmp_path)))
 
 
@@ -114,7 +123,7 @@ def test_what_cannot_be_measured_is_told(tmp_path):
 
 
 def test_estimates_by_hand():
-    single, half = ModelSize(1000, SMALL, "float32"), ModelSize(1000, SMALL, "bfloat16")
+    single, half = SMALL, replace(SMALL, dtype="bfloat16")
     # keys and values of 10 tokens in 2 layers of width 10, and the logits of one token
     assert estimate(single, "inference", WORK) == Estimate(4000, 0, 2 * 2 * 10 * 10 * 4 + 16 * 100)
     assert estimate(half, "inference", WORK) == Estimate(2000, 0, 2 * 2 * 10 * 10 * 2 + 16 * 100)
@@ -123,7 +132,7 @@ def test_estimates_by_hand():
     assert estimate(single, "full", WORK) == Estimate(4000, 3 * 4000, kept)
     assert estimate(half, "full", WORK).training == 3 * 2000
     # adapters are float32, whatever the model is
-    adapter = 4 * SMALL.adapter_parameters(3)
+    adapter = 4 * 3 * SMALL.adapter
     assert estimate(half, "LoRA", WORK) == Estimate(
         2000 + adapter, 3 * adapter, 80 * 2 * 10 * 6.5 * 2 + 16 * 100 * 4
     )
@@ -256,16 +265,24 @@ def test_a_faulty_preset_is_told_by_its_name(project: Project):
     assert "Traceback" not in result.stderr
 
 
-def test_presets_and_estimates_import_no_torch(project: Project):
+def test_presets_import_no_torch(project: Project):
     code = (
         "import sys\n"
         "from heteromark.doctor.gpu.presets import model_presets\n"
         "from heteromark.doctor.gpu.check_gpu import told\n"
         "from heteromark.doctor.gpu.devices import Cpu, Machine\n"
-        "list(told(Machine((), Cpu(1, 1, 1), '', None), model_presets()))\n"
+        "list(told(Machine((), Cpu(1, 1, 1), '', None), ()))\n"
+        "assert model_presets()\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
     project.run(sys.executable, "-c", code)
+
+
+def test_without_the_extra_the_machine_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    text = printed(Machine((), CPU, "2", None), [tiny_preset()])
+    assert "no CUDA GPU: runs go to the CPU" in text
+    assert "not installed: `pip install 'heteromark[llm]'`" in text
 
 
 def test_the_presets_of_this_project_are_all_known(project: Project, monkeypatch):

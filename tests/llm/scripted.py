@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from tensordict import TensorDict
 
 from heteromark.llm.policies.backbone import character_tokenizer
+from heteromark.llm.sampling import Generation, Request
+
+
+def asked(
+    *,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    **settings: Any,
+) -> Request:
+    """A request, with the fields of its `Generation` among its own."""
+    return Request(generation=Generation(temperature, top_k, top_p), **settings)
 
 
 class Scripted:
@@ -22,22 +35,14 @@ class Scripted:
         self.say = say
         self.rows: list[int] = []  # responses of each call
 
-    def respond(
-        self,
-        prompts: Sequence[str],
-        *,
-        samples: int,
-        max_response_length: int,
-        generator: torch.Generator,
-        **_,
-    ) -> tuple[TensorDict, list[str]]:
-        repeated = [prompt for prompt in prompts for _ in range(samples)]
+    def respond(self, prompts: Sequence[str], request: Request) -> tuple[TensorDict, list[str]]:
+        repeated = [prompt for prompt in prompts for _ in range(request.samples)]
         self.rows.append(len(repeated))
-        drawn = torch.rand(len(repeated), generator=generator).tolist()
+        drawn = torch.rand(len(repeated), generator=request.generator).tolist()
         rows = [
             self.tokenizer(self.say(*each)).input_ids for each in zip(repeated, drawn, strict=True)
         ]
-        rows = [[*row, self.tokenizer.eos_token_id][:max_response_length] for row in rows]
+        rows = [[*row, self.tokenizer.eos_token_id][: request.max_response_length] for row in rows]
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self.tokenizer.pad_token_id)
         mask = torch.zeros(len(rows), width, dtype=torch.bool)

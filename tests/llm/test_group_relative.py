@@ -7,43 +7,48 @@ from functools import partial
 
 import pytest
 import torch
+from scripted import asked
 from tensordict import TensorDict
 from torch.nn.functional import pad
 
 from heteromark.algorithm.learner import Diverged
+from heteromark.config.models.llm import GroupRelativeConfig
 from heteromark.llm.advantage import group_advantage
 from heteromark.llm.loss import GroupRelativeLoss, token_weights
 from heteromark.llm.policies.backbone import tiny_backbone
 from heteromark.llm.policies.base import TextPolicy
-from heteromark.llm.policies.language_model import Lora, adapter_policies, full_policy
+from heteromark.llm.policies.language_model import LanguageModelPolicy, Lora, adapter_policies
 from heteromark.llm.rollout import Team, roll_out
 from heteromark.llm.tasks.base import Problem, Reward
 from heteromark.llm.update import GroupRelativeUpdate, judge_by_group
 
 UPDATE = GroupRelativeUpdate(
-    epochs=1,
-    minibatch_size=None,
-    micro_batch_size=100,
-    normalisation="dapo",
-    max_length=8,
-    max_grad_norm=1e9,
+    GroupRelativeConfig(micro_batch_size=100), epochs=1, max_length=8, max_grad_norm=1e9
 )
 PROMPTS = ["1+1=", "a longer prompt"]
 
 
+def changed(update: GroupRelativeUpdate, **changes) -> GroupRelativeUpdate:
+    """An update with other fields, or other fields of its settings."""
+    own = {name: changes.pop(name) for name in changes.keys() & GroupRelativeConfig.model_fields}
+    return replace(update, settings=update.settings.model_copy(update=own), **changes)
+
+
 @pytest.fixture
 def policy() -> TextPolicy:
-    return full_policy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
+    return LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
 
 
 def judged(policy: TextPolicy) -> TensorDict:
     """Responses to two prompts, four each; those that hold an even token are rewarded."""
     batch, _ = policy.respond(
         PROMPTS,
-        samples=4,
-        max_prompt_length=32,
-        max_response_length=8,
-        generator=torch.Generator().manual_seed(0),
+        asked(
+            samples=4,
+            max_prompt_length=32,
+            max_response_length=8,
+            generator=torch.Generator().manual_seed(0),
+        ),
     )
     batch["reward"] = (batch["action"] % 2 * batch["response_mask"]).sum(-1).float()
     batch["group_id"] = torch.arange(2).repeat_interleave(4)
@@ -55,7 +60,7 @@ def sgd(policy: TextPolicy, rate: float = 1.0) -> torch.optim.Optimizer:
 
 
 def updated(update: GroupRelativeUpdate, kl_coef: float = 0.0, **batch_changes):
-    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
+    policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
     batch = judged(policy).update(batch_changes)
     loss = GroupRelativeLoss(policy, kl_coef=kl_coef)
     told = update(policy, loss, sgd(policy), batch, torch.Generator().manual_seed(0))
@@ -70,8 +75,8 @@ def test_the_first_update_has_ratio_exactly_one():
 
 @pytest.mark.parametrize("minibatch_size", [None, 3])
 def test_later_steps_compare_each_response_with_itself_before_the_update(minibatch_size):
-    update = replace(UPDATE, epochs=2, minibatch_size=minibatch_size, micro_batch_size=2)
-    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
+    update = changed(UPDATE, epochs=2, minibatch_size=minibatch_size, micro_batch_size=2)
+    policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
     loss = GroupRelativeLoss(policy, kl_coef=0.1)
     told = update(policy, loss, sgd(policy, rate=0.0), judged(policy), torch.Generator())
     assert told["ratio_max"] == pytest.approx(1.0, abs=1e-5)
@@ -93,9 +98,9 @@ def test_rewarded_responses_become_likelier(policy):
 @pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
 @pytest.mark.parametrize("kl_coef", [0.0, 0.1])
 def test_micro_batches_change_nothing_but_rounding(normalisation, kl_coef):
-    update = replace(UPDATE, normalisation=normalisation)
+    update = changed(UPDATE, normalization=normalisation)
     whole, told = updated(update, kl_coef)
-    parts, told_of_parts = updated(replace(update, micro_batch_size=3), kl_coef)
+    parts, told_of_parts = updated(changed(update, micro_batch_size=3), kl_coef)
     for name, weight in whole.items():
         torch.testing.assert_close(parts[name], weight, atol=1e-5, rtol=1e-4)
     assert told_of_parts == pytest.approx(told, abs=1e-5)
@@ -104,7 +109,7 @@ def test_micro_batches_change_nothing_but_rounding(normalisation, kl_coef):
 @pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
 def test_an_update_on_repeated_responses_is_that_on_all_of_them(normalisation):
     """Beside the loss over all rows, none of them left out."""
-    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1))
+    policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1))
     batch = judged(policy)
     batch = torch.cat([batch, batch[:1], batch[:3], batch[6:]])
     before = {name: weight.clone() for name, weight in policy.trained_parameters().items()}
@@ -118,14 +123,16 @@ def test_an_update_on_repeated_responses_is_that_on_all_of_them(normalisation):
     expected = {name: weight.grad.clone() for name, weight in policy.trained_parameters().items()}
 
     judge = partial(judge_by_group, scale=normalisation != "dr_grpo")
-    update = replace(UPDATE, normalisation=normalisation, micro_batch_size=3, judge=judge)
+    update = changed(UPDATE, normalization=normalisation, micro_batch_size=3, judge=judge)
     update(policy, loss, sgd(policy), batch, torch.Generator().manual_seed(0))
     for name, weight in policy.trained_parameters().items():
         torch.testing.assert_close(before[name] - weight, expected[name], atol=1e-5, rtol=1e-4)
 
 
 def test_equal_rewards_teach_nothing():
-    before = dict(full_policy(tiny_backbone(hidden_size=32, num_layers=1)).trained_parameters())
+    before = dict(
+        LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1)).trained_parameters()
+    )
     after, told = updated(UPDATE, reward=torch.full((8,), 0.3))
     assert (told["grad_norm"], told["flat_share"]) == (0.0, 1.0)
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
@@ -133,8 +140,8 @@ def test_equal_rewards_teach_nothing():
 
 @pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
 def test_padding_changes_nothing_at_all(normalisation):
-    update = replace(UPDATE, epochs=2, normalisation=normalisation)
-    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
+    update = changed(UPDATE, epochs=2, normalization=normalisation)
+    policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
     batch = judged(policy)
     padded = {key: pad(batch[key], (5, 0)) for key in ("prompt_ids", "prompt_mask")}
     padded |= {key: pad(batch[key], (0, 7)) for key in ("action", "response_mask", "log_prob")}
@@ -147,7 +154,7 @@ def test_padding_changes_nothing_at_all(normalisation):
 @pytest.mark.parametrize("architecture", ["llama", "gemma3", "qwen3"])
 @pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
 def test_padding_that_is_computed_changes_no_loss_and_no_gradient(architecture, normalisation):
-    policy = full_policy(tiny_backbone(architecture, hidden_size=32, num_layers=1))
+    policy = LanguageModelPolicy(tiny_backbone(architecture, hidden_size=32, num_layers=1))
     batch = judged(policy)
     batch["log_prob"] += 0.3  # so that the unrewarded are clipped
     batch["advantage"] = batch["reward"] - batch["reward"].mean()
@@ -192,7 +199,7 @@ def test_without_a_share_in_the_teams_reward_or_one_of_its_own_nothing_is_learnt
     generator = torch.Generator().manual_seed(0)
     rollout = roll_out(team, [Talk()], samples=8, sampling="tree", generator=generator)
     before = {name: weight.clone() for name, weight in policy.trained_parameters().items()}
-    update = replace(UPDATE, normalisation=normalisation)
+    update = changed(UPDATE, normalization=normalisation)
     loss = GroupRelativeLoss(policy)
     told = update(policy, loss, sgd(policy), rollout.steps[0].batch, torch.Generator())
     assert len(set(rollout.steps[0].team)) > 1
@@ -205,21 +212,21 @@ def test_without_a_share_in_the_teams_reward_or_one_of_its_own_nothing_is_learnt
 def test_flat_groups_can_be_left_out_without_changing_what_the_others_count():
     reward = torch.tensor([0.0, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0, 5.0])
     kept, told = updated(UPDATE, reward=reward)
-    dropped, told_of_dropped = updated(replace(UPDATE, drop_flat=True), reward=reward)
+    dropped, told_of_dropped = updated(changed(UPDATE, drop_flat=True), reward=reward)
     assert told["flat_share"] == told_of_dropped["flat_share"] == 0.5
     for name, weight in kept.items():
         torch.testing.assert_close(dropped[name], weight, atol=1e-6, rtol=1e-5)
 
 
 def test_if_all_groups_are_left_out_nothing_is_trained():
-    after, told = updated(replace(UPDATE, drop_flat=True), reward=torch.zeros(8))
-    before = full_policy(tiny_backbone(hidden_size=32, num_layers=1)).trained_parameters()
+    after, told = updated(changed(UPDATE, drop_flat=True), reward=torch.zeros(8))
+    before = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1)).trained_parameters()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     assert told["grad_norm"] != told["grad_norm"]  # NaN
 
 
 def test_later_steps_are_clipped_and_told():
-    update = replace(UPDATE, epochs=6, minibatch_size=4)
+    update = changed(UPDATE, epochs=6, minibatch_size=4)
     _, told = updated(update)
     assert told["clip_fraction"] > 0
     assert told["kl_approx"] > 0
@@ -227,15 +234,15 @@ def test_later_steps_are_clipped_and_told():
 
 
 def test_the_largest_ratio_is_that_of_any_token_in_any_step():
-    update = replace(UPDATE, epochs=4)
-    whole, parts = updated(update)[1], updated(replace(update, micro_batch_size=1))[1]
+    update = changed(UPDATE, epochs=4)
+    whole, parts = updated(update)[1], updated(changed(update, micro_batch_size=1))[1]
     assert parts["ratio_max"] == pytest.approx(whole["ratio_max"], rel=1e-3)
-    first = updated(replace(update, epochs=2))[1]  # its steps are the first two of the four
+    first = updated(changed(update, epochs=2))[1]  # its steps are the first two of the four
     assert 1 < first["ratio_max"] <= whole["ratio_max"]
 
 
 def test_updates_follow_from_their_seeds():
-    update = replace(UPDATE, epochs=2, minibatch_size=3)
+    update = changed(UPDATE, epochs=2, minibatch_size=3)
     first, again = updated(update)[0], updated(update)[0]
     assert all(torch.equal(first[name], weight) for name, weight in again.items())
 

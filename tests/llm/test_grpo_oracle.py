@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scripted import asked
 from tensordict import TensorDict, TensorDictBase, lazy_stack
 from torchrl.modules.llm import TransformersWrapper
 from torchrl.objectives.llm import GRPOLoss
 
 from heteromark.llm.loss import GroupRelativeLoss, token_weights
 from heteromark.llm.policies.backbone import Backbone, tiny_backbone
-from heteromark.llm.policies.language_model import full_policy
+from heteromark.llm.policies.language_model import LanguageModelPolicy
 
 MAX_LENGTH = 24
 CLIP = (0.2, 0.3)
@@ -31,13 +32,15 @@ def backbone(request) -> Backbone:
 @pytest.fixture(scope="module")
 def batch(backbone) -> TensorDict:
     """Responses of different lengths, as if policies not far from this one had sampled them."""
-    batch, _ = full_policy(backbone).respond(
+    batch, _ = LanguageModelPolicy(backbone).respond(
         ["1+1=", "a longer prompt"],
-        samples=8,
-        max_prompt_length=32,
-        max_response_length=MAX_LENGTH,
-        temperature=1.0,
-        generator=torch.Generator().manual_seed(1),
+        asked(
+            samples=8,
+            max_prompt_length=32,
+            max_response_length=MAX_LENGTH,
+            temperature=1.0,
+            generator=torch.Generator().manual_seed(1),
+        ),
     )
     generator = torch.Generator().manual_seed(2)
     mask = batch["response_mask"]
@@ -92,7 +95,7 @@ def theirs(
 
 def ours(backbone: Backbone, batch: TensorDict, normalisation: str, kl_coef: float) -> TensorDict:
     weight = token_weights(batch["response_mask"], normalisation, MAX_LENGTH)
-    loss = GroupRelativeLoss(full_policy(backbone), *CLIP, kl_coef)
+    loss = GroupRelativeLoss(LanguageModelPolicy(backbone), *CLIP, kl_coef)
     return loss(batch.copy().set("weight", weight))
 
 

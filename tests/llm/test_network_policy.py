@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scripted import asked
 from tensordict import TensorDict
 from torch.nn.functional import pad
 
+from heteromark.config.models.llm import GroupRelativeConfig
 from heteromark.config.models.tasks import PlanPathConfig
 from heteromark.llm.batches import concatenate
 from heteromark.llm.loss import GroupRelativeLoss
 from heteromark.llm.policies.backbone import CHARACTERS, tiny_backbone
-from heteromark.llm.policies.language_model import full_policy
-from heteromark.llm.policies.network import NetworkPolicy, network_policy
+from heteromark.llm.policies.language_model import LanguageModelPolicy
+from heteromark.llm.policies.network import NetworkPolicy
 from heteromark.llm.rollout import Team, roll_out
 from heteromark.llm.tasks.plan_path import PlanPathTask
 from heteromark.llm.update import GroupRelativeUpdate
@@ -22,7 +24,7 @@ PROMPTS = ("12+34=", "a longer prompt than that", "7")
 
 def small(**changes) -> NetworkPolicy:
     settings = {"max_prompt_length": 32, "max_response_length": 6, "temperature": 0.7} | changes
-    return network_policy([16], "tanh", **settings)
+    return NetworkPolicy([16], **settings)
 
 
 @pytest.fixture
@@ -39,13 +41,12 @@ def policy() -> NetworkPolicy:
 def responses(policy, prompts=PROMPTS, seed: int = 0, **changes) -> TensorDict:
     settings = {"samples": 40, "max_prompt_length": 32, "max_response_length": 6} | changes
     generator = torch.Generator().manual_seed(seed)
-    return policy.respond(prompts, generator=generator, **settings)[0]
+    return policy.respond(prompts, asked(generator=generator, **settings))[0]
 
 
-def update_of(**changes) -> GroupRelativeUpdate:
-    settings = {"epochs": 1, "minibatch_size": None, "micro_batch_size": 512}
-    settings |= {"normalisation": "dapo", "max_length": 6, "max_grad_norm": 1.0}
-    return GroupRelativeUpdate(**(settings | changes))
+def update_of(max_length: int = 6) -> GroupRelativeUpdate:
+    settings = GroupRelativeConfig(micro_batch_size=512)
+    return GroupRelativeUpdate(settings, epochs=1, max_length=max_length, max_grad_norm=1.0)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])
@@ -192,10 +193,7 @@ def test_it_learns_to_answer_letters_to_one_prompt_and_digits_to_the_other():
     for _ in range(100):
         batch = policy.respond(
             ["letters:", "digits:"],
-            samples=32,
-            max_prompt_length=32,
-            max_response_length=6,
-            generator=generator,
+            asked(samples=32, max_prompt_length=32, max_response_length=6, generator=generator),
         )[0]
         batch["group_id"] = torch.arange(2).repeat_interleave(32)
         is_right = wanted[batch["group_id"].unsqueeze(-1), batch["action"]]
@@ -210,7 +208,7 @@ def test_a_network_and_a_language_model_are_a_team_and_each_learns_from_its_own(
     task = PlanPathTask(PlanPathConfig(size=3))
     policies = {
         "tool": small(temperature=1.0),
-        "planner": full_policy(tiny_backbone(hidden_size=32, num_layers=1)),
+        "planner": LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1)),
     }
     templates = {name: role.templates[0] for name, role in task.roles.items()}
     team = Team(("tool", "planner"), policies, templates, 2, 1.0, 200, 1)

@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from heteromark.llm.measures import pass_at_k, solving
+from heteromark.llm.evaluation import pass_at_k, solving
 
 
 @pytest.mark.parametrize("passes", range(1, 8))

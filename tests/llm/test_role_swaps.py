@@ -6,15 +6,20 @@ import json
 
 import pytest
 import torch
-from scripted import Scripted
+from scripted import Scripted, asked
 
 from heteromark.config.models.tasks import MathConfig
 from heteromark.llm.evaluation import EvaluationSettings
-from heteromark.llm.generation import PRESETS
 from heteromark.llm.policies.backbone import tiny_backbone
-from heteromark.llm.policies.language_model import Lora, TextPolicy, adapter_policies, full_policy
+from heteromark.llm.policies.language_model import (
+    LanguageModelPolicy,
+    Lora,
+    TextPolicy,
+    adapter_policies,
+)
 from heteromark.llm.role_swaps import Reference, swap_roles
 from heteromark.llm.rollout import Team
+from heteromark.llm.sampling import PRESETS
 from heteromark.llm.tasks.math import MathTask
 
 SUMS = MathTask(MathConfig())
@@ -103,10 +108,12 @@ def changed(policy: TextPolicy) -> None:
 def said_by(responder, max_prompt_length: int = 8) -> list[str]:
     _, texts = responder.respond(
         ["1+2=", "3"],
-        samples=8,
-        max_prompt_length=max_prompt_length,
-        max_response_length=8,
-        generator=torch.Generator().manual_seed(0),
+        asked(
+            samples=8,
+            max_prompt_length=max_prompt_length,
+            max_response_length=8,
+            generator=torch.Generator().manual_seed(0),
+        ),
     )
     return texts
 
@@ -117,7 +124,7 @@ def test_a_reference_says_what_was_said_before_training(kind):
     if kind == "adapter":
         policy = adapter_policies(backbone, ORDER, Lora(rank=2), temperature=0.8)["tool"]
     else:
-        policy = full_policy(backbone, temperature=0.8, with_reference=True)
+        policy = LanguageModelPolicy(backbone, temperature=0.8, with_reference=True)
     before = said_by(policy)
     changed(policy)
     after = said_by(policy)
@@ -142,6 +149,6 @@ def test_adapters_are_exchanged_and_replaced():
 
 
 def test_a_reference_that_was_not_kept_is_told():
-    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1))
+    policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1))
     with pytest.raises(ValueError, match="made without a reference"):
         said_by(Reference(policy))

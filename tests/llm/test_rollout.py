@@ -14,6 +14,7 @@ from heteromark.llm.advantage import group_advantage
 from heteromark.llm.policies.backbone import tiny_backbone
 from heteromark.llm.policies.language_model import Lora, adapter_policies
 from heteromark.llm.rollout import Rollout, Team, roll_out
+from heteromark.llm.sampling import Request
 from heteromark.llm.tasks.base import Task
 from heteromark.llm.tasks.math import MathTask
 from heteromark.llm.tasks.plan_path import PlanPathTask
@@ -26,9 +27,11 @@ class Script:
         self.say = say
         self.asked: list[str] = []
 
-    def respond(self, prompts: Sequence[str], *, samples: int, **_) -> tuple[TensorDict, list[str]]:
+    def respond(self, prompts: Sequence[str], request: Request) -> tuple[TensorDict, list[str]]:
         self.asked += prompts
-        texts = [self.say(prompt, number) for prompt in prompts for number in range(samples)]
+        texts = [
+            self.say(prompt, number) for prompt in prompts for number in range(request.samples)
+        ]
         return TensorDict({"action": torch.zeros(len(texts), 1)}, [len(texts)]), texts
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from scripted import asked
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from heteromark.llm.policies.backbone import Backbone, character_tokenizer, tiny_backbone
@@ -49,14 +50,15 @@ def encoded(backbone: Backbone, prompts=PROMPTS) -> tuple[torch.Tensor, torch.Te
 
 
 def sampled(backbone: Backbone, prompts=PROMPTS, **changes) -> Responses:
-    settings = {"samples": 4, "max_length": 12, "temperature": 0.9} | changes
+    settings = {"samples": 4, "max_response_length": 12, "temperature": 0.9} | changes
+    generator = torch.Generator().manual_seed(settings.pop("seed", 0))
+    end_id = settings.pop("end_id", backbone.tokenizer.eos_token_id)
     return sample(
         backbone.model,
         *encoded(backbone, prompts),
-        end_id=settings.pop("end_id", backbone.tokenizer.eos_token_id),
+        asked(max_prompt_length=64, generator=generator, **settings),
+        end_id=end_id,
         pad_id=backbone.tokenizer.pad_token_id,
-        generator=torch.Generator().manual_seed(settings.pop("seed", 0)),
-        **settings,
     )
 
 
@@ -70,7 +72,7 @@ def test_sampled_and_computed_log_probs_agree(backbone, temperature):
 
 
 def test_the_first_token_is_drawn_from_the_models_distribution(backbone):
-    found = sampled(backbone, ("12+34=",), samples=20_000, max_length=1)
+    found = sampled(backbone, ("12+34=",), samples=20_000, max_response_length=1)
     with torch.no_grad():
         logits = backbone.model(encoded(backbone, ("12+34=",))[0]).logits[0, -1]
     expected = (logits / 0.9).softmax(-1)
@@ -90,7 +92,7 @@ def test_greedy_responses_are_those_of_the_library(backbone):
 
 def test_responses_end_with_the_end_token_and_no_later(backbone):
     end = backbone.tokenizer.eos_token_id
-    found = sampled(backbone, samples=64, max_length=40, temperature=1.5)
+    found = sampled(backbone, samples=64, max_response_length=40, temperature=1.5)
     lengths = found.mask.sum(-1)
     assert lengths.min() < lengths.max() == found.ids.shape[1]
     for ids, mask, length in zip(found.ids, found.mask, lengths.tolist(), strict=True):
@@ -102,16 +104,19 @@ def test_responses_end_with_the_end_token_and_no_later(backbone):
 
 def test_masks_do_not_depend_on_the_padding_token(backbone):
     end = backbone.tokenizer.eos_token_id
-    usual = sampled(backbone, samples=64, max_length=40, temperature=1.5)
+    usual = sampled(backbone, samples=64, max_response_length=40, temperature=1.5)
     same = sample(
         backbone.model,
         *encoded(backbone),
-        samples=64,
-        max_length=40,
-        temperature=1.5,
+        asked(
+            samples=64,
+            max_prompt_length=64,
+            max_response_length=40,
+            temperature=1.5,
+            generator=torch.Generator().manual_seed(0),
+        ),
         end_id=end,
         pad_id=end,
-        generator=torch.Generator().manual_seed(0),
     )
     assert torch.equal(usual.mask, same.mask)
     assert torch.equal(usual.ids[usual.mask], same.ids[same.mask])
@@ -150,7 +155,7 @@ def what_is_read(backbone: Backbone) -> Iterator[list[tuple[int, int]]]:
 
 def test_a_prompt_is_read_once_however_many_responses_it_gets(backbone):
     with what_is_read(backbone) as shapes:
-        sampled(backbone, samples=5, max_length=2, temperature=1.0)
+        sampled(backbone, samples=5, max_response_length=2, temperature=1.0)
     assert shapes[0] == (3, encoded(backbone)[0].shape[1])
     assert shapes[1] == (15, 1)
 
@@ -160,7 +165,7 @@ def test_responses_that_have_ended_are_not_computed_any_more(backbone):
     before = sampled(backbone, samples=64)
     often_said = before.ids[before.mask].bincount().argmax().item()
     with what_is_read(backbone) as shapes:
-        found = sampled(backbone, samples=64, max_length=80, end_id=often_said)
+        found = sampled(backbone, samples=64, max_response_length=80, end_id=often_said)
     computed = [rows for rows, _ in shapes[1:]]
     assert min(computed) < max(computed) == 3 * 64
     for rows, going_on in zip(computed, found.mask[:, 1:].sum(0).tolist(), strict=True):
@@ -205,7 +210,9 @@ def test_truncated_sampling_stays_among_the_likely_tokens(backbone, top_k, top_p
 
 
 def test_truncated_sampling_draws_the_kept_tokens_in_proportion(backbone):
-    found = sampled(backbone, ("12+34=",), samples=20_000, max_length=1, top_k=5, top_p=0.9)
+    found = sampled(
+        backbone, ("12+34=",), samples=20_000, max_response_length=1, top_k=5, top_p=0.9
+    )
     every = log_probs_along(backbone, "12+34=", torch.zeros(1, 1, dtype=torch.long), 0.9)[0, 0]
     kept, places = every.exp().topk(5)
     kept = kept / kept.sum()  # top_p is of what top_k leaves
@@ -233,12 +240,12 @@ def test_one_token_to_sample_among_is_one_even_where_several_are_as_likely():
     undecided = tiny_backbone(hidden_size=32, num_layers=1)
     with torch.no_grad():
         undecided.model.get_input_embeddings().weight.zero_()
-    assert (sampled(undecided, samples=64, max_length=1, top_k=1).ids == 0).all()
+    assert (sampled(undecided, samples=64, max_response_length=1, top_k=1).ids == 0).all()
 
 
 def test_responses_that_the_end_token_did_not_end_are_cut_off(backbone):
     end = backbone.tokenizer.eos_token_id
-    found = sampled(backbone, samples=64, max_length=10, temperature=1.5)
+    found = sampled(backbone, samples=64, max_response_length=10, temperature=1.5)
     last = found.ids.gather(-1, found.mask.sum(-1, keepdim=True) - 1).squeeze(-1)
     assert torch.equal(found.is_cut_off, last != end)
     assert 0 < found.is_cut_off.float().mean() < 1
@@ -271,7 +278,7 @@ def test_log_probs_and_gradients_are_those_of_each_response_alone(backbone):
 
 
 def test_log_probs_read_a_prompt_once_however_many_responses_it_has(backbone):
-    found = sampled(backbone, samples=4, max_length=3)
+    found = sampled(backbone, samples=4, max_response_length=3)
     ids, mask = (each.repeat_interleave(4, 0) for each in encoded(backbone))
     read = []
     handle = backbone.model.register_forward_pre_hook(

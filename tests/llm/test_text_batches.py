@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import pytest
 import torch
+from scripted import asked
 from tensordict import TensorDict
 
 from heteromark.llm.batches import concatenate, merged, micro_batches, trimmed
 from heteromark.llm.policies.backbone import tiny_backbone
 from heteromark.llm.policies.base import TextPolicy
-from heteromark.llm.policies.language_model import full_policy
+from heteromark.llm.policies.language_model import LanguageModelPolicy
 
 
 @pytest.fixture(scope="module")
 def policy() -> TextPolicy:
-    return full_policy(tiny_backbone(hidden_size=32, num_layers=1))
+    return LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1))
 
 
 def batch_of(policy: TextPolicy, prompts: list[str], length: int, seed: int = 0):
     batch, _ = policy.respond(
         prompts,
-        samples=3,
-        max_prompt_length=64,
-        max_response_length=length,
-        generator=torch.Generator().manual_seed(seed),
+        asked(
+            samples=3,
+            max_prompt_length=64,
+            max_response_length=length,
+            generator=torch.Generator().manual_seed(seed),
+        ),
     )
     return batch
 

@@ -12,15 +12,15 @@ import pytest
 import torch
 from engine_config import make_config
 from rich.console import Console
+from scripted import asked
 from text_config import make_text_config
 
 from heteromark.commands.evaluate_run import EvaluationError, EvaluationRequest, evaluate_run
 from heteromark.config.errors import ConfigError
 from heteromark.config.models.components import Preset
-from heteromark.llm.evaluate_team import references_of
-from heteromark.llm.generation import PRESETS
+from heteromark.llm.evaluate_team import references_of, shown_transcript
+from heteromark.llm.sampling import PRESETS
 from heteromark.llm.team import load_team, untrained_team
-from heteromark.llm.transcripts import shown_transcript
 from heteromark.training import loop
 from heteromark.training.loaded_policy import load_policy
 
@@ -197,10 +197,12 @@ def test_references_say_what_roles_said_before_training(trained, run):
         prompts = [each.prompt(role, loaded.team.templates[role]) for each in problems]
         batch, _ = responder.respond(
             prompts,
-            samples=1,
-            max_prompt_length=96,
-            max_response_length=6,
-            generator=torch.Generator().manual_seed(0),
+            asked(
+                samples=1,
+                max_prompt_length=96,
+                max_response_length=6,
+                generator=torch.Generator().manual_seed(0),
+            ),
         )
         return batch["log_prob"]
 

@@ -7,14 +7,14 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from scripted import Scripted
+from scripted import Scripted, asked
 
 from heteromark.config.models.tasks import MathConfig, PlanPathConfig
 from heteromark.llm.evaluation import EvaluationSettings, evaluate, single_agent
-from heteromark.llm.generation import PRESETS, Generation
 from heteromark.llm.policies.backbone import tiny_backbone
-from heteromark.llm.policies.language_model import Lora, adapter_policies, full_policy
+from heteromark.llm.policies.language_model import LanguageModelPolicy, Lora, adapter_policies
 from heteromark.llm.rollout import Team
+from heteromark.llm.sampling import PRESETS, Generation
 from heteromark.llm.tasks.math import MathTask
 from heteromark.llm.tasks.plan_path import PlanPathTask
 
@@ -217,7 +217,7 @@ def test_greedy_does_not_depend_on_the_chunks(adapters):
 
 
 def test_presets_truncate_what_a_policy_says():
-    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1), temperature=0.9)
+    policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), temperature=0.9)
     with torch.no_grad():  # so that it has opinions
         policy.model.get_input_embeddings().weight.mul_(4)
         logits = policy.model(torch.tensor([policy.tokenizer("7").input_ids])).logits[0, -1]
@@ -227,11 +227,13 @@ def test_presets_truncate_what_a_policy_says():
         """The first tokens of many responses."""
         batch, _ = policy.respond(
             ["7"],
-            samples=10_000,
-            max_prompt_length=4,
-            max_response_length=1,
-            generator=torch.Generator().manual_seed(0),
-            **asdict(PRESETS[preset]),
+            asked(
+                samples=10_000,
+                max_prompt_length=4,
+                max_response_length=1,
+                generator=torch.Generator().manual_seed(0),
+                **asdict(PRESETS[preset]),
+            ),
         )
         return set(batch["action"].flatten().tolist())
 
@@ -244,10 +246,12 @@ def test_presets_truncate_what_a_policy_says():
 
 
 def test_sampled_is_what_training_samples():
-    policy = full_policy(tiny_backbone(hidden_size=32, num_layers=1), temperature=0.8)
+    policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), temperature=0.8)
     settings = {"samples": 4, "max_prompt_length": 9, "max_response_length": 9}
     told = [
-        policy.respond(["1+2="], **settings, **chosen, generator=torch.Generator().manual_seed(0))
+        policy.respond(
+            ["1+2="], asked(**settings, **chosen, generator=torch.Generator().manual_seed(0))
+        )
         for chosen in ({}, asdict(PRESETS["sampled"]), {"temperature": 0.8})
     ]
     assert told[0][1] == told[1][1] == told[2][1]

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from scripted import asked
 from tensordict import TensorDict
 
 from heteromark.llm.loss import GroupRelativeLoss
 from heteromark.llm.policies.backbone import tiny_backbone
 from heteromark.llm.policies.base import TextPolicy
-from heteromark.llm.policies.language_model import Lora, adapter_policies, full_policy
+from heteromark.llm.policies.language_model import LanguageModelPolicy, Lora, adapter_policies
 
 PROMPTS = ("12+34=", "7")
 ROLES = ("tool", "planner")
@@ -30,10 +31,12 @@ def adapters(small):
 def responses(policy: TextPolicy, seed: int = 0) -> TensorDict:
     batch, _ = policy.respond(
         PROMPTS,
-        samples=3,
-        max_prompt_length=16,
-        max_response_length=8,
-        generator=torch.Generator().manual_seed(seed),
+        asked(
+            samples=3,
+            max_prompt_length=16,
+            max_response_length=8,
+            generator=torch.Generator().manual_seed(seed),
+        ),
     )
     return batch
 
@@ -116,7 +119,7 @@ def test_each_adapter_can_be_trained_in_turn(adapters):
 
 
 def test_a_whole_model_has_a_reference_that_stays(small):
-    policy = full_policy(small, with_reference=True)
+    policy = LanguageModelPolicy(small, with_reference=True)
     batch = responses(policy)
     before = policy.reference_log_probs(batch)
     improve(policy, batch)
@@ -126,15 +129,15 @@ def test_a_whole_model_has_a_reference_that_stays(small):
 
 
 def test_a_policy_without_a_reference_says_so(small):
-    policy = full_policy(small)
+    policy = LanguageModelPolicy(small)
     with pytest.raises(ValueError, match="without a reference"):
         policy.reference_log_probs(responses(policy))
 
 
 def test_a_response_as_text_ends_before_the_end_token(small):
-    policy = full_policy(small)
+    policy = LanguageModelPolicy(small)
     batch, texts = policy.respond(
-        PROMPTS, samples=50, max_prompt_length=16, max_response_length=30, temperature=2.0
+        PROMPTS, asked(samples=50, max_prompt_length=16, max_response_length=30, temperature=2.0)
     )
     lengths = batch["response_mask"].sum(-1)
     is_ended = batch["action"].eq(policy.tokenizer.eos_token_id).any(-1)
@@ -146,7 +149,7 @@ def test_a_response_as_text_ends_before_the_end_token(small):
 
 def test_a_prompt_that_is_too_long_is_refused(small):
     with pytest.raises(ValueError, match=r"has 6 tokens, and 5 are allowed .*'12\+34='"):
-        full_policy(small).encode(PROMPTS, 5)
+        LanguageModelPolicy(small).encode(PROMPTS, 5)
 
 
 def test_modules_that_match_nothing_are_told(small):
@@ -163,13 +166,18 @@ def test_modules_are_chosen_by_a_pattern(small):
 
 def test_under_autocast_the_first_ratio_is_one_and_log_probs_are_nearly_those_without():
     backbone = tiny_backbone(hidden_size=32, num_layers=2)
-    plain, cast = full_policy(backbone), full_policy(replace(backbone, autocast=True))
+    plain, cast = (
+        LanguageModelPolicy(backbone),
+        LanguageModelPolicy(replace(backbone, autocast=True)),
+    )
     batch, _ = plain.respond(
         ["1+2=", "30+4="],
-        samples=3,
-        max_prompt_length=16,
-        max_response_length=5,
-        generator=torch.Generator().manual_seed(0),
+        asked(
+            samples=3,
+            max_prompt_length=16,
+            max_response_length=5,
+            generator=torch.Generator().manual_seed(0),
+        ),
     )
     exact, found = plain(batch), cast(batch)
     assert found.dtype == torch.float32

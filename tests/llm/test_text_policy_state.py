@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from scripted import asked
 from tensordict import TensorDict
 
 from heteromark.llm.loss import GroupRelativeLoss
@@ -20,11 +21,11 @@ from heteromark.llm.policies.base import TextPolicy
 from heteromark.llm.policies.language_model import (
     AdapterPolicy,
     FrozenPolicy,
+    LanguageModelPolicy,
     Lora,
     adapter_policies,
-    full_policy,
 )
-from heteromark.llm.policies.network import network_policy
+from heteromark.llm.policies.network import NetworkPolicy
 from heteromark.training.checkpoint import shape_misfit
 
 ROLES = ("tool", "planner")
@@ -39,14 +40,12 @@ def adapters(backbone: Backbone | None = None, rank: int = 2, **lora) -> dict[st
 
 
 def network() -> TextPolicy:
-    return network_policy(
-        [16], "tanh", max_prompt_length=16, max_response_length=6, with_reference=True
-    )
+    return NetworkPolicy([16], max_prompt_length=16, max_response_length=6, with_reference=True)
 
 
 MAKERS: dict[str, Callable[[], TextPolicy]] = {
     "adapter": lambda: adapters()["planner"],
-    "whole": lambda: full_policy(base(), with_reference=True),
+    "whole": lambda: LanguageModelPolicy(base(), with_reference=True),
     "network": network,
 }
 
@@ -54,10 +53,12 @@ MAKERS: dict[str, Callable[[], TextPolicy]] = {
 def responses(policy: TextPolicy) -> TensorDict:
     batch, _ = policy.respond(
         ["12+34=", "7"],
-        samples=3,
-        max_prompt_length=16,
-        max_response_length=6,
-        generator=torch.Generator().manual_seed(0),
+        asked(
+            samples=3,
+            max_prompt_length=16,
+            max_response_length=6,
+            generator=torch.Generator().manual_seed(0),
+        ),
     )
     return batch
 

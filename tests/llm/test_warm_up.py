@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 
 import torch
+from scripted import asked
 
+from heteromark.config.models.llm import WarmUpConfig
 from heteromark.config.models.tasks import MathConfig, PlanPathConfig
 from heteromark.llm.policies.backbone import tiny_backbone
-from heteromark.llm.policies.language_model import full_policy
+from heteromark.llm.policies.language_model import LanguageModelPolicy
 from heteromark.llm.tasks.base import split_of
 from heteromark.llm.tasks.math import MathTask
 from heteromark.llm.tasks.plan_path import PlanPathTask
@@ -69,19 +71,14 @@ def test_what_is_shown_is_learnt():
     last = warm_up(
         backbone,
         itertools.cycle(shown),
-        steps=60,
-        batch_size=4,
-        learning_rate=3e-3,
+        WarmUpConfig(steps=60, batch_size=4, learning_rate=3e-3, ramp=0),
         on_step=lambda step, loss: losses.append(loss),
     )
     assert len(losses) == 60
     assert last == losses[-1] < 0.1 < losses[0]
-    _, texts = full_policy(backbone).respond(
+    _, texts = LanguageModelPolicy(backbone).respond(
         [each.prompt for each in shown],
-        samples=1,
-        max_prompt_length=32,
-        max_response_length=16,
-        temperature=0.0,
+        asked(samples=1, max_prompt_length=32, max_response_length=16, temperature=0.0),
     )
     assert texts == [each.response for each in shown]  # and they end where they should
 
@@ -92,7 +89,8 @@ def test_the_same_seed_gives_the_same_model():
     for seed in (0, 0, 1):
         backbone = tiny_backbone(hidden_size=32, num_layers=1)
         shown = demonstrations(task, ("reasoner",), templates_of(task), seed)
-        warm_up(backbone, shown, steps=3, batch_size=4, learning_rate=1e-3, seed=seed)
+        settings = WarmUpConfig(steps=3, batch_size=4, learning_rate=1e-3, ramp=0, seed=seed)
+        warm_up(backbone, shown, settings)
         weights.append(backbone.model.get_input_embeddings().weight.detach())
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -103,10 +101,8 @@ def losses_of(**settings) -> list[float]:
     warm_up(
         tiny_backbone(hidden_size=32, num_layers=1),
         itertools.cycle([Demonstration("2+2=", "4")]),
-        batch_size=2,
-        learning_rate=1e-2,
+        WarmUpConfig(batch_size=2, learning_rate=1e-2, **({"ramp": 0} | settings)),
         on_step=lambda step, loss: losses.append(loss),
-        **settings,
     )
     return losses
 
@@ -116,8 +112,8 @@ def test_learning_stops_when_the_mean_of_recent_losses_is_at_the_target():
     means = [sum(whole[end - RECENT : end]) / RECENT for end in range(RECENT, 121)]
     target = (means[0] + means[-1]) / 2
     first = next(number for number, mean in enumerate(means) if mean <= target)
-    assert losses_of(steps=120, target=target) == whole[: RECENT + first]
-    assert losses_of(steps=RECENT, target=-1.0) == losses_of(steps=RECENT)
+    assert losses_of(steps=120, target_loss=target) == whole[: RECENT + first]
+    assert losses_of(steps=RECENT, target_loss=1e-9) == losses_of(steps=RECENT)
 
 
 def test_the_learning_rate_rises_slowly_where_asked_to():

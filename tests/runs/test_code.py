@@ -152,7 +152,7 @@ def whose(tmp_path_factory) -> dict[str, list[str]]:
 NOBODYS = (
     *("cli", "ui", "doctor", "workflow", "commands", "runs", "config"),
     *("training.networks", "training.factory_train", "training.evaluation_request"),
-    *("llm.kind", "llm.evaluate_team", "llm.role_swaps", "llm.transcripts"),
+    *("llm.kind", "llm.evaluate_team", "llm.role_swaps"),
     "environment.skirmish.draw",
 )
 ONLY = {
@@ -262,7 +262,7 @@ print(json.dumps(sorted(
     ("kind", "around"),
     [
         ("networks", AROUND),
-        ("llm", (*AROUND, "llm.kind", "llm.evaluate_team", "llm.role_swaps", "llm.transcripts")),
+        ("llm", (*AROUND, "llm.kind", "llm.evaluate_team", "llm.role_swaps")),
     ],
 )
 def test_all_that_a_training_loads_is_in_its_digest(kind, around):

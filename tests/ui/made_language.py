@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 from heteromark.config.models.run import RunConfig
-from heteromark.llm.measures import solving
+from heteromark.llm.evaluation import solving
 
 FRAMES_PER_SECOND = 100.0
 

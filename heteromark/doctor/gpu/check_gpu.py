@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
@@ -64,6 +65,12 @@ def _gpu_line(index: int, gpu: Gpu) -> str:
 
 
 def _presets_told(machine: Machine, presets: Sequence[Preset]) -> Iterator[RenderableType]:
+    if importlib.util.find_spec("transformers") is None:
+        yield (
+            "which models of config/model/ fit: language-model agents need transformers, not "
+            "installed: `pip install 'heteromark[llm]'`"
+        )
+        return
     available, where = _largest(machine)
     yield f"memory for the models of config/model/, and whether it fits {where}:"
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)

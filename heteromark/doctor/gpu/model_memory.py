@@ -66,16 +66,14 @@ class Estimate:
 
 def estimate(size: ModelSize, use: Use, work: Work) -> Estimate:
     """What one use of a model takes."""
-    each, shape = BYTES[size.dtype], size.shape
+    each = BYTES[size.dtype]
     base = size.parameters * each
     tokens = work.prompt_length + work.response_length
     if use == "inference":
-        cache = 2 * shape.layers * shape.key_value * each * tokens
-        return Estimate(base, 0, cache + LOGIT_BYTES * shape.vocabulary)
-    width = shape.hidden + shape.intermediate + shape.query + 2 * shape.key_value
-    kept = int(KEPT[size.dtype] * each * width * shape.layers * tokens)
-    response = kept + LOGIT_BYTES * shape.vocabulary * work.response_length
+        return Estimate(base, 0, size.cache * each * tokens + LOGIT_BYTES * size.vocabulary)
+    kept = int(KEPT[size.dtype] * each * size.width * tokens)
+    response = kept + LOGIT_BYTES * size.vocabulary * work.response_length
     if use == "full":
         return Estimate(base, (1 + ADAM_MOMENTS) * base, response)
-    adapter = shape.adapter_parameters(work.lora_rank) * ADAPTER_BYTES
+    adapter = size.adapter * work.lora_rank * ADAPTER_BYTES
     return Estimate(base + adapter, (1 + ADAM_MOMENTS) * adapter, response)

@@ -17,15 +17,10 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
-    Qwen3Config,
-    Qwen3ForCausalLM,
 )
 
 Architecture = Literal["llama", "gemma3", "qwen3"]
@@ -72,19 +67,30 @@ class Backbone:
         return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 
-def tiny_backbone(
+def tiny_backbone(architecture: Architecture = "llama", *, seed: int = 0, **sizes: int) -> Backbone:
+    """A small model with random weights, over characters; about 0.8 M parameters as it is.
+
+    The weights follow from the seed; torch's global generator is left as it was.
+
+    Args:
+        sizes: see `tiny_config`.
+    """
+    config = tiny_config(architecture, **sizes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config)
+    return Backbone(model.eval(), character_tokenizer(), config.max_position_embeddings)
+
+
+def tiny_config(
     architecture: Architecture = "llama",
     *,
     hidden_size: int = 128,
     num_layers: int = 4,
     num_heads: int = 4,
     max_length: int = 512,
-    seed: int = 0,
-) -> Backbone:
-    """A small model with random weights, over characters; about 0.8 M parameters as it is.
-
-    The weights follow from the seed; torch's global generator is left as it was.
-    """
+) -> PreTrainedConfig:
+    """The library's config of a small model over characters."""
     tokenizer = character_tokenizer()
     sizes = {
         "vocab_size": len(tokenizer),
@@ -101,15 +107,9 @@ def tiny_backbone(
         "pad_token_id": tokenizer.pad_token_id,
         "dtype": torch.float32,
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if architecture == "llama":
-            model = LlamaForCausalLM(LlamaConfig(**sizes))
-        elif architecture == "qwen3":
-            model = Qwen3ForCausalLM(Qwen3Config(**sizes))
-        else:
-            model = Gemma3ForCausalLM(Gemma3TextConfig(**sizes, sliding_window=max_length))
-    return Backbone(model.eval(), tokenizer, max_length)
+    if architecture == "gemma3":
+        return AutoConfig.for_model("gemma3_text", **sizes, sliding_window=max_length)
+    return AutoConfig.for_model(architecture, **sizes)
 
 
 def character_tokenizer() -> PreTrainedTokenizerFast:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +14,7 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from heteromark.llm.sampling import Responses
+from heteromark.llm.sampling import Request, Responses
 
 
 class TextPolicy(nn.Module, ABC):
@@ -22,8 +24,8 @@ class TextPolicy(nn.Module, ABC):
         model: its weights are trained.
         tokenizer: pads on the left.
         temperature: that responses are sampled at, and that log-probabilities are of.
-        reference: a copy of the model with frozen weights, where the policy is kept near what it
-            was.
+        with_reference: keep a copy of the model as it is now, with frozen weights, so that the
+            policy can be kept near what it was.
     """
 
     def __init__(
@@ -31,13 +33,15 @@ class TextPolicy(nn.Module, ABC):
         model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
         temperature: float = 1.0,
-        reference: nn.Module | None = None,
+        with_reference: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
         self.temperature = temperature
-        self.reference = reference
+        self.reference: nn.Module | None = None
+        if with_reference:
+            self.reference = copy.deepcopy(model).requires_grad_(False)
 
     @property
     def device(self) -> torch.device:
@@ -48,9 +52,23 @@ class TextPolicy(nn.Module, ABC):
         """The weights that belong to this policy alone, by name."""
         return dict(self.model.named_parameters())
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(
+        self,
+        *,
+        destination: dict[str, Any] | None = None,
+        prefix: str = "",
+        keep_vars: bool = False,
+    ) -> dict[str, Any]:
+        """What `own_state` says, as torch asks for it."""
+        state = {} if destination is None else destination
+        for name, value in self.own_state().items():
+            is_plain = keep_vars or not isinstance(value, nn.Parameter)
+            state[prefix + name] = value if is_plain else value.detach()
+        return state
+
+    def own_state(self) -> dict[str, Tensor]:
         """The model's; the reference is not part of it, since it is what the model starts from."""
-        return self.model.state_dict(*args, **kwargs)
+        return self.model.state_dict(keep_vars=True)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned.
@@ -88,50 +106,29 @@ class TextPolicy(nn.Module, ABC):
             )
         return tokens.input_ids.to(self.device), tokens.attention_mask.bool().to(self.device)
 
-    def respond(
-        self,
-        prompts: Sequence[str],
-        *,
-        samples: int,
-        max_prompt_length: int,
-        max_response_length: int,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        generator: torch.Generator | None = None,
-    ) -> tuple[TensorDict, list[str]]:
+    def respond(self, prompts: Sequence[str], request: Request) -> tuple[TensorDict, list[str]]:
         """Sample responses to each prompt.
-
-        Args:
-            temperature: None: the policy's own.
-            top_k, top_p: of the tokens to sample among, see `sample`; not for training.
 
         Returns:
             A TensorDict `[prompts * samples]` with prompt_ids, prompt_mask, action, response_mask,
             log_prob and is_cut_off, and the responses as text.
         """
-        ids, mask = self.encode(prompts, max_prompt_length)
+        ids, mask = self.encode(prompts, request.max_prompt_length)
+        if request.generation.temperature is None:
+            generation = replace(request.generation, temperature=self.temperature)
+            request = replace(request, generation=generation)
         with self.active():
-            found = self._sample(
-                ids,
-                mask,
-                samples=samples,
-                max_length=max_response_length,
-                temperature=self.temperature if temperature is None else temperature,
-                top_k=top_k,
-                top_p=top_p,
-                generator=generator,
-            )
+            found = self._sample(ids, mask, request)
         batch = TensorDict(
             {
-                "prompt_ids": ids.repeat_interleave(samples, 0),
-                "prompt_mask": mask.repeat_interleave(samples, 0),
+                "prompt_ids": ids.repeat_interleave(request.samples, 0),
+                "prompt_mask": mask.repeat_interleave(request.samples, 0),
                 "action": found.ids,
                 "response_mask": found.mask,
                 "log_prob": found.log_prob,
                 "is_cut_off": found.is_cut_off,
             },
-            [len(prompts) * samples],
+            [len(found.ids)],
         )
         rows = zip(found.ids.tolist(), found.mask.sum(-1).tolist(), strict=True)
         texts = [
@@ -151,18 +148,7 @@ class TextPolicy(nn.Module, ABC):
             return self._log_probs(model, batch)
 
     @abstractmethod
-    def _sample(
-        self,
-        prompt_ids: Tensor,
-        prompt_mask: Tensor,
-        *,
-        samples: int,
-        max_length: int,
-        temperature: float,
-        top_k: int | None,
-        top_p: float,
-        generator: torch.Generator | None,
-    ) -> Responses:
+    def _sample(self, prompt_ids: Tensor, prompt_mask: Tensor, request: Request) -> Responses:
         """Sample responses; the arguments are those of `sampling.sample`."""
 
     @abstractmethod

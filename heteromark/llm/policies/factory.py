@@ -16,8 +16,13 @@ from heteromark.config.models.llm import TINY, PolicyModelConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.llm.policies.backbone import Backbone, BackboneError, load_backbone, tiny_backbone
 from heteromark.llm.policies.base import TextPolicy
-from heteromark.llm.policies.language_model import FrozenPolicy, Lora, adapter_policies, full_policy
-from heteromark.llm.policies.network import network_policy
+from heteromark.llm.policies.language_model import (
+    FrozenPolicy,
+    LanguageModelPolicy,
+    Lora,
+    adapter_policies,
+)
+from heteromark.llm.policies.network import NetworkPolicy
 from heteromark.llm.policies.prompt import PromptPolicy
 from heteromark.llm.tasks.base import Task
 from heteromark.llm.warm_up import demonstrations, warm_up
@@ -67,12 +72,11 @@ class TextPolicyFactory:
         model = self.config.model
         names = dict.fromkeys(map(self.config.policy_of, self.turn_order))
         own = {name: model.by_policy.get(name, PolicyModelConfig()) for name in names}
-        found: dict[str, TextPolicy] = {
-            name: self._network(name, policy) for name, policy in own.items() if policy.kind == MLP
-        }
+        found: dict[str, TextPolicy] = {}
         by_model: dict[tuple[str, str], list[str]] = {}
         for name, policy in own.items():
             if policy.kind == MLP:
+                found[name] = self._network(name, policy)
                 continue
             path = policy.path or model.path
             specialization = policy.specialization or model.specialization
@@ -87,8 +91,7 @@ class TextPolicyFactory:
         model, temperature = self.config.model, self.config.generation.temperature
         if specialization == "lora":
             lora = Lora(model.lora_rank, model.lora_alpha, model.lora_modules)
-            seed = self.config.seed
-            return adapter_policies(backbone, names, lora, temperature, seed)
+            return adapter_policies(backbone, names, lora, temperature, self.config.seed)
         if specialization == "none":
             return {name: FrozenPolicy(backbone, temperature) for name in names}
         if specialization == "prompt":
@@ -96,15 +99,14 @@ class TextPolicyFactory:
         needs_reference = self.config.grpo.beta > 0
         copies = [replace(backbone, model=deepcopy(backbone.model)) for _ in names[1:]]
         return {
-            name: full_policy(each, temperature, needs_reference)
+            name: LanguageModelPolicy(each, temperature, needs_reference)
             for name, each in zip(names, (backbone, *copies), strict=True)
         }
 
     def _network(self, name: str, policy: PolicyModelConfig) -> TextPolicy:
         config = self.config
-        made = network_policy(
+        made = NetworkPolicy(
             policy.hidden_sizes,
-            "tanh",
             max_prompt_length=config.generation.max_prompt_length,
             max_response_length=config.generation.max_response_length,
             temperature=config.generation.temperature,
@@ -146,15 +148,11 @@ class TextPolicyFactory:
 
     def _tiny(self) -> Backbone:
         """The tiny model, warmed up: once for all runs that start from the same one."""
-        tiny, settings = self.config.model.tiny, self.config.model.warm_up
-        backbone = tiny_backbone(**tiny.model_dump())
-        if not settings.steps:
-            return backbone
-        return self._started_from(self.keep(self._warm_up_digest(), self._warm_up), backbone)
-
-    def _started_from(self, path: Path, backbone: Backbone) -> Backbone:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        backbone.model.load_state_dict(state)
+        backbone = tiny_backbone(**self.config.model.tiny.model_dump())
+        if self.config.model.warm_up.steps:
+            path = self.keep(self._warm_up_digest(), self._warm_up)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            backbone.model.load_state_dict(state)
         return backbone
 
     def _warm_up(self, path: Path) -> None:
@@ -165,29 +163,21 @@ class TextPolicyFactory:
         shown = demonstrations(
             self.task, self.turn_order, self.templates, settings.seed, settings.mistakes
         )
-        loss = warm_up(
-            backbone,
-            shown,
-            steps=settings.steps,
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            ramp=settings.ramp,
-            target=settings.target_loss,
-            seed=settings.seed,
-            on_step=_told_now_and_then(settings.steps),
-        )
+
+        def tell(step: int, loss: float) -> None:
+            if (step + 1) % max(1, settings.steps // 10) == 0:
+                logger.info("warm-up step %d of %d: loss %.3f", step + 1, settings.steps, loss)
+
+        loss = warm_up(backbone, shown, settings, tell)
         logger.info("warmed up: loss %.3f nats per token", loss)
         torch.save(backbone.model.state_dict(), path)
 
-    def _warm_up_roots(self) -> list[str]:
-        """The modules that a warmed-up model follows from, besides a task of the user's own."""
-        text = self.config.environment.text
-        own = [] if text.task_is_own else [f"llm.tasks.{text.task}"]
-        return ["llm.warm_up", "llm.policies.backbone", "llm.tasks.registry", *own]
-
     def _warm_up_digest(self) -> str:
         """Of everything that decides how a warmed-up model comes out."""
-        model = self.config.model
+        model, text = self.config.model, self.config.environment.text
+        roots = ["llm.warm_up", "llm.policies.backbone", "llm.tasks.registry"]
+        if not text.task_is_own:
+            roots.append(f"llm.tasks.{text.task}")
         told = {
             "tiny": model.tiny.model_dump(),
             "warm_up": model.warm_up.model_dump(),
@@ -195,16 +185,8 @@ class TextPolicyFactory:
             "turn_order": list(self.turn_order),
             "templates": {role: self.templates[role] for role in self.turn_order},
             "threads": self.config.training.num_threads,
-            "code": own_fingerprint(*(f"heteromark.{root}" for root in self._warm_up_roots())),
+            "code": own_fingerprint(*(f"heteromark.{root}" for root in roots)),
             "versions": versions() | text_versions(),
         }
         content = json.dumps(told, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-def _told_now_and_then(steps: int):
-    def tell(step: int, loss: float) -> None:
-        if (step + 1) % max(1, steps // 10) == 0:
-            logger.info("warm-up step %d of %d: loss %.3f", step + 1, steps, loss)
-
-    return tell

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from heteromark.llm.policies.backbone import Backbone
 from heteromark.llm.policies.base import TextPolicy
-from heteromark.llm.sampling import Responses, response_log_probs, sample
+from heteromark.llm.sampling import Request, Responses, response_log_probs, sample
 
 BASE = "base_sha256"  # the entry of an adapter's state that identifies what it was trained on
 
@@ -42,29 +42,22 @@ class LanguageModelPolicy(TextPolicy):
 
     Args:
         backbone: the model, without adapters.
-        temperature, reference: see `TextPolicy`.
+        temperature, with_reference: see `TextPolicy`.
     """
 
     def __init__(
-        self, backbone: Backbone, temperature: float = 1.0, reference: nn.Module | None = None
+        self, backbone: Backbone, temperature: float = 1.0, with_reference: bool = False
     ) -> None:
-        super().__init__(backbone.model, backbone.tokenizer, temperature, reference)
-        self.max_length = backbone.max_length
-        self.autocast = backbone.autocast
+        super().__init__(backbone.model, backbone.tokenizer, temperature, with_reference)
+        self.backbone = backbone
 
     def _computing(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.backbone.autocast)
 
-    def _sample(self, prompt_ids: Tensor, prompt_mask: Tensor, **settings: Any) -> Responses:
+    def _sample(self, prompt_ids: Tensor, prompt_mask: Tensor, request: Request) -> Responses:
+        end, fill = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
         with self._computing():
-            return sample(
-                self.model,
-                prompt_ids,
-                prompt_mask,
-                end_id=self.tokenizer.eos_token_id,
-                pad_id=self.tokenizer.pad_token_id,
-                **settings,
-            )
+            return sample(self.model, prompt_ids, prompt_mask, request, end_id=end, pad_id=fill)
 
     def _log_probs(self, model: nn.Module, batch: TensorDictBase) -> Tensor:
         with self._computing():
@@ -83,14 +76,7 @@ class FrozenPolicy(LanguageModelPolicy):
 
     By itself it has nothing to train. Its state holds what is trained of it, and identifies the
     model that this belongs to.
-
-    Args:
-        backbone, temperature: see `LanguageModelPolicy`.
     """
-
-    def __init__(self, backbone: Backbone, temperature: float = 1.0) -> None:
-        super().__init__(backbone, temperature)
-        self.backbone = backbone
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         return {}
@@ -99,20 +85,10 @@ class FrozenPolicy(LanguageModelPolicy):
     def as_reference(self) -> Iterator[nn.Module]:
         yield self.model
 
-    def state_dict(
-        self,
-        *,
-        destination: dict[str, Any] | None = None,
-        prefix: str = "",
-        keep_vars: bool = False,
-    ) -> dict[str, Any]:
+    def own_state(self) -> dict[str, Tensor]:
         """The trained weights, and as "base_sha256" the `Backbone.fingerprint` they belong to."""
         # Not by peft, which leaves out adapters that are called what modules are called.
-        state = {} if destination is None else destination
-        for name, weight in self.trained_parameters().items():
-            state[prefix + name] = weight if keep_vars else weight.detach()
-        state[prefix + BASE] = self.backbone.fingerprint
-        return state
+        return {**self.trained_parameters(), BASE: self.backbone.fingerprint}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned.
@@ -165,16 +141,6 @@ class AdapterPolicy(FrozenPolicy):
     def as_reference(self) -> Iterator[nn.Module]:
         with self.model.disable_adapter():
             yield self.model
-
-
-def full_policy(
-    backbone: Backbone, temperature: float = 1.0, with_reference: bool = False
-) -> LanguageModelPolicy:
-    """A policy that is the whole model."""
-    reference = None
-    if with_reference:
-        reference = copy.deepcopy(backbone.model).requires_grad_(False)
-    return LanguageModelPolicy(backbone, temperature, reference)
 
 
 def adapter_policies(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +11,7 @@ from torch.nn.functional import one_hot, pad
 
 from heteromark.llm.policies.backbone import character_tokenizer
 from heteromark.llm.policies.base import TextPolicy
-from heteromark.llm.sampling import Responses, draw, log_probs_of
+from heteromark.llm.sampling import Request, Responses, draw, log_probs_of
 from heteromark.modules.networks import make_mlp
 
 HEAD_GAIN = 0.01  # so that all characters are about equally likely to begin with
@@ -23,49 +22,43 @@ class NetworkPolicy(TextPolicy):
 
     Each token of a response depends on the prompt alone, not on the tokens before it.
 
+    The network, made on the CPU, reads the prompt's last characters one-hot, `[rows,
+    max_prompt_length * vocabulary]`, those of a shorter prompt at the right and zeros before them,
+    and gives logits `[rows, max_response_length * vocabulary]`.
+
     Args:
-        network: reads the prompt's last characters one-hot, `[rows, max_prompt_length *
-            vocabulary]`, those of a shorter prompt at the right and zeros before them, and gives
-            logits `[rows, max_response_length * vocabulary]`; see `network_sizes`.
+        hidden_sizes: see `make_mlp`.
         max_prompt_length: characters that it sees.
         max_response_length: tokens that it can say.
-        temperature: see `TextPolicy`.
-        with_reference: keep a copy as it is now.
+        temperature, with_reference: see `TextPolicy`.
+        seed: of the weights; torch's global generator is left as it was.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        hidden_sizes: Sequence[int],
         *,
         max_prompt_length: int,
         max_response_length: int,
         temperature: float = 1.0,
         with_reference: bool = False,
+        seed: int = 0,
     ) -> None:
-        reference = copy.deepcopy(network).requires_grad_(False) if with_reference else None
-        super().__init__(network, character_tokenizer(), temperature, reference)
+        tokenizer = character_tokenizer()
+        widths = (length * len(tokenizer) for length in (max_prompt_length, max_response_length))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = make_mlp(*widths, hidden_sizes, "tanh", head_gain=HEAD_GAIN)
+        super().__init__(network, tokenizer, temperature, with_reference)
         self.max_prompt_length = max_prompt_length
-        self.max_response_length = max_response_length
 
     @torch.no_grad()
-    def _sample(
-        self,
-        prompt_ids: Tensor,
-        prompt_mask: Tensor,
-        *,
-        samples: int,
-        max_length: int,
-        temperature: float,
-        top_k: int | None,
-        top_p: float,
-        generator: torch.Generator | None,
-    ) -> Responses:
+    def _sample(self, prompt_ids: Tensor, prompt_mask: Tensor, request: Request) -> Responses:
         """No response is longer than the network's `max_response_length` either."""
-        logits = self._logits(self.model, prompt_ids, prompt_mask)[:, :max_length]
-        logits = logits.repeat_interleave(samples, 0)
+        logits = self._logits(self.model, prompt_ids, prompt_mask)[:, : request.max_response_length]
+        logits = logits.repeat_interleave(request.samples, 0)
         ids, log_prob = (
-            found.view(logits.shape[:2])
-            for found in draw(logits.flatten(0, 1), temperature, top_k, top_p, generator)
+            found.view(logits.shape[:2]) for found in draw(logits.flatten(0, 1), request)
         )
         is_end = ids == self.tokenizer.eos_token_id
         mask = is_end.cumsum(-1) - is_end.long() == 0
@@ -96,39 +89,3 @@ class NetworkPolicy(TextPolicy):
         seen = pad(seen, (0, 0, width - seen.shape[1], 0)).flatten(1)
         dtype = next(model.parameters()).dtype
         return model(seen.to(dtype)).unflatten(-1, (-1, vocabulary))
-
-
-def network_sizes(max_prompt_length: int, max_response_length: int) -> tuple[int, int]:
-    """Widths of the input and the output of a `NetworkPolicy`'s network."""
-    vocabulary = len(character_tokenizer())
-    return max_prompt_length * vocabulary, max_response_length * vocabulary
-
-
-def network_policy(
-    hidden_sizes: Sequence[int],
-    activation: str,
-    *,
-    max_prompt_length: int,
-    max_response_length: int,
-    temperature: float = 1.0,
-    with_reference: bool = False,
-    seed: int = 0,
-) -> NetworkPolicy:
-    """A perceptron over characters, on the CPU; torch's global generator is left as it was.
-
-    Args:
-        hidden_sizes, activation: see `make_mlp`.
-        max_prompt_length, max_response_length, temperature, with_reference: see `NetworkPolicy`.
-        seed: of the weights.
-    """
-    sizes = network_sizes(max_prompt_length, max_response_length)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = make_mlp(*sizes, hidden_sizes, activation, head_gain=HEAD_GAIN)
-    return NetworkPolicy(
-        network,
-        max_prompt_length=max_prompt_length,
-        max_response_length=max_response_length,
-        temperature=temperature,
-        with_reference=with_reference,
-    )

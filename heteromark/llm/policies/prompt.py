@@ -65,18 +65,10 @@ class PromptPolicy(FrozenPolicy):
         means = self.means(role)
         return self.wordings[role][means.index(max(means))]
 
-    def state_dict(
-        self,
-        *,
-        destination: dict[str, Any] | None = None,
-        prefix: str = "",
-        keep_vars: bool = False,
-    ) -> dict[str, Any]:
+    def own_state(self) -> dict[str, Tensor]:
         """What each wording earned, and what model that was with."""
-        state = super().state_dict(destination=destination, prefix=prefix, keep_vars=keep_vars)
-        for role, rewards in self.rewards.items():
-            state[f"{prefix}{MEASURED}{role}"] = rewards.clone()
-        return state
+        measured = {f"{MEASURED}{role}": each.clone() for role, each in self.rewards.items()}
+        return super().own_state() | measured
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over what `state_dict` returned.
@@ -84,7 +76,7 @@ class PromptPolicy(FrozenPolicy):
         Raises:
             ValueError: it is of another model, or of other roles or numbers of wordings.
         """
-        own = {f"{MEASURED}{role}": rewards for role, rewards in self.rewards.items()}
+        own = {f"{MEASURED}{role}": each for role, each in self.rewards.items()}
         saved = {key: value for key, value in state_dict.items() if key.startswith(MEASURED)}
         shapes = [{key: value.shape for key, value in each.items()} for each in (own, saved)]
         if shapes[0] != shapes[1]:

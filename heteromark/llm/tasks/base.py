@@ -15,7 +15,7 @@ import copy
 import hashlib
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -36,6 +36,9 @@ class Reward(NamedTuple):
 
     team: float
     local: float
+
+
+MALFORMED = Reward(team=0.0, local=-0.1)  # of what cannot be read
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,9 @@ class Problem(ABC):
         """The problem as text, without what was done about it: equal for equal problems."""
 
     @property
-    @abstractmethod
     def is_done(self) -> bool:
-        """Whether nothing is left to do, solved or not."""
+        """Whether nothing is left to do; where a problem cannot fail, whether it is solved."""
+        return self.is_solved
 
     @property
     @abstractmethod
@@ -99,6 +102,35 @@ class Problem(ABC):
     def prompt(self, role: str, template: str) -> str:
         """The prompt of a role now."""
         return template.format_map(self.fields(role))
+
+
+class TurnProblem(Problem):
+    """A problem of the built-in tasks, which makes sure whose turn it is.
+
+    Nothing that it holds is ever changed in place, so that a copy can share it.
+
+    Attributes:
+        roles: those of its task.
+    """
+
+    roles: ClassVar[Mapping[str, Role]]
+
+    def clone(self) -> Self:
+        return copy.copy(self)
+
+    def check_role(self, role: str) -> None:
+        """Make sure that the task has a role; see `check_role`."""
+        check_role(role, self.roles)
+
+    def check_turn(self, role: str) -> None:
+        """Make sure that a role can act on the problem now.
+
+        Raises:
+            ValueError: there is no such role, or the problem is done.
+        """
+        self.check_role(role)
+        if self.is_done:
+            raise ValueError(f"the problem is done, so {role} cannot act on it: draw another one")
 
 
 class Task(ABC):
@@ -138,6 +170,21 @@ def split_of(problem: Problem) -> Split:
     """Which split a problem belongs to."""
     number = int.from_bytes(hashlib.sha256(problem.key.encode()).digest()[:8])
     return "validation" if number % VALIDATION_SHARE == 0 else "train"
+
+
+def check_role(role: str, roles: Iterable[str]) -> None:
+    """Make sure that a task has a role.
+
+    Raises:
+        ValueError: it has none of that name.
+    """
+    if role not in roles:
+        raise ValueError(f"no role {role!r} in this task; its roles are {', '.join(roles)}")
+
+
+def last_line(response: str) -> str:
+    """The last line that is not blank, without blanks around it; empty where there is none."""
+    return response.rstrip().rpartition("\n")[2].strip()
 
 
 def check_template(template: str, fields: Mapping[str, Any]) -> None:

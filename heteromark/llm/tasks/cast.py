@@ -6,8 +6,7 @@ import random
 from collections.abc import Mapping
 from typing import ClassVar
 
-from heteromark.llm.tasks.base import Problem, Reward, Split, Task
-from heteromark.llm.tasks.responses import check_role
+from heteromark.llm.tasks.base import Problem, Reward, Split, Task, check_role
 
 
 class CastProblem(Problem):

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from heteromark.config.models.tasks import CodeConfig
-from heteromark.llm.tasks.base import Problem, Reward, Role, Task
+from heteromark.llm.tasks.base import Reward, Role, Task, TurnProblem
 from heteromark.llm.tasks.code_families import FAMILIES
 from heteromark.llm.tasks.code_functions import NAME, Function, same
 from heteromark.llm.tasks.code_judge import call_in_sandbox
 from heteromark.llm.tasks.registry import TASKS
-from heteromark.llm.tasks.responses import check_role, check_turn
 
 MAX_TESTS = 4
 _LONGEST_RESPONSE = 20_000  # characters; longer ones are not looked at
@@ -72,7 +71,7 @@ class CodeTask(Task):
         return CodeProblem(function, self.config, generator)
 
 
-class CodeProblem(Problem):
+class CodeProblem(TurnProblem):
     """A function to be written.
 
     Args:
@@ -83,6 +82,8 @@ class CodeProblem(Problem):
     Raises:
         ValueError: the function has too few different inputs for so many hidden tests.
     """
+
+    roles = CodeTask.roles
 
     def __init__(self, function: Function, config: CodeConfig, generator: random.Random) -> None:
         inputs = function.inputs(generator, config.hidden_tests)
@@ -109,15 +110,11 @@ class CodeProblem(Problem):
         return f"{self.function.head} returns {self.function.says}"
 
     @property
-    def is_done(self) -> bool:
-        return self._solved
-
-    @property
     def is_solved(self) -> bool:
         return self._solved
 
     def fields(self, role: str) -> dict[str, str]:
-        check_role(role, CodeTask.roles)
+        self.check_role(role)
         common = {
             "head": self.function.head,
             "says": self.function.says,
@@ -128,12 +125,12 @@ class CodeProblem(Problem):
         return {**common, "tests": "; ".join(map(str, self.tests)) or _NONE, "last": self.last}
 
     def act(self, role: str, response: str) -> Reward:
-        check_turn(self, role, CodeTask.roles)
+        self.check_turn(role)
         team = self._test(response) if role == "tester" else self._code(response)
         return Reward(team=team, local=0.0)
 
     def demonstration(self, role: str) -> str:
-        check_role(role, CodeTask.roles)
+        self.check_role(role)
         if role == "tester":
             return "\n".join(map(str, self.telling))
         return self.function.source

@@ -78,40 +78,15 @@ class Numbers(Argument):
 
 
 @dataclass(frozen=True)
-class Family:
-    """Functions that differ in parameters, written {so} in the texts.
+class Function:
+    """A function to be written.
 
     Attributes:
         arguments: by name.
         says: what the function returns, after "returns".
         right: an expression of the arguments.
         wrong: expressions that one could take for it.
-        parameters: their possible values, by name.
     """
-
-    arguments: Mapping[str, Argument]
-    says: str
-    right: str
-    wrong: tuple[str, ...]
-    parameters: Mapping[str, Sequence[Any]]
-
-    def draw(self, generator: random.Random) -> Function:
-        """One of the functions."""
-        values = {name: generator.choice(values) for name, values in self.parameters.items()}
-
-        def filled(text: str) -> str:
-            for name, value in values.items():
-                text = text.replace(f"{{{name}}}", str(value))
-            return text
-
-        return Function(
-            self.arguments, filled(self.says), filled(self.right), tuple(map(filled, self.wrong))
-        )
-
-
-@dataclass(frozen=True)
-class Function:
-    """A function to be written; see `Family`."""
 
     arguments: Mapping[str, Argument]
     says: str
@@ -162,6 +137,30 @@ class Function:
 
     def _call(self, expression: str, call: Sequence[Any]) -> Any:
         return _compiled(f"lambda {', '.join(self.arguments)}: {expression}")(*call)
+
+
+@dataclass(frozen=True)
+class Family(Function):
+    """Functions that differ in parameters, written {so} in the texts.
+
+    Attributes:
+        parameters: their possible values, by name.
+    """
+
+    parameters: Mapping[str, Sequence[Any]]
+
+    def draw(self, generator: random.Random) -> Function:
+        """One of the functions."""
+        values = {name: generator.choice(values) for name, values in self.parameters.items()}
+
+        def filled(text: str) -> str:
+            for name, value in values.items():
+                text = text.replace(f"{{{name}}}", str(value))
+            return text
+
+        return Function(
+            self.arguments, filled(self.says), filled(self.right), tuple(map(filled, self.wrong))
+        )
 
 
 @functools.lru_cache(maxsize=4096)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import ClassVar, Self
 
 from heteromark.config.models.tasks import MathConfig
-from heteromark.llm.tasks.base import Problem, Reward, Role, Task
+from heteromark.llm.tasks.base import MALFORMED, Reward, Role, Task, TurnProblem, last_line
 from heteromark.llm.tasks.exact_numbers import MAX_NUMBER, evaluate, number_text, parse_number
 from heteromark.llm.tasks.math_questions import (
     Question,
@@ -19,7 +17,6 @@ from heteromark.llm.tasks.math_questions import (
     read_questions,
 )
 from heteromark.llm.tasks.registry import TASKS
-from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line
 from heteromark.llm.tasks.rewards import (
     TAGS,
     answer_text,
@@ -56,13 +53,15 @@ ROLES = {
 }
 
 
-class MathProblem(Problem):
+class MathProblem(TurnProblem):
     """A question, the value of the tool's expression, and the reasoner's answer.
 
     Args:
         question: what is asked.
         tags: whether the reasoner's answer stands between tags.
     """
+
+    roles = ROLES
 
     def __init__(self, question: Question, tags: bool) -> None:
         self.question, self.tags = question, tags
@@ -85,12 +84,8 @@ class MathProblem(Problem):
     def is_solved(self) -> bool:
         return self.is_done and self.answer == self.question.answer
 
-    def clone(self) -> Self:
-        # nothing that it holds is ever changed in place
-        return copy.copy(self)
-
     def fields(self, role: str) -> dict[str, str]:
-        check_role(role, ROLES)
+        self.check_role(role)
         if role == "tool":
             return {"question": self.question.text, "answer": _told(self.answer)}
         return {
@@ -102,11 +97,11 @@ class MathProblem(Problem):
 
     def act(self, role: str, response: str) -> Reward:
         """Take a role's response into account; what a role said before no longer stands."""
-        check_turn(self, role, ROLES)
+        self.check_turn(role)
         return self._compute(response) if role == "tool" else self._answer(response)
 
     def demonstration(self, role: str) -> str:
-        check_role(role, ROLES)
+        self.check_role(role)
         if role == "tool":
             return self.question.expression
         number = number_text(self.question.answer)
@@ -165,8 +160,8 @@ class MathTask(Task):
         ValueError: the numbers could become too large, or the file is not one of questions.
     """
 
-    name: ClassVar[str] = "math"
-    roles: ClassVar[Mapping[str, Role]] = ROLES
+    name = "math"
+    roles = ROLES
 
     def __init__(self, settings: MathConfig) -> None:
         self.settings = settings

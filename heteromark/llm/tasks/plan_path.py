@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
-from typing import ClassVar, NamedTuple, Self
+from typing import NamedTuple
 
 from heteromark.config.models.tasks import PlanPathConfig
-from heteromark.llm.tasks.base import Problem, Reward, Role, Task
+from heteromark.llm.tasks.base import MALFORMED, Reward, Role, Task, TurnProblem, last_line
 from heteromark.llm.tasks.grid import FREE, MOVES, Cell, Grid, random_grid
 from heteromark.llm.tasks.registry import TASKS
-from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line
 
 AGENT, GOAL = "A", "G"
 NONE = "none"
@@ -53,7 +51,7 @@ class Walk(NamedTuple):
     is_blocked: bool
 
 
-class PlanPathProblem(Problem):
+class PlanPathProblem(TurnProblem):
     """A grid, where the agent is in it, and what the tool proposed from there.
 
     Args:
@@ -62,6 +60,8 @@ class PlanPathProblem(Problem):
         goal: another cell, which can be reached from there.
         settings: rewards and penalties.
     """
+
+    roles = ROLES
 
     def __init__(self, grid: Grid, start: Cell, goal: Cell, settings: PlanPathConfig) -> None:
         self.grid, self.goal, self.settings = grid, goal, settings
@@ -77,21 +77,11 @@ class PlanPathProblem(Problem):
         return self._key
 
     @property
-    def is_done(self) -> bool:
+    def is_solved(self) -> bool:
         return self.position == self.goal
 
-    @property
-    def is_solved(self) -> bool:
-        return self.is_done
-
-    def clone(self) -> Self:
-        """A copy; the grid and its distances never change, so that both can have the same."""
-        made = type(self).__new__(type(self))
-        made.__dict__.update(self.__dict__)
-        return made
-
     def fields(self, role: str) -> dict[str, str]:
-        check_role(role, ROLES)
+        self.check_role(role)
         if role == "tool":
             return {"grid": self._picture()}
         outcome = self._outcome(self._walk(self.proposal)) if self.proposal else NONE
@@ -105,7 +95,7 @@ class PlanPathProblem(Problem):
         the goal, with the bonuses, less the penalties: no detour and no halt on the way earns
         anything, and moves that are left over at the walk's end cost what steps cost.
         """
-        check_turn(self, role, ROLES)
+        self.check_turn(role)
         moves = self._read(response)
         self.proposal = moves if role == "tool" else ""
         if not moves:
@@ -118,7 +108,7 @@ class PlanPathProblem(Problem):
 
     def demonstration(self, role: str) -> str:
         """A shortest way; of several, the first one in the order of `MOVES`."""
-        check_role(role, ROLES)
+        self.check_role(role)
         cell, moves = self.position, ""
         while cell != self.goal:
             nearer = self.distances[cell] - 1
@@ -176,8 +166,8 @@ class PlanPathTask(Task):
         ValueError: no grid has room for so long a way between so many walls.
     """
 
-    name: ClassVar[str] = "plan_path"
-    roles: ClassVar[Mapping[str, Role]] = ROLES
+    name = "plan_path"
+    roles = ROLES
 
     def __init__(self, settings: PlanPathConfig) -> None:
         self.settings = settings

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from heteromark.llm.tasks.base import last_line
 from heteromark.llm.tasks.exact_numbers import parse_number
-from heteromark.llm.tasks.responses import last_line
 
 REASONING_START, REASONING_END = "<reasoning>", "</reasoning>"
 ANSWER_START, ANSWER_END = "<answer>", "</answer>"

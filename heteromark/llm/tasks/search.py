@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import random
-from collections.abc import Mapping
-from typing import ClassVar, Self
 
 from heteromark.config.models.tasks import SearchConfig
-from heteromark.llm.tasks.base import Problem, Reward, Role, Task
+from heteromark.llm.tasks.base import MALFORMED, Reward, Role, Task, TurnProblem, last_line
 from heteromark.llm.tasks.registry import TASKS
-from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line
 from heteromark.llm.tasks.search_knowledge import Knowledge, Question, draw_question
 
 # What begins a last line with which the reasoner searches, as it must where it works alone.
@@ -47,7 +43,7 @@ ROLES = {
 }
 
 
-class SearchProblem(Problem):
+class SearchProblem(TurnProblem):
     """A question over a knowledge base, what was found there, and what was answered.
 
     Args:
@@ -55,6 +51,8 @@ class SearchProblem(Problem):
         question: the question, with its answer.
         n_passages: how many passages a search shows.
     """
+
+    roles = ROLES
 
     def __init__(self, knowledge: Knowledge, question: Question, n_passages: int) -> None:
         self._knowledge, self._question, self._n_passages = knowledge, question, n_passages
@@ -67,19 +65,11 @@ class SearchProblem(Problem):
         return "\n".join([self._question.text, *self._knowledge.passages])
 
     @property
-    def is_done(self) -> bool:
-        return self._is_solved
-
-    @property
     def is_solved(self) -> bool:
         return self._is_solved
 
-    def clone(self) -> Self:
-        # nothing that it holds is ever changed in place
-        return copy.copy(self)
-
     def fields(self, role: str) -> dict[str, str]:
-        check_role(role, ROLES)
+        self.check_role(role)
         passages = self._knowledge.passages
         return {
             "question": self._question.text,
@@ -88,7 +78,7 @@ class SearchProblem(Problem):
         }
 
     def act(self, role: str, response: str) -> Reward:
-        check_turn(self, role, ROLES)
+        self.check_turn(role)
         line = last_line(response)
         if role == "searcher":
             return self._search(line)
@@ -97,7 +87,7 @@ class SearchProblem(Problem):
         return self._answer(line)
 
     def demonstration(self, role: str) -> str:
-        check_role(role, ROLES)
+        self.check_role(role)
         if role == "reasoner":
             return self._question.answer
         return next(iter(self._missing()), self._question.answer)
@@ -137,8 +127,8 @@ class SearchTask(Task):
         config: how many facts there are, and how many must be combined.
     """
 
-    name: ClassVar[str] = "search"
-    roles: ClassVar[Mapping[str, Role]] = ROLES
+    name = "search"
+    roles = ROLES
 
     def __init__(self, config: SearchConfig) -> None:
         self._config = config

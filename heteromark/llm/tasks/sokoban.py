@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import random
-from collections.abc import Mapping
-from typing import ClassVar, NamedTuple, Self
+from typing import NamedTuple
 
 from heteromark.config.models.tasks import SokobanConfig
-from heteromark.llm.tasks.base import Problem, Reward, Role, Task
+from heteromark.llm.tasks.base import MALFORMED, Reward, Role, Task, TurnProblem, last_line
 from heteromark.llm.tasks.registry import TASKS
-from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn, last_line
 from heteromark.llm.tasks.sokoban_level import Level, State, draw_level
 
 SOLVED_REWARD = 1.0
@@ -63,13 +60,15 @@ class Proposal(NamedTuple):
     state: State
 
 
-class SokobanProblem(Problem):
+class SokobanProblem(TurnProblem):
     """A level, where its boxes and its player are, and what was last proposed.
 
     Args:
         level: what stands still.
         state: where everything else stands at first.
     """
+
+    roles = ROLES
 
     def __init__(self, level: Level, state: State) -> None:
         self._level, self._start, self._state = level, state, state
@@ -94,12 +93,8 @@ class SokobanProblem(Problem):
         """How many moves a response may have."""
         return self._level.size**2 * len(self._level.goals)
 
-    def clone(self) -> Self:
-        # nothing that it holds is ever changed in place
-        return copy.copy(self)
-
     def fields(self, role: str) -> dict[str, str]:
-        check_role(role, ROLES)
+        self.check_role(role)
         told = {
             "grid": self._level.text(self._state),
             "boxes": self._share(self._state),
@@ -116,7 +111,7 @@ class SokobanProblem(Problem):
         }
 
     def act(self, role: str, response: str) -> Reward:
-        check_turn(self, role, ROLES)
+        self.check_turn(role)
         moves = self._moves(response)
         self._is_fresh = role == "tool" and moves is not None
         if moves is None:
@@ -129,7 +124,7 @@ class SokobanProblem(Problem):
         return Reward(self._value(after) - self._value(before), local=0.0)
 
     def demonstration(self, role: str) -> str:
-        check_role(role, ROLES)
+        self.check_role(role)
         solution = self._level.solution(self._state)
         # where there is no way left, a perfect agent can but answer in the right form
         return "U" if solution is None else solution[: self.max_moves]
@@ -167,8 +162,8 @@ class SokobanTask(Task):
         config: how hard they are.
     """
 
-    name: ClassVar[str] = "sokoban"
-    roles: ClassVar[Mapping[str, Role]] = ROLES
+    name = "sokoban"
+    roles = ROLES
 
     def __init__(self, config: SokobanConfig) -> None:
         self._config = config

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 import re
 from collections.abc import Mapping
-from typing import ClassVar, Self
 
 from heteromark.config.models.tasks import SudokuConfig
-from heteromark.llm.tasks.base import Problem, Reward, Role, Task
+from heteromark.llm.tasks.base import MALFORMED, Reward, Role, Task, TurnProblem
 from heteromark.llm.tasks.registry import TASKS
-from heteromark.llm.tasks.responses import MALFORMED, check_role, check_turn
 from heteromark.llm.tasks.sudoku_grid import Grid, draw_grids
 
 # A hole that is filled wrongly costs this share of what it would earn if filled rightly, so that
@@ -58,7 +55,7 @@ ROLES = {
 }
 
 
-class SudokuProblem(Problem):
+class SudokuProblem(TurnProblem):
     """A puzzle, what was proposed for it, and the last answer.
 
     Args:
@@ -66,6 +63,8 @@ class SudokuProblem(Problem):
         puzzle: its cells, 0 for a hole.
         solution: the only grid that completes it.
     """
+
+    roles = ROLES
 
     def __init__(self, size: int, puzzle: Grid, solution: Grid) -> None:
         self._size, self._puzzle, self._solution = size, puzzle, solution
@@ -77,19 +76,11 @@ class SudokuProblem(Problem):
         return self._text(self._puzzle)
 
     @property
-    def is_done(self) -> bool:
-        return self.is_solved
-
-    @property
     def is_solved(self) -> bool:
         return self._answer == self._solution
 
-    def clone(self) -> Self:
-        # nothing that it holds is ever changed in place
-        return copy.copy(self)
-
     def fields(self, role: str) -> dict[str, str]:
-        check_role(role, ROLES)
+        self.check_role(role)
         told = {
             "puzzle": self.key,
             "answer": self._text(self._answer) if self._answer else "none",
@@ -105,11 +96,11 @@ class SudokuProblem(Problem):
         }
 
     def act(self, role: str, response: str) -> Reward:
-        check_turn(self, role, ROLES)
+        self.check_turn(role)
         return self._propose(response) if role == "tool" else self._solve(response)
 
     def demonstration(self, role: str) -> str:
-        check_role(role, ROLES)
+        self.check_role(role)
         if role == "reasoner":
             return self._text(self._solution)
         return self._notation({hole: self._solution[hole] for hole in self._holes()})
@@ -187,8 +178,8 @@ class SudokuTask(Task):
         config: how large they are, and how much is to be filled in.
     """
 
-    name: ClassVar[str] = "sudoku"
-    roles: ClassVar[Mapping[str, Role]] = ROLES
+    name = "sudoku"
+    roles = ROLES
 
     def __init__(self, config: SudokuConfig) -> None:
         self._config = config
