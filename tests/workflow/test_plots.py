@@ -1,5 +1,4 @@
 import xml.etree.ElementTree as ElementTree
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -10,8 +9,8 @@ from heteromark.runs.record import Status
 from heteromark.workflow.aggregate import aggregate
 from heteromark.workflow.plots import (
     LINE_STYLES,
+    LINES,
     PALETTE,
-    _styles,
     draw_learning_curves,
     draw_long_run,
     draw_selection,
@@ -112,5 +111,5 @@ def test_another_kind_of_file_is_refused(tmp_path, selection):
 
 def test_many_configs_are_told_apart():
     number = len(PALETTE) * len(LINE_STYLES)
-    styles = {tuple(style.values()) for style in islice(_styles(), number)}
+    styles = {tuple(style.values()) for style in LINES}
     assert len(styles) == number
