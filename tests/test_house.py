@@ -33,7 +33,7 @@ FLOORS = (
 # Rooms within a floor, each from its top down.
 ROOMS = {
     "config": ("compose", "pettingllms", "rules", "models"),
-    "ui": ("app", "pages", "navigation", "drawing", "data"),
+    "ui": ("app", "views", "navigation", "drawing", "data"),
     "llm": ("kind", "tasks", "sandbox"),
 }
 

@@ -6,10 +6,10 @@ import streamlit as st
 
 from heteromark.ui.drawing import style
 from heteromark.ui.navigation import COMPARE, RUN, SWEEP, TRAINING, offer
-from heteromark.ui.pages import compare as compare_page
-from heteromark.ui.pages import list as list_page
-from heteromark.ui.pages import run as run_page
-from heteromark.ui.pages import sweep as sweep_page
+from heteromark.ui.views import compare as compare_page
+from heteromark.ui.views import list as list_page
+from heteromark.ui.views import run as run_page
+from heteromark.ui.views import sweep as sweep_page
 
 
 def _start() -> None:

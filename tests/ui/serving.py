@@ -17,7 +17,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from projects import ROOT
 
-from heteromark.ui.pages.list import COLUMNS
+from heteromark.ui.views.list import COLUMNS
 
 CHROMIUM = "/usr/bin/chromium"
 SCREENSHOTS_VARIABLE = "HETEROMARK_SCREENSHOTS"

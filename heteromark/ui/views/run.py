@@ -39,7 +39,7 @@ from heteromark.ui.navigation import (
     link,
     metrics_of,
 )
-from heteromark.ui.pages.transcripts import show_evaluation
+from heteromark.ui.views.transcripts import show_evaluation
 
 # Curves that everybody looks at; the others are behind a click.
 FIRST = (
