@@ -23,7 +23,7 @@ from heteromark.doctor.gpu.model_size import (
     stored_parameters,
 )
 from heteromark.doctor.gpu.presets import Preset, model_presets
-from heteromark.llm.policies.backbone import num_parameters, tiny_backbone
+from heteromark.llm.policies.backbone import tiny_backbone
 from heteromark.llm.policies.language_model import Lora, adapter_policies
 from heteromark.llm.sampling import response_log_probs
 
@@ -78,7 +78,7 @@ def test_tiny_models_are_as_large_as_they_are_built(architecture):
     tiny = TinyModelConfig(architecture=architecture, hidden_size=32, num_layers=2)
     backbone = tiny_backbone(**tiny.model_dump())
     found = size_of(ModelConfig(tiny=tiny))
-    assert found.parameters == num_parameters(backbone.model)
+    assert found.parameters == backbone.model.num_parameters()
     policies = adapter_policies(backbone, ["one"], Lora(rank=4))
     trained = policies["one"].trained_parameters().values()
     assert 4 * found.adapter == sum(weight.numel() for weight in trained)
@@ -91,7 +91,7 @@ def test_a_folder_tells_its_own_size(tmp_path):
     backbone.model.save_pretrained(tmp_path, max_shard_size="40KB")
     assert len(list(tmp_path.glob("model*.safetensors"))) > 1
     found = size_of(ModelConfig(path=str(tmp_path), dtype="bfloat16"))
-    assert found.parameters == num_parameters(backbone.model)
+    assert found.parameters == backbone.model.num_parameters()
     assert found == replace(size_of(ModelConfig(tiny=tiny)), dtype="bfloat16")
 
 

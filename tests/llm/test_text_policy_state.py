@@ -14,7 +14,6 @@ from heteromark.llm.loss import GroupRelativeLoss
 from heteromark.llm.policies.backbone import (
     Backbone,
     character_tokenizer,
-    num_parameters,
     tiny_backbone,
 )
 from heteromark.llm.policies.base import TextPolicy
@@ -110,7 +109,7 @@ def test_a_state_within_that_of_a_loss_is_the_same(maker):
 
 def test_adapters_that_share_a_base_have_two_small_states():
     policies = adapters(rank=1)
-    weights = num_parameters(base().model)
+    weights = base().model.num_parameters()
     for policy in policies.values():
         state, size = through_a_file(policy)
         assert set(state) == {*policy.trained_parameters(), "base_sha256"}

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -179,11 +179,6 @@ def load_backbone(
         tokenizer.pad_token = tokenizer.eos_token
     max_length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return Backbone(model.eval(), tokenizer, max_length or tokenizer.model_max_length)
-
-
-def num_parameters(model: nn.Module) -> int:
-    """Of all weights, shared ones counted once."""
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _first_line(error: Exception) -> str:

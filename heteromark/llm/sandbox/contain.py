@@ -128,10 +128,8 @@ def _change_root(job: Job) -> None:
         for packages in (f"{place}/{name}" for name in _PACKAGES):
             if os.path.isdir(packages):
                 _mount("none", packages, "tmpfs", 0, "size=4k,mode=755")
-        _syscall(
-            *(_SYS_MOUNT_SETATTR, "mount_setattr", _AT_FDCWD, place.encode(), _AT_RECURSIVE),
-            *(read_only, len(read_only)),
-        )
+        arguments = (_AT_FDCWD, place.encode(), _AT_RECURSIVE, read_only, len(read_only))
+        _syscall(_SYS_MOUNT_SETATTR, "mount_setattr", *arguments)
     work = f"{job.folder}/work"
     os.mkdir(work, 0o700)
     os.chroot(job.folder)
@@ -262,7 +260,8 @@ def _filter() -> bytes:
         step(_EQUAL, _ARCH_X86_64, yes=1),
         step(_RETURN, _RETURN_KILL),
         step(_LOAD, _NUMBER),
-        *(step(_AT_LEAST, _X32, no=1), end),
+        step(_AT_LEAST, _X32, no=1),
+        end,
     ]
     for number in _REFUSED.values():
         steps += [step(_EQUAL, number, no=1), end]

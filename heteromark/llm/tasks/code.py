@@ -158,7 +158,7 @@ class CodeProblem(TurnProblem):
         if not program:
             self.last = "no function"
             return 0.0
-        judged = call_in_sandbox(
+        returned = call_in_sandbox(
             program,
             NAME,
             [call.arguments for call in self.hidden],
@@ -166,7 +166,7 @@ class CodeProblem(TurnProblem):
             memory_mib=self.config.memory_mib,
         )
         passed = sum(
-            number in judged.results and same(judged.results[number], call.value)
+            number in returned and same(returned[number], call.value)
             for number, call in enumerate(self.hidden)
         )
         every = len(self.hidden)
