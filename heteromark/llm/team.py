@@ -15,6 +15,7 @@ from heteromark.llm.policies.factory import TextPolicyFactory
 from heteromark.llm.rollout import Team
 from heteromark.llm.tasks.base import Task
 from heteromark.llm.tasks.registry import make_task, templates_of, turn_order_of
+from heteromark.runs.store import RunStore
 from heteromark.training.device import arithmetic_of
 from heteromark.training.random_state import seeded
 from heteromark.training.saved_policy import SavedPolicy, read_saved, restore
@@ -31,7 +32,8 @@ def make_team(
     text = config.environment.text
     order = turn_order_of(task, text, alone=config.acts_alone)
     templates = templates_of(task, text, config.model.wording)
-    policies = TextPolicyFactory(config, task, order, templates, device).create()
+    keep = RunStore().shared_file
+    policies = TextPolicyFactory(config, task, order, templates, device, keep).create()
     team = Team(
         turn_order=order,
         policies={role: policies[config.policy_of(role)] for role in order},

@@ -24,7 +24,9 @@ class MathConfig(Frozen):
         "text that ends in #### and the number).",
     )
     operators: Annotated[tuple[Operator, ...], Field(min_length=1)] = ("+",)
-    max_operand: Count = Field(99, description="Largest number in a question.")
+    max_operand: Annotated[int, Field(gt=0), Number] = Field(
+        99, description="Largest number in a question."
+    )
     num_operands: Annotated[int, Field(ge=2, le=6), Number] = 2
     tags: bool = Field(
         False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,6 @@ from heteromark.llm.tasks.base import Task
 from heteromark.llm.warm_up import demonstrations, warm_up
 from heteromark.runs.code import own_fingerprint
 from heteromark.runs.digest import task_identity, text_versions, versions
-from heteromark.runs.store import RunStore
 from heteromark.seeds import stream_seed
 
 MLP = "mlp"
@@ -44,6 +43,8 @@ class TextPolicyFactory:
         turn_order: roles of a round.
         templates: prompts by role.
         device: where the models go.
+        keep: hands out the file of a name, and has it written where there is none; see
+            `RunStore.shared_file`.
     """
 
     def __init__(
@@ -53,12 +54,14 @@ class TextPolicyFactory:
         turn_order: Sequence[str],
         templates: Mapping[str, str],
         device: torch.device,
+        keep: Callable[[str, Callable[[Path], None]], Path],
     ) -> None:
         self.config = config
         self.task = task
         self.turn_order = turn_order
         self.templates = templates
         self.device = device
+        self.keep = keep
 
     def create(self) -> dict[str, TextPolicy]:
         """Policies by name; those with adapters on the same model share it.
@@ -147,7 +150,7 @@ class TextPolicyFactory:
         """The tiny model, warmed up: once for all runs that start from the same one."""
         backbone = tiny_backbone(**self.config.model.tiny.model_dump())
         if self.config.model.warm_up.steps:
-            path = RunStore().shared_file(self._warm_up_digest(), self._warm_up)
+            path = self.keep(self._warm_up_digest(), self._warm_up)
             state = torch.load(path, map_location="cpu", weights_only=True)
             backbone.model.load_state_dict(state)
         return backbone
