@@ -116,3 +116,13 @@ def test_rooms_of_a_floor_are_in_order(floor):
 
 def test_there_are_no_circles():
     graphlib.TopologicalSorter(IMPORTS).prepare()
+
+
+@pytest.mark.parametrize("room", ["modules", "llm.policies", "algorithm", "environment"])
+def test_what_builds_components_opens_no_run_store(room):
+    openers = [
+        name
+        for name, others in IMPORTS.items()
+        if f"{name}.".startswith(f"{room}.") and "runs.store" in others
+    ]
+    assert not openers
