@@ -4,8 +4,9 @@ A run's own code is the closure of imports from its roots: the loop, what builds
 its environment, its algorithm, and whatever it names by an import path. Code counts with its syntax
 trees, so that comments, docstrings and layout do not; what is installed counts with its version.
 
-Left out of heteromark's own code: `config`, whose values are in a run's identity by themselves, and
-`runs`, which keeps results and makes none. Imports for type checkers are not followed.
+Of heteromark's `config`, whose values are in a run's identity by themselves, only what models
+compute counts: their properties and methods, but not which values they refuse. `runs`, which keeps
+results and makes none, is left out. Imports for type checkers are not followed.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def run_code(config: RunConfig) -> str:
 @functools.cache
 def own_fingerprint(*modules: str) -> str:
     """Fingerprint of some of heteromark's modules, and all that they import of it."""
-    return code_fingerprint(code_of(*modules).sources)
+    return code_fingerprint(code_of(*modules).sources) + _computed_by_config()
 
 
 @functools.cache
@@ -233,6 +234,20 @@ def code_fingerprint(paths: Iterable[Path]) -> str:
     total = hashlib.sha256()
     for path in sorted(paths):
         total.update(path.name.encode() + b"\0" + _parsed(path.read_bytes()).content)
+    return total.hexdigest()[:16]
+
+
+@functools.cache
+def _computed_by_config() -> str:
+    """Fingerprint of the properties and methods of config models."""
+    total = hashlib.sha256()
+    for path in sorted(Path(heteromark.__file__).parent.glob("config/models/*.py")):
+        tree = ast.parse(path.read_bytes())
+        _strip_docstrings(tree)
+        classes = (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+        for function in (node for found in classes for node in found.body):
+            if isinstance(function, ast.FunctionDef) and "misfits" not in function.name:
+                total.update(ast.unparse(function).encode())
     return total.hexdigest()[:16]
 
 

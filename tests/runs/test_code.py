@@ -11,6 +11,7 @@ import sys
 import pytest
 from projects import ROOT
 
+import heteromark
 from heteromark.runs import code
 from heteromark.runs.code import code_fingerprint, source_fingerprint
 
@@ -102,6 +103,7 @@ from pathlib import Path
 from heteromark.config.models.agent import AgentConfig
 from heteromark.config.models.params import ProjectParams
 from heteromark.config.compose.composition import compose_run
+import heteromark
 from heteromark.runs import code
 from heteromark.runs.digest import run_digest
 
@@ -226,6 +228,27 @@ def test_code_changes_only_the_runs_that_it_can_act_in(whose, place):
 )
 def test_code_that_acts_is_in_the_digest(whose, module, runs):
     assert len(whose[module]) == runs
+
+
+def test_what_config_models_compute_counts_and_what_they_say_does_not(tmp_path, monkeypatch):
+    package = tmp_path / "heteromark"
+    shutil.copytree(ROOT / "heteromark" / "config", package / "config")
+    monkeypatch.setattr(heteromark, "__file__", str(package / "__init__.py"))
+    model = package / "config" / "models" / "run.py"
+    text = model.read_text(encoding="utf-8")
+
+    def fingerprint(old: str, new: str) -> str:
+        assert old in text
+        model.write_text(text.replace(old, new), encoding="utf-8")
+        code._computed_by_config.cache_clear()
+        return code._computed_by_config()
+
+    before = fingerprint("", "")
+    assert (
+        fingerprint("    @property\n    def num_iterations(", "    def num_iterations(") != before
+    )
+    assert fingerprint('"""The typed, frozen model', '"""Another model') == before
+    assert fingerprint("class RunConfig", "x = 1\n\n\nclass RunConfig") == before
 
 
 # What is loaded where a run is trained, but around the training.
