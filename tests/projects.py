@@ -170,7 +170,7 @@ _SHORTER = {
     "config/environment/*.yaml": {r"warm_up_steps: \d+": "warm_up_steps: 3"},
     "config/*/*_model.yaml": {r"warm_up_steps: \d+": "warm_up_steps: 3"},
     "config/training/*.yaml": {
-        r"total_frames: \d+": "total_frames: 256",
+        r"total_frames: (\d+|\${larger.*)": "total_frames: 256",
         r"num_batches: \d+": "num_batches: 1",
     },
     "config/evaluation/*.yaml": {r"episodes: \d+": "episodes: 2"},

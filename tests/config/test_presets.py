@@ -458,17 +458,19 @@ def test_what_is_printed_can_be_pasted(project: Path, write):
     assert len(blocks) >= 11
     for path, block in blocks:
         write(path.removeprefix("config/"), block)
-    for path, _ in blocks:
+    for path, block in blocks:
         folder, name = Path(path).parent.name, Path(path).stem
         if folder == "config":
             assert job(name)
         elif folder == "experiment":
             assert job("happo_config", f"+experiment={name}").experiment_name == name
         elif folder == "agents":
-            made = job("dummy_config", f"agent={name}")
+            named = "grpo_config" if "TextPolicy" in block else "dummy_config"
+            made = job(named, f"agent={name}")
             assert made.agent.agent_id == name.partition("_sweep")[0].removesuffix("_v1")
         elif folder == "environment":
-            assert job("happo_config", f"environment={name}").environment.name == name
+            named = "grpo_config" if "env_type: text" in block else "happo_config"
+            assert job(named, f"environment={name}").environment.name == name
         else:
             assert job("dummy_config", f"{folder}={name}")
 

@@ -76,7 +76,8 @@ def job_of(tree: DictConfig, loader: Loader) -> Job:
     untyped = list(loader.type_faults(tree))
     try:
         job = _made_of(data)
-        faults = [] if untyped else package_faults(job)
+        # of an unknown type, what must agree with it is not known either
+        faults = [] if untyped else [*run_faults(job), *package_faults(job)]
     except ConfigError as error:
         faults = _without_echoes(tree, error.faults)
     if untyped or faults:
@@ -178,12 +179,9 @@ def _made_of(data: dict[str, Any]) -> Job:
         ConfigError: all faults, of unknown file.
     """
     try:
-        job = Job.model_validate(team_job_data(data)[0] if is_team(data) else data)
+        return Job.model_validate(team_job_data(data)[0] if is_team(data) else data)
     except ValidationError as error:
         raise ConfigError(faults_of(error, Job, "")) from error
-    if faults := run_faults(job):
-        raise ConfigError(faults)
-    return job
 
 
 def _translation_of(data: dict[str, Any]) -> Translation | None:

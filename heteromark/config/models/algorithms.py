@@ -90,7 +90,9 @@ ROWS = (
 )
 ROW_OF = {row.name: row for row in ROWS}
 # Of algorithms that share a loss, `loss_type` selects the first.
-ALGORITHM_OF_LOSS = {row.loss: row.name for row in reversed(ROWS)}
+ALGORITHM_OF_LOSS = {
+    row.loss: next(each.name for each in ROWS if each.loss == row.loss) for row in ROWS
+}
 
 # An algorithm of the user's own is trained with this loss, unless another is chosen.
 DEFAULT_LOSS = {NETWORKS: "ppo", LLM: "grpo"}
