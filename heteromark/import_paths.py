@@ -98,13 +98,13 @@ def how_to_install(module: str) -> str | None:
 class Registry(Generic[Component]):
     """Maps the value of a config key to what it selects.
 
-    A component of one's own is selected by its import path `module:attribute`.
+    A component of the user's own is selected by its import path `module:attribute`.
 
     Args:
         key: the config key that selects, named in errors.
         homes: modules below `heteromark` that register a name, by name. They are imported when
             the name is selected, and not before: so a run holds no code of other choices.
-        base: class that a component of one's own has to derive from; None: any callable.
+        base: class that a component of the user's own must derive from; None: any callable.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Registry(Generic[Component]):
 
         Raises:
             ValueError, ModuleNotFoundError: there is none; the message lists what there is.
-            TypeError: one's own does not derive from what it has to.
+            TypeError: the user's own component does not derive from the base class.
         """
         if ":" in name:
             return self._checked(import_path(name, self.key), name)
