@@ -115,7 +115,7 @@ def evaluate_run(request: EvaluationRequest) -> list[RenderableType]:
 
 @contextmanager
 def _told_of(path: Path) -> Iterator[None]:
-    """Whatever goes wrong within is told as a fault of this checkpoint."""
+    """Report whatever goes wrong within as a fault of this checkpoint."""
     try:
         yield
     except (ConfigError, EvaluationError):

@@ -46,8 +46,8 @@ class Generation:
 
     Attributes:
         temperature: 0: the most likely token each time; None: the one that the policy trains with.
-        top_k: only the so many most likely tokens (and those as likely as the last of them); 1:
-            the most likely one each time; None: all.
+        top_k: only this many of the most likely tokens (and those as likely as the last of them);
+            1: the most likely one each time; None: all.
         top_p: and only the fewest that together have at least this probability; 1: all.
 
     Raises:

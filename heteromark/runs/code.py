@@ -220,8 +220,8 @@ def _parsed(source: bytes) -> _Parsed:
 def _what_runs(node: ast.AST) -> Iterator[ast.AST]:
     """A tree's nodes, but for what only type checkers see."""
     yield node
-    typing_only = ("TYPE_CHECKING", "typing.TYPE_CHECKING")
-    is_typing = isinstance(node, ast.If) and ast.unparse(node.test) in typing_only
+    test = node.test if isinstance(node, ast.If) else None
+    is_typing = "TYPE_CHECKING" in (getattr(test, "id", ""), getattr(test, "attr", ""))
     for child in node.orelse if is_typing else ast.iter_child_nodes(node):
         yield from _what_runs(child)
 
@@ -231,9 +231,11 @@ def code_fingerprint(paths: Iterable[Path]) -> str:
 
     A file that does not parse counts with its bytes.
     """
+    # In an order of their own: that of whole paths would depend on where a project lies.
+    files = sorted((path.name, _parsed(path.read_bytes()).content) for path in paths)
     total = hashlib.sha256()
-    for path in sorted(paths):
-        total.update(path.name.encode() + b"\0" + _parsed(path.read_bytes()).content)
+    for name, content in files:
+        total.update(name.encode() + b"\0" + content)
     return total.hexdigest()[:16]
 
 

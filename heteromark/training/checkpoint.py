@@ -73,7 +73,7 @@ class Progress:
     best: BestPolicy | None = None  # None: nothing was evaluated yet
     # what the run is called by back ends that metrics are sent to
     logger_runs: Mapping[str, str] = field(default_factory=dict)
-    is_own: bool = True  # False: a shorter run came so far, and this one goes on from there
+    is_own: bool = True  # False: it was reached by a shorter run, which this one continues
 
 
 def save_checkpoint(folder: Path, config: RunConfig, learner: Learner, progress: Progress) -> Path:

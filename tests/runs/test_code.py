@@ -36,6 +36,19 @@ def test_comments_and_docstrings_are_not_code(tmp_path):
     assert fingerprint("def f(x:\n") != plain  # broken code still has an identity
 
 
+def test_where_files_lie_changes_nothing(tmp_path):
+    """The user's files and heteromark's may lie in folders of any order."""
+
+    def fingerprint(first: str, second: str) -> str:
+        files = [tmp_path / first / "mine.py", tmp_path / second / "theirs.py"]
+        for number, file in enumerate(files):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"x = {number}\n")
+        return code_fingerprint(files)
+
+    assert fingerprint("a", "b") == fingerprint("d", "c")
+
+
 def test_installed_environments_count_with_their_version():
     fingerprint = source_fingerprint("mpe2.simple_speaker_listener_v4:parallel_env")
     assert fingerprint.startswith("mpe2 1.")

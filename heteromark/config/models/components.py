@@ -255,7 +255,7 @@ class TrainingConfig(Frozen):
     keep_checkpoints: Count = Field(2, description="Newest checkpoints kept while training.")
 
     def has_checkpoint_after(self, iteration: int) -> bool:
-        """Whether a run has a checkpoint after an iteration, if it goes on from there."""
+        """Whether a run has a checkpoint after an iteration, if it continues."""
         return iteration % self.checkpoint_interval == 0 or iteration in self.checkpoints_after
 
 

@@ -248,7 +248,7 @@ def _agent_misfits(sections: TeamSections) -> Misfits:
         for part, message in _role_misfits(sections, agent):
             yield f"{place}.{part}", message
     if configs.num_agents not in (None, len(configs.agent_configs)):
-        message = f"must be {len(configs.agent_configs)}: so many are in agent_configs"
+        message = f"must be {len(configs.agent_configs)}, the number of agent_configs"
         yield "agent_policy_configs.num_agents", message
     listed = configs.policy_list
     if listed is not None and set(listed) not in (set(names), set(policies)):
@@ -293,7 +293,7 @@ def _order_misfits(sections: TeamSections) -> Misfits:
         yield key, f"every agent acts, but {', '.join(idle)} of agent_configs {be} not in it"
     acting = len(set(order))
     if interaction.num_interacting_agents not in (None, acting):
-        message = f"must be {acting}: so many different agents are in turn_order"
+        message = f"must be {acting}, the number of different agents in turn_order"
         yield "multi_agent_interaction.num_interacting_agents", message
 
 

@@ -114,7 +114,7 @@ def _of_status(run: HistoryRun) -> Iterator[Sign]:
     if run.status in (Status.FAILED, Status.DIVERGED, UNREADABLE):
         yield _warning(f"{run.status}{why}")
     elif run.status == Status.INTERRUPTED:
-        yield _warning(f"interrupted{why}; the command below goes on from where it stopped")
+        yield _warning(f"interrupted{why}; the command below resumes it")
 
 
 def _of_return(run: HistoryRun, table: pd.DataFrame) -> Iterator[Sign]:
