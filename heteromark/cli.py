@@ -448,6 +448,8 @@ def ui(
 
 
 def _add_groups() -> None:
+    if app.registered_groups:
+        return
     from heteromark.runs.commands import store_app
     from heteromark.workflow.commands import workflow_app
 

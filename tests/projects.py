@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +40,11 @@ PROJECT_FILES = (
     "workflow",
 )
 
+FACTORY_TRAIN = "heteromark.training.factory_train"
+
+# Namespace packages for a user's code.
+USERS_FOLDERS = ("environments", "extensions")
+
 # Two minutes of workflow in seconds: the same steps on very short runs.
 TINY = {
     "n_steps": 64,
@@ -52,22 +62,55 @@ TINY = {
 class Project:
     """A project folder that commands run in as a user would run them.
 
-    `store` is the run store of its commands; None: that of the test. `patience` is how many seconds
-    a command may take.
+    `store` is the run store of its commands; None: that of the test. `trainer` is who trains: None:
+    torch; "stub" (see `heteromark.commands.stub`) for what does not depend on what is learned.
+    `patience` is how many seconds a command may take.
     """
 
     folder: Path
     store: Path | None = None
+    trainer: str | None = None
     patience: float = 600
 
-    def run(self, *command: str, check: bool = True, **environment: str):
-        """Run a command here; `heteromark`, `snakemake` and `dvc` are those of this Python."""
+    def run(
+        self, *command: str, check: bool = True, own_process: bool = False, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command here; `heteromark`, `snakemake` and `dvc` are those of this Python.
+
+        Our own commands run inside the test's process, where torch is imported once for all tests,
+        unless they start processes themselves or the test asks for a process.
+        """
+        environment = {**self._environment(), **environment}
+        entry = None if own_process else entry_of(command)
+        if entry is None:
+            result = self._in_a_process(command, environment)
+        else:
+            result = in_this_process(entry, self.folder, command, environment)
+        if check and result.returncode:
+            raise AssertionError(
+                f"{' '.join(command)} exited with {result.returncode}\n"
+                f"{result.stdout}\n{result.stderr}"
+            )
+        return result
+
+    def paste(self, line: str) -> subprocess.CompletedProcess[str]:
+        """Run a line of a document, in a shell unless it is one plain command of ours."""
+        words = shlex.split(line)
+        if words[0] == "heteromark" and not re.search(r"[*?$|&;<>]|\[", line):
+            return self.run(*words)
+        if words[:3] == ["python", "-m", FACTORY_TRAIN] and not re.search(r"[$|&;<>]", line):
+            return self.run(*words)
+        return self.run("bash", "-c", line)
+
+    def _in_a_process(
+        self, command: tuple[str, ...], environment: dict[str, str]
+    ) -> subprocess.CompletedProcess[str]:
         # Files, not pipes: a daemon that the command leaves behind would keep a pipe open.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             status = subprocess.run(
                 command,
                 cwd=self.folder,
-                env={**self._environment(), **environment},
+                env=environment,
                 stdout=out,
                 stderr=err,
                 timeout=self.patience,
@@ -75,13 +118,7 @@ class Project:
             ).returncode
             out.seek(0)
             err.seek(0)
-            result = subprocess.CompletedProcess(command, status, out.read(), err.read())
-        if check and result.returncode:
-            raise AssertionError(
-                f"{' '.join(command)} exited with {result.returncode}\n"
-                f"{result.stdout}\n{result.stderr}"
-            )
-        return result
+            return subprocess.CompletedProcess(command, status, out.read(), err.read())
 
     def start(self, *command: str) -> subprocess.Popen:
         """Start a command here in a process group of its own, to be killed."""
@@ -96,12 +133,12 @@ class Project:
 
     def _environment(self) -> dict[str, str]:
         binaries = str(Path(sys.executable).parent)
-        own_store = {"HETEROMARK_STORE": str(self.store)} if self.store else {}
+        own = {"HETEROMARK_STORE": self.store, "HETEROMARK_TRAINER": self.trainer}
         # `make test` hands its own options and variables on: the environment, for one.
         inherited = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
         return {
             **inherited,
-            **own_store,
+            **{key: str(value) for key, value in own.items() if value},
             "PATH": os.pathsep.join([binaries, os.environ["PATH"]]),
             "COLUMNS": "200",
             "NO_COLOR": "1",
@@ -141,7 +178,90 @@ class Project:
         self.run("git", "commit", "--quiet", "--message", message)
 
 
-def copy_project(target: Path, store: Path | None = None) -> Project:
+def entry_of(command: tuple[str, ...]) -> Callable[[], object] | None:
+    """What a process of the command would call; None: another program, or one that starts some."""
+    from heteromark import cli
+    from heteromark.commands.console import expected_errors_told
+    from heteromark.training import factory_train
+
+    if command[0] == "heteromark":
+        return None if command[1:2] in (("sweep",), ("ui",)) else cli.main
+    if command[1:3] != ("-m", FACTORY_TRAIN):
+        return None
+
+    def train() -> None:
+        with expected_errors_told():
+            sys.exit(factory_train.main(list(command[3:])))
+
+    return train
+
+
+def in_this_process(
+    entry: Callable[[], object], folder: Path, command: tuple[str, ...], environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Call an entry point as a process would that starts in `folder`."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        _as_if_started_in(folder, command, environment),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        status = 0
+        try:
+            entry()
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _as_if_started_in(
+    folder: Path, command: tuple[str, ...], environment: dict[str, str]
+) -> Iterator[None]:
+    """Lend what a process has to itself, and take it back."""
+    from heteromark.config.compose import composition
+    from heteromark.runs import code
+
+    old_folder, old_environment = Path.cwd(), dict(os.environ)
+    old_path, old_arguments = sys.path.copy(), sys.argv
+    loggers = {name: logging.getLogger(name) for name in ("", "heteromark")}
+    old_logging = {name: (log.level, log.handlers.copy()) for name, log in loggers.items()}
+    # what is remembered for a process, of files that another project has as well
+    for remembers in (
+        composition._component_tree,
+        code.source_fingerprint,
+        code.code_of,
+        code.files_of,
+    ):
+        remembers.cache_clear()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[:] = [place for place in sys.path if place not in ("", str(old_folder))]
+    sys.argv = list(command)
+    loggers[""].handlers.clear()
+    try:
+        yield
+    finally:
+        for name, (level, handlers) in old_logging.items():
+            loggers[name].setLevel(level)
+            loggers[name].handlers[:] = handlers
+        sys.path[:], sys.argv = old_path, old_arguments
+        os.environ.clear()
+        os.environ.update(old_environment)
+        os.chdir(old_folder)
+        for name, module in list(sys.modules.items()):
+            place = module.__dict__.get("__file__")
+            if name in USERS_FOLDERS or (place and _is_users(Path(place), folder)):
+                del sys.modules[name]
+
+
+def _is_users(file: Path, folder: Path) -> bool:
+    """Whether a module belongs to the project, which may be the repository itself."""
+    return file.is_relative_to(folder) and file.parent.name in (folder.name, *USERS_FOLDERS)
+
+
+def copy_project(target: Path, store: Path | None = None, trainer: str | None = None) -> Project:
     """A copy of this repository's project files, without results."""
     for name in PROJECT_FILES:
         source, destination = ROOT / name, target / name
@@ -150,7 +270,7 @@ def copy_project(target: Path, store: Path | None = None) -> Project:
             shutil.copytree(source, destination, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, destination)
-    return Project(target, store)
+    return Project(target, store, trainer)
 
 
 # Runs of the Hydra entry, which does not read params.yaml, in seconds.

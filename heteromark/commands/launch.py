@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +23,20 @@ from heteromark.config.errors import ConfigError
 from heteromark.config.files import to_yaml
 from heteromark.config.models.run import RunConfig
 from heteromark.config.rules.packages import package_faults
-from heteromark.runs.digest import config_digest, run_digest, trajectory_digest, versions
+from heteromark.runs.digest import (
+    chosen_trainer,
+    config_digest,
+    run_digest,
+    trajectory_digest,
+    versions,
+)
 from heteromark.runs.files import sha256_of, write_text_atomic
+from heteromark.runs.metrics import OnProgress
 from heteromark.runs.record import (
     CONFIG_FILE,
     LOG_FILE,
     RUN_FILES,
+    STUB,
     AgentIdentity,
     ContinuedRun,
     RunRecord,
@@ -37,8 +45,6 @@ from heteromark.runs.record import (
 from heteromark.runs.store import RunStore, StoreError
 
 log = logging.getLogger("heteromark")
-
-OnProgress = Callable[[int, int, dict], None]
 
 
 # Full, over quota, above the limit of file sizes, read-only, forbidden.
@@ -166,6 +172,10 @@ def _train(config: RunConfig, folder: Path, on_progress: OnProgress | None):
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(config.training.num_threads)
     try:
+        if chosen_trainer() == STUB:
+            from heteromark.commands import stub
+
+            return stub.train(config, folder, on_progress=on_progress)
         from heteromark.commands.loggers import MetricLoggers
         from heteromark.training.loop import train
 
@@ -199,6 +209,7 @@ def _opening_record(
         agent=identity,
         environment=config.environment.name,
         kind=config.kind,
+        trainer=chosen_trainer(),
         mode=config.mode,
         seed=config.seed,
         status=Status.RUNNING,

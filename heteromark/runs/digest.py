@@ -11,11 +11,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from heteromark.config.errors import ConfigError
 from heteromark.config.models.algorithms import LLM, NETWORKS, ROW_OF
 from heteromark.config.models.components import EnvironmentConfig
 from heteromark.config.models.run import RunConfig
@@ -23,6 +25,7 @@ from heteromark.config.rules.effect import idle_keys, is_own
 from heteromark.config.rules.llm import defaults_of
 from heteromark.runs.code import run_code, source_fingerprint
 from heteromark.runs.files import sha256_of
+from heteromark.runs.record import STUB, TORCH, TRAINER_VARIABLE
 
 DIGEST_LENGTH = 12
 VERSIONED = ("torch", "torchrl", "tensordict")
@@ -63,6 +66,19 @@ def _knows_its_end(config: RunConfig) -> bool:
     return scheduler.decay != "none" or scheduler.warmup_ratio > 0 or is_own(config.agent.algorithm)
 
 
+def chosen_trainer() -> str:
+    """Return what `HETEROMARK_TRAINER` says trains runs here: torch, or the stub.
+
+    Raises:
+        ConfigError: it names something else.
+    """
+    chosen = os.environ.get(TRAINER_VARIABLE) or TORCH
+    if chosen not in (TORCH, STUB):
+        message = f"must be {TORCH} or {STUB}; unset it to train"
+        raise ConfigError.single(TRAINER_VARIABLE, message, value=chosen)
+    return chosen
+
+
 @functools.cache
 def versions() -> dict[str, str]:
     """Versions of the libraries that a run's result depends on."""
@@ -99,6 +115,8 @@ def _identity(config: RunConfig) -> dict[str, Any]:
     # The frames are rounded up to whole iterations, which are told below.
     for key in ("num_batches", "epochs"):
         data["training"].pop(key, None)
+    if (trainer := chosen_trainer()) != TORCH:
+        data["trainer"] = trainer
     del data["logger"], data["training"]["keep_checkpoints"], data["training"]["total_frames"]
     return {
         **data,

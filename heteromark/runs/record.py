@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,10 @@ RUN_FILES = (
 
 RESULTS = Path("results")
 FOLDER_OF_MODE = {"smoke": "smoke", "full": "train"}
+
+# What trains: torch, or a stand-in that invents figures, for tests of everything around a training.
+TORCH, STUB = "torch", "stub"
+TRAINER_VARIABLE = "HETEROMARK_TRAINER"
 
 # Columns of metrics.csv that depend on the machine's speed and so differ between identical runs.
 WALL_CLOCK_COLUMNS = ("time_elapsed", "frames_per_second")
@@ -84,6 +89,16 @@ class RunSummary(BaseModel):
     frames_per_second: float | None = None
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: completed, or diverged with the reason."""
+
+    status: Status
+    reason: str | None
+    summary: RunSummary
+    device: str
+
+
 class ContinuedRun(BaseModel):
     """The shorter run that a run went on from, and how far that had come."""
 
@@ -94,7 +109,8 @@ class ContinuedRun(BaseModel):
 class RunRecord(BaseModel):
     """One training of one resolved config with one seed in one mode.
 
-    `kind` is the kind of agents that it trained: networks or llm. Times are ISO 8601 in UTC,
+    `kind` is the kind of agents that it trained: networks or llm. `trainer` is "stub" if the
+    figures are invented (see `commands.stub`). Times are ISO 8601 in UTC,
     durations in seconds of wall-clock time over all attempts.
     """
 
@@ -107,6 +123,7 @@ class RunRecord(BaseModel):
     agent: AgentIdentity
     environment: str
     kind: str = NETWORKS
+    trainer: str = TORCH
     mode: str
     seed: int
     status: Status

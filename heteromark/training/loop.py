@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -16,11 +16,13 @@ from typing import Any, Protocol
 from heteromark.algorithm.learner import Diverged
 from heteromark.config.models.run import RunConfig
 from heteromark.runs.files import write_text_atomic
+from heteromark.runs.metrics import MetricsFile, OnProgress
 from heteromark.runs.record import (
     BEST_FILE,
     CHECKPOINT_FILE,
     EVALUATION_FILE,
     METRICS_FILE,
+    Outcome,
     RunSummary,
     Status,
 )
@@ -34,9 +36,6 @@ from heteromark.training.checkpoint import (
 )
 from heteromark.training.components import ComponentFactory, Components
 from heteromark.training.evaluation_report import as_report
-from heteromark.training.metrics import MetricsFile
-
-OnProgress = Callable[[int, int, dict[str, float]], None]
 
 
 class Loggers(Protocol):
@@ -62,16 +61,6 @@ class NoLoggers:
 # (run, its folder, frames trained before, what earlier attempts' `runs` were)
 OpenLoggers = Callable[[RunConfig, Path, int, Mapping[str, str]], AbstractContextManager[Loggers]]
 logger = logging.getLogger("heteromark")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: completed, or diverged with the reason."""
-
-    status: Status
-    reason: str | None
-    summary: RunSummary
-    device: str
 
 
 def train(
@@ -254,7 +243,7 @@ class _Training:
         _write_best(self.folder, self.progress)
         best = self.progress.best
         summary = RunSummary(
-            final_return=self._final_return(),
+            final_return=self.metrics.final_return(),
             evaluation_return=report["return_mean"],
             evaluation_win_rate=report["win_rate"],
             evaluation_episodes=report["episodes"],
@@ -267,15 +256,6 @@ class _Training:
             ),
         )
         return Outcome(status, reason, summary, str(self.components.device))
-
-    def _final_return(self) -> float | None:
-        """Mean episode return over the last tenth of the iterations."""
-        if not self.progress.iteration:
-            return None
-        returns = self.metrics.column("episode_return")
-        last_tenth = returns[-math.ceil(len(returns) / 10) :]
-        known = [value for value in last_tenth if math.isfinite(value)]
-        return sum(known) / len(known) if known else None
 
 
 def _write_best(folder: Path, progress: Progress) -> None:

@@ -1,19 +1,11 @@
-"""Episode statistics of a batch, and metrics.csv."""
+"""Episode statistics of a batch."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import os
-from collections.abc import Mapping
-from pathlib import Path
 
 from tensordict import TensorDict
 from torch import Tensor
-
-from heteromark.runs.files import write_text_atomic
-from heteromark.runs.record import WALL_CLOCK_COLUMNS
 
 
 def episode_metrics(batch: TensorDict) -> dict[str, float | int]:
@@ -37,63 +29,3 @@ def episode_metrics(batch: TensorDict) -> dict[str, float | int]:
 
 def _mean(values: Tensor) -> float:
     return float(values.double().mean()) if values.numel() else math.nan
-
-
-class MetricsFile:
-    """metrics.csv: one row per iteration, in full precision; empty where there is no value.
-
-    Args:
-        path: the file; what it holds beyond `keep` rows is cut off.
-        keep: rows, one per iteration, that belong to the run so far.
-
-    Raises:
-        ValueError: the file has fewer than `keep` rows.
-    """
-
-    def __init__(self, path: Path, keep: int = 0) -> None:
-        self._path = path
-        self._columns: list[str] = []
-        if keep:
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            if len(lines) < keep + 1:
-                raise ValueError(
-                    f"{path} has {max(len(lines) - 1, 0)} rows, but the run's checkpoint was taken "
-                    f"after {keep}; delete the checkpoints beside it to train anew"
-                )
-            self._columns = next(csv.reader(lines[:1]))
-            write_text_atomic(path, "\n".join(lines[: keep + 1]) + "\n")
-        else:
-            write_text_atomic(path, "")
-
-    def append(self, metrics: Mapping[str, float | int]) -> None:
-        """Add one row; the first row's keys are the columns, wall-clock columns last."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        if not self._columns:
-            measured = [name for name in metrics if name not in WALL_CLOCK_COLUMNS]
-            self._columns = [*measured, *WALL_CLOCK_COLUMNS]
-            writer.writerow(self._columns)
-        writer.writerow([_cell(metrics[name]) for name in self._columns])
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(text.getvalue())
-
-    def sync(self) -> None:
-        """Make sure that all rows are on disk, before a checkpoint that counts on them."""
-        with self._path.open("rb") as file:
-            os.fsync(file.fileno())
-
-    def column(self, name: str) -> list[float]:
-        """The values of a column, NaN where empty."""
-        return [row[name] for row in self.rows()]
-
-    def rows(self) -> list[dict[str, float]]:
-        """All rows, NaN where empty."""
-        with self._path.open(encoding="utf-8", newline="") as file:
-            return [
-                {name: float(value or "nan") for name, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
-
-
-def _cell(value: float | int) -> str:
-    return "" if math.isnan(value) else repr(value)

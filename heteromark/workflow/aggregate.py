@@ -20,7 +20,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from heteromark.runs.files import write_text_atomic
-from heteromark.runs.record import METRICS_FILE, RECORD_FILE, RunRecord, Status
+from heteromark.runs.record import METRICS_FILE, RECORD_FILE, STUB, RunRecord, Status
 from heteromark.workflow.plan import Candidate
 from heteromark.workflow.stability import Curve, judge_stability, last_half_trend
 from heteromark.workflow.statistics import bootstrap_interval, coefficient_of_variation, score
@@ -267,6 +267,7 @@ def _summary_row(candidate: Candidate, runs: Sequence[_Run], rows: pd.DataFrame)
             if run.status == Status.DIVERGED
         },
     )
+    is_invented = any(run.record is not None and run.record.trainer == STUB for run in runs)
     return {
         "config": candidate.label,
         "config_digest": candidate.config_digest,
@@ -281,7 +282,7 @@ def _summary_row(candidate: Candidate, runs: Sequence[_Run], rows: pd.DataFrame)
         "iqm_high": high,
         "coefficient_of_variation": coefficient_of_variation(evaluation_returns),
         "verdict": stability.verdict.value,
-        "reason": stability.reason,
+        "reason": f"stub trainer, invented: {stability.reason}" if is_invented else stability.reason,
         **{key: candidate.hyperparameters.get(key) for key in KEY_HYPERPARAMETERS},
     }
 

@@ -62,5 +62,5 @@ def test_a_built_in_algorithm_is_three_files(tmp_path):
     )
     assert "toy.strength: has no effect: ppo_agent_v1 is MaskablePPO, not Toy" in refused.stderr
     hydra = ("python", "-m", "heteromark.training.factory_train", "agent=toy_agent_v1")
-    shown = project.run(*hydra, "agent.toy.strength=0.125", "--dry-run").stdout
+    shown = project.run(*hydra, "agent.toy.strength=0.125", "--dry-run", own_process=True).stdout
     assert "strength: 0.125" in shown

@@ -74,7 +74,8 @@ def trained(capsys: pytest.CaptureFixture, command: str) -> tuple[RunRecord, dic
 
 @pytest.mark.slow
 def test_the_command_without_arguments_trains_and_leaves_its_files(project: Project):
-    result = project.run(sys.executable, "-m", "heteromark.training.factory_train")
+    entry = (sys.executable, "-m", "heteromark.training.factory_train")
+    result = project.run(*entry, own_process=True)
     assert "completed" in result.stdout
     folder = project.folder / output_folder(result.stdout)
     assert re.fullmatch(

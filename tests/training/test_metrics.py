@@ -8,7 +8,8 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from heteromark.training.metrics import MetricsFile, episode_metrics
+from heteromark.runs.metrics import MetricsFile
+from heteromark.training.metrics import episode_metrics
 
 
 def row(iteration, value=0.1):

@@ -27,9 +27,9 @@ NAMES = {"happo_agent_v1", "happo_agent_lr_high"}
 METRICS = ("results/tables/metrics.json", "results/model/metrics.json")
 
 
-def make_project(folder: Path, store: Path) -> Project:
+def make_project(folder: Path, store: Path, trainer: str | None = "stub") -> Project:
     """A committed project with two configs and very short runs."""
-    project = copy_project(folder, store)
+    project = copy_project(folder, store, trainer)
     project.set_params(**TINY)
     for path in (folder / "config" / "agents").glob("*.yaml"):
         if path.stem not in CONFIGS:
@@ -43,22 +43,38 @@ def make_project(folder: Path, store: Path) -> Project:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, worker_id) -> Project:
-    """A project in which `snakemake` ran once; made once for all workers, and only read."""
+    """A project in which `snakemake` ran once, with invented figures; it is only read."""
+    return made_once(tmp_path_factory, worker_id, "invented", "stub")
+
+
+@pytest.fixture(scope="session")
+def really_trained(tmp_path_factory, worker_id) -> Project:
+    """The same with real trainings."""
+    return made_once(tmp_path_factory, worker_id, "trained", None)
+
+
+def made_once(tmp_path_factory, worker_id: str, name: str, trainer: str | None) -> Project:
+    """A project in which `snakemake` ran, made once for all workers."""
     root = tmp_path_factory.getbasetemp()
-    root = (root if worker_id == "master" else root.parent) / "contract"
+    root = (root if worker_id == "master" else root.parent) / name
     with FileLock(f"{root}.lock"):
-        if not root.exists():
-            project = make_project(root / "project", root / "store")
+        if not (root / "done").exists():
+            project = make_project(root / "project", root / "store", trainer)
             project.run("snakemake", "--cores", "2")
-    return Project(root / "project", root / "store")
+            (root / "done").touch()
+    return Project(root / "project", root / "store", trainer)
+
+
+def copy_of(project: Project, folder: Path) -> Project:
+    shutil.copytree(project.folder, folder / "project", symlinks=True)
+    shutil.copytree(project.store, folder / "store")
+    return Project(folder / "project", folder / "store", project.trainer)
 
 
 @pytest.fixture
 def copy(finished, tmp_path) -> Project:
     """A copy of the finished project and its store, to change at will."""
-    shutil.copytree(finished.folder, tmp_path / "project", symlinks=True)
-    shutil.copytree(finished.store, tmp_path / "store")
-    return Project(tmp_path / "project", tmp_path / "store")
+    return copy_of(finished, tmp_path)
 
 
 @pytest.fixture
@@ -69,7 +85,7 @@ def clone(copy, tmp_path) -> Project:
 
 def clone_of(project: Project, target: Path, store: Path | None = None) -> Project:
     project.run("git", "clone", "--quiet", ".", str(target))
-    made = Project(target, store or project.store)
+    made = Project(target, store or project.store, project.trainer)
     made.run("git", "config", "user.email", "tester@example.com")
     made.run("git", "config", "user.name", "Tester")
     return made
@@ -113,7 +129,8 @@ def does_nothing(project: Project, *command: str) -> str:
     return result.stdout + result.stderr
 
 
-def test_snakemake_leaves_what_it_promises(finished):
+def test_snakemake_leaves_what_it_promises(really_trained):
+    finished = really_trained
     table = summary(finished)
     assert set(table.index) == NAMES
     assert (table["completed"] == 2).all()
@@ -131,11 +148,19 @@ def test_snakemake_leaves_what_it_promises(finished):
     assert any(name.startswith("happo_agent_lr_high-") for name in logs)
 
 
+def test_tables_of_the_stub_say_that_they_are_invented(finished):
+    table = summary(finished)
+    assert table["reason"].str.startswith("stub trainer, invented: ").all()
+    runs = pd.read_csv(finished.folder / "results/tables/runs.csv")
+    assert runs["reason"].str.contains("the figures are invented").all()
+
+
 def test_a_second_snakemake_does_nothing(copy):
     assert "Nothing to be done" in does_nothing(copy, "snakemake", "--cores", "2")
 
 
-def test_the_selected_config_and_the_model_are_usable(copy):
+def test_the_selected_config_and_the_model_are_usable(really_trained, tmp_path):
+    copy = copy_of(really_trained, tmp_path)
     evaluated = copy.run("heteromark", "evaluate", "results/model", "--episodes", "3")
     assert "3 episodes" in evaluated.stdout
     before = trained(copy.store)
@@ -145,11 +170,11 @@ def test_the_selected_config_and_the_model_are_usable(copy):
     assert new_runs(copy.store, before) == []
 
 
-def test_dvc_repro_trains_the_same_from_nothing(finished, tmp_path):
-    other = clone_of(finished, tmp_path / "clone", store=tmp_path / "other store")
+def test_dvc_repro_trains_the_same_from_nothing(really_trained, tmp_path):
+    other = clone_of(really_trained, tmp_path / "clone", store=tmp_path / "other store")
     other.run("dvc", "repro")
-    assert metrics(other) == metrics(finished)
-    assert set(trained(other.store)) == set(trained(finished.store))
+    assert metrics(other) == metrics(really_trained)
+    assert set(trained(other.store)) == set(trained(really_trained.store))
     assert "up to date" in other.run("dvc", "status").stdout
     assert "up to date" in does_nothing(other, "dvc", "repro")
     # A plain snakemake finds it all done, and leaves DVC's state clean.
@@ -267,8 +292,8 @@ def test_results_deleted_by_hand_come_back_without_training(copy):
     assert metrics(copy) == old
 
 
-def test_a_killed_workflow_resumes_and_ends_the_same(finished, clone, tmp_path):
-    clone.store = tmp_path / "store of its own"
+def test_a_killed_workflow_resumes_and_ends_the_same(really_trained, tmp_path):
+    clone = clone_of(really_trained, tmp_path / "clone", store=tmp_path / "store of its own")
     process = clone.start("snakemake", "--cores", "2")
     deadline = time.monotonic() + 120
     while not list(clone.store.glob("runs/*/metrics.csv")) and time.monotonic() < deadline:
@@ -280,7 +305,7 @@ def test_a_killed_workflow_resumes_and_ends_the_same(finished, clone, tmp_path):
     assert "--unlock" in locked.stderr + locked.stdout
     clone.run("snakemake", "--unlock")
     clone.run("snakemake", "--cores", "2")
-    assert metrics(clone) == metrics(finished)
+    assert metrics(clone) == metrics(really_trained)
 
 
 def test_an_edited_environment_reaches_dvc_and_is_trained_anew(copy):
@@ -301,8 +326,8 @@ def test_an_edited_environment_reaches_dvc_and_is_trained_anew(copy):
     assert json.loads(copy.read("results/plan/sweep.json"))["digest"] != first
 
 
-def test_a_terminated_sweep_ends_its_runs_and_frees_the_lock(clone, tmp_path):
-    clone.store = tmp_path / "store of its own"
+def test_a_terminated_sweep_ends_its_runs_and_frees_the_lock(tmp_path):
+    clone = make_project(tmp_path / "project", tmp_path / "store", trainer=None)
     process = clone.start(
         "heteromark", "sweep", "config/agents/*.yaml", "--total-timesteps", "640000"
     )
@@ -337,8 +362,8 @@ def test_config_on_the_command_line_wins_over_params(copy):
     assert rates == {"happo_agent_v1": 0.01, "happo_agent_lr_high": 5e-3}
 
 
-def test_a_sweep_by_command_leaves_snakemake_nothing_to_train(finished, clone, tmp_path):
-    clone.store = tmp_path / "store of its own"
+def test_a_sweep_by_command_leaves_snakemake_nothing_to_train(really_trained, tmp_path):
+    clone = clone_of(really_trained, tmp_path / "clone", store=tmp_path / "store of its own")
     result = clone.run("heteromark", "sweep", "config/agents/*.yaml", "--cores", "2")
     assert all(name in result.stdout for name in NAMES)
     plan = clone.run("snakemake", "-n").stdout
@@ -347,10 +372,11 @@ def test_a_sweep_by_command_leaves_snakemake_nothing_to_train(finished, clone, t
     before = trained(clone.store)
     clone.run("snakemake", "--cores", "2")
     assert {record["mode"] for record in new_runs(clone.store, before)} == {"full"}
-    assert metrics(clone) == metrics(finished)
+    assert metrics(clone) == metrics(really_trained)
 
 
-def test_a_sweep_goes_on_after_a_failing_config_and_says_so(copy):
+def test_a_sweep_goes_on_after_a_failing_config_and_says_so(really_trained, tmp_path):
+    copy = copy_of(really_trained, tmp_path)
     copy.write("broken_env.py", "def make(**kwargs):\n    raise RuntimeError('no such arena')\n")
     environment = copy.read("config/environment/speaker_listener.yaml")
     task = "mpe2.simple_speaker_listener_v4:parallel_env"
