@@ -1,4 +1,4 @@
-# make run: the whole workflow in a fresh clone. make test: the tests. Both set up .venv first.
+# make run: the whole workflow in a fresh clone. make test: the short tests. Both set up .venv first.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,8 +6,8 @@ INSTALLED := $(VENV)/.installed
 # dvc.yaml and the rules call `snakemake` and `python`: let them find this environment's.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help setup run train train-quick train-show-config train-sweep test test-fast lint format \
-  generated benchmark clean
+.PHONY: help setup run train train-quick train-show-config train-sweep test test-all lint format \
+  generated docs benchmark clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -44,18 +44,22 @@ train-sweep: setup  ## Train every combination, e.g. ARGS="loss_type=happo,mappo
 	$(TRAIN) --multirun $(if $(ARGS),$(ARGS),$(SWEEP))
 
 # More workers than cores: tests of the workflow wait much of their time for other processes.
-PYTEST = python -m pytest -n 4 --dist worksteal
+PYTEST = python -m pytest -n 4 --dist worksteal -rs
 
-test: setup  ## Run all tests, in a run store of their own
-	$(PYTEST)
-
-test-fast: setup  ## Run the tests that take seconds
+test: setup  ## Show that the product works: the short tier of the tests
 	$(PYTEST) -m "not slow"
 
-lint: setup  ## Check style: Python, Snakefile, workflow
+test-all: setup  ## Run every test
+	$(PYTEST)
+
+lint: setup  ## Check style and types
 	ruff check .
 	ruff format --check .
 	snakefmt --check Snakefile workflow
+	mypy
+
+docs: setup  ## Build the documentation site into site/; ARGS=serve: show it while you write
+	NO_MKDOCS_2_WARNING=1 mkdocs $(if $(ARGS),$(ARGS),build)
 
 format: setup  ## Apply the style
 	ruff check --fix .
@@ -70,4 +74,4 @@ benchmark: setup  ## Measure the workflow's own speed
 	python benchmarks/workflow.py
 
 clean:  ## Remove results, outputs and logs; the run store and DVC's cache keep what was trained
-	rm -rf results logs outputs
+	rm -rf results logs outputs site
