@@ -1,4 +1,4 @@
-"""TorchRL specs of a batched multi-agent environment; the keys that all adapters share."""
+"""TorchRL specs of a batched multi-agent environment, shared by all adapters."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class EnvironmentSpecs:
 def make_specs(
     groups: Mapping[str, Group], num_envs: int, state_size: int | None = None
 ) -> EnvironmentSpecs:
-    """Specs of N copies of an environment with these groups.
+    """Return the specs of N copies of an environment with these groups.
 
-    Keys, shapes, types and what they mean: `heteromark.environment.contract`.
+    Keys, shapes, dtypes and meanings: see `heteromark.environment.contract`.
     """
     observation, action, reward = (Composite(shape=[num_envs]) for _ in range(3))
     for name, group in groups.items():

@@ -1,7 +1,7 @@
-"""Random numbers that follow from counters: no generator, so each battle has a stream of its own.
+"""Counter-based random numbers: no generator, so each battle has a separate stream.
 
-A number is a hash of the words that say which one it is, such as (seed of the copy, episode, what
-for, unit). So a batch draws what its copies would draw alone, on any device.
+A number is a hash of integers that identify it, such as (seed of the copy, episode, purpose, unit).
+It does not depend on the batch size or the device.
 Source of the hash: C. Wellons, "Prospecting for hash functions" (lowbias32).
 """
 
@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 _WORD = 0xFFFFFFFF
-# below 2**31 in size, so that products of them and a word fit in an int64; modulo 2**32 the second
-# is lowbias32's 0x846ca68b
+# absolute values below 2**31, so that their product with a word fits in an int64; the second one is
+# lowbias32's 0x846ca68b modulo 2**32
 _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B - 2**32
 _START = 0x9E3779B9
 
 
 def hashed(*words: Tensor | int) -> Tensor:
-    """A 32-bit hash of words from 0 to 2**32 - 1, as int64 of their broadcast shape."""
+    """Return a 32-bit hash of words from 0 to 2**32 - 1, as int64 with their broadcast shape."""
     value: Tensor | int = _START
     for word in words:
         mixed = (value ^ word) + _START & _WORD
@@ -29,5 +29,5 @@ def hashed(*words: Tensor | int) -> Tensor:
 
 
 def uniform(*words: Tensor | int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A number from 0 to just below 1, in steps of 2**-24, for these words."""
+    """Return the uniform random number in [0, 1) for these words, a multiple of 2**-24."""
     return (hashed(*words) >> 8).to(dtype) * 2.0**-24
