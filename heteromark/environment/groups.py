@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -44,7 +44,8 @@ class Group:
     @property
     def action_size(self) -> int:
         """Number of discrete actions, or dimensions of a continuous action."""
-        return int(self.action_space.n if self.is_discrete else self.action_space.shape[0])
+        space = self.action_space
+        return int(space.n) if isinstance(space, spaces.Discrete) else space.shape[0]
 
 
 def group_agents(
@@ -126,8 +127,8 @@ def _explicit(
 def make_group(
     name: str,
     agents: tuple[str, ...],
-    observation_spaces: Mapping[str, spaces.Space],
-    action_spaces: Mapping[str, spaces.Space],
+    observation_spaces: Mapping[str, spaces.Space[Any]],
+    action_spaces: Mapping[str, spaces.Space[Any]],
     masked: bool,
     family: str = "",
 ) -> Group:
@@ -152,31 +153,38 @@ def make_group(
     return Group(
         name=name,
         agents=agents,
-        observation_size=_observation_size(name, observation_spaces[first]),
+        observation_size=int(
+            np.prod(observation_shape(name, observation_spaces[first]), dtype=np.int64)
+        ),
         action_space=_supported_action_space(name, action_spaces[first]),
         masked=masked,
         family=family,
     )
 
 
-def observed_space(space: spaces.Space) -> spaces.Space:
+def observed_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
     """Return the space a policy observes, without an action mask."""
     if isinstance(space, spaces.Dict) and "observation" in space.spaces:
         return space.spaces["observation"]
     return space
 
 
-def _observation_size(group: str, space: spaces.Space) -> int:
-    space = observed_space(space)
-    if not isinstance(space, spaces.Box):
+def observation_shape(group: str, space: spaces.Space[Any]) -> tuple[int, ...]:
+    """Return the shape of what a policy of a group observes.
+
+    Raises:
+        ValueError: the space is not supported.
+    """
+    observed = observed_space(space)
+    if not isinstance(observed, spaces.Box):
         raise ValueError(
-            f"group {group!r} has observation space {space}; supported are Box and "
+            f"group {group!r} has observation space {observed}; supported are Box and "
             "Dict(observation=Box, action_mask=…)"
         )
-    return int(np.prod(space.shape, dtype=np.int64))
+    return observed.shape
 
 
-def _supported_action_space(group: str, space: spaces.Space) -> spaces.Discrete | spaces.Box:
+def _supported_action_space(group: str, space: spaces.Space[Any]) -> spaces.Discrete | spaces.Box:
     if isinstance(space, spaces.Discrete):
         return space
     if isinstance(space, spaces.Box) and len(space.shape) == 1 and space.is_bounded():

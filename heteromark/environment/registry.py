@@ -9,7 +9,7 @@ import torch
 from torchrl.envs import EnvBase
 
 from heteromark.config.models.run import RunConfig
-from heteromark.import_paths import Registry
+from heteromark.import_paths import Registry, Task
 
 
 class EnvironmentRequest(NamedTuple):
@@ -19,6 +19,13 @@ class EnvironmentRequest(NamedTuple):
     first: int = 0  # index of the first copy among all copies of the run
     render: bool = False  # whether copy 0 must be able to render
     device: torch.device = torch.device("cpu")  # used by environments that support a GPU
+
+
+def task_of(config: RunConfig) -> Task:
+    """Return the task of a run whose env_type needs one."""
+    environment = config.environment
+    assert environment.task is not None, f"RunConfig requires a task with {config.env_type}"
+    return Task(environment.task, environment.kwargs)
 
 
 EnvironmentMaker = Callable[[RunConfig, EnvironmentRequest], EnvBase]

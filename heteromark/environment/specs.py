@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from gymnasium import spaces
 from torchrl.data.tensor_specs import (
     Binary,
     Bounded,
@@ -60,11 +61,12 @@ def make_specs(
 
 
 def _action_spec(group: Group, shape: tuple[int, int]) -> TensorSpec:
-    if group.is_discrete:
+    space = group.action_space
+    if isinstance(space, spaces.Discrete):
         return Categorical(group.action_size, shape=shape, dtype=torch.int64)
     full = (*shape, group.action_size)
     low, high = (
         torch.as_tensor(bound, dtype=torch.float32).expand(full).clone()
-        for bound in (group.action_space.low, group.action_space.high)
+        for bound in (space.low, space.high)
     )
     return Bounded(low, high, shape=full, dtype=torch.float32)

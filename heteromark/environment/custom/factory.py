@@ -9,17 +9,16 @@ from heteromark.config.models.run import RunConfig
 from heteromark.environment.contract import check_contract
 from heteromark.environment.errors import IncompatibleOpponent
 from heteromark.environment.pettingzoo.factory import make_pettingzoo
-from heteromark.environment.registry import ENVIRONMENTS, EnvironmentRequest
+from heteromark.environment.registry import ENVIRONMENTS, EnvironmentRequest, task_of
 from heteromark.environment.smac.adapter import missing_from_smac_api
 from heteromark.environment.smac.factory import make_smac
-from heteromark.import_paths import Task
 
 
 @ENVIRONMENTS.register("custom")
 def make_custom(config: RunConfig, request: EnvironmentRequest) -> EnvBase:
     """Create the environment of a user-defined task; see `heteromark.environment.contract`."""
     environment = config.environment
-    task = Task(environment.task, environment.kwargs)
+    task = task_of(config)
     makes_all = "num_envs" in task.parameters
     made = task(num_envs=request.num_envs) if makes_all else task()
     if isinstance(made, EnvBase):

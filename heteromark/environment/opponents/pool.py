@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
@@ -165,8 +166,9 @@ def _frozen_copy(actor: TensorDictModuleBase) -> TensorDictModuleBase:
 
 def _random_action(group: Group, mask: np.ndarray | None, rows: np.ndarray) -> Tensor:
     shape = (len(rows), len(group.agents))
-    if not group.is_discrete:
-        low, high = map(torch.as_tensor, (group.action_space.low, group.action_space.high))
+    space = group.action_space
+    if isinstance(space, spaces.Box):
+        low, high = map(torch.as_tensor, (space.low, space.high))
         return low + (high - low) * torch.rand(*shape, group.action_size)
     legal = torch.ones(*shape, group.action_size)
     if mask is not None:

@@ -8,6 +8,7 @@ from heteromark.environment.errors import IncompatibleOpponent
 from heteromark.environment.pettingzoo.batched import BatchedEnv
 from heteromark.environment.pettingzoo.copies import CopySettings
 from heteromark.environment.pettingzoo.turn_copies import TurnCopies
+from heteromark.environment.pettingzoo.workers import WorkerPool
 from heteromark.seeds import stream_seed
 
 
@@ -43,6 +44,7 @@ class PettingZooAECEnv(BatchedEnv):
 
     _copies_class = TurnCopies
     _environment_class = AECEnv
+    _copies: TurnCopies | WorkerPool
 
     @staticmethod
     def _check_opponent(settings: CopySettings) -> None:

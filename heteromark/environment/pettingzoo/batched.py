@@ -68,7 +68,7 @@ class BatchedEnv(SelfRestartingEnv):
     stepped_by_python = True
     # set by subclasses: the class that steps the copies, and PettingZoo's environment class
     _copies_class: type[Copies]
-    _environment_class: type
+    _environment_class: type[Any]
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class BatchedEnv(SelfRestartingEnv):
             self._copies = self._copies_class(settings, *arrays, envs=[first_env])
         self._outputs = np.frombuffer(block, np.uint8, self._layout.size)
         self._actions = arrays[1]
-        self._requests = arrays[2] if len(arrays) > 2 else None
+        self._requests = arrays[2] if len(arrays) > 2 else {}
         self._started, self._open = False, True
         self._set_specs(make_specs(self.groups, num_envs, self.state_size))
 

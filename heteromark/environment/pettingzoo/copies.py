@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
+from gymnasium import spaces
 
 from heteromark.config.models.components import OpponentConfig
-from heteromark.environment.groups import Group, observed_space
+from heteromark.environment.groups import Group, observation_shape
 from heteromark.environment.pettingzoo.arrays import Arrays
 from heteromark.environment.pettingzoo.description import Description
 from heteromark.environment.pettingzoo.global_streams import GlobalStreams, call_with_streams
@@ -116,7 +117,7 @@ class Copies(ABC):
         self._settings = settings
         self._outputs = outputs
         self._actions = actions
-        self._requests = requests
+        self._requests: Arrays = {} if requests is None else requests
         self._first = settings.first + first
         n_copies = len(outputs["done"])
         # space objects that were already compared, because comparing is slow
@@ -142,7 +143,7 @@ class Copies(ABC):
                     agent=agent,
                     group=name,
                     copy=self._first + i,
-                    shape=observed_space(space).shape,
+                    shape=observation_shape(name, space),
                     observation=arrays[name, "observation"][i, row],
                     mask=None if mask is None else mask[i, row],
                     active=arrays[name, "active"][i],
@@ -240,7 +241,8 @@ class Copies(ABC):
         by_agent: dict[str, Sequence[Any]] = {}
         for name, group in self._settings.groups.items():
             action = self._actions[name, "action"]
-            if group.is_discrete:
+            space = group.action_space
+            if isinstance(space, spaces.Discrete):
                 if action.min() < 0 or action.max() >= group.action_size:
                     raise ValueError(
                         f"group {name!r} of environment {self._settings.name!r} received actions "
@@ -248,7 +250,7 @@ class Copies(ABC):
                         f"{group.action_size - 1}"
                     )
                 # plain ints: indexing numpy scalars one by one is several times slower
-                per_agent = (action.T + int(group.action_space.start)).tolist()
+                per_agent = (action.T + int(space.start)).tolist()
             else:
                 # a copy, because an environment may keep its actions
                 per_agent = action.swapaxes(0, 1).copy()
@@ -349,13 +351,13 @@ class Copies(ABC):
 
     def _check_spaces(self, i: int) -> None:
         env, agents = self._envs[i], self._settings.description.agents
-        spaces = [env.observation_space(agent) for agent in agents]
-        spaces += [env.action_space(agent) for agent in agents]
+        current = [env.observation_space(agent) for agent in agents]
+        current += [env.action_space(agent) for agent in agents]
         checked = self._checked[i]
-        if checked is None or not all(map(operator.is_, spaces, checked)):
+        if checked is None or not all(map(operator.is_, current, checked)):
             settings = self._settings
             settings.description.check(env, settings.name, self._first + i, settings.groups)
-            self._checked[i] = spaces
+            self._checked[i] = current
 
     def _check_outputs(self) -> None:
         """Raise ValueError for non-finite numbers and for agents without a legal action."""

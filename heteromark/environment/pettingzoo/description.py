@@ -18,8 +18,8 @@ class Description:
     """Agents and spaces that every copy of an environment must have."""
 
     agents: tuple[str, ...]  # all possible agents, in the environment's order
-    observation_spaces: Mapping[str, spaces.Space]  # by agent
-    action_spaces: Mapping[str, spaces.Space]  # by agent
+    observation_spaces: Mapping[str, spaces.Space[Any]]  # by agent
+    action_spaces: Mapping[str, spaces.Space[Any]]  # by agent
     masked: frozenset[str]  # the agents with action masks
     state_shape: tuple[int, ...] | None  # of the global state; None if it is not read
     turn_based: bool  # agents act one after the other

@@ -11,14 +11,12 @@ from heteromark.environment.pettingzoo.aec import PettingZooAECEnv
 from heteromark.environment.pettingzoo.batched import BatchedEnv
 from heteromark.environment.pettingzoo.copies import make_copy
 from heteromark.environment.pettingzoo.parallel import PettingZooParallelEnv
-from heteromark.environment.registry import ENVIRONMENTS, EnvironmentRequest
-from heteromark.import_paths import Task
+from heteromark.environment.registry import ENVIRONMENTS, EnvironmentRequest, task_of
 
 
 @ENVIRONMENTS.register("pettingzoo")
 def make_pettingzoo(config: RunConfig, request: EnvironmentRequest) -> BatchedEnv:
-    task = Task(config.environment.task, config.environment.kwargs)
-    return make_batched(task, config, request)
+    return make_batched(task_of(config), config, request)
 
 
 def make_batched(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from heteromark.seeds import stream_seed
 
@@ -46,7 +47,7 @@ class GlobalStreams:
 
         One thing is not restored: a second normal number that NumPy's legacy generator may cache.
         """
-        python, numpy = random.getstate(), np.random.get_bit_generator()
+        python, numpy = random.getstate(), get_bit_generator()
         try:
             if self._swaps_states:
                 for i in copies:
@@ -60,7 +61,7 @@ class GlobalStreams:
                     self._warn()
         finally:
             random.setstate(python)
-            np.random.set_bit_generator(numpy)
+            set_bit_generator(numpy)
 
     def _warn(self) -> None:
         warnings.warn(
@@ -80,7 +81,7 @@ class _Streams:
         self._initial = self._states()
 
     def install(self) -> None:
-        np.random.set_bit_generator(self._numpy)
+        set_bit_generator(self._numpy)
         random.setstate(self._python)
 
     def run(self, function: Callable[[int], None], copy: int) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 
 from heteromark.environment.errors import IncompatibleOpponent
-from heteromark.environment.opponents.choice import make_player
+from heteromark.environment.opponents.choice import Player, make_player
 from heteromark.environment.pettingzoo.copies import UNKNOWN, AgentSlot, Copies, mask_in, mean
 from heteromark.environment.pettingzoo.direct import without_checks
 from heteromark.seeds import stream_seed
@@ -34,9 +35,10 @@ class TurnCopies(Copies):
         self._direct = [without_checks(env) for env in self._envs]
         self._group_of = {a: group for group in settings.groups.values() for a in group.agents}
         self._agents = settings.description.agents
-        self._player = None
+        self._player: Player | None = None
+        self._first_actions: dict[str, int] = {}
         if settings.opponent.kind in ("random", "heuristic"):
-            self._require_discrete()
+            self._first_actions = self._require_discrete()
             game = getattr(self._envs[0], "metadata", {}).get("name", settings.name)
             self._player = make_player(settings.opponent, game)
         self._request_slots = [
@@ -117,6 +119,7 @@ class TurnCopies(Copies):
 
     def _answer_copy(self, i: int, actions: Mapping[str, Sequence[Any]]) -> None:
         slot, self._waiting[i] = self._waiting[i], None
+        assert slot is not None, "`answer` continues only copies that wait"
         self._clear(slot)
         self._requests["turns"][i, 0] += 1
         self._play(i, actions[slot.agent][i])
@@ -152,7 +155,7 @@ class TurnCopies(Copies):
             if self._player is None:
                 self._waiting[i] = self._write_acting(i, self._request_slots[i][agent])
                 return
-            self._play(i, self._opponents_action(i, agent))
+            self._play(i, self._opponents_action(i, agent, self._player))
         if self._outputs["step_count"][i, 0] == 0:
             self._begin(i, None)  # no learner had a turn
         else:
@@ -200,7 +203,7 @@ class TurnCopies(Copies):
         slot.active[slot.row] = True
         return slot
 
-    def _opponents_action(self, i: int, agent: str) -> Any:
+    def _opponents_action(self, i: int, agent: str, player: Player) -> int:
         """Return the action of a random or heuristic opponent.
 
         Raises:
@@ -212,20 +215,29 @@ class TurnCopies(Copies):
         legal = np.ones(group.action_size, bool) if mask is None else np.asarray(mask, bool)
         if isinstance(seen, dict):
             seen = seen["observation"]
-        action = self._player(seen, legal, self._generators[i])
+        action = player(seen, legal, self._generators[i])
         if not (0 <= action < group.action_size and legal[action]):
             raise ValueError(
                 f"the opponent in environment {self._settings.name!r} took illegal action {action} "
                 f"for agent {agent!r}; legal are {np.flatnonzero(legal).tolist()}"
             )
-        return action + int(group.action_space.start)
+        return action + self._first_actions[agent]
 
-    def _require_discrete(self) -> None:
+    def _require_discrete(self) -> dict[str, int]:
+        """Return the first action of each agent's Discrete space.
+
+        Raises:
+            IncompatibleOpponent: an action space is continuous.
+        """
+        first_actions = {}
         for name, group in self._settings.groups.items():
-            if not group.is_discrete:
+            space = group.action_space
+            if not isinstance(space, spaces.Discrete):
                 raise IncompatibleOpponent(
                     self._settings.opponent.kind,
                     f"such an opponent plays only discrete actions, and group {name!r} of "
-                    f"environment {self._settings.name!r} has action space {group.action_space}; "
+                    f"environment {self._settings.name!r} has action space {space}; "
                     "the opponent must be self or past_self",
                 )
+            first_actions.update(dict.fromkeys(group.agents, int(space.start)))
+        return first_actions

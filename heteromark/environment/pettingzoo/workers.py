@@ -52,7 +52,7 @@ _Reply = tuple[Any, BaseException | None, str]
 
 @dataclass(frozen=True)
 class _Worker:
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
     connection: Connection
     first: int
     stop: int

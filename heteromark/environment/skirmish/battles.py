@@ -70,6 +70,8 @@ class Battles:
         scenario, layout, traits: derived from the config.
     """
 
+    _advance: Callable[..., Any]  # `_advance_step`, or its CUDA graph
+
     def __init__(
         self,
         config: SkirmishConfig,
@@ -217,8 +219,8 @@ class Battles:
     def _sort_their_units(self, kind: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """Sort the other side like the agents, so that its policy sees its training layout."""
         n, m = self.scenario.n_agents, self.scenario.n_enemies
-        turned = (others_first(part, n) for part in (kind, MAP_SIZE - x, y))
-        kind, x, y = sorted_agents(*turned, opposite(self.scenario))
+        kind, x, y = (others_first(part, n) for part in (kind, MAP_SIZE - x, y))
+        kind, x, y = sorted_agents(kind, x, y, opposite(self.scenario))
         return tuple(others_first(part, m) for part in (kind, MAP_SIZE - x, y))
 
     def _prepare_units(
@@ -283,15 +285,21 @@ class Battles:
             The units with their orders; the agents' notes; the aim for the coming game loops; the
             points before them.
         """
-        own, notes = orders_of(
-            actions, before.options, before.units, episode.roster, self.layout, before.notes
-        )
+        own, notes = self._own_orders(before, episode, actions)
         n, n_units = self.scenario.n_agents, self.scenario.n_units
         theirs = self._scripted(before, episode) if theirs is None else theirs
         units = with_orders(before.units, own, mirrored_orders(theirs, n_units - n, n_units))
         delay = self._delay(before, episode, 0)
         aim = take_aim(units, episode.roster, episode.pairs, delay)
         return units, notes, aim, _points(units)
+
+    def _own_orders(
+        self, before: Moment, episode: Episode, actions: Tensor
+    ) -> tuple[Orders, Notes]:
+        """Return the agents' orders and updated notes; benchmarks override it."""
+        return orders_of(
+            actions, before.options, before.units, episode.roster, self.layout, before.notes
+        )
 
     def _scripted(self, before: Moment, episode: Episode) -> Orders:
         """Return the scripted orders of the other side."""

@@ -26,7 +26,10 @@ class Compiler:
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the compiled function; it must have no side effects."""
         # separate caches: the shapes of one environment do not trigger recompilation in another
-        compiled = torch.compile(function, dynamic=False, isolate_recompiles=True)
+        # type: torch's overloads lack `isolate_recompiles`, which its implementation has
+        compiled = torch.compile(  # type: ignore[call-overload]
+            function, dynamic=False, isolate_recompiles=True
+        )
 
         def call(*arguments: Any) -> Any:
             if not self._works:

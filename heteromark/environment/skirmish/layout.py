@@ -192,12 +192,12 @@ class Layout:
             ours += self._facing(notes.facing, dtype)
         theirs = [part[self.n_agents :] for part in (health, *place, *shield)]
         living = units.alive.to(dtype).unsqueeze(1)
-        ours = torch.cat([torch.stack(ours, 1), bits[own]], 1) * living[own]
-        theirs = torch.cat([torch.stack(theirs, 1), bits[self.n_agents :]], 1)
-        theirs = theirs * living[self.n_agents :]
+        agents = torch.cat([torch.stack(ours, 1), bits[own]], 1) * living[own]
+        enemies = torch.cat([torch.stack(theirs, 1), bits[self.n_agents :]], 1)
+        enemies = enemies * living[self.n_agents :]
         number = torch.arange(self.n_actions, device=units.x.device)[:, None]
         actions = (notes.last_action.unsqueeze(1) == number).to(dtype)
-        return torch.cat([part.flatten(0, 1) for part in (ours, theirs, actions)], 0)
+        return torch.cat([part.flatten(0, 1) for part in (agents, enemies, actions)], 0)
 
     def fresh_notes(self, shape: Tensor) -> Notes:
         """Return the notes at the start of an episode.

@@ -62,7 +62,10 @@ class Orders(NamedTuple):
 def standing_orders(units: Units, n_own: int) -> Orders:
     """Return the own units' current orders, without attacks on dead units."""
     orders = Orders(
-        *(part[:n_own] for part in (units.walking, units.to_x, units.to_y)), units.target[:n_own]
+        walking=units.walking[:n_own],
+        to_x=units.to_x[:n_own],
+        to_y=units.to_y[:n_own],
+        target=units.target[:n_own],
     )
     number = torch.arange(units.x.shape[0], device=units.x.device)[:, None]
     on_living = ((orders.target.unsqueeze(1) == number) & units.alive).any(1)
@@ -102,8 +105,8 @@ def orders_of(
         to_x = to_x + chosen * (east * MOVE_AMOUNT)
         to_y = to_y + chosen * (north * MOVE_AMOUNT)
     slot = actions - layout.first_target
-    number = torch.arange(layout.n_targets, device=actions.device)[:, None]
-    acts = (options.carried_out * (slot.unsqueeze(1) == number)).sum(1) > 0
+    slots = torch.arange(layout.n_targets, device=actions.device)[:, None]
+    acts = (options.carried_out * (slot.unsqueeze(1) == slots)).sum(1) > 0
     target = torch.where(roster.heals[:n] > 0, slot, slot + n)
     stays = (actions >= FIRST_TURN) & ~acts
     orders = Orders(

@@ -13,7 +13,7 @@ from pettingzoo import ParallelEnv
 from heteromark.environment.skirmish.env import SkirmishEnv
 
 
-class SkirmishParallelEnv(ParallelEnv):
+class SkirmishParallelEnv(ParallelEnv):  # type: ignore[misc]  # pettingzoo has no types
     """A battle of `SkirmishEnv` with one agent per unit.
 
     A unit that dies has terminated and leaves `agents`; all units leave when the battle is over.
@@ -37,8 +37,8 @@ class SkirmishParallelEnv(ParallelEnv):
         self._env = SkirmishEnv(scenario, num_envs=1, group_by="agent", **settings)
         self.possible_agents = list(self._env.groups)
         self.agents: list[str] = []
-        self._state = np.zeros(self._env.state_size, np.float32)
         layout = self._env.battles.layout
+        self._state = np.zeros(layout.state_size, np.float32)
         seen = (layout.observation_size,)
         self.state_space = spaces.Box(-np.inf, np.inf, self._state.shape, np.float32)
         agents = self.possible_agents

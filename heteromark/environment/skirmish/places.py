@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from heteromark.environment.skirmish.moments import View
-from heteromark.environment.skirmish.scenarios import Scenario
+from heteromark.environment.skirmish.scenarios import RandomTeams, Scenario
 
 
 class AgentMap:
@@ -29,17 +29,19 @@ class AgentMap:
     """
 
     def __init__(self, scenario: Scenario, by_type: bool) -> None:
+        n, teams = scenario.n_agents, scenario.teams
         self.is_fixed = not (by_type and scenario.is_random)
-        n = scenario.n_agents
-        if self.is_fixed:
-            names = scenario.teams[0] if by_type else ("ally",) * n
-            self.agents = tuple(f"{name}_{names[:k].count(name)}" for k, name in enumerate(names))
-            return
-        alone = scenario.teams.not_alone
-        sizes = {name: n - (name in alone) for name in scenario.types}
-        self.agents = tuple(f"{name}_{k}" for name in scenario.types for k in range(sizes[name]))
-        starts = [0, *itertools.accumulate(sizes.values())]
-        self._first = torch.tensor(starts[:-1])
+        if not by_type:
+            self.agents = _numbered(("ally",) * n)
+        elif not isinstance(teams, RandomTeams):
+            self.agents = _numbered(teams[0])
+        else:
+            sizes = {name: n - (name in teams.not_alone) for name in scenario.types}
+            self.agents = tuple(
+                f"{name}_{k}" for name in scenario.types for k in range(sizes[name])
+            )
+            starts = [0, *itertools.accumulate(sizes.values())]
+            self._first = torch.tensor(starts[:-1])
 
     def assign(self, kind: Tensor) -> Assignment:
         """Assign units to agents: units of one type are taken in the order of their slots.
@@ -55,6 +57,11 @@ class AgentMap:
         matches = agent.unsqueeze(1) == numbers  # [A, P, B]
         unit = (matches * number[:, None, None]).sum(0)
         return Assignment(*(part.T.contiguous() for part in (unit, matches.any(0), agent)))
+
+
+def _numbered(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Number equal names: `marine, marine` → `marine_0, marine_1`."""
+    return tuple(f"{name}_{names[:k].count(name)}" for k, name in enumerate(names))
 
 
 class Assignment(NamedTuple):

@@ -7,6 +7,8 @@ Source of the hash: C. Wellons, "Prospecting for hash functions" (lowbias32).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -17,10 +19,10 @@ _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B - 2**32
 _START = 0x9E3779B9
 
 
-def hashed(*words: Tensor | int) -> Tensor:
+def hashed(key: Tensor, *words: Tensor | int) -> Tensor:
     """Return a 32-bit hash of words from 0 to 2**32 - 1, as int64 with their broadcast shape."""
-    value: Tensor | int = _START
-    for word in words:
+    value: Any = _START  # an int until `key` is mixed in, then a tensor
+    for word in (key, *words):
         mixed = (value ^ word) + _START & _WORD
         mixed = (mixed ^ (mixed >> 16)) * _FIRST & _WORD
         mixed = (mixed ^ (mixed >> 15)) * _SECOND & _WORD
@@ -28,6 +30,6 @@ def hashed(*words: Tensor | int) -> Tensor:
     return value
 
 
-def uniform(*words: Tensor | int, dtype: torch.dtype = torch.float32) -> Tensor:
+def uniform(key: Tensor, *words: Tensor | int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return the uniform random number in [0, 1) for these words, a multiple of 2**-24."""
-    return (hashed(*words) >> 8).to(dtype) * 2.0**-24
+    return (hashed(key, *words) >> 8).to(dtype) * 2.0**-24

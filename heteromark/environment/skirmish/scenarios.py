@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from heteromark.config.models.skirmish import SkirmishConfig
+from heteromark.config.models.skirmish import SkirmishConfig, UnitName
 from heteromark.environment.skirmish.units import UnitType, rule_set
 
 MAP_SIZE = 32.0  # SMACv2's 32x32_flat
@@ -78,8 +78,8 @@ def _generated(race: str, weights: Mapping[str, float], *not_alone: str) -> Scen
 def _fixed(
     name: str,
     episode_limit: int,
-    allies: Mapping[str, int],
-    enemies: Mapping[str, int] | None = None,
+    allies: Mapping[UnitName, int],
+    enemies: Mapping[UnitName, int] | None = None,
     start: str = "facing",
 ) -> Scenario:
     """Return a scenario with fixed teams.

@@ -13,6 +13,7 @@ maximum cooldowns in the state, are SMACv2's.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 LOOPS_PER_SECOND = 16
 SHIELD_REGENERATION = 2.0 / LOOPS_PER_SECOND  # points per loop
@@ -97,7 +98,7 @@ class UnitType:
 
 
 _BODY = ["race", "attributes", "health", "shield", "armour", "seconds_speed", "sight", "radius"]
-_BODIES = {
+_BODIES: dict[str, tuple[Any, ...]] = {
     "marine": ("terran", ("light", "biological"), 45, 0, 0, 2.25, 9, 0.375),
     "marauder": ("terran", ("armored", "biological"), 125, 0, 1, 2.25, 10, 0.5625),
     "medivac": ("terran", ("armored", "mechanical"), 150, 0, 1, 2.75, 11, 0.75),
@@ -109,7 +110,7 @@ _BODIES = {
     "baneling": ("zerg", ("biological",), 30, 0, 0, 2.5, 8, 0.375),
 }
 _WEAPON = ["damage", "hits", "range", "shoot_range", "seconds_period", "max_cooldown"]
-_WEAPONS = {
+_WEAPONS: dict[str, tuple[Any, ...]] = {
     "marine": (6, 1, 5, 5, 0.8608, 15),
     "marauder": (10, 1, 6, 6, 1.5, 25),
     "medivac": (0, 1, 4, 4, 1.0, 200),
@@ -120,7 +121,7 @@ _WEAPONS = {
     "hydralisk": (12, 1, 5, 5, 0.83, 10),
     "baneling": (20, 1, 0.25, 0.25, 0.833, 1),
 }
-_SPECIAL = {
+_SPECIAL: dict[str, dict[str, Any]] = {
     "marine": {"hits_air": True},
     "marauder": {"bonus": {"armored": 10}},
     "medivac": {"plane": "air", "heals": True},
@@ -141,7 +142,7 @@ _LIBERTY = {
     for name in _BODIES
 }
 
-_MODERN = {
+_MODERN: dict[str, dict[str, Any]] = {
     "stalker": {"damage": 13, "bonus": {"armored": 5}, "seconds_period": 1.87},
     "colossus": {"damage": 10, "bonus": {"light": 5}, "range": 7, "seconds_period": 1.5},
     "hydralisk": {"health": 90, "seconds_period": 0.825},

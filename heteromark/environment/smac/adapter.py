@@ -38,7 +38,7 @@ def missing_from_smac_api(candidate: Any) -> list[str]:
     return missing
 
 
-class SMACParallelEnv(ParallelEnv):
+class SMACParallelEnv(ParallelEnv):  # type: ignore[misc]  # pettingzoo has no types
     """One battle with the SMAC API as a PettingZoo Parallel environment.
 
     Supports SMAC, SMACv2, SMAClite, and any other object with these methods:
@@ -253,18 +253,18 @@ class SMACParallelEnv(ParallelEnv):
         """Return which agents are active; all of them if dead agents stay active."""
         if self._dead_stay_active:
             return [True] * self._n_agents
-        return legal[:, NO_OP + 1 :].any(axis=1).tolist()
+        return [bool(mask.any()) for mask in legal[:, NO_OP + 1 :]]
 
     def _by_agent(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {a: rows[k] for k, a in enumerate(self.possible_agents) if a in self.agents}
 
     def _check_unit_types(self) -> None:
-        types = unit_types_of(self.battle, self._n_agents)
-        if None not in (types, self._unit_types) and types != self._unit_types:
+        types, named = unit_types_of(self.battle, self._n_agents), self._unit_types
+        if types is not None and named is not None and types != named:
             raise ValueError(
                 f"environment {self._name!r} has the units {', '.join(types)}, but its agents are "
-                f"named after {', '.join(self._unit_types)}; correct environment.smac.unit_types, "
-                "or set it to slots if teams change between episodes"
+                f"named after {', '.join(named)}; correct environment.smac.unit_types, or set it "
+                "to slots if teams change between episodes"
             )
 
 
@@ -307,14 +307,17 @@ def unit_types_of(battle: Any, n_agents: int) -> tuple[str, ...] | None:
     if not isinstance(units, Mapping) or set(units) != set(range(n_agents)):
         return None
     names = {getattr(battle, f"{name}_id", 0): name for name in _TERRAN + _PROTOSS + _ZERG}
-    types = []
+    types: list[str] = []
     for k in range(n_agents):
         if hasattr(units[k], "unit_type"):
-            types.append(names.get(units[k].unit_type))
+            name = names.get(units[k].unit_type)
         else:
             stats = getattr(getattr(units[k], "type", None), "stats", None)
-            types.append(getattr(stats, "name", None))
-    return None if None in types else tuple(types)
+            name = getattr(stats, "name", None)
+        if name is None:
+            return None
+        types.append(name)
+    return tuple(types)
 
 
 def _env_info(battle: Any) -> dict[str, Any]:
@@ -330,7 +333,7 @@ def _env_info(battle: Any) -> dict[str, Any]:
 
 
 def _shape(size: int | Sequence[int]) -> tuple[int, ...]:
-    return (int(size),) if np.ndim(size) == 0 else tuple(size)
+    return tuple(np.atleast_1d(size).tolist())
 
 
 def _named(types: Sequence[str]) -> list[str]:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from arranged import STOP, arranged, change, health, step
 
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish import SkirmishEnv
+from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.opponents import COMMANDERS
 
 
@@ -112,6 +114,22 @@ def test_random_takes_only_legal_actions():
         places.add((round(x, 2), round(y, 2)))
     assert len(places) > 10
     assert health(battles)[0] == 45
+
+
+def test_a_subclass_can_command_the_agents():
+    """As in benchmarks/scripted_play.py."""
+
+    class Eastward(Battles):
+        def _own_orders(self, before, episode, actions):
+            orders, notes = super()._own_orders(before, episode, actions)
+            walking = torch.ones_like(orders.walking)
+            return orders._replace(walking=walking, to_x=orders.to_x + 2), notes
+
+    battles = Eastward(SkirmishConfig(scenario="3m", start="facing"), 1)
+    battles.reset()
+    before = battles.moment.units.x[:3].clone()
+    battles.step(torch.ones(1, 3, dtype=torch.int64))
+    assert (battles.moment.units.x[:3] > before + 1).all()
 
 
 @pytest.mark.parametrize("opponent", COMMANDERS)
