@@ -33,11 +33,11 @@ class OpenLoopSkirmishEnv(SkirmishEnv):
         specs = make_specs(self.groups, num_envs, self.state_size)
         self.observation_spec = specs.observation.to(self.device)
 
-    def _shown(self, *arguments: Any) -> dict[str, Any]:
-        shown = super()._shown(*arguments)
+    def _make_outputs(self, *arguments: Any) -> dict[str, Any]:
+        outputs = super()._make_outputs(*arguments)
         for name, group in self.groups.items():
-            shown[name]["observation"] = self._time(group.agents, shown[name]["active"])
-        return shown
+            outputs[name]["observation"] = self._time(group.agents, outputs[name]["active"])
+        return outputs
 
     def _time(self, agents: Sequence[str], active: Tensor) -> Tensor:
         step = self._steps.clamp(max=self._limit - 1).squeeze(1)

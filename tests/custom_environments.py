@@ -1,4 +1,4 @@
-"""A complete environment of the contract of `env_type: custom`, and factories of the other kinds."""
+"""A complete EnvBase for `env_type: custom`, and factories of other types."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SIZE, LIMIT = 5, 12
 class Foraging(EnvBase):
     """A scout and two carriers on a line of five cells, with food on one of them.
 
-    The scout sees where the food is, and points (continuous, -1 to 1). Carriers see their cell and
-    the scout's pointing, and go left, stay or go right (actions 0, 1, 2; not off the line). Who
-    reaches the food has eaten and leaves. The team earns 1 for each; when both have eaten, the
-    episode is won; after 12 steps it is cut off.
+    The scout observes the food's cell and sends a signal (continuous, -1 to 1). Carriers observe
+    their cell and the signal, and go left, stay or go right (actions 0, 1, 2; never off the line).
+    A carrier that reaches the food eats and leaves. The team earns 1 for each. When both have
+    eaten, the episode is won; after 12 steps it is truncated.
     """
 
     turn_based = False
@@ -53,7 +53,7 @@ class Foraging(EnvBase):
         self.reseed(seed)
 
     def _reset(self, tensordict=None, **_) -> TensorDict:
-        # Always in new memory: what was handed out must not change.
+        # Always in new memory: returned tensors must not change.
         self._food, self._cells, self._pointing, self._hungry, self._steps = (
             of.clone()
             for of in (self._food, self._cells, self._pointing, self._hungry, self._steps)
@@ -115,7 +115,7 @@ class Foraging(EnvBase):
 
 
 class Stateless(Foraging):
-    """It does not tell its state."""
+    """It has no state."""
 
     state_size = None
 

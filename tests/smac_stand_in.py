@@ -1,4 +1,4 @@
-"""A small battle with the SMAC API, whose every number can be worked out by hand."""
+"""A small battle with the SMAC API whose numbers can be calculated by hand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KILL, VICTORY = 10, 20
 
 @dataclass(frozen=True)
 class Kind:
-    """health; damage (of a medivac: healing) per step; reach of both."""
+    """Health, damage per step (of a medivac: healing), and range of both."""
 
     id: int
     health: int
@@ -49,27 +49,28 @@ class Unit:
 
 
 class Battle:
-    """Allies against as many marines, on a plain.
+    """Allies against an equal number of marines, on an open map.
 
-    Actions: 0 no-op (the dead's only one), 1 stop, 2-5 move by 1 (north, south, east, west; not
-    over the edge), 6 + k: shoot enemy k, or for a medivac: heal ally k, who is no medivac. Targets
-    live and are within reach. Then every living enemy shoots the nearest ally, or if it is out of
-    reach moves by 1 towards it.
+    Actions: 0 no-op (the only one for dead units), 1 stop, 2-5 move by 1 (north, south, east, west;
+    not over the edge), 6 + k: shoot enemy k, or for a medivac: heal ally k, which must not be a
+    medivac. Targets must be alive and in range. Afterwards every living enemy shoots the nearest
+    ally, or moves by 1 towards it if it is out of range.
 
-    Observation: the unit's own [x, y, health], then of each enemy and of each ally (itself
-    included) [dx, dy, health], zeros beyond sight; zeros for the dead. State: [x, y, health] of all
-    units, zeros for the dead. Reward: damage dealt, 10 per kill and 20 for victory.
+    Observation: the unit's own [x, y, health], then [dx, dy, health] of each enemy and each ally
+    (including itself), zeros beyond the range of sight; all zeros for dead units. State: [x, y,
+    health] of all units, zeros for dead ones. Reward: damage dealt, 10 per kill and 20 for a win.
 
     Args:
         units: the allies' types.
         distance: between the two lines at the start.
-        jitter: the start positions are moved by up to this, at random.
+        jitter: maximum random offset of the start positions.
         episode_limit: steps until time runs out.
-        continuing_episode: info says so, as in SMAC.
-        random_team: draw the allies anew in every episode; `says_so`: as SMACv2 does.
-        crash_at: step at which the game has to be started anew, as SMAC does.
+        continuing_episode: report timeouts in the info, as in SMAC.
+        random_team: redraw the allies in every episode.
+        says_so: report random teams, as SMACv2 does.
+        crash_at: step at which the game crashes and restarts, as in SMAC.
         strict: illegal actions raise; otherwise they are no-ops.
-        seed: as in SMAC, for the constructor only; None: seeded by chance.
+        seed: as in SMAC, only accepted by the constructor; None: unseeded.
     """
 
     marauder_id: ClassVar = 101
@@ -240,14 +241,14 @@ class Battle:
 
 
 class SeedableBattle(Battle):
-    """It can be seeded while it lives, as SMAClite can."""
+    """A battle that can be seeded after its construction, like SMAClite."""
 
     def seed(self, seed=None):
         self.rng = np.random.default_rng(seed)
 
 
 class ScatteredBattle(Battle):
-    """It draws from wherever SMACv2 does: global generators, and some that it seeds by chance."""
+    """A battle with SMACv2's random sources: global generators and unseeded ones of its own."""
 
     def __init__(self, **kwargs):
         super().__init__(random_team=True, **kwargs)
@@ -271,7 +272,7 @@ class ScatteredBattle(Battle):
 
 
 class LiteBattle(gymnasium.Env):
-    """SMAClite's dialect: Gymnasium's reset and step, sizes as attributes, types by name."""
+    """SMAClite's variant: Gymnasium's reset and step, sizes as attributes, types by name."""
 
     def __init__(self, units=("marine", "medivac"), seed=None):
         self._battle = SeedableBattle(units, episode_limit=10**9)
@@ -301,36 +302,36 @@ class LiteBattle(gymnasium.Env):
 
 
 def wrapped_lite(**kwargs):
-    """As `gymnasium.make` returns it."""
+    """Return a LiteBattle in a wrapper, as `gymnasium.make` does."""
     return gymnasium.wrappers.OrderEnforcing(LiteBattle(**kwargs))
 
 
 class Blind(Battle):
-    """It cannot draw."""
+    """A battle that cannot render."""
 
     render = None
 
 
 class NoStates(Battle):
-    """Lacks two parts of the API."""
+    """A battle that lacks two methods of the API."""
 
     get_state = get_avail_actions = None
 
 
 def unseedable():
-    """A factory that takes no seed, of an object that takes none either."""
+    """Return an object that cannot be seeded; this factory takes no seed either."""
     return Battle()
 
 
 class Broken(Battle):
-    """Its reset fails."""
+    """A battle whose reset fails."""
 
     def reset(self):
         return 1 / 0
 
 
 class WithoutStarCraft(Battle):
-    """Starts the game as SMAC does."""
+    """A battle that starts the game like SMAC."""
 
     def reset(self):
         from pysc2 import run_configs
@@ -339,7 +340,7 @@ class WithoutStarCraft(Battle):
 
 
 class WritesIntoItsTeam(Battle):
-    """It changes the configuration that it is given, as SMACv2's wrapper does."""
+    """A battle that modifies its configuration, like SMACv2's wrapper."""
 
     def __init__(self, units, seed=None):
         units.append("marine")

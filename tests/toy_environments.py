@@ -1,4 +1,4 @@
-"""A small PettingZoo environment whose every number can be worked out by hand."""
+"""Small PettingZoo environments whose numbers can be calculated by hand."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ N_ACTIONS = 4
 class ToyBattle(ParallelEnv):
     """Two archers and a healer; archer_1 dies after its second step, unless `death_step` is None.
 
-    Agent k (counted from 0) sees [k, steps so far, noise, 1], earns k + 1 at each step while it
-    lives, and may never take action k. Illegal actions raise.
+    Agent k (counted from 0) observes [k, steps so far, noise, 1], earns k + 1 at each step while it
+    lives, and must never take action k. Illegal actions raise.
 
     Args:
-        length: steps of an episode, or None to draw 3 to 8 of them.
+        length: steps of an episode; None: draw 3 to 8.
         ends: how the survivors' episode ends: "terminated" or "truncated".
+        death_step: step after which archer_1 dies; None: never.
         mask_in: where the action mask is: "observation" or "info".
-        nan_at, inf_reward_at: step at which archer_0 sees NaN or earns infinity.
-        says_won: infos at the end say that the battle is won.
+        nan_at, inf_reward_at: step at which archer_0 observes NaN or earns infinity.
+        says_won: report a win in the infos at the end.
     """
 
     metadata = {"name": "toy"}  # noqa: RUF012 - PettingZoo's way
@@ -114,11 +115,12 @@ class ToyBattle(ParallelEnv):
 class GlobalDice(ToyBattle):
     """A ToyBattle whose noise comes from the process's global generators.
 
-    Normal numbers, of which both generators make two at once. A third of all steps draw from both
-    generators, a third at most what is held in reserve, a third nothing.
+    It draws normal numbers, which both generators create in pairs, keeping the second one for the
+    next call. Steps alternate between three kinds: drawing from both generators, from Python's
+    only, and from none.
 
     Args:
-        quiet: steps before the first that draws.
+        quiet: number of steps before the first draw.
         kwargs: see `ToyBattle`.
     """
 
@@ -139,7 +141,7 @@ class GlobalDice(ToyBattle):
 
 
 class UnlikeArchers(ToyBattle):
-    """Archers whose observation spaces differ, so that they cannot be one group."""
+    """A ToyBattle whose archers have different observation spaces, so they cannot be one group."""
 
     def observation_space(self, agent):
         if agent == "archer_1":
@@ -148,7 +150,7 @@ class UnlikeArchers(ToyBattle):
 
 
 def not_parallel():
-    """No Parallel environment at all."""
+    """Return an object that is not a Parallel environment."""
     return object()
 
 
@@ -156,7 +158,7 @@ class FaultyBattle(ToyBattle):
     """A ToyBattle that does one thing wrong at its second step.
 
     Args:
-        fault: what goes wrong, see the code.
+        fault: the kind of fault; see the code.
         kwargs: see `ToyBattle`.
     """
 
@@ -211,9 +213,9 @@ class FaultyBattle(ToyBattle):
 class ToyRelay(AECEnv):
     """Two runners and a guard take turns; runner_1 dies in its second turn.
 
-    When agent k (counted from 0) acts, every other agent that lives gets k + 1. A runner sees
-    [k, turns so far], the guard [turns so far, 1, 1]. Agent k may never take action k. With all
-    three alive the turns are runner_0, runner_1, guard_0 and so on.
+    When agent k (counted from 0) acts, every other living agent gets k + 1. A runner observes
+    [k, turns so far], the guard [turns so far, 1, 1]. Agent k must never take action k. With all
+    three alive, the order is runner_0, runner_1, guard_0.
 
     Args:
         length: turns of an episode.
@@ -288,8 +290,8 @@ class ToyRelay(AECEnv):
         if self.fault == "return" and self.turns == 6:
             self.agents.append("runner_1")
             self.agent_selection = "runner_1"
-            for told in (self.terminations, self.truncations):
-                told["runner_1"] = False
+            for flags in (self.terminations, self.truncations):
+                flags["runner_1"] = False
 
     def observe(self, agent):
         k = self.possible_agents.index(agent)
@@ -307,10 +309,10 @@ class ToyRelay(AECEnv):
 
 
 def last_legal(observation, legal, generator):
-    """A player who takes the last legal action."""
+    """Play the last legal action."""
     return int(np.flatnonzero(legal)[-1])
 
 
 def never_legal(observation, legal, generator):
-    """A player who does not know the rules."""
+    """Play an illegal action."""
     return int(np.flatnonzero(~legal)[0])

@@ -19,7 +19,7 @@ from heteromark.algorithm.statistics import policy_change
 from heteromark.algorithm.value import OwnValue, TeamValue, ValueFunction
 from heteromark.config.models.algorithms import NETWORKS, ROWS
 from heteromark.config.models.run import RunConfig
-from heteromark.environment.rewards import reward_that_is_not_finite, rewards_that_differ
+from heteromark.environment.rewards import find_nonfinite_reward, find_unequal_rewards
 from heteromark.import_paths import Registry
 from heteromark.modules.loss import loss_of_group
 from heteromark.modules.optimizer import set_learning_rates
@@ -120,9 +120,9 @@ class Algorithm(ABC):
 
     def _require_rewards(self, after: TensorDict) -> None:
         groups = self.learner.groups
-        if fault := reward_that_is_not_finite(after, groups):
+        if fault := find_nonfinite_reward(after, groups):
             raise Diverged(f"{fault} in iteration {self.iteration + 1}")
-        if fault := rewards_that_differ(after, groups, self.config.critic):
+        if fault := find_unequal_rewards(after, groups, self.config.critic):
             name = self.config.environment.name
             raise ValueError(f"environment {name!r}, iteration {self.iteration + 1}: {fault}")
 

@@ -1,1 +1,1 @@
-"""Adapters from environments to batched TorchRL environments. Importing it imports no torch."""
+"""Adapters from environments to batched TorchRL environments. Importing this imports no torch."""

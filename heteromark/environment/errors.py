@@ -1,4 +1,4 @@
-"""What environments and the processes that step them raise. Imports no torch."""
+"""Errors of environments and of the processes that step them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import pickle
 import signal
 
 
-class OpponentMisfit(ValueError):
+class IncompatibleOpponent(ValueError):
     """An opponent that cannot play in an environment.
 
     Args:
-        kind: of the opponent.
-        why: what is the matter, and what to do about it.
-        key: the config key or option that asked for it.
+        kind: kind of the opponent.
+        why: the reason, and what to do about it.
+        key: the config key or option that selected it.
     """
 
     def __init__(self, kind: str, why: str, key: str = "environment.opponent.kind") -> None:
-        super().__init__(kind, why, key)  # all of it, so that it can be sent between processes
+        super().__init__(kind, why, key)  # all arguments, so that the error can be pickled
         self.kind, self.why, self.key = kind, why, key
 
     def __str__(self) -> str:
         return f"{self.key} is {self.kind}, but {self.why}"
 
-    def under(self, key: str) -> OpponentMisfit:
-        """The same for an opponent that another key asked for."""
-        return OpponentMisfit(self.kind, self.why, key)
+    def with_key(self, key: str) -> IncompatibleOpponent:
+        """Return the same error for an opponent that another key selected."""
+        return IncompatibleOpponent(self.kind, self.why, key)
 
 
 class WorkerDied(RuntimeError):
@@ -32,19 +32,19 @@ class WorkerDied(RuntimeError):
 
 
 class WorkerTraceback(Exception):
-    """Where an exception was raised in its worker; the cause of the exception raised here."""
+    """The worker's traceback, attached as the cause of the exception raised in the parent."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
 
 
-def copies_in_words(first: int, stop: int) -> str:
-    """Of the copies of a process, `first` to before `stop`."""
+def format_copies(first: int, stop: int) -> str:
+    """Name the copies from `first` up to, but not including, `stop`."""
     return f"copy {first}" if stop - first == 1 else f"copies {first} to {stop - 1}"
 
 
-def ending_in_words(status: int) -> str:
-    """How a process ended, given its exit status as Python has it: negative for a signal."""
+def describe_exit(status: int) -> str:
+    """Describe how a process ended, given Python's exit status: negative for a signal."""
     if status >= 0:
         return f"ended with exit status {status}"
     try:
@@ -53,8 +53,8 @@ def ending_in_words(status: int) -> str:
         return f"was killed by signal {-status}"
 
 
-def sendable(error: Exception) -> Exception:
-    """The exception, or what it says if it cannot be sent to the parent."""
+def picklable(error: Exception) -> Exception:
+    """Return the exception, or a RuntimeError with its text if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

@@ -1,16 +1,16 @@
-"""How the agents of an environment form groups, and what each group sees and does."""
+"""Groups of agents, with their observation size and action space."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from gymnasium import spaces
 
-# what else is at the root of a batch: of an episode, for a critic, and of TorchRL
+# other keys at the root of a batch; a group cannot use their names
 _OF_EPISODES = {"done", "terminated", "truncated", "step_count", "episode_return", "won", "state"}
 _OF_CRITICS = {"joint_observation", "state_value", "critic_hidden", "critic_hidden_after"}
 _OF_TRAINING = {"advantage", "value_target", "value_before", "value_counts"}
@@ -27,11 +27,11 @@ class Group:
 
     name: str  # the first part of all its keys
     agents: tuple[str, ...]  # their names, in the order of the agent dimension
-    observation_size: int  # numbers in one agent's flattened observation
+    observation_size: int  # size of one agent's flattened observation
     action_space: spaces.Discrete | spaces.Box  # a Box is one-dimensional and bounded
-    masked: bool  # the environment says which discrete actions are legal
-    # the group that it was split from; its own name where nothing was split. What a config says
-    # about a family holds for all its groups.
+    masked: bool  # the environment provides a mask of legal discrete actions
+    # the group that it was split from, or its own name. Settings of a family apply to all groups
+    # split from it.
     family: str = ""
 
     def __post_init__(self) -> None:
@@ -43,8 +43,9 @@ class Group:
 
     @property
     def action_size(self) -> int:
-        """Number of discrete actions, or numbers in one continuous action."""
-        return int(self.action_space.n if self.is_discrete else self.action_space.shape[0])
+        """Number of discrete actions, or dimensions of a continuous action."""
+        space = self.action_space
+        return int(space.n) if isinstance(space, spaces.Discrete) else space.shape[0]
 
 
 def group_agents(
@@ -57,22 +58,22 @@ def group_agents(
 
     Args:
         agents: all agents of the environment, in its order.
-        group_by: "prefix" (`marine_0` and `marine_1` → `marine`; a name without a number is a
-            group of its own) or "agent" (one group per agent).
+        group_by: "prefix" (`marine_0` and `marine_1` → `marine`; a name without a number forms a
+            separate group) or "agent" (one group per agent).
         groups: explicit map group → agents; overrides `group_by`.
-        split: cut every group into groups of one agent, named by the agent.
+        split: split every group into groups of one agent, named after the agent.
 
     Raises:
-        ValueError: the map names an unknown agent, one agent twice, or leaves one out; or a group
-            has the name of another entry of a batch.
+        ValueError: `groups` names an unknown agent, names an agent twice, or leaves one out; or a
+            group's name is reserved.
     """
     grouped = _by_name(agents, group_by) if groups is None else _explicit(agents, groups)
     if split:
         grouped = {agent: (agent,) for members in grouped.values() for agent in members}
     if taken := sorted(_RESERVED & set(grouped)):
         raise ValueError(
-            f"a group cannot be called {taken[0]!r}, which is the name of an entry of every batch; "
-            "rename it with environment.groups"
+            f"a group cannot be called {taken[0]!r}: the name is a reserved batch key; rename the "
+            "group with environment.groups"
         )
     return grouped
 
@@ -83,7 +84,7 @@ def with_families(
     groups: Mapping[str, Sequence[str]] | None,
     split: bool,
 ) -> Iterator[tuple[str, tuple[str, ...], str]]:
-    """Name, agents and family of each group that `group_agents` forms."""
+    """Yield name, agents and family of each group that `group_agents` forms."""
     families = group_agents(agents, group_by, groups)
     family_of = {agent: name for name, members in families.items() for agent in members}
     for name, members in group_agents(agents, group_by, groups, split).items():
@@ -106,18 +107,19 @@ def _explicit(
         for agent in members:
             if agent not in agents:
                 raise ValueError(
-                    f"environment.groups.{name} names agent {agent!r}, which the environment does "
-                    f"not have; its agents are {', '.join(agents)}"
+                    f"environment.groups.{name} names unknown agent {agent!r}; the environment's "
+                    f"agents are {', '.join(agents)}"
                 )
             if agent in group_of:
                 raise ValueError(
                     f"environment.groups puts agent {agent!r} in group {group_of[agent]!r} and in "
-                    f"group {name!r}; an agent belongs to exactly one group"
+                    f"group {name!r}; each agent must belong to exactly one group"
                 )
             group_of[agent] = name
     if missing := [agent for agent in agents if agent not in group_of]:
         raise ValueError(
-            f"environment.groups leaves out {', '.join(missing)}; every agent belongs to a group"
+            f"environment.groups leaves out {', '.join(missing)}; every agent must belong to a "
+            "group"
         )
     return {name: tuple(members) for name, members in groups.items()}
 
@@ -125,19 +127,19 @@ def _explicit(
 def make_group(
     name: str,
     agents: tuple[str, ...],
-    observation_spaces: Mapping[str, spaces.Space],
-    action_spaces: Mapping[str, spaces.Space],
+    observation_spaces: Mapping[str, spaces.Space[Any]],
+    action_spaces: Mapping[str, spaces.Space[Any]],
     masked: bool,
     family: str = "",
 ) -> Group:
-    """Check that a group's agents share spaces that can be learnt on, and describe it.
+    """Create a group after checking that its agents share supported spaces.
 
     Args:
         name, agents, masked, family: see `Group`.
         observation_spaces, action_spaces: by agent.
 
     Raises:
-        ValueError: two agents differ in a space, or a space is of an unsupported kind.
+        ValueError: two agents have different spaces, or a space is not supported.
     """
     first = agents[0]
     for kind, of_agent in (("observation", observation_spaces), ("action", action_spaces)):
@@ -151,40 +153,48 @@ def make_group(
     return Group(
         name=name,
         agents=agents,
-        observation_size=_observation_size(name, observation_spaces[first]),
+        observation_size=int(
+            np.prod(observation_shape(name, observation_spaces[first]), dtype=np.int64)
+        ),
         action_space=_supported_action_space(name, action_spaces[first]),
         masked=masked,
         family=family,
     )
 
 
-def observed_space(space: spaces.Space) -> spaces.Space:
-    """The space of what a policy sees: without the action mask that may come with it."""
+def observed_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
+    """Return the space a policy observes, without an action mask."""
     if isinstance(space, spaces.Dict) and "observation" in space.spaces:
         return space.spaces["observation"]
     return space
 
 
-def _observation_size(group: str, space: spaces.Space) -> int:
-    space = observed_space(space)
-    if not isinstance(space, spaces.Box):
+def observation_shape(group: str, space: spaces.Space[Any]) -> tuple[int, ...]:
+    """Return the shape of what a policy of a group observes.
+
+    Raises:
+        ValueError: the space is not supported.
+    """
+    observed = observed_space(space)
+    if not isinstance(observed, spaces.Box):
         raise ValueError(
-            f"group {group!r} observes {space}; supported are Box and "
+            f"group {group!r} has observation space {observed}; supported are Box and "
             "Dict(observation=Box, action_mask=…)"
         )
-    return int(np.prod(space.shape, dtype=np.int64))
+    return observed.shape
 
 
-def _supported_action_space(group: str, space: spaces.Space) -> spaces.Discrete | spaces.Box:
+def _supported_action_space(group: str, space: spaces.Space[Any]) -> spaces.Discrete | spaces.Box:
     if isinstance(space, spaces.Discrete):
         return space
     if isinstance(space, spaces.Box) and len(space.shape) == 1 and space.is_bounded():
         return space
     raise ValueError(
-        f"group {group!r} acts in {space}; supported are Discrete and one-dimensional bounded Box"
+        f"group {group!r} has action space {space}; supported are Discrete and one-dimensional "
+        "bounded Box"
     )
 
 
 def override_of(overrides: Mapping[str, Override], group: Group) -> Override | None:
-    """What a section of the config says of a group, or of the one that it was split from."""
+    """Return the override for a group, or else for its family; None if there is neither."""
     return overrides.get(group.name, overrides.get(group.family))

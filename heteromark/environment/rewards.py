@@ -1,4 +1,4 @@
-"""What a step's rewards must be to be learnt from."""
+"""Checks of the rewards that agents are trained on."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from heteromark.environment.groups import Group
 
 
-def reward_that_is_not_finite(after: TensorDictBase, groups: Mapping[str, Group]) -> str:
-    """Which agents got a reward that is NaN or infinite; empty if none did.
+def find_nonfinite_reward(after: TensorDictBase, groups: Mapping[str, Group]) -> str:
+    """Describe the first NaN or infinite reward and its agents; empty if all are finite.
 
-    A team's reward is all its agents': then all are named.
+    A team reward is shared, so the message then names all agents.
 
     Args:
-        after: what is seen after a step, [N, ...], or after each step of a batch [N, T, ...].
+        after: the "next" part of a step, [N, ...], or of a batch, [N, T, ...].
     """
     rewards = _of_all(after, groups)
     wrong = ~rewards.isfinite()
@@ -30,11 +30,11 @@ def reward_that_is_not_finite(after: TensorDictBase, groups: Mapping[str, Group]
     return f"reward {here[first]} of {agents} in copy {where[0]} is not finite"
 
 
-def rewards_that_differ(after: TensorDictBase, groups: Mapping[str, Group], critic: str) -> str:
-    """Two agents whose rewards differ although they have a centralised critic; empty if all agree.
+def find_unequal_rewards(after: TensorDictBase, groups: Mapping[str, Group], critic: str) -> str:
+    """Describe two agents with different rewards under a centralised critic; empty if none differ.
 
     Args:
-        after: see `reward_that_is_not_finite`.
+        after: see `find_nonfinite_reward`.
         critic: `RunConfig.critic`.
     """
     if critic == "own":
@@ -47,19 +47,19 @@ def rewards_that_differ(after: TensorDictBase, groups: Mapping[str, Group], crit
     here = rewards[tuple(where)].tolist()
     return (
         f"rewards differ in copy {where[0]}: {here[0]} for {_name(0, groups)}, {here[agent]} for "
-        f"{_name(agent, groups)}; with policy.critic {critic} all agents share one return: give "
-        "all of them the same reward, or set policy.critic=own with IPPO or MaskablePPO "
-        "(agent.algorithm)"
+        f"{_name(agent, groups)}; with policy.critic={critic} all agents share one return. Give "
+        "all agents the same reward, or set policy.critic=own with agent.algorithm IPPO or "
+        "MaskablePPO"
     )
 
 
 def _of_all(after: TensorDictBase, groups: Mapping[str, Group]) -> Tensor:
-    """[..., number of all agents], group after group."""
+    """Return the rewards of all agents, [..., number of agents], group after group."""
     return torch.cat([after[name, "reward"].squeeze(-1) for name in groups], -1)
 
 
 def _name(number: int, groups: Mapping[str, Group]) -> str:
-    """An agent by its number in `_of_all`."""
+    """Name an agent, given its index in `_of_all`."""
     agents = [(agent, name) for name, group in groups.items() for agent in group.agents]
     agent, group = agents[number]
     return f"agent {agent!r} of group {group!r}"

@@ -1,4 +1,4 @@
-"""TorchRL specs of a batched multi-agent environment; the keys that all adapters share."""
+"""TorchRL specs of a batched multi-agent environment, shared by all adapters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+from gymnasium import spaces
 from torchrl.data.tensor_specs import (
     Binary,
     Bounded,
@@ -31,9 +32,9 @@ class EnvironmentSpecs:
 def make_specs(
     groups: Mapping[str, Group], num_envs: int, state_size: int | None = None
 ) -> EnvironmentSpecs:
-    """Specs of N copies of an environment with these groups.
+    """Return the specs of N copies of an environment with these groups.
 
-    Keys, shapes, types and what they mean: `heteromark.environment.contract`.
+    Keys, shapes, dtypes and meanings: see `heteromark.environment.contract`.
     """
     observation, action, reward = (Composite(shape=[num_envs]) for _ in range(3))
     for name, group in groups.items():
@@ -60,11 +61,12 @@ def make_specs(
 
 
 def _action_spec(group: Group, shape: tuple[int, int]) -> TensorSpec:
-    if group.is_discrete:
+    space = group.action_space
+    if isinstance(space, spaces.Discrete):
         return Categorical(group.action_size, shape=shape, dtype=torch.int64)
     full = (*shape, group.action_size)
     low, high = (
         torch.as_tensor(bound, dtype=torch.float32).expand(full).clone()
-        for bound in (group.action_space.low, group.action_space.high)
+        for bound in (space.low, space.high)
     )
     return Bounded(low, high, shape=full, dtype=torch.float32)

@@ -27,9 +27,9 @@ from heteromark.config.models.run import RunConfig
 from heteromark.environment.errors import (
     WorkerDied,
     WorkerTraceback,
-    copies_in_words,
-    ending_in_words,
-    sendable,
+    describe_exit,
+    format_copies,
+    picklable,
 )
 from heteromark.import_paths import Registry
 from heteromark.runs.files import atomic_path
@@ -222,10 +222,10 @@ class MultiSyncCollector:
             number, status = self._ended_process()
             if status is None:
                 raise
-            copies = copies_in_words(number * self._share, (number + 1) * self._share)
+            copies = format_copies(number * self._share, (number + 1) * self._share)
             raise WorkerDied(
                 f"the collector's process with {copies} of the environment "
-                f"{ending_in_words(status)}; set collector_type=sync to see where, or check the "
+                f"{describe_exit(status)}; set collector_type=sync to see where, or check the "
                 "machine's memory if it was killed"
             ) from error
 
@@ -279,7 +279,7 @@ def _reporting(reports: Path, function: Callable[..., Any], *arguments: Any, **o
         return function(*arguments, **options)
     except Exception as error:
         with atomic_path(reports / f"{os.getpid()}.pickle") as report:
-            report.write_bytes(pickle.dumps((sendable(error), traceback.format_exc())))
+            report.write_bytes(pickle.dumps((picklable(error), traceback.format_exc())))
         raise SystemExit(1) from None
 
 

@@ -7,7 +7,7 @@ from torchrl.envs import EnvBase
 
 from heteromark.config.models.components import OpponentConfig
 from heteromark.config.models.run import RunConfig
-from heteromark.environment.registry import ENVIRONMENTS, Wanted
+from heteromark.environment.registry import ENVIRONMENTS, EnvironmentRequest
 
 
 class EnvironmentFactory:
@@ -46,5 +46,5 @@ class EnvironmentFactory:
             environment = config.environment.model_copy(update={"opponent": opponent})
             config = config.model_copy(update={"environment": environment})
         return ENVIRONMENTS[config.env_type](
-            config, Wanted(copies, first, render, device or torch.device("cpu"))
+            config, EnvironmentRequest(copies, first, render, device or torch.device("cpu"))
         )

@@ -12,7 +12,7 @@ from heteromark.config.fields import Opponent
 from heteromark.config.models.components import EvaluationConfig, OpponentConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.config.models.skirmish import ScriptName
-from heteromark.environment.errors import OpponentMisfit
+from heteromark.environment.errors import IncompatibleOpponent
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.policy import with_memory
 from heteromark.training.loaded_policy import load_policy
@@ -80,10 +80,10 @@ def make_evaluation_environment(
             opponent=opponent_of(config, settings),
             **options,
         )
-    except OpponentMisfit as misfit:
+    except IncompatibleOpponent as error:
         if settings.opponent is None:
             raise
-        raise misfit.under(_key(config, settings, "opponent")) from None
+        raise error.with_key(_key(config, settings, "opponent")) from None
     try:
         _require_players(config, settings, environment)
         key = _key(config, settings, "seat")

@@ -75,7 +75,7 @@ def marked(row):
 
 def test_what_cannot_draw_itself_says_so():
     config = make_config(environment__name="battle", environment__task="toy_environments:ToyBattle")
-    with pytest.raises(ValueError, match="environment 'battle' cannot draw"):
+    with pytest.raises(ValueError, match="environment 'battle' cannot render"):
         record_episode(untrained(config), config.evaluation, seed=0)
 
 

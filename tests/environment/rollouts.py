@@ -6,7 +6,7 @@ import torch
 
 
 def play(env, steps, seed=0, stream=("test",)):
-    """A rollout [N, steps] of legal actions, with finished copies reset."""
+    """Return a rollout [N, steps] of random legal actions, with finished copies reset."""
     env.reseed(seed, *stream)
     now, taken = env.reset(), []
     generator = torch.Generator().manual_seed(seed)

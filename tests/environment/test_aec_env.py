@@ -26,13 +26,13 @@ def relay(num_envs=1, *, opponent=None, team_reward=False, **kwargs):
 
 
 def rewards(data):
-    """[T, 3] in the order runner_0, runner_1, guard_0, of the first copy."""
+    """Return the first copy's rewards, [T, 3], in the order runner_0, runner_1, guard_0."""
     parts = [data["next", group, "reward"][0, ..., 0] for group in ("runner", "guard")]
     return torch.cat(parts, 1).tolist()
 
 
 @pytest.mark.parametrize("make", [tictactoe.env, connect_four.env], ids=["3x3", "6x7"])
-def test_it_passes_torchrls_own_check(make):
+def test_torchrl_check_passes(make):
     env = PettingZooAECEnv(make, 3)
     assert env.turn_based
     assert list(env.groups) == ["player"]
@@ -40,7 +40,7 @@ def test_it_passes_torchrls_own_check(make):
 
 
 @pytest.mark.parametrize("mask_in", ["observation", "info"])
-def test_only_the_agent_whose_turn_it_is_takes_part(mask_in):
+def test_only_the_agent_whose_turn_it_is_is_active(mask_in):
     data = play(relay(mask_in=mask_in), 8)
     active = torch.cat([data["runner", "active"][0], data["guard", "active"][0]], 1)
     # runner_1 dies in the fifth turn
@@ -56,7 +56,7 @@ def test_only_the_agent_whose_turn_it_is_takes_part(mask_in):
     assert data["step_count"][0, :, 0].tolist() == list(range(8))
 
 
-def test_agents_that_wait_are_rewarded_too():
+def test_waiting_agents_are_rewarded():
     data = play(relay(), 8)
     expected = [
         [0, 1, 1],
@@ -87,7 +87,7 @@ def test_how_an_episode_ends(ends):
     assert last["guard", "active"].tolist() == [truncated]
     assert last["runner", "observation"].tolist() == [[0, 8 * truncated], [0, 0]]
     assert last["guard", "observation"].tolist() == [[8, 1, 1] if truncated else [0, 0, 0]]
-    assert int(last["won"]) == -1, "all three learn, so that one of them wins says nothing"
+    assert int(last["won"]) == -1, "all three learn, so one of them always wins"
 
 
 def against(kind, seat="first", **kwargs):
@@ -99,17 +99,17 @@ def test_the_first_seat_against_opponents():
     assert data["runner", "active"][0].tolist() == [[True, False]] * 3
     assert not data["guard", "active"].any()
     assert data["runner", "observation"][0, :, 0].tolist() == [[0, 0], [0, 3], [0, 6]]
-    # all that came between its turns: 2 from runner_1 while it lives, and 3 from the guard
+    # all rewards between its turns: 2 from runner_1 while it lives, and 3 from the guard
     assert [row[0] for row in rewards(data)] == [5, 5, 3]
     assert data["next", "episode_return"][0, :, 0].tolist() == [5, 10, 13]
     assert data["next", "done"][0, :, 0].tolist() == [False, False, True]
-    assert data["next", "won"][0, :, 0].tolist() == [-1, -1, 1], "it got the most, 13"
+    assert data["next", "won"][0, :, 0].tolist() == [-1, -1, 1], "it has the largest sum, 13"
 
 
 def test_the_second_seat_against_opponents():
     data = play(relay(opponent=against("random", "second")), 2)
     assert data["runner", "active"][0].tolist() == [[False, True]] * 2
-    # 1 from before its first turn, then 3 and 1; it dies in its second turn
+    # 1 before its first turn, then 3 and 1; it dies in its second turn
     assert [row[1] for row in rewards(data)] == [5, 0]
     last = data["next"][0, -1]
     assert bool(last["done"])
@@ -126,13 +126,15 @@ def test_seats_alternate_by_copy_and_episode():
         assert seats[1].tolist() == [1, 1, 0, 0, 0, 1, 1, 0, 0, 0]
 
 
-def test_an_episode_without_a_turn_for_the_learner_is_not_shown():
-    with pytest.raises(ValueError, match=r"100 episodes .* before the first turn of runner_1"):
+def test_episodes_without_a_turn_of_the_learner_are_skipped_up_to_a_limit():
+    with pytest.raises(
+        ValueError, match=r"100 consecutive episodes .* before the first turn of runner_1"
+    ):
         relay(opponent=against("random", "second"), length=1).reset()
 
 
 @pytest.mark.parametrize("make", [tictactoe.env, connect_four.env], ids=["3x3", "6x7"])
-def test_self_play_is_the_game_as_pettingzoo_plays_it(make):
+def test_self_play_matches_pettingzoo(make):
     data = play(PettingZooAECEnv(make, 1, team_reward=False), 120)[0]
     raw = make()
     raw.reset()
@@ -147,8 +149,8 @@ def test_self_play_is_the_game_as_pettingzoo_plays_it(make):
         assert (now.numpy() == seen["observation"].reshape(-1)).all()
         assert (data[t]["player", "action_mask"][k].numpy() == seen["action_mask"]).all()
         raw.step(int(data[t]["player", "action"][k]))
-        told = data[t]["next", "player", "reward"][:, 0].tolist()
-        assert told == [raw.rewards[a] for a in raw.possible_agents]
+        received = data[t]["next", "player", "reward"][:, 0].tolist()
+        assert received == [raw.rewards[a] for a in raw.possible_agents]
         over = all(raw.terminations.values())
         after = data[t]["next"]
         assert bool(after["done"]) == bool(after["terminated"]) == over
@@ -164,27 +166,27 @@ def test_self_play_is_the_game_as_pettingzoo_plays_it(make):
     [
         (
             "stranger",
-            r"'ghost_0' appeared unannounced in copy 0 of environment 'relay', and .* 'runner' of ",
+            r"'ghost_0' appeared unexpectedly in copy 0 of environment 'relay' and .* 'runner' of ",
         ),
-        ("return", r"agent 'runner_1' of group 'runner' came back to copy 0"),
+        ("return", r"agent 'runner_1' of group 'runner' returned to copy 0"),
     ],
 )
-def test_an_agent_that_appears_unannounced_is_named(fault, message):
+def test_unexpected_agents_are_reported(fault, message):
     with pytest.raises(ValueError, match=message):
         play(relay(fault=fault), 8)
 
 
 def test_an_environment_without_agents_is_refused():
-    with pytest.raises(ValueError, match="'nobody' does not say who its agents are"):
+    with pytest.raises(ValueError, match="'nobody' has no agents"):
         PettingZooAECEnv(AECEnv, 1, name="nobody")
 
 
-def test_a_factory_of_something_else_is_refused():
+def test_a_factory_of_another_type_is_refused():
     with pytest.raises(TypeError, match=r"returned ToyBattle, not a pettingzoo\.AECEnv"):
         PettingZooAECEnv(ToyBattle, 1)
 
 
-def test_copy_0_draws_the_board():
+def test_copy_0_renders_the_board():
     make = functools.partial(tictactoe.env, screen_height=90)
     env = PettingZooAECEnv(make, 2, render=True, num_workers=1)
     env.reset()

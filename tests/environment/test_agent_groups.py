@@ -1,4 +1,4 @@
-"""How agents form groups."""
+"""Grouping of agents."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def test_split_groups_are_named_by_their_agents():
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ({"all": [*AGENTS, "ghost"]}, "names agent 'ghost'"),
+        ({"all": [*AGENTS, "ghost"]}, "names unknown agent 'ghost'"),
         ({"all": AGENTS[:3]}, "leaves out scout"),
         ({"next": AGENTS}, "cannot be called 'next'"),
         ({"all": AGENTS, "more": ["scout"]}, "'scout' in group 'all' and in group 'more'"),
     ],
 )
-def test_groups_that_do_not_fit_are_explained(groups, message):
+def test_invalid_groups_are_refused(groups, message):
     with pytest.raises(ValueError, match=message):
         group_agents(AGENTS, "prefix", groups)

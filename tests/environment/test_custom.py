@@ -1,4 +1,4 @@
-"""Environments of one's own by import path: what is recognised, and the contract of an EnvBase."""
+"""Custom environments by import path: supported types, and the contract of an EnvBase."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def create(factory, num_envs=3):
     return EnvironmentFactory().create(config, num_envs)
 
 
-def test_an_envbase_makes_all_copies_itself():
+def test_an_envbase_creates_all_copies_itself():
     env = create("Foraging")
     assert isinstance(env, Foraging)
     assert env.batch_size == (3,)
@@ -32,7 +32,7 @@ def test_an_envbase_makes_all_copies_itself():
     ("factory", "groups"),
     [("parallel", {"archer", "healer"}), ("smac", {"marine", "medivac"})],
 )
-def test_what_one_copy_is_decides_how_copies_are_made(factory, groups):
+def test_the_type_of_one_copy_decides_how_copies_are_created(factory, groups):
     env = create(factory)
     assert isinstance(env, PettingZooParallelEnv)
     assert env.batch_size == (3,)
@@ -44,10 +44,10 @@ def test_what_one_copy_is_decides_how_copies_are_made(factory, groups):
     [
         ("nothing", TypeError, r"object, which is neither .*EnvBase .*ParallelEnv.* lacks reset"),
         ("nothing_for_all", TypeError, "has a parameter num_envs, so it must return a torchrl"),
-        ("too_few", ValueError, r"batch_size is \[1\], and must be \[3\]; the factory is told"),
+        ("too_few", ValueError, r"batch_size is \[1\], but must be \[3\]; a factory with"),
     ],
 )
-def test_what_is_nothing_of_that_is_refused(factory, error, message):
+def test_other_types_are_refused(factory, error, message):
     with pytest.raises(error, match=message):
         create(factory)
 
@@ -59,20 +59,20 @@ def test_what_is_nothing_of_that_is_refused(factory, error, message):
         ({"environment__group_by": "agent"}, False, "environment.group_by is agent"),
         ({"environment__smac": {"episode_limit": 9}}, False, "sets episode_limit = 9"),
         ({"environment__num_workers": 1}, False, "environment.num_workers is 1"),
-        ({"policy__share_policy_params": False}, False, "several agents into the groups carrier"),
+        ({"policy__share_policy_params": False}, False, "have several agents: carrier"),
         ({"environment__state": True, "environment__task": f"{MINE}:Stateless"}, False, "no state"),
-        ({}, True, r"it cannot draw: no render\(\)"),
+        ({}, True, r"it cannot render: it has no method render\(\)"),
     ],
 )
-def test_what_an_envbase_cannot_be_told_is_refused(overrides, render, message):
+def test_settings_an_envbase_cannot_follow_are_refused(overrides, render, message):
     config = make_config(
         **{"env_type": "custom", "environment__task": f"{MINE}:Foraging", **overrides}
     )
-    with pytest.raises(ValueError, match=f"'test' is a .* makes all copies itself: .*{message}"):
+    with pytest.raises(ValueError, match=f"'test' is a .* creates all copies itself: .*{message}"):
         EnvironmentFactory().create(config, render=render)
 
 
-def test_settings_of_smac_are_for_its_api():
+def test_smac_settings_require_the_smac_api():
     config = make_config(
         env_type="custom",
         environment__task=f"{MINE}:parallel",
@@ -82,7 +82,7 @@ def test_settings_of_smac_are_for_its_api():
         EnvironmentFactory().create(config)
 
 
-def test_opponents_are_the_affair_of_an_envbase():
+def test_an_envbase_controls_its_opponents_itself():
     factory = EnvironmentFactory()
     config = make_config(
         env_type="custom",
@@ -93,38 +93,38 @@ def test_opponents_are_the_affair_of_an_envbase():
         factory.create(config)
 
 
-def test_agents_that_share_a_critic_share_their_reward():
+def test_a_shared_critic_requires_equal_rewards():
     def config(algorithm):
         return make_config(
             algorithm=algorithm, env_type="custom", environment__task=f"{MINE}:Selfish"
         )
 
-    with pytest.raises(ValueError, match=r"does not keep the contract") as caught:
+    with pytest.raises(ValueError, match=r"violates the contract") as caught:
         EnvironmentFactory().create(config("MAPPO"))
     assert (
         "- rewards differ in copy 0: 0.0 for agent 'scout' of group 'scout', 1.0 for agent 'right' "
-        "of group 'carrier'; with policy.critic team all agents share one return"
+        "of group 'carrier'; with policy.critic=team all agents share one return"
     ) in str(caught.value)
     EnvironmentFactory().create(config("IPPO"))
 
 
 def refused(change):
-    """The error about a Foraging of two copies that `change` was done to."""
+    """Return the error for a Foraging of two copies after `change`."""
     env = Foraging(2)
     change(env)
-    with pytest.raises(ValueError, match=r"'mine' \(\w+\) does not keep the contract") as caught:
+    with pytest.raises(ValueError, match=r"'mine' \(\w+\) violates the contract") as caught:
         check_contract(env, 2, "mine")
     return str(caught.value)
 
 
-def test_all_that_is_missing_is_listed_at_once():
+def test_everything_missing_is_listed_at_once():
     def strip(env):
         env.turn_based, env.state_size, env.groups = None, 0, {"scout": env.groups["carrier"]}
         env.reseed = None
 
     message = refused(strip)
     for line in (
-        "groups['scout'] must be a Group of that name, is Group(name='carrier'",
+        "groups['scout'] must be a Group with that name, but is Group(name='carrier'",
         "turn_based must be True or False",
         "state_size must be a positive integer, or None",
         "reseed(seed, *stream) is missing",
@@ -132,7 +132,7 @@ def test_all_that_is_missing_is_listed_at_once():
         assert f"- {line}" in message
 
 
-def test_specs_are_compared_with_what_the_groups_ask_for():
+def test_specs_must_match_the_groups():
     def spoil(env):
         observation = env.observation_spec.clone()
         del observation["scout", "active"]
@@ -147,12 +147,12 @@ def test_specs_are_compared_with_what_the_groups_ask_for():
         "- observation_spec: ('carrier', 'observation') is float32 [2, 2, 7], must be float32 [2, 2, 2]",
         "- observation_spec lacks ('scout', 'active'): bool [2, 1]",
         "- observation_spec: 'step_count' is int32 [2, 1], must be int64 [2, 1]",
-        "- action_spec: ('carrier', 'action') has 4 actions, and Group has 3",
+        "- action_spec: ('carrier', 'action') has 4 actions, but its Group has 3",
     }
 
 
 def changed(method, change):
-    """Do something to what a method returns."""
+    """Return a function that makes an environment modify a method's result with `change`."""
 
     def spoil(env):
         original = getattr(env, method)
@@ -212,11 +212,11 @@ def set_to(key, value):
         ),
         (
             changed("_reset", set_to(("scout", "observation"), float("nan"))),
-            "reset(): agent 'scout' of group 'scout' in copy 0 observes [nan]; every number must be",
+            "reset(): agent 'scout' of group 'scout' in copy 0 observes [nan]; all values must be",
         ),
-        (unseeded, "differs after the same reseed(0, 'contract')"),
-        (forget_mask, "after one step, a reset of copy 0 alone through '_reset'"),
+        (unseeded, "after the same reseed(0, 'contract'); all randomness must come from the seed"),
+        (forget_mask, "after a step, a reset of only copy 0 through '_reset'"),
     ],
 )
-def test_what_is_shown_must_mean_what_the_contract_says(spoil, message):
+def test_outputs_must_follow_the_contract(spoil, message):
     assert message in refused(spoil)

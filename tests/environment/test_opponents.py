@@ -75,9 +75,9 @@ def test_opponents_are_the_same_for_any_number_of_workers(kind):
     assert rollouts[0]["player", "active"].sum(-1).eq(1).all()
 
 
-def test_a_random_opponent_takes_every_legal_action_alike():
+def test_a_random_opponent_is_uniform_over_legal_actions():
     first = play(game("random", 300, seat="second"), 1)["player", "observation"][:, 0, 1]
-    # the second plane of what the second player sees: the first player's one mark
+    # the second plane of the second player's observation: the first player's only mark
     counts = first.view(300, 9, 2)[..., 1].sum(0)
     assert counts.sum() == 300
     assert counts.min() > 15
@@ -95,7 +95,7 @@ def test_the_heuristic_beats_random_play(make, least):
 
 
 def board(text, own):
-    """[rows, columns, 2] of a drawn board, as player `own` sees it."""
+    """Return player `own`'s observation of a drawn board, [rows, columns, 2]."""
     cells = np.array([list(row) for row in text.split()])
     other = "o" if own == "x" else "x"
     return np.stack([cells == own, cells == other], -1).astype(np.int8)
@@ -123,7 +123,7 @@ def test_the_heuristic_of_tic_tac_toe(text, expected):
         (("x......", "x......", "xoo.o.."), {0}),  # win, before blocking
         ((".......", "xx.....", "ooo.x.."), {3}),  # block
         ((".......", ".......", ".o..x.."), {3}),  # the centre
-        # three in a row, but nothing to stand on: not yet a threat
+        # three in a row, but the cell below the fourth is empty: no threat yet
         ((".......", "ooo....", "xxo...."), {3}),
     ],
 )
@@ -134,26 +134,26 @@ def test_the_heuristic_of_connect_four(rows, expected):
     assert {play_connect_four(seen, legal, generator) for _ in range(5)} == expected
 
 
-def test_a_heuristic_of_ones_own():
+def test_user_defined_heuristics():
     name = "toy_environments:last_legal"
     env = game("heuristic", 1, seat="second", heuristic=name)
     assert play(env, 1)["player", "observation"][0, 0, 1].view(9, 2)[8].tolist() == [0, 1]
-    with pytest.raises(ValueError, match=r"took action \d for agent 'player_2', whose legal"):
+    with pytest.raises(ValueError, match=r"took illegal action \d for agent 'player_2'; legal are"):
         play(game("heuristic", 1, seat="first", heuristic="toy_environments:never_legal"), 1)
     with pytest.raises(ValueError, match=r"opponent\.heuristic is .* has no callable 'nobody'"):
         game("heuristic", heuristic="toy_environments:nobody")
-    with pytest.raises(ValueError, match=r"no built-in one for 'relay'.*module:function"):
+    with pytest.raises(ValueError, match=r"no built-in heuristic for 'relay'.*module:function"):
         game("heuristic", make=ToyRelay)
 
 
 def first_legal_actor():
-    """Takes the first legal action, as an actor that takes the highest score."""
+    """Return an actor that takes the first legal action."""
     return TensorDictModule(
         lambda mask: mask.int().argmax(-1), [("player", "action_mask")], [("player", "action")]
     )
 
 
-def test_past_policies_play_and_before_them_chance():
+def test_past_policies_play_and_random_actions_before_the_first():
     env = game("past_self", 50, seat="second")
     marks = play(env, 1)["player", "observation"][:, 0, 1].view(50, 9, 2)[..., 1]
     assert (marks.sum(0) > 0).sum() > 5
@@ -162,7 +162,7 @@ def test_past_policies_play_and_before_them_chance():
     assert (marks.argmax(-1) == 0).all()
 
 
-def test_the_pool_keeps_the_newest_and_survives_saving():
+def test_the_pool_keeps_the_newest_and_can_be_saved():
     env = game("past_self", 6, pool_size=2)
     actors = policies()
     for seed in range(3):
@@ -177,15 +177,15 @@ def test_the_pool_keeps_the_newest_and_survives_saving():
     assert (play(other, 15) == expected).all()
     assert all(map(torch.equal, before, actors["player"].parameters()))
     narrow = policies(policy__hidden_sizes=[4])
-    with pytest.raises(ValueError, match="a past policy does not fit group 'player'"):
+    with pytest.raises(ValueError, match="weights of a past policy do not fit group 'player'"):
         other.opponent_pool.load_state_dict(state, narrow)
-    with pytest.raises(ValueError, match=r"has actors of player, but the groups are cross"):
+    with pytest.raises(ValueError, match=r"has actors for player, but the groups are cross"):
         other.opponent_pool.load_state_dict(state, {"cross": actors["player"]})
     assert (play(other, 15) == expected).all(), "a pool that does not fit changes nothing"
 
 
 class Counter(nn.Module):
-    """Remembers how often it acted: takes action 3 in its first turn, then a legal other."""
+    """Counts its turns in its hidden state: takes action 3 in the first, then another legal one."""
 
     hidden_size = 1
 
@@ -194,7 +194,7 @@ class Counter(nn.Module):
         return torch.where(hidden[..., 0] == 0, 3, later), hidden + 1
 
 
-def test_past_policies_may_remember():
+def test_past_policies_can_be_recurrent():
     actors = {
         group: TensorDictModule(
             Counter(), [(group, "hidden")], [(group, "action"), ("next", group, "hidden")]
@@ -222,7 +222,7 @@ def test_past_policies_may_remember():
             assert [action for who, action in envs[0].taken if who == agent] == expected
 
 
-def test_the_factory_may_be_told_another_opponent():
+def test_the_factory_accepts_another_opponent():
     config = make_config(environment__task=TIC_TAC_TOE, algorithm="IPPO")
     factory = EnvironmentFactory()
     assert factory.create(config).opponent_pool is None
@@ -231,7 +231,7 @@ def test_the_factory_may_be_told_another_opponent():
     assert (env.batch_size, env.opponent_pool.size) == ((3,), 7)
 
 
-def test_opponents_need_turns():
+def test_opponents_require_turns():
     config = make_config(environment__opponent={"kind": "random"})
     with pytest.raises(ValueError, match=r"opponent\.kind is random, .* all agents act at once"):
         EnvironmentFactory().create(config)

@@ -39,12 +39,12 @@ def toy(num_envs=1, *, team_reward=True, split=False, render=False, num_workers=
     ],
     ids=["discrete", "continuous"],
 )
-def test_it_passes_torchrls_own_check(make):
+def test_torchrl_check_passes(make):
     check_env_specs(PettingZooParallelEnv(make, 3), seed=0)
 
 
 @pytest.mark.parametrize("mask_in", ["observation", "info"])
-def test_masks_are_found_where_the_environment_puts_them(mask_in):
+def test_masks_are_read_from_the_observation_or_the_info(mask_in):
     env = toy(2, mask_in=mask_in)
     now = env.reset()
     for name, first in (("archer", 0), ("healer", 2)):
@@ -54,7 +54,7 @@ def test_masks_are_found_where_the_environment_puts_them(mask_in):
             assert mask[0, row].tolist() == [a != first + row for a in range(N_ACTIONS)]
 
 
-def test_team_reward_is_the_mean_over_all_agents_present_or_not():
+def test_team_reward_is_the_mean_over_all_agents_including_absent_ones():
     data = play(toy(length=4, death_step=2), 4)
     alive, after_death = (1 + 2 + 3) / 3, (1 + 0 + 3) / 3
     expected = torch.tensor([alive, alive, after_death, after_death])
@@ -108,7 +108,7 @@ def test_copies_finish_and_reset_on_their_own():
     assert fresh["archer", "active"].all()
 
 
-def test_what_was_handed_out_does_not_change():
+def test_returned_data_does_not_change():
     env = toy(2, length=2)
     env.reseed(0)
     now = env.reset()
@@ -124,7 +124,7 @@ def test_what_was_handed_out_does_not_change():
     assert_close(first.exclude("next"), before)
 
 
-def test_stepping_and_resetting_at_once_is_what_torchrl_does():
+def test_step_and_maybe_reset_matches_torchrl():
     quick, slow = toy(3, length=None), toy(3, length=None)
     for env in (quick, slow):
         env.reseed(0)
@@ -139,12 +139,12 @@ def test_stepping_and_resetting_at_once_is_what_torchrl_does():
         assert_close(after, expected_after.exclude(*quick.action_keys))
 
 
-def test_seeds_determine_everything_and_streams_are_apart():
+def test_seeds_determine_everything_and_streams_are_independent():
     make = simple_speaker_listener_v4.parallel_env
     first = play(PettingZooParallelEnv(make, 2), 30)
     env = PettingZooParallelEnv(make, 2)
     play(env, 7, seed=5)
-    assert (play(env, 30) == first).all(), "an environment's past does not matter after reseed"
+    assert (play(env, 30) == first).all(), "earlier episodes do not matter after reseed"
     other = play(env, 30, stream=("test", 1))
     assert (other["listener", "observation"] != first["listener", "observation"]).any()
     start = first["listener", "observation"][:, 0]
@@ -152,14 +152,14 @@ def test_seeds_determine_everything_and_streams_are_apart():
     assert stream_seed(0, "training", 1) != stream_seed(0, "evaluation", 1) != stream_seed(1)
 
 
-def test_random_play_scores_what_is_known_of_speaker_listener():
+def test_random_play_has_the_known_score_in_speaker_listener():
     data = play(PettingZooParallelEnv(simple_speaker_listener_v4.parallel_env, 16), 250)
     ended = data["next"][data["next", "done"].squeeze(-1)]
     assert len(ended) == 160
     assert -55 < float(ended["episode_return"].mean()) < -32
 
 
-def test_an_observation_that_is_not_finite_is_named():
+def test_a_nonfinite_observation_is_reported():
     with pytest.raises(
         ValueError, match=r"'toy' gave agent 'archer_0' of copy 0 .* NaN .*nan_to_num"
     ):
@@ -175,19 +175,19 @@ def test_an_observation_that_is_not_finite_is_named():
         ("no_observation", r"agent 'archer_0' of copy 0 no observation \(group 'archer'\)"),
         (
             "stranger",
-            r"'ghost_0' appeared unannounced in copy 0 .* no group; .* 'archer' of archer_0, .* Name",
+            r"'ghost_0' appeared unexpectedly in copy 0 .* no group; .* 'archer' of archer_0, .* Add",
         ),
-        ("return", r"agent 'archer_1' of group 'archer' came back to copy 0"),
-        ("state_shape", r"a state of shape \(6,\); its first state had shape \(5,\)"),
-        ("state_nan", r"gave copy 0 a state that holds NaN"),
+        ("return", r"agent 'archer_1' of group 'archer' returned to copy 0"),
+        ("state_shape", r"a state of shape \(6,\), but the first state had shape \(5,\)"),
+        ("state_nan", r"copy 0 of environment 'faulty' returned a state with NaN"),
         (
             "reset_space",
-            r"action space of agent 'archer_0' of group 'archer' is Discrete\(5\) in copy 0, and was "
-            r"Discrete\(4\) in .* Announce the largest",
+            r"action space of agent 'archer_0' of group 'archer' is Discrete\(5\) in copy 0 and was "
+            r"Discrete\(4\) in .* Declare the largest",
         ),
     ],
 )
-def test_an_environment_that_breaks_its_word_is_named(fault, message):
+def test_faulty_environments_are_reported(fault, message):
     make = functools.partial(FaultyBattle, fault, length=4)
     env = PettingZooParallelEnv(make, 1, with_state=True, name="faulty")
     with pytest.raises(ValueError, match=message) as caught:
@@ -201,7 +201,7 @@ def test_copies_that_differ_in_spaces_are_refused():
         PettingZooParallelEnv(functools.partial(FaultyBattle, "spaces"), 2)
 
 
-def test_a_state_is_read_where_it_is_asked_for():
+def test_the_state_is_read_if_with_state_is_set():
     env = PettingZooParallelEnv(
         functools.partial(FaultyBattle, "none", length=3), 2, with_state=True
     )
@@ -215,7 +215,7 @@ def test_a_state_is_read_where_it_is_asked_for():
         PettingZooParallelEnv(functools.partial(FaultyBattle, "no_state"), 1, with_state=True)
 
 
-def test_split_groups_show_the_same_numbers_agent_by_agent():
+def test_split_groups_have_the_same_data_agent_by_agent():
     together = play(toy(2), 5)
     apart = toy(2, split=True)
     assert list(apart.groups) == ["archer_0", "archer_1", "healer_0"]
@@ -261,8 +261,8 @@ def test_continuous_actions_reach_the_environment_unchanged():
     ],
     ids=["speaker_listener", "tag", "continuous"],
 )
-def test_it_steps_as_pettingzoo_does(make):
-    """The layers that are passed by change nothing, at the end of an episode either."""
+def test_direct_stepping_matches_pettingzoo(make):
+    """Skipping the checking wrappers changes nothing, also at the end of an episode."""
     raw, direct = make(), direct_parallel(make())
     assert direct is not raw
     generator = np.random.default_rng(0)
@@ -294,19 +294,21 @@ def test_an_action_out_of_range_is_refused():
     now = env.reset()
     now["archer", "action"] = torch.tensor([[1, 4]])
     now["healer", "action"] = torch.tensor([[1]])
-    with pytest.raises(ValueError, match=r"group 'archer' .* given actions from 1 to 4; .* 0 to 3"):
+    with pytest.raises(
+        ValueError, match=r"group 'archer' .* received actions from 1 to 4; .* 0 to 3"
+    ):
         env.step(now)
 
 
-def test_copy_0_draws_where_it_is_asked_to():
+def test_copy_0_renders_only_with_render_set():
     env = PettingZooParallelEnv(simple_spread_v3.parallel_env, 2, render=True)
     env.reset()
     picture = env.render()
     assert (picture.dtype, picture.ndim, picture.shape[2]) == (np.uint8, 3, 3)
     assert picture.std() > 0
-    with pytest.raises(ValueError, match="'toy' cannot draw: create it with render=True"):
+    with pytest.raises(ValueError, match="'toy' cannot render: create it with render=True"):
         toy().render()
-    with pytest.raises(ValueError, match="'toy' cannot draw: its factory takes no render_mode"):
+    with pytest.raises(ValueError, match="'toy' cannot render: its factory takes no render_mode"):
         toy(render=True)
 
 

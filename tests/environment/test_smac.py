@@ -19,13 +19,13 @@ from heteromark.modules.environment import EnvironmentFactory
 from heteromark.workflow.plan import make_plan
 
 # The marauder (8 health, deals 2) stands opposite enemy 0, the marine (4 health, deals 1) opposite
-# enemy 1; enemies are marines. All are within reach of those opposite, at 3, and the marauder of
-# enemy 1, too, at 3.16.
+# enemy 1; enemies are marines. Units opposite each other are in range, at a distance of 3. The
+# marauder also has enemy 1 in range, at 3.16.
 DUEL = {"units": ["marauder", "marine"], "distance": 3.0, "jitter": 0.0}
 
 
 def create(num_envs=1, battle="Battle", *, smac=None, reward="team", render=False, **kwargs):
-    """The environment of a config whose task is one of the stand-ins."""
+    """Create an environment whose task is one of the stand-ins."""
     config = make_config(
         algorithm="IPPO",
         env_type="smac",
@@ -39,7 +39,7 @@ def create(num_envs=1, battle="Battle", *, smac=None, reward="team", render=Fals
 
 
 def play(env, choose, steps, seed=0):
-    """A rollout [N, steps] with finished copies reset; choose(group, now) returns actions [N, n]."""
+    """Return a rollout [N, steps] with resets; choose(group, now) returns actions [N, n]."""
     env.reseed(seed, "test")
     now, taken = env.reset(), []
     for _ in range(steps):
@@ -51,12 +51,12 @@ def play(env, choose, steps, seed=0):
 
 
 def hold(group, now):
-    """Stop, or the no-op where that is all there is."""
+    """Stop, or take the no-op if it is the only legal action."""
     return now[group, "action_mask"][..., STOP].long() * STOP
 
 
 def shoot(group, now):
-    """Shoot the enemy opposite while it lives, then the last target in reach, else hold."""
+    """Shoot the enemy opposite while it lives, then the last target in range, else hold."""
     legal = now[group, "action_mask"]
     opposite = FIRST_TARGET + (group == "marine")
     last = legal.shape[-1] - 1 - legal.flip(-1).int().argmax(-1)
@@ -68,16 +68,16 @@ def ends(step):
     return [bool(step[key]) for key in ("done", "terminated", "truncated")]
 
 
-# the team's reward is the dead's, too
+# dead agents also receive the team's reward
 @pytest.mark.filterwarnings("ignore:Agent was given reward but was dead:UserWarning")
 @pytest.mark.parametrize("dead_agents", ["inactive", "active"])
-def test_it_passes_pettingzoos_and_torchrls_own_checks(dead_agents):
+def test_pettingzoo_and_torchrl_checks_pass(dead_agents):
     make = Task("smac_stand_in:Battle", {"strict": False})
     parallel_api_test(SMACParallelEnv(make, dead_agents=dead_agents), num_cycles=50)
     check_env_specs(create(2, smac={"dead_agents": dead_agents}, strict=False), seed=0)
 
 
-def test_a_victory_by_hand():
+def test_rewards_of_a_victory_match_manual_calculation():
     # Enemy 0 falls in the second step, before it can shoot twice; enemy 1 then has 2 health left.
     data = play(create(**DUEL), shoot, 3)
     expected = torch.tensor([2.0 + 1, 2 + 1 + 10, 2 + 10 + 20])
@@ -91,16 +91,16 @@ def test_a_victory_by_hand():
     assert position_and_health.tolist() == [4.5, 3.5, 7]
 
 
-def test_a_defeat_by_hand():
-    # Enemy 1 shoots the marine in four steps, moves up in the fifth, and joins enemy 0, which by
-    # then has dealt 5 of the marauder's 8.
+def test_a_defeat_matches_manual_calculation():
+    # Enemy 1 kills the marine in four steps and moves up in the fifth. It joins enemy 0, which has
+    # by then dealt 5 of the marauder's 8 health.
     data = play(create(**DUEL), hold, 7)
     assert ends(data["next"][0, -1]) == [True, True, False]
     assert data["next", "won"].flatten().tolist() == [-1] * 6 + [0]
     assert (data["next", "marine", "reward"] == 0).all()
 
 
-def test_masks_are_the_environments_own():
+def test_action_masks_come_from_the_environment():
     env = create(**DUEL)
     env.reseed(0)
     now = env.reset()
@@ -110,7 +110,7 @@ def test_masks_are_the_environments_own():
 
 
 @pytest.mark.parametrize("reward", ["team", "individual"])
-def test_the_dead_are_inactive_and_share_the_teams_reward(reward):
+def test_dead_agents_are_inactive_and_receive_the_team_reward(reward):
     def hold_until_the_marine_is_dead(group, now):
         return hold(group, now) if now["step_count"] < 4 else shoot(group, now)
 
@@ -128,7 +128,7 @@ def test_the_dead_are_inactive_and_share_the_teams_reward(reward):
     assert data["next", "episode_return"].flatten().tolist() == [0, 0, 0, 0, 2, 14]
 
 
-def test_the_dead_may_stay_with_nothing_but_the_no_op():
+def test_dead_agents_can_stay_active_with_only_the_no_op():
     data = play(create(smac={"dead_agents": "active"}, **DUEL), hold, 6)
     assert data["marine", "active"].all()
     assert data["next", "marine", "active"].all()
@@ -144,7 +144,7 @@ def test_the_dead_may_stay_with_nothing_but_the_no_op():
         ({"episode_limit": 5, "continuing_episode": False}, {}, True),
         ({"episode_limit": 20}, {"episode_limit": 5}, False),
     ],
-    ids=["as the object says", "it does not say", "by the config"],
+    ids=["reported by the object", "not reported", "set in the config"],
 )
 def test_running_out_of_time_is_truncation(kwargs, smac, terminated):
     data = play(create(smac=smac, **DUEL, **kwargs), hold, 6)["next"][0]
@@ -159,16 +159,16 @@ def test_running_out_of_time_is_truncation(kwargs, smac, terminated):
     assert int(data[5]["step_count"]) == 1
 
 
-def test_an_episode_in_which_the_game_crashed_is_cut_off(caplog):
+def test_a_crash_of_the_game_truncates_the_episode(caplog):
     caplog.set_level(logging.WARNING)
     last = play(create(**DUEL, crash_at=2), hold, 2)["next"][0, -1]
     assert ends(last) == [True, False, True]
     assert int(last["won"]) == -1
     assert last["marauder", "active"].all()
-    assert "StarCraft II of environment 'test' had to be started anew" in caplog.text
+    assert "StarCraft II in environment 'test' crashed and restarted" in caplog.text
 
 
-def test_the_state_is_the_objects_own():
+def test_the_state_comes_from_the_object():
     data = play(create(**DUEL), hold, 1)
     assert data["state"].flatten().tolist() == [
         *(4.5, 3.5, 8, 4.5, 4.5, 4),
@@ -180,15 +180,15 @@ def test_the_state_is_the_objects_own():
     ]
 
 
-def test_a_battle_that_can_draw_is_drawn():
+def test_battles_are_rendered_if_they_can_be():
     env = create(render=True, **DUEL)
     env.reset()
     picture = env.render()
-    rows_columns_and_colours = [list(place) for place in zip(*picture.nonzero(), strict=True)]
-    assert rows_columns_and_colours == [[3, 4, 1], [3, 7, 0], [4, 4, 1], [4, 7, 0]]
+    rows_columns_channels = [list(pixel) for pixel in zip(*picture.nonzero(), strict=True)]
+    assert rows_columns_channels == [[3, 4, 1], [3, 7, 0], [4, 4, 1], [4, 7, 0]]
     env = create(battle="Blind", render=True)
     env.reset()
-    with pytest.raises(ValueError, match=r"environment 'test' cannot draw: it has no render\(\)"):
+    with pytest.raises(ValueError, match=r"environment 'test' cannot render: it has no render\(\)"):
         env.render()
 
 
@@ -217,7 +217,7 @@ SLOTS = {"ally": ("ally_0", "ally_1", "ally_2", "ally_3")}
         ({}, "slots", SLOTS),
         ({"random_team": True}, "auto", SLOTS),
     ],
-    ids=["the environment's own", "the config's", "slots", "random teams"],
+    ids=["from the environment", "from the config", "slots", "random teams"],
 )
 def test_agents_are_named_by_unit_type(kwargs, unit_types, expected):
     env = create(2, units=TEAM, smac={"unit_types": unit_types}, **kwargs)
@@ -225,7 +225,7 @@ def test_agents_are_named_by_unit_type(kwargs, unit_types, expected):
     play(env, hold, 25)
 
 
-def test_smaclites_dialect_is_understood():
+def test_smaclite_is_supported():
     env = create(battle="wrapped_lite", smac={"episode_limit": 3})
     assert agents(env) == {"marine": ("marine_0",), "medivac": ("medivac_0",)}
     data = play(env, hold, 4)["next"][0]
@@ -234,11 +234,11 @@ def test_smaclites_dialect_is_understood():
     assert int(data[3]["step_count"]) == 1
 
 
-def test_a_team_that_changes_needs_slots():
+def test_changing_teams_require_slots():
     env = create(units=TEAM, random_team=True, says_so=False)
     with pytest.raises(
         ValueError,
-        match=r"'test' now has the units .*, but its agents are named after .*"
+        match=r"'test' has the units .*, but its agents are named after .*"
         r"environment\.smac\.unit_types, or set it to slots",
     ):
         play(env, hold, 200)
@@ -247,8 +247,8 @@ def test_a_team_that_changes_needs_slots():
 @pytest.mark.parametrize(
     ("unit_types", "message"),
     [
-        (["marine"] * 4, r"now has the units marauder, .* named after marine, marine, marine"),
-        (["marine"], r"unit_types names 1 units, but environment 'test' has 4 agents"),
+        (["marine"] * 4, r"has the units marauder, .* named after marine, marine, marine"),
+        (["marine"], r"unit_types has 1 entries, but environment 'test' has 4 agents"),
     ],
 )
 def test_types_that_do_not_fit_the_units_are_refused(unit_types, message):
@@ -256,10 +256,10 @@ def test_types_that_do_not_fit_the_units_are_refused(unit_types, message):
         create(units=TEAM, smac={"unit_types": unit_types})
 
 
-# --- what is refused ---------------------------------------------------------------------------
+# --- errors ------------------------------------------------------------------------------------
 
 
-def test_a_missing_package_is_told_with_what_to_install():
+def test_a_missing_package_is_reported_with_how_to_install_it():
     config = make_config(env_type="smac", environment__task="smacv2.env:StarCraft2Env")
     with pytest.raises(
         ModuleNotFoundError,
@@ -269,7 +269,7 @@ def test_a_missing_package_is_told_with_what_to_install():
         EnvironmentFactory().create(config)
 
 
-def test_a_missing_package_is_told_when_a_sweep_is_planned(tmp_path):
+def test_a_missing_package_is_reported_when_a_sweep_is_planned(tmp_path):
     project = copy_project(tmp_path)
     project.set_params(sweep={"environment": "smac_mmm"})
     with pytest.raises(
@@ -278,8 +278,8 @@ def test_a_missing_package_is_told_when_a_sweep_is_planned(tmp_path):
         make_plan(tmp_path)
 
 
-def test_a_missing_starcraft_is_told_with_what_to_install(tmp_path, monkeypatch):
-    # pysc2 raises all kinds of errors when it does not find the game: this one without SC2PATH
+def test_a_missing_starcraft_is_reported_with_how_to_install_it(tmp_path, monkeypatch):
+    # pysc2 raises various errors if it does not find the game; this one without SC2PATH
     package = tmp_path / "pysc2" / "run_configs"
     package.mkdir(parents=True)
     (tmp_path / "pysc2" / "__init__.py").touch()
@@ -293,7 +293,7 @@ def test_a_missing_starcraft_is_told_with_what_to_install(tmp_path, monkeypatch)
         create(battle="WithoutStarCraft")
 
 
-def test_other_errors_of_the_object_stay_what_they_are():
+def test_other_errors_of_the_object_are_not_changed():
     with pytest.raises(ZeroDivisionError):
         create(battle="Broken")
 
@@ -301,12 +301,12 @@ def test_other_errors_of_the_object_stay_what_they_are():
 @pytest.mark.parametrize(
     ("battle", "kwargs", "error", "message"),
     [
-        ("NoStates", {}, TypeError, "NoStates, which lacks get_state, get_avail_actions of the SM"),
+        ("NoStates", {}, TypeError, "NoStates, which lacks get_state, get_avail_actions from "),
         ("unseedable", {}, TypeError, r"cannot be seeded: .* no method seed\(n\)"),
         ("wrapped_lite", {}, ValueError, "set environment.smac.episode_limit"),
         ("Battle", {"seed": 3}, ValueError, "environment.kwargs.seed is 3, .* remove it"),
     ],
 )
-def test_what_cannot_be_used_is_refused(battle, kwargs, error, message):
+def test_unusable_objects_are_refused(battle, kwargs, error, message):
     with pytest.raises(error, match=message):
         create(battle=battle, **kwargs)

@@ -1,4 +1,4 @@
-"""Everything in a battle follows from its seed, however its object is seeded."""
+"""The seed determines everything in a battle, for all ways of seeding the object."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def create(battle, num_envs=2, **overrides):
 
 
 def play(env, steps=25, seed=0, stream=("test",)):
-    """A rollout of random legal actions that are the same for every number of copies."""
+    """Return a rollout of random legal actions, equal for every number of copies."""
     env.reseed(seed, *stream)
     now, taken = env.reset(), []
     generator = torch.Generator().manual_seed(seed)
@@ -46,9 +46,9 @@ def play(env, steps=25, seed=0, stream=("test",)):
 
 
 @pytest.mark.parametrize("battle", BATTLES)
-def test_a_seed_determines_everything_whatever_came_before(battle):
+def test_the_seed_determines_everything_regardless_of_earlier_episodes(battle):
     first = play(create(battle))
-    assert first["next", "done"].sum() > 2, "later episodes are seen, too"
+    assert first["next", "done"].sum() > 2, "the rollout includes later episodes"
     env = create(battle)
     play(env, steps=7, seed=5)
     random.random()
@@ -61,7 +61,7 @@ def test_a_seed_determines_everything_whatever_came_before(battle):
 
 
 @pytest.mark.parametrize("battle", BATTLES)
-def test_copies_do_not_disturb_each_other_or_the_process(battle):
+def test_copies_do_not_affect_each_other_or_the_process(battle):
     env = create(battle, num_envs=3)
     random.seed(0)
     np.random.seed(0)
@@ -81,7 +81,7 @@ def test_workers_change_nothing():
         env.close()
 
 
-def test_an_object_that_is_constructed_anew_is_closed_first():
+def test_an_object_is_closed_before_it_is_constructed_again():
     seeded = SeededBattle(Task("smac_stand_in:Battle"), "test")
     first = seeded.battle
     seeded.reseed(3)
@@ -90,7 +90,7 @@ def test_an_object_that_is_constructed_anew_is_closed_first():
     assert seeded.battle.seed() == 3
 
 
-def test_the_configs_kwargs_are_not_written_into():
+def test_the_kwargs_of_the_config_are_not_modified():
     config = make_config(
         env_type="smac",
         environment__task="smac_stand_in:WritesIntoItsTeam",

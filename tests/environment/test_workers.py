@@ -1,4 +1,4 @@
-"""Worker processes: the same numbers, no hangs, nothing left behind."""
+"""Worker processes: same results, no hangs, nothing left behind."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from heteromark.environment.pettingzoo.parallel import PettingZooParallelEnv
 
 # ruff: noqa: NPY002 - the global generators are what is tested
 
-# A program with two workers that steps for as long as it lives; it prints its workers' ids.
+# A program with two workers that steps endlessly; it prints its workers' process ids.
 ENDLESS = """
 from toy_environments import ToyBattle
-from heteromark.environment.pettingzoo.arrays import action_layout, shown_layout
+from heteromark.environment.pettingzoo.arrays import action_layout, output_layout
 from heteromark.environment.pettingzoo.copies import CopySettings
 from heteromark.environment.pettingzoo.description import describe
 from heteromark.environment.pettingzoo.parallel_copies import ParallelCopies
 from heteromark.environment.pettingzoo.workers import WorkerPool
 description = describe(ToyBattle(), "toy")
 settings = CopySettings(ToyBattle, "toy", description, description.group(), team_reward=True)
-shown, actions = shown_layout(settings.groups, 2), action_layout(settings.groups, 2)
+shown, actions = output_layout(settings.groups, 2), action_layout(settings.groups, 2)
 pool = WorkerPool(ParallelCopies, settings, [shown, actions], num_copies=2, num_workers=2)
 print(*(worker.process.pid for worker in pool._workers), flush=True)
 for action in actions.views(pool.block, shown.size).values():
@@ -96,11 +96,11 @@ def test_what_copies_draw_from_global_generators_does_not_depend_on_workers():
     assert (rollouts[0] == rollouts[2]).all()
     noise = rollouts[0]["archer", "observation"][:, :, 0, 2]
     drawn = noise[rollouts[0]["step_count"].squeeze(-1) % 3 < 2]
-    assert drawn.unique().numel() == drawn.numel(), "copies and steps differ"
+    assert drawn.unique().numel() == drawn.numel(), "all copies and steps differ"
 
 
-def test_a_share_of_the_copies_is_what_it_is_among_all():
-    """As the collectors of a run have them, each in a process of its own."""
+def test_some_of_the_copies_behave_as_they_do_among_all():
+    """As in the collectors of a run, which each have some of the copies in a separate process."""
 
     class Born(ToyBattle):
         def __init__(self) -> None:
@@ -114,23 +114,25 @@ def test_a_share_of_the_copies_is_what_it_is_among_all():
     everyone = strengths(PettingZooParallelEnv(Born, 4))
     assert strengths(share) == everyone[2:]
     assert len(set(everyone)) == 4
-    with pytest.raises(ValueError, match="of copy 2 an observation that holds NaN"):
+    with pytest.raises(ValueError, match="of copy 2 an observation with NaN"):
         play(share, 2)
 
 
-def test_who_first_draws_from_global_generators_after_whole_episodes_is_warned_about():
-    """Until then, exchanging the generators would cost every environment that does not draw."""
+def test_a_late_first_draw_from_global_generators_causes_a_warning():
+    """Swapping stops after whole episodes without a draw, because it costs time."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         play(PettingZooParallelEnv(ToyBattle, 2), 12)
         play(PettingZooParallelEnv(functools.partial(GlobalDice, quiet=4), 2), 12)
     env = PettingZooParallelEnv(functools.partial(GlobalDice, quiet=8), 2, name="dice")
-    with pytest.warns(UserWarning, match="'dice' draws from .*depends on environment.num_workers"):
+    with pytest.warns(
+        UserWarning, match="'dice' started to draw from .*depend on environment.num_workers"
+    ):
         first = play(env, 12)
     assert (first["archer", "observation"][0, 9:] != first["archer", "observation"][1, 9:]).any()
 
 
-def test_the_processes_own_generators_are_left_alone():
+def test_the_generators_of_the_process_are_restored():
     env = PettingZooParallelEnv(GlobalDice, 2)
     random.seed(3)
     np.random.seed(3)
@@ -146,7 +148,7 @@ def faulty(fault):
     return PettingZooParallelEnv(make, 2, num_workers=2, name="faulty")
 
 
-def test_an_exception_is_raised_here_with_the_workers_traceback():
+def test_an_exception_is_raised_with_the_workers_traceback():
     env = faulty("raise")
     with pytest.raises(LookupError, match="second step is missing") as caught:
         play(env, 3)
@@ -177,7 +179,7 @@ def test_a_worker_killed_from_outside_between_two_steps_is_reported():
         play(env, 1)
 
 
-def test_what_fails_while_workers_start():
+def test_errors_during_worker_startup():
     with pytest.raises(ValueError, match=r"cannot be sent to worker processes: .*num_workers=0"):
         PettingZooParallelEnv(lambda: ToyBattle(), 2, num_workers=1)
     FaultyBattle.made = 0
@@ -200,10 +202,10 @@ def test_workers_end_with_their_parent(number):
         assert all(map(is_running, workers))
         time.sleep(0.2)
         os.killpg(program.pid, number)
-        _, told = program.communicate(timeout=10)
+        _, errors = program.communicate(timeout=10)
     finally:
         if program.poll() is None:
             os.killpg(program.pid, signal.SIGKILL)
-    assert "WorkerDied" not in told
-    assert told.count("Traceback") <= 1, "only the parent's own"
+    assert "WorkerDied" not in errors
+    assert errors.count("Traceback") <= 1, "only the parent's"
     wait_until_gone(workers)

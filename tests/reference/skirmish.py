@@ -1,7 +1,7 @@
-"""One Skirmish battle, slow and obvious: plain floats, loops over units, no tensors.
+"""A slow, simple reference for one Skirmish battle: plain floats, loops over units, no tensors.
 
-Written from the mechanics in SMACv2's and StarCraft II's terms, to compare the fast simulator with.
-It shares the table of units with it, whose numbers have a test of their own.
+It implements the mechanics in SMACv2's and StarCraft II's terms, for comparison with the fast
+simulator. Both share the table of units, which has its own test.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ WORD = 2**32
 
 
 def hashed(*words: int) -> int:
-    """lowbias32 over words, one after the other."""
+    """Hash words one after the other with lowbias32."""
     value = 0x9E3779B9
     for word in words:
         mixed = ((value ^ word) + 0x9E3779B9) % WORD
@@ -83,13 +83,13 @@ class Battle:
 
     Args:
         units: allies first.
-        type_names: in the order of the observation's bits; one name gives no bits.
-        key: what random numbers follow from.
-        config: the switches.
+        type_names: in the order of the observation's type bits.
+        key: determines the random numbers.
+        config: the settings.
 
     Attributes:
-        spotter: by enemy, who of the living saw it first.
-        shown: pairs (ally, enemy), who may see whom where that depends on who spotted it.
+        spotter: by enemy, the living ally that saw it first.
+        visible: pairs (ally, enemy) of allies that may see a spotted enemy.
     """
 
     units: list[Unit]
@@ -101,7 +101,7 @@ class Battle:
     has_shields: bool = False
     steps: int = 0
     spotter: dict[int, Unit | None] = field(default_factory=dict)
-    shown: set[tuple[int, int]] = field(default_factory=set)
+    visible: set[tuple[int, int]] = field(default_factory=set)
 
     def __post_init__(self):
         self.watch()
@@ -125,7 +125,7 @@ class Battle:
     # --- a step --------------------------------------------------------------------------------
 
     def step(self, actions: list[int]) -> tuple[float, bool, bool, bool]:
-        """Reward, terminated, truncated, won."""
+        """Step the battle; return reward, terminated, truncated, won."""
         before = [(unit.health + unit.shield, unit.alive) for unit in self.units]
         orders = [
             self.ally_order(unit, action) for unit, action in zip(self.allies, actions, strict=True)
@@ -157,7 +157,7 @@ class Battle:
         return ("target", team[slot])
 
     def nearest(self, unit: Unit) -> tuple | None:
-        """Idle units attack the nearest foe; healers heal the nearest damaged ally, or follow one."""
+        """Return the order to attack the nearest foe, or to heal (or follow) the nearest ally."""
         if unit.type.heals:
             mates = [
                 mate
@@ -243,7 +243,7 @@ class Battle:
             for other in living:
                 if other is unit or other.type.plane != unit.type.plane:
                     continue
-                # units at one point go north and south, in the order of their team
+                # units at the same point move north and south, in their order in the team
                 ranks = [u.number - n_agents * u.side for u in (unit, other)]
                 dx = unit.x - other.x
                 dy = unit.y - other.y + (ranks[0] - ranks[1]) * 2**-18
@@ -292,7 +292,7 @@ class Battle:
         ]
 
     def line(self, unit: Unit, target: Unit) -> list[tuple[Unit, Unit]]:
-        """All that a segment of length 2.5 across the shot touches, thickened by 0.15."""
+        """Return hits on all foes within 0.15 of a segment of length 2.5 across the shot."""
         far = unit.distance(target) or 1.0
         ahead = ((target.x - unit.x) / far, (target.y - unit.y) / far)
         struck = []
@@ -337,7 +337,7 @@ class Battle:
             terminated, truncated = True, False
         return reward * scale, terminated, truncated, won
 
-    # --- what agents see -----------------------------------------------------------------------
+    # --- observations and actions --------------------------------------------------------------
 
     def shoot_range(self, unit: Unit) -> float:
         return max(unit.type.shoot_range, 2.0)
@@ -347,16 +347,16 @@ class Battle:
         return math.cos(angle), math.sin(angle)
 
     def in_cone(self, unit: Unit, other: Unit) -> bool:
-        """Within 15 degrees of where the unit looks, these included."""
+        """Return whether `other` is at most 15 degrees off the direction that `unit` faces."""
         if not self.config.conic_fov:
             return True
         dx, dy = other.x - unit.x, other.y - unit.y
         ahead_x, ahead_y = self.direction(unit)
-        if self.config.parity:  # arctangents of slopes, which know no back and front
-            hair = 1e-7 if dx > 0 else -1e-7
+        if self.config.parity:  # arctangents of slopes do not distinguish front from back
+            epsilon = 1e-7 if dx > 0 else -1e-7
             outwards = max if dx > 0 else min
-            angle = math.atan(dy / outwards(dx, hair)) - math.atan(
-                ahead_y / outwards(ahead_x, hair)
+            angle = math.atan(dy / outwards(dx, epsilon)) - math.atan(
+                ahead_y / outwards(ahead_x, epsilon)
             )
             return abs(angle) < math.radians(15)
         if dx == dy == 0:
@@ -366,14 +366,14 @@ class Battle:
         return angle < math.radians(15) or math.isclose(angle, math.radians(15))
 
     def in_sight(self, unit: Unit, other: Unit) -> bool:
-        """Near enough to be seen; by a cone up to the range of sight, else below it."""
+        """Return whether `other` is in sight; the range itself counts only with a cone."""
         distance = unit.distance(other)
         if self.config.conic_fov:
             return distance <= unit.type.sight and self.in_cone(unit, other)
         return distance < unit.type.sight
 
     def targets(self, unit: Unit) -> list[bool]:
-        """By slot, whether the unit could act on that target if it were in range."""
+        """Return by slot whether the unit could act on the target if it were in range."""
         team = self.allies if unit.type.heals else self.enemies
         if self.config.parity:
             useful = [not (unit.type.heals and other.type.heals) for other in team]
@@ -385,7 +385,7 @@ class Battle:
         return possible + [False] * (self.slots - len(possible))
 
     def can_act_on(self, unit: Unit) -> list[bool]:
-        """By slot, whether an attack or heal would be carried out now."""
+        """Return by slot whether an attack or heal would take effect now."""
         team = self.allies if unit.type.heals else self.enemies
         near = [
             unit.distance(other) <= self.shoot_range(unit) and self.in_cone(unit, other)
@@ -415,12 +415,12 @@ class Battle:
         return [0, 1, *map(int, moves), *[1] * turns, *map(int, possible)]
 
     def watch(self) -> None:
-        """Who spots an enemy first decides which of its teammates may see it, too."""
+        """Update who spotted each enemy first, and which teammates may see it."""
         for foe in self.enemies:
             spotter = self.spotter.get(foe.number)
             if not foe.alive or (spotter is not None and not spotter.alive):
                 spotter = None
-                self.shown -= {(ally.number, foe.number) for ally in self.allies}
+                self.visible -= {(ally.number, foe.number) for ally in self.allies}
             lookers = [
                 ally
                 for ally in self.allies
@@ -434,14 +434,14 @@ class Battle:
                 for ally in self.allies:
                     chance = uniform(self.key, 101, self.steps, ally.number, slot)
                     if ally is spotter or chance < self.config.prob_obs_enemy:
-                        self.shown.add((ally.number, foe.number))
+                        self.visible.add((ally.number, foe.number))
             self.spotter[foe.number] = spotter
 
     def may_see(self, unit: Unit, foe: Unit) -> bool:
-        if self.config.parity:  # one that may not be seen wipes out those before it, too
+        if self.config.parity:  # an enemy that may not be seen hides all enemies before it
             later = [other for other in self.enemies if other.number >= foe.number]
-            return all((unit.number, other.number) in self.shown for other in later)
-        return self.config.prob_obs_enemy == 1 or (unit.number, foe.number) in self.shown
+            return all((unit.number, other.number) in self.visible for other in later)
+        return self.config.prob_obs_enemy == 1 or (unit.number, foe.number) in self.visible
 
     def bits(self, unit: Unit) -> list[float]:
         if not self.has_bits:
@@ -478,13 +478,13 @@ class Battle:
         return seen if unit.alive else [0.0] * len(seen)
 
     def attackable(self, unit: Unit, foe: Unit) -> bool:
-        if self.config.parity:  # the mask's entry of that number, which is a heal for healers
+        if self.config.parity:  # the mask's entry with this index, which is a heal for healers
             return self.can_act_on(unit)[foe.number - len(self.allies)]
         near = unit.distance(foe) <= self.shoot_range(unit) and self.in_cone(unit, foe)
         return near and unit.affects(foe)
 
     def max_cooldown(self, unit: Unit) -> float:
-        if self.config.parity:  # each other's
+        if self.config.parity:  # swapped in SMACv2's table
             return {"stalker": 35, "colossus": 24}.get(unit.type.name, unit.type.max_cooldown)
         return unit.type.max_cooldown
 

@@ -40,7 +40,7 @@ RELAY = {"algorithm": "IPPO", "environment__task": "toy_environments:ToyRelay"}
         (
             {"opponent": "heuristic"},
             RELAY,
-            "evaluation.opponent is heuristic, but there is no built-in one for 'relay' .*random",
+            "evaluation.opponent is heuristic, but there is no built-in heuristic for 'relay' .*random",
         ),
     ],
 )

@@ -1,1 +1,1 @@
-"""Who plays the seats that do not learn."""
+"""Opponents: players of the seats that do not learn."""

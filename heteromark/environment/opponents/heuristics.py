@@ -1,4 +1,4 @@
-"""Simple players of tic-tac-toe and connect four: win, else block, else take the best place."""
+"""Simple players of tic-tac-toe and connect four: win, else block, else take the best cell."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def _lines(rows: int, columns: int, length: int) -> np.ndarray:
-    """All straight lines of cells on a board, [lines, length], cells counted row by row."""
+    """Return all straight lines on a board, [lines, length], as cell indices in row-major order."""
     lines = [
         [(row + step * down) * columns + column + step * right for step in range(length)]
         for down, right in ((0, 1), (1, 0), (1, 1), (1, -1))
@@ -23,12 +23,12 @@ _CENTRE, _CORNERS = 4, (0, 2, 6, 8)
 
 
 def tic_tac_toe(observation: np.ndarray, legal: np.ndarray, generator: np.random.Generator) -> int:
-    """Win, block, centre, a corner, an edge.
+    """Choose a cell, in this order: win, block, centre, a corner, an edge.
 
     Args:
-        observation: [3, 3, 2], own marks and those of the opponent.
+        observation: [3, 3, 2], own marks and the opponent's.
         legal: bool [9].
-        generator: chooses between places that are equally good.
+        generator: breaks ties.
     """
     playable = set(np.flatnonzero(legal).tolist())
     completing = _completing(observation, _TIC_TAC_TOE, playable)
@@ -41,14 +41,14 @@ def tic_tac_toe(observation: np.ndarray, legal: np.ndarray, generator: np.random
 
 
 def connect_four(observation: np.ndarray, legal: np.ndarray, generator: np.random.Generator) -> int:
-    """Win, block, the column nearest the centre.
+    """Choose a column, in this order: win, block, nearest to the centre.
 
     Args:
-        observation: [6, 7, 2], own pieces and those of the opponent; the last row is the lowest.
+        observation: [6, 7, 2], own pieces and the opponent's; the last row is the lowest.
         legal: bool [7].
-        generator: chooses between columns that are equally good.
+        generator: breaks ties.
     """
-    free = (~observation.any(-1)).sum(0)  # free cells of each column, all above the taken ones
+    free = (~observation.any(-1)).sum(0)  # free cells of each column, above its pieces
     columns = np.flatnonzero(legal)
     landing = {int((free[column] - 1) * 7 + column) for column in columns}
     completing = _completing(observation, _CONNECT_FOUR, landing)
@@ -59,7 +59,7 @@ def connect_four(observation: np.ndarray, legal: np.ndarray, generator: np.rando
 
 
 def _completing(observation: np.ndarray, lines: np.ndarray, playable: set[int]) -> int | None:
-    """The playable cell that completes an own line, or else one of the opponent's."""
+    """Return a playable cell that completes an own line, or else an opponent's; None without."""
     for player in (0, 1):
         marks = observation[..., player].reshape(-1).astype(bool)
         almost = lines[marks[lines].sum(1) == lines.shape[1] - 1]

@@ -1,6 +1,6 @@
-"""Arrays of N copies of an environment, side by side in one block of memory.
+"""Arrays of N copies of an environment in one block of memory.
 
-One block can be shared between processes and copied in one go, however many arrays it holds.
+The whole block can be shared between processes and copied at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ALIGNMENT = 64  # bytes; a cache line
 
 
 class Layout:
-    """Where each array lies in a block of bytes.
+    """Shape, dtype and offset of each array in a block of bytes.
 
     Args:
         fields: by key, the shape of one copy's part and its dtype.
@@ -29,36 +29,36 @@ class Layout:
     """
 
     def __init__(self, fields: Fields, num_copies: int) -> None:
-        self._places: dict[Key, tuple[tuple[int, ...], np.dtype, int]] = {}
+        self._entries: dict[Key, tuple[tuple[int, ...], np.dtype, int]] = {}
         offset = 0
         for key, (shape, kind) in fields.items():
             full, dtype = (num_copies, *shape), np.dtype(kind)
-            self._places[key] = (full, dtype, offset)
+            self._entries[key] = (full, dtype, offset)
             size = int(np.prod(full, dtype=np.int64)) * dtype.itemsize
             offset += -(-size // _ALIGNMENT) * _ALIGNMENT
         self.size = offset
 
     def views(self, block: Any, offset: int = 0) -> Arrays:
-        """The arrays, by key, in a block of at least `offset + size` bytes; nothing is copied."""
+        """Return the arrays, by key, as views of a block of at least `offset + size` bytes."""
         return {
             key: np.ndarray(shape, dtype, block, start + offset)
-            for key, (shape, dtype, start) in self._places.items()
+            for key, (shape, dtype, start) in self._entries.items()
         }
 
 
 def views_of(layouts: Sequence[Layout], block: Any) -> list[Arrays]:
-    """The arrays of layouts that lie one after the other in a block."""
+    """Return the arrays of consecutive layouts in a block."""
     starts = itertools.accumulate((layout.size for layout in layouts), initial=0)
     return [layout.views(block, start) for layout, start in zip(layouts, starts, strict=False)]
 
 
-def shown_layout(
+def output_layout(
     groups: Mapping[str, Group], num_copies: int, state_size: int | None = None
 ) -> Layout:
-    """What copies show: the keys of `make_specs`, and (group, "reward")."""
+    """Return the layout of the copies' outputs: the keys of `make_specs`, and (group, "reward")."""
     fields: Fields = {}
     for name, group in groups.items():
-        fields |= _seen(name, group)
+        fields |= _observation_fields(name, group)
         fields[name, "reward"] = ((len(group.agents), 1), np.float32)
     if state_size is not None:
         fields["state"] = ((state_size,), np.float32)
@@ -71,7 +71,7 @@ def shown_layout(
 
 
 def action_layout(groups: Mapping[str, Group], num_copies: int) -> Layout:
-    """What copies are told: (group, "action"), int64 [N, n] or float32 [N, n, action_size]."""
+    """Return the layout of actions: (group, "action"), int64 [N, n] or float32 [N, n, size]."""
     fields: Fields = {}
     for name, group in groups.items():
         n_agents = len(group.agents)
@@ -82,22 +82,22 @@ def action_layout(groups: Mapping[str, Group], num_copies: int) -> Layout:
     return Layout(fields, num_copies)
 
 
-def asked_layout(groups: Mapping[str, Group], num_copies: int) -> Layout:
-    """What copies ask of past policies: what the agents whose turn it is see.
+def request_layout(groups: Mapping[str, Group], num_copies: int) -> Layout:
+    """Return the layout of requests to past policies for the actions of their agents.
 
-    (group, "observation"), (group, "action_mask") and (group, "active") as in `make_specs`; besides
-    "draw", float64 [N, 1]: which of the policies plays this episode, as a fraction of their number;
-    and "turns", int64 [N, 1]: turns asked for so far in this episode.
+    (group, "observation"), (group, "action_mask") and (group, "active") are as in `make_specs`.
+    "draw", float64 [N, 1], selects the policy for this episode as a fraction of their number.
+    "turns", int64 [N, 1], counts the requests so far in this episode.
     """
     fields: Fields = {}
     for name, group in groups.items():
-        fields |= _seen(name, group)
+        fields |= _observation_fields(name, group)
     fields["draw"] = ((1,), np.float64)
     fields["turns"] = ((1,), np.int64)
     return Layout(fields, num_copies)
 
 
-def _seen(name: str, group: Group) -> Fields:
+def _observation_fields(name: str, group: Group) -> Fields:
     n_agents = len(group.agents)
     fields: Fields = {
         (name, "observation"): ((n_agents, group.observation_size), np.float32),

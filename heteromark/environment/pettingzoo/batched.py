@@ -15,8 +15,8 @@ from heteromark.config.models.components import OpponentConfig
 from heteromark.environment.opponents.pool import OpponentPool
 from heteromark.environment.pettingzoo.arrays import (
     action_layout,
-    asked_layout,
-    shown_layout,
+    output_layout,
+    request_layout,
     views_of,
 )
 from heteromark.environment.pettingzoo.copies import Copies, CopySettings, make_copy
@@ -28,48 +28,47 @@ from heteromark.seeds import stream_seed
 
 
 class BatchedEnv(SelfRestartingEnv):
-    """N copies stepped together; batch size [N], keys and shapes as `make_specs` says.
+    """N copies stepped together; batch size [N], keys and shapes of `make_specs`.
 
-    Copies show themselves in one block of memory, which is copied once per step; so what was
-    handed out never changes. Finished copies are reset one by one through TorchRL's "_reset" mask,
-    and `next` keeps the true final observation.
+    Copies write their outputs to one block of memory. It is copied once per step, so returned data
+    never changes. Finished copies are reset one by one through TorchRL's "_reset" mask, and `next`
+    keeps the true final observation.
 
     Args:
-        make_env: returns a fresh environment; with `num_workers`, it must be possible to send it to
-            another process.
+        make_env: returns a fresh environment; must be picklable if `num_workers` is positive.
         num_envs: number of copies N.
-        opponent: who plays the seats that do not learn, where agents take turns.
-        num_workers: processes that the copies are split over; 0: this one. It changes the speed,
-            not the result, also where copies draw from Python's or NumPy's global generator (not
-            torch's); see `GlobalStreams` for what is warned about.
+        opponent: who plays the seats that do not learn, in turn-based environments.
+        num_workers: worker processes that share the copies; 0: use this process. It changes the
+            speed, not the result, even if copies draw from Python's or NumPy's global generator
+            (but not from torch's); for the exception that causes a warning, see `GlobalStreams`.
         group_by, groups, split: see `group_agents`.
         team_reward: train every agent on the mean of all agents' rewards.
         with_state: read the environment's global state.
         name: the environment's name in error messages.
-        render: make copy 0 so that it can draw.
-        first: number of copy 0 among all copies of the run.
-        first_env: a fresh environment to begin with, if there is one already; it becomes copy 0, or
-            is closed where workers make their own.
+        render: create copy 0 with a render mode.
+        first: index of copy 0 among all copies of the run.
+        first_env: an existing fresh environment; it becomes copy 0, or is closed if workers create
+            their own.
 
     Attributes:
         groups: by name.
         turn_based: agents act one after the other, and one frame is one turn.
-        state_size: numbers in the root key "state"; None: there is no such key.
+        state_size: size of the root key "state"; None: there is no such key.
         opponent_pool: past policies that play against the learner; None: there are none.
-        stepped_by_python: steps take the cores, so that torch's threads would wait for them.
+        stepped_by_python: steps keep the CPU cores busy, so torch needs fewer threads.
 
     Raises:
-        TypeError: `make_env` returns an environment of another kind.
-        ValueError, ModuleNotFoundError: groups, spaces, the state or the opponent do not fit;
-            later, see the copies' class.
+        TypeError: `make_env` returns an unsupported type.
+        ValueError, ModuleNotFoundError: groups, spaces, the state or the opponent do not fit; for
+            errors while stepping, see the class of the copies.
         WorkerDied: a worker process ended.
     """
 
     opponent_pool: OpponentPool | None = None
     stepped_by_python = True
-    # of a subclass: the class that steps its copies, and PettingZoo's of the environments
+    # set by subclasses: the class that steps the copies, and PettingZoo's environment class
     _copies_class: type[Copies]
-    _environment_class: type
+    _environment_class: type[Any]
 
     def __init__(
         self,
@@ -89,7 +88,7 @@ class BatchedEnv(SelfRestartingEnv):
         first_env: Any = None,
     ) -> None:
         super().__init__(device="cpu", batch_size=[num_envs])
-        first_env = first_env or make_copy(make_env, name, drawing=render, number=first)
+        first_env = first_env or make_copy(make_env, name, render=render, number=first)
         if not isinstance(first_env, self._environment_class):
             raise TypeError(
                 f"the factory of environment {name!r} returned {type(first_env).__name__}, not a "
@@ -110,10 +109,10 @@ class BatchedEnv(SelfRestartingEnv):
         self.groups = dict(settings.groups)
         self.turn_based = description.turn_based
         self.state_size = description.state_size
-        self._layout = shown_layout(self.groups, num_envs, self.state_size)
+        self._layout = output_layout(self.groups, num_envs, self.state_size)
         layouts = [self._layout, action_layout(self.groups, num_envs)]
         if settings.opponent.kind == "past_self":
-            layouts.append(asked_layout(self.groups, num_envs))
+            layouts.append(request_layout(self.groups, num_envs))
             self.opponent_pool = OpponentPool(settings.opponent.pool_size)
         self._copies: Copies | WorkerPool
         if num_workers:
@@ -125,22 +124,22 @@ class BatchedEnv(SelfRestartingEnv):
             block = bytearray(sum(layout.size for layout in layouts))
             arrays = views_of(layouts, block)
             self._copies = self._copies_class(settings, *arrays, envs=[first_env])
-        self._shown = np.frombuffer(block, np.uint8, self._layout.size)
+        self._outputs = np.frombuffer(block, np.uint8, self._layout.size)
         self._actions = arrays[1]
-        self._asked = arrays[2] if len(arrays) > 2 else None
+        self._requests = arrays[2] if len(arrays) > 2 else {}
         self._started, self._open = False, True
-        self._show_as(make_specs(self.groups, num_envs, self.state_size))
+        self._set_specs(make_specs(self.groups, num_envs, self.state_size))
 
     @staticmethod
     @abstractmethod
     def _check_opponent(settings: CopySettings) -> None:
-        """Raise OpponentMisfit if the opponent cannot play in this environment."""
+        """Raise `IncompatibleOpponent` if the opponent cannot play in this environment."""
 
     def reseed(self, seed: int, *stream: int | str) -> None:
-        """Give every copy its own seed, used by its next reset; copy i's is stream_seed(…, i).
+        """Give copy i the seed stream_seed(seed, *stream, i), used by its next reset.
 
-        Episodes after that one go on with the environment's own generator, so everything between
-        two calls is determined by `seed`, `stream` and the actions.
+        Later episodes continue with the environment's own generator, so everything between two
+        calls is determined by `seed`, `stream` and the actions.
         """
         self._copies.reseed([stream_seed(seed, *stream, i) for i in range(self.batch_size[0])])
 
@@ -148,30 +147,30 @@ class BatchedEnv(SelfRestartingEnv):
         mask = None if tensordict is None else tensordict.get("_reset", None)
         n_envs = self.batch_size[0]
         if mask is None or not self._started:
-            return self._restart_where(None)
-        return self._restart_where(mask.reshape(n_envs, -1).any(-1))
+            return self._restart(None)
+        return self._restart(mask.reshape(n_envs, -1).any(-1))
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         for key, action in self._actions.items():
             action[...] = tensordict.get(key).numpy()
         self._copies.step()
-        self._settle()
-        return self._hand_out(with_reward=True)
+        self._play_opponents()
+        return self._read_outputs(with_reward=True)
 
-    def _restart_where(self, where: Tensor | None) -> TensorDict:
+    def _restart(self, where: Tensor | None) -> TensorDict:
         every = range(self.batch_size[0])
         self._copies.reset(every if where is None else where.nonzero()[:, 0].tolist())
-        self._settle()
+        self._play_opponents()
         self._started = True
-        return self._hand_out(with_reward=False)
+        return self._read_outputs(with_reward=False)
 
-    def _settle(self) -> None:
-        """Do what copies ask for before they can show a frame."""
+    def _play_opponents(self) -> None:
+        """Play past policies until every copy has reached its next frame."""
 
-    def _hand_out(self, with_reward: bool) -> TensorDict:
-        """What the copies show now, in new memory."""
+    def _read_outputs(self, with_reward: bool) -> TensorDict:
+        """Return the copies' current outputs in new memory."""
         nested: dict[str, Any] = {name: {} for name in self.groups}
-        for key, array in self._layout.views(self._shown.copy()).items():
+        for key, array in self._layout.views(self._outputs.copy()).items():
             if isinstance(key, str):
                 nested[key] = torch.from_numpy(array)
             elif with_reward or key[1] != "reward":
@@ -179,15 +178,15 @@ class BatchedEnv(SelfRestartingEnv):
         return TensorDict(nested, batch_size=self.batch_size, device=self.device)
 
     def render(self) -> np.ndarray:
-        """What copy 0 looks like now, uint8 [height, width, 3].
+        """Render copy 0, uint8 [height, width, 3].
 
         Raises:
-            ValueError: the environment cannot draw, or was not created to.
+            ValueError: the environment cannot render, or was created without render=True.
         """
         return self._copies.render()
 
     def close(self, *, raise_if_closed: bool = True) -> None:
-        """Close every copy, and end the workers if there are any; nothing happens if closed."""
+        """Close every copy and end any workers. Does nothing if already closed."""
         if self._open:
             self._open = False
             self._copies.close()

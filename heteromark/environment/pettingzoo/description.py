@@ -1,4 +1,4 @@
-"""What a PettingZoo environment says about itself, and whether its copies agree."""
+"""Agents and spaces of a PettingZoo environment, and a check that all copies agree."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from heteromark.environment.groups import Group, make_group, with_families
 
 @dataclass(frozen=True)
 class Description:
-    """What every copy of an environment must look like."""
+    """Agents and spaces that every copy of an environment must have."""
 
-    agents: tuple[str, ...]  # all that may take part, in the environment's order
-    observation_spaces: Mapping[str, spaces.Space]  # by agent
-    action_spaces: Mapping[str, spaces.Space]  # by agent
-    masked: frozenset[str]  # the agents whose legal actions the environment tells
-    state_shape: tuple[int, ...] | None  # of the global state; None where it is not read
+    agents: tuple[str, ...]  # all possible agents, in the environment's order
+    observation_spaces: Mapping[str, spaces.Space[Any]]  # by agent
+    action_spaces: Mapping[str, spaces.Space[Any]]  # by agent
+    masked: frozenset[str]  # the agents with action masks
+    state_shape: tuple[int, ...] | None  # of the global state; None if it is not read
     turn_based: bool  # agents act one after the other
 
     @property
     def state_size(self) -> int | None:
-        """Numbers in the flattened state; None where it is not read."""
+        """Size of the flattened state; None if it is not read."""
         return None if self.state_shape is None else int(np.prod(self.state_shape, dtype=np.int64))
 
     def check(self, env: Any, name: str, copy: int, groups: Mapping[str, Group]) -> None:
-        """Compare a copy's agents and spaces with these.
+        """Compare a copy's agents and spaces with this description.
 
         Raises:
             ValueError: they differ.
         """
         if tuple(env.possible_agents) != self.agents:
             raise ValueError(
-                f"copies of environment {name!r} must have the same agents, but those of copy "
-                f"{copy} are {', '.join(env.possible_agents)}, and were {', '.join(self.agents)} "
-                "in the first copy. Let possible_agents name all that may ever take part, always "
-                "in one order"
+                f"all copies of environment {name!r} must have the same agents, but copy {copy} "
+                f"has {', '.join(env.possible_agents)} and the first copy had "
+                f"{', '.join(self.agents)}. possible_agents must list every agent that can ever "
+                "appear, always in the same order"
             )
         for group in groups.values():
             for agent in group.agents:
@@ -50,10 +50,11 @@ class Description:
                 ):
                     if space != first:
                         raise ValueError(
-                            f"copies of environment {name!r} must keep to the same spaces, but the "
-                            f"{kind} space of agent {agent!r} of group {group.name!r} is {space} "
-                            f"in copy {copy}, and was {first} in the first copy. Announce the "
-                            "largest space that is ever needed, and mask or pad what is not there"
+                            f"all copies of environment {name!r} must have the same spaces, but "
+                            f"the {kind} space of agent {agent!r} of group {group.name!r} is "
+                            f"{space} in copy {copy} and was {first} in the first copy. Declare "
+                            "the largest space ever needed; mask unused actions and pad "
+                            "observations"
                         )
 
     def group(
@@ -62,7 +63,7 @@ class Description:
         groups: Mapping[str, Sequence[str]] | None = None,
         split: bool = False,
     ) -> dict[str, Group]:
-        """The groups that the agents form; see `group_agents` and `make_group`."""
+        """Return the agents' groups; see `group_agents` and `make_group`."""
         return {
             name: make_group(
                 name,
@@ -77,23 +78,24 @@ class Description:
 
 
 def describe(env: Any, name: str, with_state: bool = False) -> Description:
-    """Describe a PettingZoo environment, Parallel or AEC. It is reset, with seed 0.
+    """Describe a PettingZoo environment, Parallel or AEC, after resetting it with seed 0.
 
     Args:
+        env: the environment.
         name: the environment's name in error messages.
-        with_state: whether its global state is going to be read.
+        with_state: whether its global state will be read.
 
     Raises:
-        ValueError: it names no agents; or its state is asked for and it has none.
+        ValueError: it has no agents, or no state although `with_state` is set.
     """
     agents = tuple(getattr(env, "possible_agents", ()))
     if not agents:
         raise ValueError(
-            f"environment {name!r} does not say who its agents are; it must have possible_agents, "
-            "a list of their names"
+            f"environment {name!r} has no agents; it must have possible_agents, a list of the "
+            "agents' names"
         )
     observation_spaces = {agent: env.observation_space(agent) for agent in agents}
-    # Only a reset shows whether the infos carry masks.
+    # Masks in the infos appear only after a reset.
     if isinstance(env, AECEnv):
         env.reset(seed=0)
         infos = env.infos
@@ -121,5 +123,5 @@ def _state_shape(env: Any, name: str) -> tuple[int, ...]:
     except (NotImplementedError, AttributeError) as error:
         raise ValueError(
             f"environment.state is true, but environment {name!r} has no state(); set "
-            "environment.state=false, and a centralised critic sees all observations together"
+            "environment.state=false; a centralised critic then sees all observations concatenated"
         ) from error

@@ -1,9 +1,9 @@
-"""Stepping PettingZoo environments without the layers that only check. Imports no torch.
+"""Step PettingZoo environments without their checking wrappers. Imports no torch.
 
-PettingZoo's own environments come in wrappers that check every access, and most Parallel ones are
-AEC environments underneath, whose conversion observes every agent twice per step. Together that
-takes over a third of the time of a step of the particle environments. What is stepped here gives
-the same numbers: only wrappers are passed by that neither change nor add anything.
+PettingZoo's own environments are wrapped in layers that check every access. Most Parallel ones are
+AEC environments underneath, and their conversion observes every agent twice per step. Together,
+this takes over a third of the step time of the particle environments. Results are the same here:
+only wrappers that change nothing are skipped.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from pettingzoo import AECEnv, ParallelEnv
 from pettingzoo.utils.conversions import aec_to_parallel_wrapper
 from pettingzoo.utils.wrappers import AssertOutOfBoundsWrapper, OrderEnforcingWrapper
 
-_ONLY_CHECK = (OrderEnforcingWrapper, AssertOutOfBoundsWrapper)
+_CHECKING_WRAPPERS = (OrderEnforcingWrapper, AssertOutOfBoundsWrapper)
 
 
 def without_checks(env: AECEnv) -> AECEnv:
-    """The environment below the outermost wrappers that only check. Reset the whole, not this."""
-    while type(env) in _ONLY_CHECK:
+    """Return the environment below the checking wrappers, for stepping; reset `env` itself."""
+    while type(env) in _CHECKING_WRAPPERS:
         env = env.env
     return env
 
 
 def direct_parallel(env: ParallelEnv) -> Any:
-    """What to reset and step instead of a Parallel environment; itself, where nothing is saved."""
+    """Return a faster equivalent of a Parallel environment, or the environment itself."""
     return _DirectParallel(env) if type(env) is aec_to_parallel_wrapper else env
 
 
 class _DirectParallel:
-    """`aec_to_parallel` with the wrappers passed by and every agent observed once."""
+    """`aec_to_parallel` without checking wrappers and with one observation per agent."""
 
     def __init__(self, env: aec_to_parallel_wrapper) -> None:
         self._env = env
@@ -40,9 +40,9 @@ class _DirectParallel:
 
     def reset(self, seed: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """See `ParallelEnv.reset`."""
-        shown = self._env.reset(seed=seed)
+        observations_and_infos = self._env.reset(seed=seed)
         self.agents = self._env.agents
-        return shown
+        return observations_and_infos
 
     def step(self, actions: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
         """See `ParallelEnv.step`."""
@@ -52,17 +52,16 @@ class _DirectParallel:
             if agent != env.agent_selection:
                 raise ValueError(
                     f"agent {agent!r} should act, but it is the turn of {env.agent_selection!r}; "
-                    "an environment converted to Parallel must have its agents act in a fixed "
-                    "cycle"
+                    "in an environment converted to Parallel, agents must act in a fixed cycle"
                 )
             env.step(actions[agent])
             for rewarded, reward in env.rewards.items():
                 rewards[rewarded] += reward
-        told = dict(env.terminations), dict(env.truncations), dict(env.infos)
+        flags = dict(env.terminations), dict(env.truncations), dict(env.infos)
         observations = {agent: env.observe(agent) for agent in env.agents}
         while env.agents and (
             env.terminations[env.agent_selection] or env.truncations[env.agent_selection]
         ):
             env.step(None)
         self.agents = env.agents
-        return observations, rewards, *told
+        return observations, rewards, *flags

@@ -1,4 +1,4 @@
-"""PettingZoo environments, as a run config asks for them."""
+"""Create PettingZoo environments from a run config."""
 
 from __future__ import annotations
 
@@ -11,45 +11,43 @@ from heteromark.environment.pettingzoo.aec import PettingZooAECEnv
 from heteromark.environment.pettingzoo.batched import BatchedEnv
 from heteromark.environment.pettingzoo.copies import make_copy
 from heteromark.environment.pettingzoo.parallel import PettingZooParallelEnv
-from heteromark.environment.registry import ENVIRONMENTS, Wanted
-from heteromark.import_paths import Task
+from heteromark.environment.registry import ENVIRONMENTS, EnvironmentRequest, task_of
 
 
 @ENVIRONMENTS.register("pettingzoo")
-def make_pettingzoo(config: RunConfig, wanted: Wanted) -> BatchedEnv:
-    task = Task(config.environment.task, config.environment.kwargs)
-    return make_batched(task, config, wanted)
+def make_pettingzoo(config: RunConfig, request: EnvironmentRequest) -> BatchedEnv:
+    return make_batched(task_of(config), config, request)
 
 
 def make_batched(
-    make_env: Callable[..., ParallelEnv | AECEnv], config: RunConfig, wanted: Wanted
+    make_env: Callable[..., ParallelEnv | AECEnv], config: RunConfig, request: EnvironmentRequest
 ) -> BatchedEnv:
-    """N copies of a PettingZoo environment, Parallel or AEC, with all else as the config says.
+    """Create N copies of a PettingZoo environment, Parallel or AEC, as configured.
 
     Args:
-        make_env: returns a fresh environment; it must be possible to send it to other processes.
+        make_env: returns a fresh environment; must be picklable if worker processes are used.
         config: see `EnvironmentFactory.create`.
-        wanted: see there.
+        request: see `EnvironmentRequest`.
 
     Raises:
         TypeError, ValueError, ModuleNotFoundError, WorkerDied: see `BatchedEnv`.
     """
     environment = config.environment
-    first_env = make_copy(make_env, environment.name, drawing=wanted.render, number=wanted.first)
+    first_env = make_copy(make_env, environment.name, render=request.render, number=request.first)
     make = PettingZooAECEnv if isinstance(first_env, AECEnv) else PettingZooParallelEnv
     return make(
         make_env,
-        wanted.num_envs,
+        request.num_envs,
         opponent=environment.opponent,
-        # a single copy gains nothing from a process of its own
-        num_workers=min(environment.num_workers, wanted.num_envs) if wanted.num_envs > 1 else 0,
+        # a separate process does not make a single copy faster
+        num_workers=min(environment.num_workers, request.num_envs) if request.num_envs > 1 else 0,
         group_by=environment.group_by,
         groups=environment.groups,
         split=not config.policy.share_policy_params,
         team_reward=environment.reward == "team",
         with_state=environment.state,
         name=environment.name,
-        render=wanted.render,
-        first=wanted.first,
+        render=request.render,
+        first=request.first,
         first_env=first_env,
     )

@@ -1,4 +1,4 @@
-"""Python's and NumPy's global generators, one of each for every copy. Imports no torch."""
+"""Separate states of Python's and NumPy's global generators per copy. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,71 +8,72 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from numpy.random.mtrand import get_bit_generator, set_bit_generator
 
 from heteromark.seeds import stream_seed
 
 
 class GlobalStreams:
-    """What a process's copies find in the global generators.
+    """The states of the global generators for each copy in a process.
 
-    Environments ought to draw from generators of their own, but some draw from the global ones.
-    Then copies that are stepped in one process would disturb each other, differently for every
-    number of processes, and the process that trains. So each copy gets its own state of both.
+    Environments should draw from their own generators, but some draw from the global ones. Copies
+    stepped in one process would then affect each other (differently for every number of workers)
+    and the training process. So each copy gets its own state of both generators.
 
-    That costs some 4 % of collecting the particle environments, which draw from neither. So it
-    ends where every copy has played a whole episode and none has drawn; one that draws later is
-    warned about.
+    Swapping states costs about 4 % of collection time in the particle environments, which draw from
+    neither. Swapping therefore stops when every copy has played a whole episode and none has drawn.
+    A copy that draws later causes a warning.
 
     Args:
-        seeds: one for every copy, from which all that it draws follows.
-        name: the environment's in the warning.
+        seeds: one per copy; determines everything that copy draws.
+        name: the environment's name in the warning.
     """
 
     def __init__(self, seeds: Iterable[int], name: str) -> None:
         self._own = [_Streams(seed) for seed in seeds]
-        self._common = _Watched()  # where no copy draws
+        self._sentinel = _Sentinel()  # installed once swapping has stopped; detects draws
         self._name = name
-        self._first_episode = set(range(len(self._own)))  # copies that are in theirs
-        self._exchanges = True
+        self._first_episode = set(range(len(self._own)))  # copies still in their first episode
+        self._swaps_states = True
 
     def episodes_ended(self, copies: Iterable[int]) -> None:
-        """Take note of copies that have played to an end."""
+        """Record that these copies have finished an episode."""
         self._first_episode.difference_update(copies)
-        if self._exchanges and not self._first_episode:
-            self._exchanges = any(own.were_drawn_from() for own in self._own)
+        if self._swaps_states and not self._first_episode:
+            self._swaps_states = any(own.were_used() for own in self._own)
 
     def run(self, function: Callable[[int], None], copies: Iterable[int]) -> None:
-        """Call it for one copy after the other; the process's own generators are put back.
+        """Call `function` for each copy in turn, then restore the process's own generators.
 
-        But for a normal number that NumPy's legacy generator holds in reserve: it is dropped.
+        One thing is not restored: a second normal number that NumPy's legacy generator may cache.
         """
-        python, numpy = random.getstate(), np.random.get_bit_generator()
+        python, numpy = random.getstate(), get_bit_generator()
         try:
-            if self._exchanges:
+            if self._swaps_states:
                 for i in copies:
                     self._own[i].run(function, i)
             else:
-                self._common.install()
+                self._sentinel.install()
                 for i in copies:
                     function(i)
-                if self._common.was_drawn_from():
-                    self._exchanges = True
+                if self._sentinel.was_used():
+                    self._swaps_states = True
                     self._warn()
         finally:
             random.setstate(python)
-            np.random.set_bit_generator(numpy)
+            set_bit_generator(numpy)
 
     def _warn(self) -> None:
         warnings.warn(
-            f"environment {self._name!r} draws from Python's or NumPy's global generator, and did "
-            "not in its first episodes: what it drew now depends on environment.num_workers. Let "
-            "it draw from a generator of its own, seeded by reset(seed)",
+            f"environment {self._name!r} started to draw from Python's or NumPy's global generator "
+            "after its first episodes, so results now depend on environment.num_workers. Use the "
+            "environment's own generator, seeded by reset(seed)",
             stacklevel=1,
         )
 
 
 class _Streams:
-    """States of both generators that follow from a seed."""
+    """States of both generators, derived from a seed."""
 
     def __init__(self, seed: int) -> None:
         self._numpy = np.random.MT19937(stream_seed(seed, "numpy"))
@@ -80,7 +81,7 @@ class _Streams:
         self._initial = self._states()
 
     def install(self) -> None:
-        np.random.set_bit_generator(self._numpy)
+        set_bit_generator(self._numpy)
         random.setstate(self._python)
 
     def run(self, function: Callable[[int], None], copy: int) -> None:
@@ -90,7 +91,7 @@ class _Streams:
         finally:
             self._python = random.getstate()
 
-    def were_drawn_from(self) -> bool:
+    def were_used(self) -> bool:
         return self._states() != self._initial
 
     def _states(self) -> tuple[Any, ...]:
@@ -98,22 +99,22 @@ class _Streams:
         return self._python, numpy["pos"], numpy["key"].tobytes()
 
 
-class _Watched(_Streams):
-    """States that nobody ought to draw from. Reading one takes long; a number of each is quick."""
+class _Sentinel(_Streams):
+    """States that should stay unused. Drawing one number to check is faster than reading states."""
 
     def __init__(self) -> None:
         super().__init__(seed=0)
-        self._alike = _Streams(seed=0)
+        self._untouched = _Streams(seed=0)
         self._next = random.Random(stream_seed(0, "random")).getrandbits(64)
 
-    def was_drawn_from(self) -> bool:
-        """Whether anybody drew since they were installed."""
-        numpy_alike = self._numpy.random_raw() == self._alike._numpy.random_raw()
+    def was_used(self) -> bool:
+        """Return whether a generator was used since the states were installed."""
+        numpy_alike = self._numpy.random_raw() == self._untouched._numpy.random_raw()
         return not numpy_alike or random.getrandbits(64) != self._next
 
 
-def with_streams(seed: int, function: Callable[[], Any]) -> Any:
-    """What a function returns that finds both generators in a state that follows from a seed."""
+def call_with_streams(seed: int, function: Callable[[], Any]) -> Any:
+    """Call a function with both global generators seeded, and return its result."""
     made = []
     GlobalStreams([seed], "").run(lambda _: made.append(function()), [0])
     return made[0]

@@ -1,10 +1,10 @@
-"""PettingZoo environments as batched TorchRL environments."""
+"""PettingZoo Parallel environments as one batched TorchRL environment."""
 
 from __future__ import annotations
 
 from pettingzoo import ParallelEnv
 
-from heteromark.environment.errors import OpponentMisfit
+from heteromark.environment.errors import IncompatibleOpponent
 from heteromark.environment.pettingzoo.batched import BatchedEnv
 from heteromark.environment.pettingzoo.copies import CopySettings
 from heteromark.environment.pettingzoo.parallel_copies import ParallelCopies
@@ -13,25 +13,25 @@ from heteromark.environment.pettingzoo.parallel_copies import ParallelCopies
 class PettingZooParallelEnv(BatchedEnv):
     """N copies of a PettingZoo Parallel environment, stepped together; batch size [N].
 
-    Observations go straight from the environments' dictionaries into one array per group, which
-    costs a fraction of what wrapping every copy by itself does.
+    Observations are written directly from the environments' dictionaries into one array per group,
+    which is much faster than wrapping every copy separately.
 
-    Keys and shapes are those of `make_specs`; besides:
+    Keys and shapes are those of `make_specs`. In addition:
         (group, "observation"): flattened.
         (group, "action_mask"): taken from the observation or the info.
-        (group, "active"): stays True where only time ran out, because there the observation is a
-            real state that a critic may value.
-        ("next", group, "reward"): the agent's own reward, or with `team_reward` the mean over all
-            agents of the environment, with 0 for the absent.
-        "won": whether any agent's info says "battle_won" or "won" at the episode's end.
+        (group, "active"): stays True for agents that only ran out of time: their observation is a
+            real state, so a critic may estimate its value.
+        ("next", group, "reward"): the agent's own reward; with `team_reward` the mean over all
+            agents of the environment, where absent agents count as 0.
+        "won": whether any agent's info has a true "battle_won" or "won" at the end of the episode.
 
     An episode is done when no agent is left: terminated if every agent terminated, truncated
     otherwise. An agent that leaves before the others counts as terminated.
 
-    Illegal actions are left to the environment. An agent must not come and go against the rules,
-    and what a copy gives must be finite and of its announced shape; see `ParallelCopies`.
+    Illegal actions are passed on to the environment. Agents must not return after they left, and
+    outputs must be finite and have the declared shapes; see `ParallelCopies`.
 
-    Args, Raises: see `BatchedEnv`; an opponent that is to play raises ValueError.
+    Args, Raises: see `BatchedEnv`; every opponent kind but self raises ValueError.
     """
 
     _copies_class = ParallelCopies
@@ -40,8 +40,8 @@ class PettingZooParallelEnv(BatchedEnv):
     @staticmethod
     def _check_opponent(settings: CopySettings) -> None:
         if settings.opponent.kind != "self":
-            raise OpponentMisfit(
+            raise IncompatibleOpponent(
                 settings.opponent.kind,
-                f"in environment {settings.name!r} all agents act at once; opponents play in "
-                "turn-based (AEC) environments only, so it must be self",
+                f"in environment {settings.name!r} all agents act at once; opponents can play only "
+                "in turn-based (AEC) environments, so the opponent must be self",
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from heteromark.environment.pettingzoo.copies import UNKNOWN, Copies, Place, mean
+from heteromark.environment.pettingzoo.copies import UNKNOWN, AgentSlot, Copies, mean
 from heteromark.environment.pettingzoo.direct import direct_parallel
 
 _WIN_FLAGS = ("battle_won", "won")
@@ -15,16 +15,16 @@ class ParallelCopies(Copies):
     """See `Copies`, and `PettingZooParallelEnv` for what the arrays mean.
 
     Raises:
-        ValueError: besides, an agent appears that is not among `possible_agents`, or that had left
+        ValueError: see `Copies`; or an agent appears that is not in `possible_agents` or had left
             the episode.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._direct = [direct_parallel(env) for env in self._envs]
-        # who takes part in each copy: names as the environment gave them, and places
+        # the active agents of each copy: their names, and their slots
         self._present: list[list[str]] = [[] for _ in self._envs]
-        self._here: list[list[Place]] = [[] for _ in self._envs]
+        self._present_slots: list[list[AgentSlot]] = [[] for _ in self._envs]
         self._left: list[set[str]] = [set() for _ in self._envs]
 
     def _reset_copy(self, i: int, seed: int | None) -> None:
@@ -32,8 +32,8 @@ class ParallelCopies(Copies):
         observations, infos = env.reset(seed=seed)
         self._present[i], self._left[i] = [], set()
         self._update_present(i, env.agents)
-        self._show_agents(i, observations, infos)
-        self._show_state(i)
+        self._write_agents(i, observations, infos)
+        self._write_state(i)
 
     def _step_copy(self, i: int, actions: Mapping[str, Sequence[Any]]) -> None:
         env = self._direct[i]
@@ -43,41 +43,43 @@ class ParallelCopies(Copies):
         present = env.agents
         if not present:
             present = [a for a in observations if truncations.get(a) and not terminations.get(a)]
-            self._shown["done"][i] = True
-            self._shown["terminated"][i] = not present
-            self._shown["truncated"][i] = bool(present)
-            self._shown["won"][i] = _won(infos)
+            self._outputs["done"][i] = True
+            self._outputs["terminated"][i] = not present
+            self._outputs["truncated"][i] = bool(present)
+            self._outputs["won"][i] = _won(infos)
         if present != self._present[i]:
             self._update_present(i, present)
-        self._show_agents(i, observations, infos)
-        self._show_state(i)
-        own = {agent: float(rewards.get(agent, 0.0)) for agent in self._places[i]}
-        self._show_rewards(i, own)
+        self._write_agents(i, observations, infos)
+        self._write_state(i)
+        own = {agent: float(rewards.get(agent, 0.0)) for agent in self._slots[i]}
+        self._write_rewards(i, own)
         self._add_to_return(i, mean(own.values()))
-        self._shown["step_count"][i, 0] += 1
+        self._outputs["step_count"][i, 0] += 1
 
     def _update_present(self, i: int, present: Sequence[str]) -> None:
-        """Agents came or went in copy i."""
-        places, before = self._places[i], self._present[i]
+        """Update copy i after agents joined or left."""
+        slots, before = self._slots[i], self._present[i]
         for agent in present:
-            if agent not in places or agent in self._left[i]:
+            if agent not in slots or agent in self._left[i]:
                 self._raise_unexpected(i, agent)
         for agent in set(before).difference(present):
             self._left[i].add(agent)
-            self._hide(places[agent])
-        # a list of our own: environments change theirs in place
+            self._clear(slots[agent])
+        # a copy, because environments modify their list in place
         self._present[i] = list(present)
-        self._here[i] = [places[agent] for agent in present]
-        for place in self._here[i]:
-            place.active[place.row] = True
+        self._present_slots[i] = [slots[agent] for agent in present]
+        for slot in self._present_slots[i]:
+            slot.active[slot.row] = True
 
-    def _show_agents(
+    def _write_agents(
         self, i: int, observations: Mapping[str, Any], infos: Mapping[str, Mapping[str, Any]]
     ) -> None:
-        for place in self._here[i]:
-            if place.agent not in observations:
-                raise ValueError(f"{self._gave(place, 'no observation')} while it takes part")
-            self._show(place, observations[place.agent], infos.get(place.agent, {}))
+        for slot in self._present_slots[i]:
+            if slot.agent not in observations:
+                raise ValueError(
+                    f"{self._describe(slot, 'no observation')}, but it is still in the episode"
+                )
+            self._write_observation(slot, observations[slot.agent], infos.get(slot.agent, {}))
 
 
 def _won(infos: Mapping[str, Mapping[str, Any]]) -> int:

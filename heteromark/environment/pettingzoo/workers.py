@@ -1,10 +1,12 @@
-"""Copies of an environment split over worker processes. Imports no torch.
+"""Copies of an environment in worker processes. Imports no torch.
 
-A worker is a fresh interpreter that is given two file descriptors: a socket for commands and a
-file of anonymous memory for the arrays. Compared with `multiprocessing`: forking is not safe once
-torch has threads; spawning and the fork server run the program's main module again in each worker,
-which for a training run means importing torch; and named shared memory is left behind when
-processes are killed. Here nothing has a name, so that nothing can be left behind.
+A worker is a fresh interpreter that receives two file descriptors: a socket for commands and
+anonymous memory for the arrays. `multiprocessing` is not used for these reasons:
+
+- forking is not safe once torch has started threads;
+- spawning and the fork server run the program's main module again in each worker, which imports
+  torch in a training run;
+- named shared memory remains after processes are killed. Here nothing has a name.
 """
 
 from __future__ import annotations
@@ -32,46 +34,46 @@ import numpy as np
 from heteromark.environment.errors import (
     WorkerDied,
     WorkerTraceback,
-    copies_in_words,
-    ending_in_words,
-    sendable,
+    describe_exit,
+    format_copies,
+    picklable,
 )
 from heteromark.environment.pettingzoo.arrays import Layout, views_of
 from heteromark.environment.pettingzoo.copies import Copies, CopySettings
 
-_PATIENCE = 5.0  # seconds that a worker is given to close its copies
+_CLOSE_TIMEOUT = 5.0  # seconds a worker has to close its copies
 
-# The worker finds modules where this process does, the user's own included.
+# The worker uses this process's module search path, so it also finds user-defined modules.
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve()"
 
-# what a call returned, what it raised, and the traceback of that
+# a call's result, its exception, and the exception's traceback
 _Reply = tuple[Any, BaseException | None, str]
 
 
 @dataclass(frozen=True)
 class _Worker:
-    process: subprocess.Popen
+    process: subprocess.Popen[bytes]
     connection: Connection
     first: int
     stop: int
 
 
 class WorkerPool:
-    """All N copies, in worker processes; does what `Copies` does.
+    """All N copies in worker processes, with the interface of `Copies`.
 
     Args:
         make_copies: the class of copies; see `Copies`.
-        settings: see there.
-        layouts: of the N copies' arrays, in the order in which `Copies` takes them.
-        num_workers: number of processes, at most N; each has N / num_workers copies, give or take
-            one.
+        settings: see `CopySettings`.
+        layouts: layouts of the N copies' arrays, in the order of `Copies`' arguments.
+        num_copies: number of copies N.
+        num_workers: number of processes, at most N; the copies are split evenly.
 
     Attributes:
         block: the memory of all arrays, one layout after the other.
 
     Raises:
-        ValueError: the settings cannot be sent to another process; or what `Copies` raises.
-        WorkerDied: a worker ended while it started.
+        ValueError: the settings cannot be pickled; or see `Copies`.
+        WorkerDied: a worker ended during startup.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class WorkerPool:
             ]
         finally:
             os.close(memory)
-        # also when the interpreter exits, or this object is forgotten
+        # also runs when the interpreter exits or this object is garbage-collected
         self._finish = weakref.finalize(self, _shut_down, self._workers)
         try:
             self._send_settings((make_copies, settings, layouts))
@@ -106,8 +108,8 @@ class WorkerPool:
             pickled = pickle.dumps(settings)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ValueError(
-                f"environment {self._name!r} cannot be sent to worker processes: {error}; name its "
-                "factory by an import path, or set environment.num_workers=0"
+                f"environment {self._name!r} cannot be sent to worker processes: {error}; specify "
+                "its factory by an import path, or set environment.num_workers=0"
             ) from error
         for worker in self._workers:
             self._send(worker, pickled)
@@ -115,47 +117,47 @@ class WorkerPool:
         for worker in self._workers:
             _result(*self._receive(worker))
 
-    # --- what `Copies` does --------------------------------------------------------------------
+    # --- the interface of `Copies` -------------------------------------------------------------
 
     def reseed(self, seeds: Sequence[int]) -> None:
         """See `Copies.reseed`."""
-        self._ask("reseed", [(w, (seeds[w.first : w.stop],)) for w in self._workers])
+        self._call("reseed", [(w, (seeds[w.first : w.stop],)) for w in self._workers])
 
     def reset(self, rows: Sequence[int]) -> None:
-        """See `Copies.reset`; `rows` count through all copies."""
-        theirs = [
+        """See `Copies.reset`; `rows` are indices among all copies."""
+        rows_of = [
             (w, [row - w.first for row in rows if w.first <= row < w.stop]) for w in self._workers
         ]
-        self._ask("reset", [(worker, (own,)) for worker, own in theirs if own])
+        self._call("reset", [(worker, (own,)) for worker, own in rows_of if own])
 
     def step(self) -> None:
         """See `Copies.step`."""
-        self._ask("step", [(worker, ()) for worker in self._workers])
+        self._call("step", [(worker, ()) for worker in self._workers])
 
     def answer(self) -> None:
         """See `TurnCopies.answer`."""
-        self._ask("answer", [(worker, ()) for worker in self._workers])
+        self._call("answer", [(worker, ()) for worker in self._workers])
 
     def render(self) -> np.ndarray:
         """See `Copies.render`."""
-        return self._ask("render", [(self._workers[0], ())])[0]
+        return self._call("render", [(self._workers[0], ())])[0]
 
     def close(self) -> None:
-        """Close every copy and end the workers; a worker that does not end is killed."""
+        """Close every copy and end the workers; kill workers that do not end in time."""
         self._finish()
 
-    # --- talking to workers --------------------------------------------------------------------
+    # --- communication with workers ------------------------------------------------------------
 
-    def _ask(self, method: str, asked: Sequence[tuple[_Worker, tuple[Any, ...]]]) -> list[Any]:
+    def _call(self, method: str, calls: Sequence[tuple[_Worker, tuple[Any, ...]]]) -> list[Any]:
         """Call a method in some workers, each with its arguments, and wait for all results."""
         if not self._finish.alive:
             raise RuntimeError(f"the workers of environment {self._name!r} have been closed")
         try:
-            for worker, arguments in asked:
+            for worker, arguments in calls:
                 self._send(worker, pickle.dumps((method, arguments)))
-            replies = [self._receive(worker) for worker, _ in asked]
+            replies = [self._receive(worker) for worker, _ in calls]
         except BaseException:
-            # Commands and replies no longer match, be it by a death or by ctrl-C.
+            # After a worker died or ctrl-C, commands and replies no longer match.
             self.close()
             raise
         return [_result(*reply) for reply in replies]
@@ -164,26 +166,26 @@ class WorkerPool:
         try:
             worker.connection.send_bytes(message)
         except OSError as error:
-            raise self._death(worker) from error
+            raise self._death_error(worker) from error
 
     def _receive(self, worker: _Worker) -> _Reply:
         try:
             return pickle.loads(worker.connection.recv_bytes())
         except (EOFError, OSError) as error:
-            raise self._death(worker) from error
+            raise self._death_error(worker) from error
 
-    def _death(self, worker: _Worker) -> WorkerDied:
+    def _death_error(self, worker: _Worker) -> WorkerDied:
         worker.connection.close()
         try:
-            status = worker.process.wait(_PATIENCE)
+            status = worker.process.wait(_CLOSE_TIMEOUT)
         except subprocess.TimeoutExpired:
             worker.process.kill()
             status = worker.process.wait()
-        copies = copies_in_words(worker.first, worker.stop)
+        copies = format_copies(worker.first, worker.stop)
         return WorkerDied(
             f"the worker process with {copies} of environment {self._name!r} "
-            f"{ending_in_words(status)}; set environment.num_workers=0 to see where, or check the "
-            "machine's memory if it was killed"
+            f"{describe_exit(status)}; set environment.num_workers=0 to see where, or if it was "
+            "killed, check whether the machine ran out of memory"
         )
 
 
@@ -194,7 +196,7 @@ def _result(value: Any, error: BaseException | None, where: str) -> Any:
 
 
 def _anonymous_memory(size: int) -> int:
-    """A descriptor of memory that has no name and is freed when the last process closes it."""
+    """Return a descriptor of unnamed memory, which is freed when the last process closes it."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("heteromark")
     else:
@@ -212,17 +214,17 @@ def _start(memory: int, first: int, stop: int) -> _Worker:
         process = subprocess.Popen(
             [sys.executable, "-c", program, *map(str, descriptors)],
             pass_fds=descriptors,
-            # a group of its own: ctrl-C reaches only the parent, which then ends its workers
+            # a separate process group: ctrl-C interrupts only the parent, which ends its workers
             process_group=0,
         )
     return _Worker(process, ours, first, stop)
 
 
 def _shut_down(workers: Sequence[_Worker]) -> None:
-    """End workers: each ends by itself when its connection is closed."""
+    """End workers: each exits when its connection is closed, or is killed after a timeout."""
     for worker in workers:
         worker.connection.close()
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _CLOSE_TIMEOUT
     for worker in workers:
         try:
             worker.process.wait(max(0.0, deadline - time.monotonic()))
@@ -231,15 +233,15 @@ def _shut_down(workers: Sequence[_Worker]) -> None:
             worker.process.wait()
 
 
-# --- within a worker ---------------------------------------------------------------------------
+# --- in a worker process -----------------------------------------------------------------------
 
 
 def serve() -> None:
-    """A worker's program: hold copies and do what the parent asks until it closes or dies."""
+    """Run a worker: execute the parent's commands until it closes the connection or dies."""
     connection, memory = Connection(int(sys.argv[1])), int(sys.argv[2])
     faulthandler.enable()
-    # The parent decides when a worker ends. Not SIG_IGN, which programs that an environment starts
-    # would inherit.
+    # The parent decides when a worker ends. SIG_IGN is not used because programs started by an
+    # environment would inherit it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     held: list[Copies] = []
@@ -248,7 +250,7 @@ def serve() -> None:
         while True:
             method, arguments = pickle.loads(connection.recv_bytes())
             _reply(connection, getattr(held[0], method), *arguments)
-    except (EOFError, OSError):  # the parent closed the connection, or is gone
+    except (EOFError, OSError):  # the parent closed the connection or died
         pass
     finally:
         for copies in held:
@@ -268,9 +270,9 @@ def _make_copies(connection: Connection, memory: int) -> Copies:
 
 
 def _reply(connection: Connection, function: Callable[..., Any], *arguments: Any) -> None:
-    """Call, and send the parent what came of it."""
+    """Call a function and send its result or exception to the parent."""
     try:
         reply: _Reply = (function(*arguments), None, "")
     except Exception as error:
-        reply = (None, sendable(error), traceback.format_exc())
+        reply = (None, picklable(error), traceback.format_exc())
     connection.send_bytes(pickle.dumps(reply))

@@ -2,7 +2,7 @@
 
 import importlib
 
-# Loaded when they are asked for: a run in one of these views holds no code of the others.
+# Imported on first access, so that a run's code includes only the interface it uses.
 _MODULES = {"SkirmishEnv": "env", "SkirmishParallelEnv": "parallel", "SkirmishSMAC": "smac_api"}
 
 __all__ = list(_MODULES)

@@ -1,4 +1,4 @@
-"""A batch of battles: reset, step, and what agents see; without TorchRL."""
+"""A batch of battles: reset, step, and observations; independent of TorchRL."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from heteromark.environment.skirmish.moments import (
     Outcome,
     Scene,
     View,
-    chosen,
+    select,
 )
 from heteromark.environment.skirmish.opponents import COMMANDERS, Situation
 from heteromark.environment.skirmish.orders import (
@@ -52,7 +52,7 @@ REWARD_WIN = 200.0
 REWARD_DEATH = 10.0
 REWARD_SCALE = 20.0
 NEGATIVE_SCALE = 0.5
-# what random numbers are for, besides those of `starts`
+# purposes of random numbers; see also `starts` and `policy_opponent`
 _DELAY, _SPOT, _LUCK = 100, 101, 103
 
 
@@ -60,15 +60,17 @@ class Battles:
     """B battles of one scenario, stepped together.
 
     Args:
-        config: who fights whom, and how.
+        config: the scenario and its rules.
         num_envs: B.
-        device: where the tensors are.
+        device: device of all tensors.
         dtype: of the floats; float64 for comparisons with a reference.
-        conceal: show nothing of battles that are over: no observation, nobody alive.
+        conceal: after a battle is over, return zero observations and nobody alive.
 
     Attributes:
-        scenario, layout, traits: of the config.
+        scenario, layout, traits: derived from the config.
     """
+
+    _advance: Callable[..., Any]  # `_advance_step`, or its CUDA graph
 
     def __init__(
         self,
@@ -91,7 +93,7 @@ class Battles:
         self._seeds = torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         self._episodes = torch.zeros_like(self._seeds)
         self._scene: Scene | None = None
-        # the next episode of every battle, made for all at once, and where it has been used
+        # the next episode of every battle, prepared for all at once, and where it has been used
         self._spare: Scene | None = None
         self._used = torch.zeros(num_envs, dtype=torch.bool, device=self.device)
         self._use(_eager)
@@ -99,49 +101,49 @@ class Battles:
             self.compile()
 
     def oppose(self, player: Player) -> None:
-        """Let a player command the other side, where `opponent` is "policy"."""
+        """Let a player command the other side; requires `opponent` "policy"."""
         self._adversary = PolicyOpponent(self.their_layout, player)
 
     def compile(self) -> None:
-        """Compile the simulation, part by part as they are first called.
+        """Compile each part of the simulation at its first call.
 
-        On a GPU the parts of a step, once compiled, become one CUDA graph.
+        On a GPU, the compiled parts of a step are captured as one CUDA graph.
         """
         self._use(Compiler())
         if self.device.type == "cuda":
-            self._advance = Graphed(self._advanced, self.device)
+            self._advance = Graphed(self._advance_step, self.device)
 
     def _use(self, wrapped: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        # apart from what uses it, which would otherwise be compiled to draw again for each use
-        self._draw = wrapped(self._drawn)
-        self._prepare = wrapped(self._prepared)
-        self._choose = wrapped(self._renewed)
+        # compiled separately from `_prepare`; fused, each use would draw the numbers again
+        self._draw = wrapped(self._draw_episodes)
+        self._prepare = wrapped(self._prepare_units)
+        self._choose = wrapped(self._merge)
         self._order = wrapped(self._orders)
         self._loop = wrapped(functools.partial(game_loop, traits=self.traits))
-        self._finish = wrapped(self._finished)
-        self._advance = self._advanced
+        self._finish = wrapped(self._finish_step)
+        self._advance = self._advance_step
 
     def reseed(self, seeds: Sequence[int]) -> None:
-        """Give each battle a 32-bit seed; its next episode is the first of that seed."""
+        """Give each battle a 32-bit seed; its next episode is that seed's first."""
         self._seeds = torch.tensor(list(seeds), dtype=torch.int64, device=self.device)
         self._episodes = torch.zeros_like(self._seeds)
         self._spare = None
 
     @property
     def moment(self) -> Moment:
-        """The battles as they are now."""
-        return self._now().moment
+        """The current state of the battles."""
+        return self._current_scene().moment
 
     @property
     def episode(self) -> Episode:
-        """What is fixed throughout the episodes that they are in."""
-        return self._now().episode
+        """What stays fixed during the current episodes."""
+        return self._current_scene().episode
 
     def reset(self, where: Tensor | None = None) -> View:
         """Start new episodes.
 
         Args:
-            where: bool [B], in which battles; None: in all.
+            where: bool [B], the battles to reset; None: all.
         """
         held = self._scene
         if where is None or held is None:
@@ -161,15 +163,15 @@ class Battles:
         return scene.view()
 
     def step(self, actions: Tensor) -> tuple[View, Outcome]:
-        """One step of all battles.
+        """Step all battles.
 
         Args:
             actions: int64 [B, A].
 
         Raises:
-            IllegalAction: an agent takes an action that is not offered, and `check_actions` is set.
+            IllegalAction: an action is illegal, and `check_actions` is set.
         """
-        scene = self._now()
+        scene = self._current_scene()
         episode, before = scene.episode, scene.moment
         actions = actions.T
         if self.config.check_actions:
@@ -181,14 +183,14 @@ class Battles:
 
     # --- a step and its parts, each a function of tensors ----------------------------------------
 
-    def _advanced(
+    def _advance_step(
         self, before: Moment, episode: Episode, actions: Tensor, theirs: Orders | None = None
     ) -> tuple[Outcome, Moment, Tensor, Tensor, Tensor]:
-        """What comes of a step, and the scene after it without its episode.
+        """Return a step's outcome and the fields of the scene after it, except its episode.
 
         Args:
             actions: int64 [A, B].
-            theirs: the other side's orders; None: its script says.
+            theirs: the other side's orders; None: its script gives them.
         """
         units, notes, aim, points = self._order(before, episode, actions, theirs)
         for loop in range(self.config.step_mul):
@@ -197,30 +199,34 @@ class Battles:
             units = self._loop(units, aim, episode.roster, episode.pairs)
         return self._finish(points, units, notes, before.steps + 1, episode)
 
-    def _drawn(self, seeds: Tensor, episodes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """New episodes: of battles with these seeds, those with these numbers.
+    def _draw_episodes(
+        self, seeds: Tensor, episodes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Draw the episodes with these numbers for battles with these seeds.
 
         Returns:
-            what their random numbers follow from, int64 [B]; the units' types, int64 [U, B], or
-            [U, 1] where teams are fixed; x and y, [U, B].
+            The keys of their random numbers, int64 [B]; the units' types, int64 [U, B], or [U, 1]
+            with fixed teams; x and y, [U, B].
         """
         key = hashed(seeds, episodes)
         kind = draw_teams(key, self.scenario)
         x, y = draw_places(key, self.scenario, self._types, self.dtype)
         sorted_kind, x, y = sorted_agents(kind, x, y, self.scenario)
         if self.config.opponent == "policy":
-            sorted_kind, x, y = self._with_their_sorted(sorted_kind, x, y)
+            sorted_kind, x, y = self._sort_their_units(sorted_kind, x, y)
         return key, sorted_kind if self.scenario.is_random else kind, x, y
 
-    def _with_their_sorted(self, kind: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        """The other side sorted as the agents are, so that its policy finds what it knows."""
+    def _sort_their_units(self, kind: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """Sort the other side like the agents, so that its policy sees its training layout."""
         n, m = self.scenario.n_agents, self.scenario.n_enemies
-        turned = (others_first(part, n) for part in (kind, MAP_SIZE - x, y))
-        kind, x, y = sorted_agents(*turned, opposite(self.scenario))
+        kind, x, y = (others_first(part, n) for part in (kind, MAP_SIZE - x, y))
+        kind, x, y = sorted_agents(kind, x, y, opposite(self.scenario))
         return tuple(others_first(part, m) for part in (kind, MAP_SIZE - x, y))
 
-    def _prepared(self, key: Tensor, kind: Tensor, x: Tensor, y: Tensor) -> tuple[Episode, Units]:
-        """All that follows from who starts where, as `_drawn` has it."""
+    def _prepare_units(
+        self, key: Tensor, kind: Tensor, x: Tensor, y: Tensor
+    ) -> tuple[Episode, Units]:
+        """Compute everything else about an episode from the results of `_draw_episodes`."""
         n, m = self.scenario.n_agents, self.scenario.n_enemies
         roster, pairs, bits = self._of_types(kind)
         zero = torch.zeros_like(x)
@@ -238,18 +244,18 @@ class Battles:
             to_y=y,
             target=torch.full_like(x, -1, dtype=torch.int64),
         )
-        # sums of positions on the grid, and of whole points, are exact in any order
+        # sums of grid positions and of whole points are exact in any order
         points = (roster.max_health + roster.max_shield)[n:].sum(0)
         objective = torch.stack([MAP_SIZE - x[:n].sum(0) / n, y[:n].sum(0) / n])
         max_reward = (points + REWARD_DEATH * m + REWARD_WIN).expand(key.shape[0])
         return Episode(key, roster, pairs, bits, objective, max_reward), units
 
-    def _renewed(self, where: Tensor, spare: Scene, held: Scene) -> Scene:
-        """`spare` in the battles where it says so, by 1 or 0, else `held`."""
+    def _merge(self, where: Tensor, spare: Scene, held: Scene) -> Scene:
+        """Take `spare` where `where` is 1, and `held` where it is 0."""
         where = where > 0
         if not self.scenario.is_random:
-            return chosen(where, spare, held)
-        # what follows from the units' types is made anew: that is faster than to read it twice
+            return select(where, spare, held)
+        # recomputing what depends on the units' types is faster than reading it twice
         new, *fresh = spare
         old, *ongoing = held
         kind = torch.where(where, new.roster.kind, old.roster.kind)
@@ -257,11 +263,11 @@ class Battles:
         objective = torch.where(where, new.objective, old.objective)
         max_reward = torch.where(where, new.max_reward, old.max_reward)
         episode = Episode(key, *self._of_types(kind), objective, max_reward)
-        rest = (chosen(where, *parts) for parts in zip(fresh, ongoing, strict=True))
+        rest = (select(where, *parts) for parts in zip(fresh, ongoing, strict=True))
         return Scene(episode, *rest)
 
     def _of_types(self, kind: Tensor) -> tuple[Roster, Pairs, Tensor]:
-        """Roster, pairs and bits of units of these types."""
+        """Return roster, pairs and bits of units of these types."""
         roster = make_roster(kind, self._table)
         number = torch.arange(self.scenario.type_bits, device=self.device)[:, None]
         bits = (kind.unsqueeze(1) == number).to(self.dtype)
@@ -270,14 +276,16 @@ class Battles:
     def _orders(
         self, before: Moment, episode: Episode, actions: Tensor, theirs: Orders | None
     ) -> tuple[Units, Notes, Aim, Tensor]:
-        """The units with both sides' orders, what those mean in the game loops to come, and points.
+        """Give orders to both sides.
 
         Args:
-            theirs: the other side's; None: its script says.
+            theirs: the other side's orders; None: its script gives them.
+
+        Returns:
+            The units with their orders; the agents' notes; the aim for the coming game loops; the
+            points before them.
         """
-        own, notes = orders_of(
-            actions, before.options, before.units, episode.roster, self.layout, before.notes
-        )
+        own, notes = self._own_orders(before, episode, actions)
         n, n_units = self.scenario.n_agents, self.scenario.n_units
         theirs = self._scripted(before, episode) if theirs is None else theirs
         units = with_orders(before.units, own, mirrored_orders(theirs, n_units - n, n_units))
@@ -285,8 +293,16 @@ class Battles:
         aim = take_aim(units, episode.roster, episode.pairs, delay)
         return units, notes, aim, _points(units)
 
+    def _own_orders(
+        self, before: Moment, episode: Episode, actions: Tensor
+    ) -> tuple[Orders, Notes]:
+        """Return the agents' orders and updated notes; benchmarks override it."""
+        return orders_of(
+            actions, before.options, before.units, episode.roster, self.layout, before.notes
+        )
+
     def _scripted(self, before: Moment, episode: Episode) -> Orders:
-        """The other side's orders as its script has them."""
+        """Return the scripted orders of the other side."""
         n, n_units = self.scenario.n_agents, self.scenario.n_units
         row = torch.arange(n_units - n, device=self.device)[:, None]
         situation = Situation(
@@ -299,13 +315,13 @@ class Battles:
         return COMMANDERS[self.config.opponent](situation, self.their_layout)
 
     def _delay(self, before: Moment, episode: Episode, loop: int) -> Tensor:
-        """Game loops, from -1 to 2, by which each unit's next attack is late; [U, B]."""
+        """Return the random delay of each unit's next attack in game loops, -1 to 2; [U, B]."""
         unit = torch.arange(self.scenario.n_units, device=self.device)[:, None]
         drawn = uniform(episode.key, _DELAY, before.steps, loop, unit, dtype=self.dtype)
         return 3 * drawn - 1
 
-    def _judged(self, points: Tensor, units: Units, steps: Tensor, episode: Episode) -> Outcome:
-        """Reward and end, as SMACv2 has them; but the scale is that of the episode's own teams."""
+    def _score(self, points: Tensor, units: Units, steps: Tensor, episode: Episode) -> Outcome:
+        """Return reward and end as in SMACv2, but scaled by the episode's own teams."""
         config, n = self.config, self.scenario.n_agents
         fights = units.alive & (episode.roster.heals == 0)
         agents_fight, enemies_fight = fights[:n].any(0), fights[n:].any(0)
@@ -333,59 +349,61 @@ class Battles:
             terminated, timeout = terminated | timeout, torch.zeros_like(timeout)
         return Outcome(reward, terminated, timeout, won)
 
-    def _finished(
+    def _finish_step(
         self, points: Tensor, units: Units, notes: Notes, steps: Tensor, episode: Episode
     ) -> tuple[Outcome, Moment, Tensor, Tensor, Tensor]:
-        """What came of a step, and the scene after it without its episode.
+        """Return a step's outcome and the fields of the scene after it, except its episode.
 
         Args:
             points: [U, B], of the units before the step.
-            units, notes, steps: after it.
+            units, notes, steps: after the step.
         """
         layout, roster, n = self.layout, episode.roster, self.scenario.n_agents
-        outcome = self._judged(points, units, steps, episode)
-        shown = units
+        outcome = self._score(points, units, steps, episode)
+        visible = units
         if self._conceal:  # as if all were dead
-            shown = units._replace(health=units.health * ~outcome.terminated)
+            visible = units._replace(health=units.health * ~outcome.terminated)
         side, notes = layout.watch(
-            shown, roster, episode.pairs, notes, key=episode.key, steps=steps, purpose=_SPOT
+            visible, roster, episode.pairs, notes, key=episode.key, steps=steps, purpose=_SPOT
         )
-        observation = layout.observe(shown, roster, episode.bits, side, notes)
+        observation = layout.observe(visible, roster, episode.bits, side, notes)
         state = layout.state(units, roster, episode.bits, notes)
         moment = Moment(units, notes, side.options, steps)
-        return outcome, moment, observation, state, shown.alive[:n].to(self.dtype)
+        return outcome, moment, observation, state, visible.alive[:n].to(self.dtype)
 
     # --- state -----------------------------------------------------------------------------------
 
     def _next_episodes(self) -> Scene:
-        """The beginnings of the next episodes of all battles."""
+        """Prepare the next episodes of all battles."""
         episode, units = self._prepare(*self._draw(self._seeds, self._episodes))
-        # tensors in two places, or of stride 0, would have all that reads them compiled once more
+        # shared tensors and tensors with stride 0 would cause recompilation
         units = Units(*(part.clone() for part in units))
         episode = episode._replace(max_reward=episode.max_reward.clone())
         notes = self.layout.fresh_notes(units.x)
         return self._scene_of(units, notes, torch.zeros_like(self._episodes), episode)
 
     def _scene_of(self, units: Units, notes: Notes, steps: Tensor, episode: Episode) -> Scene:
-        """The scene of battles in which nothing has happened since the last step."""
+        """Return the scene of battles whose units have not acted since the last step."""
         _, *scene = self._finish(_points(units), units, notes, steps, episode)
         return Scene(episode, *scene)
 
     def _their_orders(self, now: Moment, episode: Episode) -> tuple[Orders, ...]:
-        """What a policy orders the other side; nothing where its script is part of the step."""
+        """Return a policy's orders to the other side; empty if a script commands it."""
         if self.config.opponent != "policy":
             return ()
         if self._adversary is None:
-            raise RuntimeError("the opponent is a policy, but no one plays it: call oppose() first")
+            raise RuntimeError(
+                "the opponent is a policy, but it has no player: call oppose() first"
+            )
         return (self._adversary.orders(now, episode),)
 
-    def _now(self) -> Scene:
+    def _current_scene(self) -> Scene:
         if self._scene is None:
             raise RuntimeError("the battles have not started: call reset() first")
         return self._scene
 
     def _require_legal(self, actions: Tensor, now: Moment) -> None:
-        # whatever the dead are told to do, they do nothing
+        # actions of the dead are ignored
         illegal = ~is_legal(actions, now.options) & now.units.alive[: self.scenario.n_agents]
         if illegal.any():
             agent, environment = illegal.nonzero()[0].tolist()
@@ -394,12 +412,12 @@ class Battles:
 
 
 def _points(units: Units) -> Tensor:
-    """Health and shield of each unit, [U, B]; nothing for the dead."""
+    """Return health plus shield of each unit, [U, B]; 0 for the dead."""
     return units.health + units.shield
 
 
 def _sum_of_rows(rows: Tensor) -> Tensor:
-    """The sum over [U, B] along U, added in order whatever the size of the batch."""
+    """Sum [U, B] along U, in the same order for every batch size."""
     return functools.reduce(torch.add, rows.unbind(0))
 
 

@@ -1,4 +1,4 @@
-"""Compiled functions that go on without a compiler, and steps as one CUDA graph."""
+"""Compilation with a fallback to eager functions, and steps as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ logger = logging.getLogger("heteromark")
 
 
 class Compiler:
-    """Compiles functions of tensors when they are first called for each size of their tensors.
+    """Compiles functions of tensors at their first call with each set of shapes.
 
-    Where that fails, for want of a C++ compiler for example, it says so once and calls them all as
-    they are.
+    If compilation fails, for example without a C++ compiler, it warns once and runs all functions
+    uncompiled.
     """
 
     def __init__(self) -> None:
         self._works = True
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function compiled; it must have no side effects."""
-        # each environment has its own: sizes that one has seen are nothing to another
-        compiled = torch.compile(function, dynamic=False, isolate_recompiles=True)
+        """Return the compiled function; it must have no side effects."""
+        # separate caches: the shapes of one environment do not trigger recompilation in another
+        # type: torch's overloads lack `isolate_recompiles`, which its implementation has
+        compiled = torch.compile(  # type: ignore[call-overload]
+            function, dynamic=False, isolate_recompiles=True
+        )
 
         def call(*arguments: Any) -> Any:
             if not self._works:
@@ -37,8 +40,8 @@ class Compiler:
                 self._works = False
                 reason = str(error).strip().partition("\n")[0]
                 logger.warning(
-                    "Skirmish is not compiled, and so is several times slower: %s. Install a C++ "
-                    "compiler (on Debian: apt install g++), or set compile=false",
+                    "Skirmish could not be compiled and runs several times slower: %s. Install a "
+                    "C++ compiler (on Debian: apt install g++), or set compile=false",
                     reason,
                 )
                 return function(*arguments)
@@ -49,15 +52,15 @@ class Compiler:
 class Graphed:
     """A function whose kernels are launched together, as one CUDA graph.
 
-    Called often on small tensors, a GPU waits for Python and for launches most of the time; a graph
-    has one launch. It is captured at the first call. What goes in is copied to the graph's own
-    memory, and what comes out is copied from there, so that results stay as they are when the
-    function is called again. A function that cannot be captured is told once, and called as it is.
+    With small tensors, a GPU mostly waits for Python and kernel launches; a graph needs one launch.
+    It is captured at the first call. Inputs are copied to the graph's memory and results are copied
+    from it, so later calls do not change earlier results. If the function cannot be captured, a
+    warning is logged once and the function is called directly.
 
     Args:
-        function: of tensors in tuples, all on the device, always of the same shapes; it must have
-            no side effects, and nothing in it may depend on a tensor's value in Python.
-        device: a GPU; below 0: the current device stays.
+        function: takes and returns tuples of tensors, all on the device, with constant shapes. It
+            must have no side effects, and its Python code must not depend on tensor values.
+        device: a GPU; below 0: keep the current device.
     """
 
     def __init__(self, function: Callable[..., Any], device: torch.device | int) -> None:
@@ -65,22 +68,22 @@ class Graphed:
         self._graph: Callable[..., Any] | None = None
 
     def __call__(self, *arguments: Any) -> Any:
-        # what runs on another GPU than the current one would not become part of the graph
+        # work on a GPU other than the current one would not be captured
         with torch.cuda.device(self._device):
             if self._graph is None:
-                self._graph = self._captured(arguments)
+                self._graph = self._capture(arguments)
             return tree_map(torch.clone, self._graph(*arguments))
 
-    def _captured(self, arguments: tuple[Any, ...]) -> Callable[..., Any]:
-        """The graph, or the function as it is."""
+    def _capture(self, arguments: tuple[Any, ...]) -> Callable[..., Any]:
+        """Return the captured graph, or the function itself if capturing fails."""
         try:
             own = tree_map(torch.clone, arguments)
             return torch.cuda.make_graphed_callables(self._function, own)
         except RuntimeError as error:
             reason = str(error).strip().partition("\n")[0]
             logger.warning(
-                "the steps of Skirmish are not captured as a CUDA graph, and so are slower in "
-                "small batches: %s",
+                "Skirmish steps could not be captured as a CUDA graph and are slower in small "
+                "batches: %s",
                 reason,
             )
             return self._function

@@ -1,4 +1,4 @@
-"""A picture of a battle."""
+"""Draw a battle."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from heteromark.environment.skirmish.scenarios import MAP_SIZE, Scenario
 from heteromark.environment.skirmish.state import Roster, Units
 
 SIZE = 480  # pixels, of the picture's sides
-_FINER = 2  # drawn larger, then reduced, for smooth edges
+_FINER = 2  # supersampling factor, for smooth edges
 _SCALE = SIZE * _FINER / MAP_SIZE
 _GROUND, _GRID, _TEXT = (24, 30, 38), (34, 42, 52), (226, 230, 235)
-# colours that the colour-blind tell apart (Okabe and Ito), ours and theirs
+# colour-blind safe (Okabe and Ito): the agents' side and the other side
 _SIDES = ((86, 180, 233), (230, 159, 0))
 _HEALTH, _LACKING, _SHIELD, _HEAL = (0, 158, 115), (70, 76, 86), (240, 228, 66), (120, 230, 170)
 _LETTERS = {
@@ -34,17 +34,17 @@ _LETTERS = {
 def draw_battle(
     units: Units, before: Units | None, roster: Roster, scenario: Scenario, steps: Tensor
 ) -> np.ndarray:
-    """Battle 0 as an image, uint8 [SIZE, SIZE, 3]; north is up.
+    """Draw battle 0 as an image, uint8 [SIZE, SIZE, 3]; north is up.
 
-    Units are discs with their type's letter, blue for the agents' and orange for the others; around
-    them, thinly, how far their weapons reach; above them bars of hit points and shields; lines are
-    the shots (and, in green, heals) of the last step; crosses are the dead.
+    Units are discs with the letter of their type: blue for the agents, orange for the enemies. A
+    thin circle shows the range of the weapon, bars above show hit points and shields. Lines are
+    the shots of the last step (green: heals). Crosses are dead units.
 
     Args:
-        units: as they are.
-        before: as they were a step ago; None: nothing to compare with.
+        units: the current units.
+        before: the units one step ago; None: draw no shots.
         roster, scenario: of the battle.
-        steps: [B, 1], of the episode so far.
+        steps: [B, 1], steps of the episode so far.
     """
     picture = Image.new("RGB", (SIZE * _FINER,) * 2, _GROUND)
     canvas = ImageDraw.Draw(picture, "RGBA")
@@ -108,7 +108,7 @@ class _Drawn:
         if self.target >= 0:
             other = drawn[self.target]
             colour = _HEAL if self.heals else _SIDES[self.side]
-            # to the left of the way there, so that those who shoot at each other both show
+            # shifted to the left, so that lines of units that shoot each other do not overlap
             dx, dy = other.x - self.x, other.y - self.y
             far = max((dx * dx + dy * dy) ** 0.5, 1.0)
             aside = (dy / far * 4, -dx / far * 4)
@@ -148,7 +148,7 @@ def _draw_caption(
         (190, 44, f"enemies {living[1]}/{scenario.n_enemies}", _SIDES[1]),
         (14, SIZE * _FINER - 40, "   ".join(f"{_LETTERS[name]} {name}" for name in names), _TEXT),
     ):
-        # with a rim, so that it can be read where it covers a unit
+        # outlined, so that text over a unit stays readable
         canvas.text((x, y), text, colour, _font(26), stroke_width=5, stroke_fill=_GROUND)
 
 

@@ -20,7 +20,7 @@ from heteromark.environment.groups import Group, with_families
 from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.moments import View
 from heteromark.environment.skirmish.orders import IllegalAction
-from heteromark.environment.skirmish.places import Places, as_agents_see
+from heteromark.environment.skirmish.places import AgentMap, as_agents_see
 from heteromark.environment.skirmish.policy_opponent import ActorPlayer
 from heteromark.environment.skirmish.scenarios import opposite
 from heteromark.environment.skirmish.state import Units
@@ -33,33 +33,33 @@ class SkirmishEnv(SelfRestartingEnv):
     """Battles of two small teams, as in SMACv2: batch size [num_envs], all stepped together.
 
     The agents command one team; a script or a policy commands the other. Observations, state,
-    actions, masks and rewards are laid out as SMACv2 does, see `heteromark.environment.skirmish`.
-    Keys and shapes are those of `heteromark.environment.contract`. Battles that are over start
-    anew through TorchRL's "_reset" mask, and `next` keeps the true final observation.
+    actions, masks and rewards have SMACv2's layout; see `heteromark.environment.skirmish.layout`.
+    Keys and shapes are those of `heteromark.environment.contract`. Finished battles restart through
+    TorchRL's "_reset" mask, and `next` keeps the true final observation.
 
-    Each battle has random numbers of its own, which follow from its seed: a batch plays what its
-    battles would play alone.
+    Each battle has a separate random stream, derived from its seed, so results do not depend on the
+    batch size.
 
     Args:
         scenario: name of a built-in scenario, or "custom" with `allies` and `enemies`.
-        num_envs: battles, N.
-        seed: of the first episodes; see also `reseed`.
-        device: where battles are fought.
+        num_envs: number of battles N.
+        seed: seed of the first episodes; see also `reseed`.
+        device: device of the simulation.
         group_by, groups, split: see `group_agents`.
-        with_state: show the global state.
-        first: number of battle 0 among all battles of the run.
+        with_state: include the global state.
+        first: index of battle 0 among all battles of the run.
         settings: the fields of `SkirmishConfig`, e.g. `compile=True`, `opponent="kite"`.
 
     Attributes:
         groups: by name.
         turn_based: False.
-        state_size: numbers in the root key "state"; None: there is no such key.
-        battles: the battles themselves.
+        state_size: size of the root key "state"; None: there is no such key.
+        battles: the simulation.
         config: the settings.
 
     Raises:
-        ValueError: a setting is unknown or out of range, there is no such scenario or device, or
-            groups do not fit its agents.
+        ValueError: a setting is unknown or out of range, the scenario or device does not exist, or
+            the groups do not fit the agents.
     """
 
     turn_based = False
@@ -80,15 +80,15 @@ class SkirmishEnv(SelfRestartingEnv):
         **settings: Any,
     ) -> None:
         if not isinstance(num_envs, int) or num_envs < 1:
-            raise ValueError(f"num_envs is {num_envs!r}; it must be a whole number of at least 1")
+            raise ValueError(f"num_envs is {num_envs!r}; it must be an integer of at least 1")
         _require_device(torch.device(device))
         super().__init__(device=device, batch_size=[num_envs])
         self.config = config = checked_settings({"scenario": scenario, **settings})
         self.battles = Battles(config, num_envs, self.device, conceal=True)
         layout = self.battles.layout
-        self._places = Places(self.battles.scenario, config.units == "type")
-        self._seats: Any = None
-        agents = self._places.agents
+        self._agent_map = AgentMap(self.battles.scenario, config.units == "type")
+        self._assignment: Any = None
+        agents = self._agent_map.agents
         actions = spaces.Discrete(layout.n_actions)
         self.groups = {
             name: Group(name, members, layout.observation_size, actions, True, family)
@@ -100,7 +100,7 @@ class SkirmishEnv(SelfRestartingEnv):
         }
         self.state_size = layout.state_size if with_state else None
         self._first = first
-        self._show_as(make_specs(self.groups, num_envs, self.state_size))
+        self._set_specs(make_specs(self.groups, num_envs, self.state_size))
         self._return = torch.zeros(num_envs, 1, device=self.device)
         self._steps = torch.zeros(num_envs, 1, dtype=torch.int64, device=self.device)
         self._nobody_won = torch.full((num_envs, 1), -1, dtype=torch.int8, device=self.device)
@@ -109,7 +109,7 @@ class SkirmishEnv(SelfRestartingEnv):
         self.reseed(0 if seed is None else seed)
 
     def compile(self, **_: Any) -> SkirmishEnv:
-        """Compile the simulation; TorchRL calls this where `compile` was set."""
+        """Compile the simulation; TorchRL calls this if `compile` is set."""
         self.battles.compile()
         return self
 
@@ -118,13 +118,14 @@ class SkirmishEnv(SelfRestartingEnv):
         actors: Mapping[str, ProbabilisticTensorDictSequential],
         groups: Mapping[str, Group],
     ) -> None:
-        """Let a trained policy command the other side, where `opponent` is "policy".
+        """Let a trained policy command the other side; requires `opponent` "policy".
 
-        It sees and may do what agents in its place would, and samples its actions.
+        The policy gets the observations and action masks that agents on that side would get. It
+        samples its actions.
 
         Args:
             actors: by group, on the device of this environment.
-            groups: of the environment that it was trained in.
+            groups: groups of the environment that the policy was trained in.
 
         Raises:
             ValueError: the policy does not fit the other side.
@@ -132,22 +133,22 @@ class SkirmishEnv(SelfRestartingEnv):
         battles = self.battles
         theirs = {agent for group in groups.values() for agent in group.agents}
         by_type = not any(agent.startswith("ally_") for agent in theirs)
-        places = Places(opposite(battles.scenario), by_type)
-        battles.oppose(ActorPlayer(actors, groups, places, battles.their_layout))
+        agent_map = AgentMap(opposite(battles.scenario), by_type)
+        battles.oppose(ActorPlayer(actors, groups, agent_map, battles.their_layout))
 
     def reseed(self, seed: int, *stream: int | str) -> None:
         """Give battle i the seed stream_seed(seed, *stream, first + i), used by its next reset.
 
-        Everything after that follows from it and the actions.
+        The seed and the actions determine everything after that reset.
         """
         numbers = range(self._first, self._first + self.batch_size[0])
         self.battles.reseed([stream_seed(seed, *stream, number) for number in numbers])
 
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
         mask = None if tensordict is None else tensordict.get("_reset", None)
-        return self._restart_where(None if mask is None else mask.reshape(self.batch_size[0]))
+        return self._restart(None if mask is None else mask.reshape(self.batch_size[0]))
 
-    def _restart_where(self, where: Tensor | None) -> TensorDict:
+    def _restart(self, where: Tensor | None) -> TensorDict:
         view, self._before = self.battles.reset(where), None
         if where is None:
             self._return = torch.zeros_like(self._return)
@@ -155,22 +156,24 @@ class SkirmishEnv(SelfRestartingEnv):
         else:
             self._return = self._return * ~where.unsqueeze(1)
             self._steps = self._steps * ~where.unsqueeze(1)
-        if not self._places.is_fixed:
+        if not self._agent_map.is_fixed:
             kinds = self.battles.episode.roster.kind[: self.battles.scenario.n_agents]
-            self._seats = self._places.seats(kinds)
-        shown = self._shown(view)
+            self._assignment = self._agent_map.assign(kinds)
+        outputs = self._make_outputs(view)
         over = self._not_over
-        shown.update({"won": self._nobody_won, "done": over, "terminated": over, "truncated": over})
-        return TensorDict(shown, batch_size=self.batch_size, device=self.device)
+        outputs.update(
+            {"won": self._nobody_won, "done": over, "terminated": over, "truncated": over}
+        )
+        return TensorDict(outputs, batch_size=self.batch_size, device=self.device)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDict:
         actions = torch.empty(
-            self.batch_size[0], len(self._places.agents), dtype=torch.int64, device=self.device
+            self.batch_size[0], len(self._agent_map.agents), dtype=torch.int64, device=self.device
         )
         for name, rows in self._rows.items():
             actions[:, rows] = tensordict.get((name, "action"))
-        if self._seats is not None:
-            actions = self._seats.by_unit(actions)
+        if self._assignment is not None:
+            actions = self._assignment.by_unit(actions)
         self._before = self.battles.moment.units
         try:
             view, outcome = self.battles.step(actions)
@@ -179,11 +182,11 @@ class SkirmishEnv(SelfRestartingEnv):
         reward = outcome.reward.unsqueeze(1)
         self._return = self._return + reward
         self._steps = self._steps + 1
-        shown = self._shown(view)
+        outputs = self._make_outputs(view)
         for name, group in self.groups.items():
-            shown[name]["reward"] = reward.unsqueeze(1).expand(-1, len(group.agents), -1)
+            outputs[name]["reward"] = reward.unsqueeze(1).expand(-1, len(group.agents), -1)
         over = outcome.terminated | outcome.truncated
-        shown.update(
+        outputs.update(
             {
                 "won": torch.where(over, outcome.won.to(torch.int8), -1).unsqueeze(1),
                 "done": over.unsqueeze(1),
@@ -191,11 +194,11 @@ class SkirmishEnv(SelfRestartingEnv):
                 "truncated": outcome.truncated.unsqueeze(1),
             }
         )
-        return TensorDict(shown, batch_size=self.batch_size, device=self.device)
+        return TensorDict(outputs, batch_size=self.batch_size, device=self.device)
 
     def render(self) -> np.ndarray:
-        """What battle 0 looks like now, with the shots of the last step; uint8 [480, 480, 3]."""
-        # by name, because how a battle is drawn is no part of a run's identity
+        """Render battle 0 with the shots of the last step, uint8 [480, 480, 3]."""
+        # imported by name, so that drawing code is not part of a run's identity
         drawing = importlib.import_module(f"{__package__}.draw")
         return drawing.draw_battle(
             self.battles.moment.units,
@@ -206,13 +209,15 @@ class SkirmishEnv(SelfRestartingEnv):
         )
 
     def _name_of(self, environment: int, unit: int) -> str:
-        number = unit if self._seats is None else int(self._seats.place[environment, unit])
-        return self._places.agents[number]
+        number = (
+            unit if self._assignment is None else int(self._assignment.agent[environment, unit])
+        )
+        return self._agent_map.agents[number]
 
-    def _shown(self, view: View) -> dict[str, Any]:
-        """What agents see, nested by group; nothing where they have left the battle."""
-        observation, offered, active = as_agents_see(view, self._seats)
-        shown: dict[str, Any] = {
+    def _make_outputs(self, view: View) -> dict[str, Any]:
+        """Return the agents' outputs, nested by group; zeros for agents that left the battle."""
+        observation, offered, active = as_agents_see(view, self._assignment)
+        outputs: dict[str, Any] = {
             name: {
                 "observation": observation[:, rows],
                 "active": active[:, rows],
@@ -221,16 +226,16 @@ class SkirmishEnv(SelfRestartingEnv):
             for name, rows in self._rows.items()
         }
         if self.state_size is not None:
-            shown["state"] = view.state
-        shown["episode_return"], shown["step_count"] = self._return, self._steps
-        return shown
+            outputs["state"] = view.state
+        outputs["episode_return"], outputs["step_count"] = self._return, self._steps
+        return outputs
 
 
 def checked_settings(settings: dict[str, Any]) -> SkirmishConfig:
-    """The settings as a config.
+    """Return the settings as a config.
 
     Raises:
-        ConfigError: lists all that is wrong with them.
+        ConfigError: lists all invalid settings.
     """
     try:
         return SkirmishConfig.model_validate(settings)
@@ -239,7 +244,7 @@ def checked_settings(settings: dict[str, Any]) -> SkirmishConfig:
 
 
 def _rows(numbers: list[int], device: torch.device) -> slice | Tensor:
-    """An index of these rows; a slice, which copies nothing, where they lie together."""
+    """Return an index of these rows; a slice, which does not copy, if they are consecutive."""
     if numbers == list(range(numbers[0], numbers[-1] + 1)):
         return slice(numbers[0], numbers[-1] + 1)
     return torch.tensor(numbers, device=device)
@@ -253,5 +258,6 @@ def _require_device(device: torch.device) -> None:
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device is {str(device)!r}, but there are only {torch.cuda.device_count()} GPUs"
+            f"device is {str(device)!r}, but this machine has only {torch.cuda.device_count()} "
+            "GPU(s), counted from cuda:0"
         )

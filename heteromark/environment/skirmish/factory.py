@@ -1,22 +1,22 @@
-"""Skirmish, as a run config asks for it."""
+"""Create Skirmish from a run config."""
 
 from __future__ import annotations
 
 from heteromark.config.models.run import RunConfig
-from heteromark.environment.registry import ENVIRONMENTS, Wanted
+from heteromark.environment.registry import ENVIRONMENTS, EnvironmentRequest
 from heteromark.environment.skirmish.env import SkirmishEnv
 
 
 @ENVIRONMENTS.register("skirmish")
-def make_skirmish(config: RunConfig, wanted: Wanted) -> SkirmishEnv:
+def make_skirmish(config: RunConfig, request: EnvironmentRequest) -> SkirmishEnv:
     environment = config.environment
     return SkirmishEnv(
         **environment.skirmish.model_dump(),
-        num_envs=wanted.num_envs,
-        device=wanted.device,
+        num_envs=request.num_envs,
+        device=request.device,
         group_by=environment.group_by,
         groups=environment.groups,
         split=not config.policy.share_policy_params,
         with_state=environment.state,
-        first=wanted.first,
+        first=request.first,
     )

@@ -1,17 +1,20 @@
-"""What agents see and may do, laid out as SMACv2 does; the batch comes last here, too.
+"""Observations, states and action masks in SMACv2's layout; the batch dimension comes last.
 
-Actions: 0 nothing (the dead), 1 stop, 2 north (+y), 3 south, 4 east (+x), 5 west, then 12
-directions to look in if sight is a cone, then one per target: an enemy, or for healers an ally.
+Actions: 0 no-op (dead units only), 1 stop, 2 north (+y), 3 south, 4 east (+x), 5 west; then, if
+sight is a cone, 12 directions to face; then one per target: an enemy, or an ally for healers.
 
-`Side` is one side's look at a battle. Everything here is about the units in front, the "own" ones;
-the other side looks through `mirrored`.
+Everything here concerns one side: its "own" units come first. For the other side, mirror the battle
+with `mirrored`.
 
-SMACv2's slips, kept with `parity`: attacks and heals without effect are offered (on units in the
-air by weapons that do not reach them, of units that are not biological); a move is offered if the
-cell `int(position)` one unit on is on the map, which leaves out the last unit in the east and north
-only; a healer sees its own possible heals where others see which enemies they may attack; cones are
-compared by the arctangent of slopes; an enemy that no one has spotted wipes out what an agent sees
-of those before it.
+`parity` reproduces SMACv2's bugs:
+
+- attacks and heals without effect are legal (attacks on air units by weapons that cannot hit them,
+  heals of units that are not biological);
+- a move is legal if the cell `int(position)` one map unit ahead is on the map, so close to the edge
+  moves are illegal in the east and north but legal in the west and south;
+- a healer observes its possible heals in the place of attackable enemies;
+- cones are compared by the arctangents of slopes;
+- an enemy that nobody has spotted hides all enemies before it in an observation.
 """
 
 from __future__ import annotations
@@ -32,59 +35,59 @@ STOP = 1
 MOVES = ((2, 0.0, 1.0), (3, 0.0, -1.0), (4, 1.0, 0.0), (5, -1.0, 0.0))
 FIRST_TURN = 6
 FOV_DIRECTIONS = 12
-MOVE_AMOUNT = 2.0  # a move's destination, in map units; no unit gets there within a step of 8 loops
+MOVE_AMOUNT = 2.0  # distance of a move order, in map units; no unit gets there in 8 game loops
 _CONE = math.radians(360 / FOV_DIRECTIONS / 2)
-_EDGE = 1e-5  # map units; cones have their edges, where groups of a surrounded start stand
+_EDGE = 1e-5  # map units; tolerance that includes the edges of cones, where some groups start
 _EPS = 1e-7
 
 
 class Notes(NamedTuple):
-    """What agents remember of an episode; A agents, E enemies."""
+    """History of an episode that observations depend on; A agents, E enemies."""
 
-    facing: Tensor  # int64 [A, B], the direction looked in
+    facing: Tensor  # int64 [A, B], index of the direction a unit faces
     last_action: Tensor  # int64 [A, B]
-    spotter: Tensor  # int64 [E, B], who saw that enemy first; -1 nobody
-    shown: Tensor  # [A, E, B], 1 for who may see it, else 0
+    spotter: Tensor  # int64 [E, B], the agent that saw this enemy first; -1: nobody
+    may_see: Tensor  # [A, E, B], 1 if the agent may see the enemy, else 0
 
 
 class Options(NamedTuple):
-    """What a side's units may do."""
+    """Legal actions of one side's units."""
 
-    offer: Tensor  # [A, actions, B], 1 for the actions that each may take, else 0
-    carried_out: Tensor  # [A, targets, B], 1 for the attacks and heals that act, else 0
+    offer: Tensor  # [A, actions, B], 1 for legal actions, else 0
+    carried_out: Tensor  # [A, targets, B], 1 for attacks and heals that take effect, else 0
 
     @property
     def offered(self) -> Tensor:
-        """The actions that each may take, bool [A, actions, B]."""
+        """Legal actions, bool [A, actions, B]."""
         return self.offer > 0
 
 
 class Side(NamedTuple):
-    """One side's look at all units, its own A first; [A, U, B] unless said otherwise.
+    """One side's view of all units, its own A first; [A, U, B] unless stated otherwise.
 
-    What is or is not so is 1 or 0, as in `Units`.
+    Conditions are floats, 1 or 0, as in `Units`.
     """
 
     dx: Tensor  # from each own unit to each unit
     dy: Tensor
     distance: Tensor
     sees: Tensor  # within sight (and cone) of a living own unit
-    attackable: Tensor  # [A, E, B], enemies that it can attack now
-    options: Options  # what follows from that
+    attackable: Tensor  # [A, E, B], enemies that each own unit can attack now
+    options: Options  # legal actions
 
 
 class Layout:
     """Sizes and contents of observations, states and actions of one side.
 
     Args:
-        scenario: who fights; the own side has `n_agents` units.
-        config: the switches.
-        device: of the tensors that it reads.
+        scenario: the teams; the own side has `n_agents` units.
+        config: the settings.
+        device: device of its tensors.
 
     Attributes:
-        n_actions, observation_size, state_size: numbers.
-        first_target: number of the first action on a target.
-        enemies_may_be_hidden: who sees an enemy depends on who spotted it first.
+        n_actions, observation_size, state_size: sizes.
+        first_target: index of the first action on a target.
+        enemies_may_be_hidden: which agents see an enemy depends on who spotted it first.
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class Layout:
         self._directions = torch.tensor(directions, dtype=torch.float64, device=device)
 
     def look(self, units: Units, roster: Roster, pairs: Pairs, notes: Notes) -> Side:
-        """Distances, sight and legal actions."""
+        """Return distances, sight and legal actions."""
         own = slice(0, self.n_agents)
         dx, dy = units.x - units.x[own].unsqueeze(1), units.y - units.y[own].unsqueeze(1)
         distance = torch.sqrt(dx * dx + dy * dy)
@@ -129,12 +132,12 @@ class Layout:
         acts = living * alive * self._has_effect(roster, pairs)
         acts_now = acts * in_range
         carried_out = self._targets(acts_now)
-        shown = carried_out if self.config.action_mask else self._targets(acts)
+        legal = carried_out if self.config.action_mask else self._targets(acts)
         moves = torch.stack(self._moves(units.x[own], units.y[own]), 1) * alive
         parts = [1 - alive, alive, moves]
         if self.config.conic_fov:
             parts.append(alive.expand(-1, FOV_DIRECTIONS, -1))
-        offer = torch.cat([*parts, shown], 1)
+        offer = torch.cat([*parts, legal], 1)
         if self.config.parity:
             attackable = carried_out[:, : self.n_enemies]
         else:
@@ -144,10 +147,10 @@ class Layout:
     def observe(
         self, units: Units, roster: Roster, bits: Tensor, side: Side, notes: Notes
     ) -> Tensor:
-        """What each own unit sees, [A, observation_size, B]; zeros for the dead.
+        """Return the observation of each own unit, [A, observation_size, B]; zeros for the dead.
 
         Args:
-            bits: [U, type bits, B] or [U, type bits, 1], 1 for a unit's type.
+            bits: one-hot unit types, [U, type bits, B] or [U, type bits, 1].
         """
         own = slice(0, self.n_agents)
         planes = [side.distance, side.dx, side.dy]
@@ -161,11 +164,11 @@ class Layout:
         visible = side.sees * living
         enemies, seen = features[:, self.n_agents :], visible[:, self.n_agents :]
         if self.enemies_may_be_hidden:
-            seen = seen * notes.shown
+            seen = seen * notes.may_see
         enemies = torch.cat([side.attackable.unsqueeze(2), enemies], 2) * seen.unsqueeze(2)
         if self.config.parity:
-            # those after which each own unit finds none that it may not see
-            kept = notes.shown.flip(1).cumprod(1).flip(1)
+            # an enemy is kept only if all enemies after it may be seen, too
+            kept = notes.may_see.flip(1).cumprod(1).flip(1)
             enemies = enemies * kept.unsqueeze(2)
         mates, present = self._others(features), self._others(visible)
         there = torch.ones_like(mates[:, :, :1])
@@ -175,7 +178,7 @@ class Layout:
         return torch.cat([moves, enemies.flatten(1, 2), mates.flatten(1, 2), itself], 1)
 
     def state(self, units: Units, roster: Roster, bits: Tensor, notes: Notes) -> Tensor:
-        """The whole battle, [state_size, B]; zeros for the dead."""
+        """Return the state of the whole battle, [state_size, B]; zeros for the dead."""
         own = slice(0, self.n_agents)
         dtype = units.x.dtype
         health, *shield = self._health(units, roster)
@@ -189,19 +192,20 @@ class Layout:
             ours += self._facing(notes.facing, dtype)
         theirs = [part[self.n_agents :] for part in (health, *place, *shield)]
         living = units.alive.to(dtype).unsqueeze(1)
-        ours = torch.cat([torch.stack(ours, 1), bits[own]], 1) * living[own]
-        theirs = torch.cat([torch.stack(theirs, 1), bits[self.n_agents :]], 1)
-        theirs = theirs * living[self.n_agents :]
+        agents = torch.cat([torch.stack(ours, 1), bits[own]], 1) * living[own]
+        enemies = torch.cat([torch.stack(theirs, 1), bits[self.n_agents :]], 1)
+        enemies = enemies * living[self.n_agents :]
         number = torch.arange(self.n_actions, device=units.x.device)[:, None]
         actions = (notes.last_action.unsqueeze(1) == number).to(dtype)
-        return torch.cat([part.flatten(0, 1) for part in (ours, theirs, actions)], 0)
+        return torch.cat([part.flatten(0, 1) for part in (agents, enemies, actions)], 0)
 
     def fresh_notes(self, shape: Tensor) -> Notes:
-        """The notes at the start of an episode.
+        """Return the notes at the start of an episode.
+
+        Last actions are -1: SMACv2 then encodes no last action.
 
         Args:
-            shape: [U, B], for its size and device. Nobody has acted yet, and SMACv2 then shows no
-                last action; -1 is none.
+            shape: any tensor [U, B], for its batch size, dtype and device.
         """
         batch, device = shape.shape[-1], shape.device
 
@@ -209,8 +213,8 @@ class Layout:
             return torch.full((*rows, batch), value, dtype=dtype, device=device)
 
         n, m = self.n_agents, self.n_enemies
-        shown = filled(float(not self.enemies_may_be_hidden), n, m, dtype=shape.dtype)
-        return Notes(filled(0, n), filled(-1, n), filled(-1, m), shown)
+        may_see = filled(float(not self.enemies_may_be_hidden), n, m, dtype=shape.dtype)
+        return Notes(filled(0, n), filled(-1, n), filled(-1, m), may_see)
 
     def watch(
         self,
@@ -226,8 +230,8 @@ class Layout:
         """Look, and note who spots an enemy first.
 
         Args:
-            key, steps: int64 [B]; what is random follows from them and the purpose.
-            purpose: and the next number are those of this side's random numbers.
+            key, steps: int64 [B]; together with `purpose`, they determine the random numbers.
+            purpose: this side's random numbers use this purpose and the next one.
         """
         side = self.look(units, roster, pairs, notes)
         if not self.enemies_may_be_hidden:
@@ -239,11 +243,12 @@ class Layout:
         return side, self.spot(units, side, notes, chance, order)
 
     def spot(self, units: Units, side: Side, notes: Notes, chance: Tensor, order: Tensor) -> Notes:
-        """Notes after the own side looked: who spots an enemy first decides who may see it.
+        """Update the notes with newly spotted enemies and the agents that may see them.
 
         Args:
-            chance: [A, E, B], from 0 to 1; a teammate may see it where below `prob_obs_enemy`.
-            order: [A, B], numbers by which those who look at the same time take turns.
+            chance: [A, E, B], from 0 to 1; a teammate of the spotter may see the enemy where
+                `chance` is below `prob_obs_enemy`.
+            order: [A, B], random priorities between agents that see an enemy at the same time.
         """
         numbers = torch.arange(self.n_agents, device=order.device)
         alive, foes = units.alive[: self.n_agents], units.alive[self.n_agents :]
@@ -253,19 +258,20 @@ class Layout:
         dead = (notes.spotter.unsqueeze(0) == numbers[:, None, None]) & ~alive.unsqueeze(1)
         lost = dead.any(0) | ~foes
         spotter = torch.where(lost, -1, notes.spotter)
-        shown = (notes.shown > 0) & ~lost
+        may_see = (notes.may_see > 0) & ~lost
         turn = torch.where(sees, order.unsqueeze(1), math.inf)
         first = turn.argmin(0)
         new = sees.any(0) & (spotter < 0)
         spotter = torch.where(new, first, spotter)
         is_first = first.unsqueeze(0) == numbers[:, None, None]
-        told = is_first | (chance < self.config.prob_obs_enemy)
-        return notes._replace(spotter=spotter, shown=(shown | (told & new)).to(notes.shown.dtype))
+        allowed = is_first | (chance < self.config.prob_obs_enemy)
+        may_see = (may_see | (allowed & new)).to(notes.may_see.dtype)
+        return notes._replace(spotter=spotter, may_see=may_see)
 
     # --- parts ---------------------------------------------------------------------------------
 
     def _moves(self, x: Tensor, y: Tensor) -> list[Tensor]:
-        """Whether each of the four moves is on the map."""
+        """Return whether each of the four moves stays on the map."""
         ahead = MOVE_AMOUNT / 2
         found = []
         for _, east, north in MOVES:
@@ -279,7 +285,7 @@ class Layout:
         return found
 
     def _has_effect(self, roster: Roster, pairs: Pairs) -> Tensor:
-        """Which units each own one can attack or heal, 1 or 0; [A, U, B] or [A, U, 1]."""
+        """Return the units each own unit can attack or heal, 1 or 0; [A, U, B] or [A, U, 1]."""
         own = slice(0, self.n_agents)
         if not self.config.parity:
             return (pairs.per_hit[own] + pairs.can_heal[own]).clamp(max=1)
@@ -290,7 +296,7 @@ class Layout:
         return acts.to(pairs.per_hit.dtype)
 
     def _targets(self, possible: Tensor) -> Tensor:
-        """From units [A, U, B] to targets [A, targets, B]: enemies, and for healers allies."""
+        """Map units [A, U, B] to targets [A, targets, B]: enemies, or allies for healers."""
         foes = possible[:, self.n_agents :]
         if not self.traits.heals:
             return foes
@@ -307,18 +313,18 @@ class Layout:
         return (torch.atan(slope) - torch.atan(ahead_y / ahead_x)).abs() < _CONE
 
     def _facing(self, facing: Tensor, dtype: torch.dtype) -> list[Tensor]:
-        """The directions looked in as x and y, each [A, B]."""
+        """Return the x and y of the directions that units face, each [A, B]."""
         return [part[facing] for part in self._directions.to(dtype)]
 
     def _health(self, units: Units, roster: Roster) -> list[Tensor]:
-        """Hit points, and shields where there are any, as shares of the full; each [U, B]."""
+        """Return hit points and any shields as fractions of their maximum, each [U, B]."""
         shares = [units.health / roster.max_health]
         if self.traits.shields:
             shares.append(units.shield / roster.max_shield.clamp(min=1))
         return shares
 
     def _itself(self, units: Units, roster: Roster, bits: Tensor, notes: Notes) -> Tensor:
-        """What each own unit knows of itself, [A, numbers, B]."""
+        """Return each own unit's features of itself, [A, features, B]."""
         own = slice(0, self.n_agents)
         parts = [share[own] for share in self._health(units, roster)]
         if self.config.obs_own_pos:
@@ -328,7 +334,7 @@ class Layout:
         return torch.cat([torch.stack(parts, 1), bits[own].expand(-1, -1, units.x.shape[-1])], 1)
 
     def _others(self, of_own: Tensor) -> Tensor:
-        """From [A, U, …] to [A, A - 1, …]: each own unit's teammates, in order, without itself."""
+        """Select each own unit's teammates in order: [A, U, …] to [A, A - 1, …]."""
         number = self.n_agents
         if number == 1:
             return of_own[:, :0]
@@ -338,7 +344,7 @@ class Layout:
 
 
 def _padded(rows: Tensor, size: int) -> Tensor:
-    """[A, n, B] with rows of zeros up to [A, size, B]."""
+    """Pad [A, n, B] with zeros to [A, size, B]."""
     missing = size - rows.shape[1]
     if not missing:
         return rows

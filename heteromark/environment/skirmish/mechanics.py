@@ -1,24 +1,24 @@
 """One game loop of all battles.
 
-In each game loop, in this order:
+Each game loop does the following, in this order:
 
 1. Clocks: cooldowns run down; hit points, shields and energy regenerate.
-2. From where they stand, units fire at their target if it is in range and the weapon is ready, and
-   healers heal theirs. The next attack is ready after the weapon's period and a random delay.
-3. Those out of range of their target walk to it until it is in range, those with the order to walk
+2. Without moving, units fire if their target is in range and their weapon is ready; healers heal
+   their target. A weapon is ready again after its period plus a random delay.
+3. Units out of range of their target walk towards it until it is in range. Units with a move order
    walk. Nobody leaves the map.
-4. Units of one plane that overlap push each other apart, each by half the overlap. Those at one
-   point go north and south, in the order of their numbers.
-5. Healing, then hits. Shields take hits first and have no armour; what a hit has left then loses
-   the armour, but not below half a point. Hits on one unit land in the order of its attackers'
-   numbers.
+4. Overlapping units of one plane push each other apart, each by half the overlap. Units at the same
+   point move north and south, in the order of their indices.
+5. Healing, then hits. Shields absorb hits first and have no armour. Armour reduces the rest of a
+   hit, but to no less than half a point. Hits on one unit land in the order of the attackers'
+   indices.
 6. Units without hit points are dead. A baneling that was killed bursts in the next loop.
 
-All units act at the same time: two that kill each other both die. Positions are counted in 1/4096
-of a map unit, as in StarCraft II; so sums of pushes are exact, and do not depend on their order,
-and neither on the size of the batch.
+All units act simultaneously: two units that kill each other both die. Positions are multiples of
+1/4096 map unit, as in StarCraft II. Sums of pushes are therefore exact, and do not depend on their
+order or the batch size.
 
-Not modelled: wind-up of attacks and flight of missiles (hits land at once), acceleration, turning.
+Not modelled: wind-up of attacks, flight of missiles (hits land at once), acceleration, turning.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ from heteromark.environment.skirmish.units import (
 )
 
 GRID = 4096.0  # positions per map unit
-_AWAY = 4096.0  # where the dead count as being: out of everybody's reach
-_HAIR = 2.0**-18  # by which a unit counts as north of the one before it in its team
-INSIDE = 4 / GRID  # how far into range units walk, so that rounding never leaves them just outside
+_AWAY = 4096.0  # position of dead units: out of everybody's range
+_NUDGE = 2.0**-18  # offset north from one unit of a team to the next, which breaks ties
+INSIDE = 4 / GRID  # units walk this far into range, so that rounding never leaves them outside
 _TINY = 1e-18
 
 
 class Aim(NamedTuple):
-    """Orders, as far as they stay the same for the game loops of a step; [U, B]."""
+    """The parts of orders that stay constant during a step's game loops; [U, B]."""
 
-    at: Tensor  # [U, U, B], 1 where i has the order to attack or heal j
+    at: Tensor  # [U, U, B], 1 if i has the order to attack or heal j
     harm: Tensor  # [U, U, B], damage to j by an attack of i, without shields; 0 without the order
-    reach: Tensor  # distance between the centres from which i can attack or heal its target
-    attacks: Tensor  # 1 where it attacks its target, else 0
-    heals: Tensor  # 1 where it heals its target, else 0
-    delay: Tensor  # game loops by which the next attack is late
+    reach: Tensor  # maximum distance between centres at which i can attack or heal its target
+    attacks: Tensor  # 1 if it attacks its target, else 0
+    heals: Tensor  # 1 if it heals its target, else 0
+    delay: Tensor  # random delay of the next attack, in game loops
 
 
 def take_aim(units: Units, roster: Roster, pairs: Pairs, delay: Tensor) -> Aim:
-    """What the orders mean for the game loops to come."""
+    """Compute the constants of the coming game loops from the units' orders."""
     which = torch.arange(units.x.shape[0], device=units.x.device)[:, None]
     at = (units.target.unsqueeze(1) == which).to(units.x.dtype)
     reach = roster.range + roster.radius + _of_target(at, roster.radius)
@@ -73,7 +73,7 @@ def take_aim(units: Units, roster: Roster, pairs: Pairs, delay: Tensor) -> Aim:
 
 
 def game_loop(units: Units, aim: Aim, roster: Roster, pairs: Pairs, traits: Traits) -> Units:
-    """The units one game loop later; their orders stay."""
+    """Return the units one game loop later; their orders stay."""
     alive = units.alive
     living = alive.to(units.x.dtype)
 
@@ -113,7 +113,7 @@ def game_loop(units: Units, aim: Aim, roster: Roster, pairs: Pairs, traits: Trai
     far = torch.where(chases, distance, to_go)
     ahead = distance - (aim.reach - INSIDE)
     step = torch.minimum(torch.where(chases, ahead, to_go), roster.speed)
-    share = step * (chases | walks) / far.clamp(min=_HAIR)
+    share = step * (chases | walks) / far.clamp(min=_NUDGE)
     x = on_map(units.x + on_grid(share * torch.where(chases, dx, to_x)))
     y = on_map(units.y + on_grid(share * torch.where(chases, dy, to_y)))
 
@@ -161,32 +161,32 @@ def game_loop(units: Units, aim: Aim, roster: Roster, pairs: Pairs, traits: Trai
 
 
 def _of_target(at: Tensor, values: Tensor) -> Tensor:
-    """The values [U, B] of each unit's target; 0 without one."""
+    """Return each unit's target's value, [U, B]; 0 without a target."""
     return (at * values).sum(1)
 
 
 def on_grid(values: Tensor) -> Tensor:
-    """Rounded to the grid of positions."""
+    """Round to the grid of positions."""
     return torch.round(values * GRID) * (1 / GRID)
 
 
 def on_map(values: Tensor) -> Tensor:
-    """Coordinates moved to the edge of the map where they are beyond it."""
+    """Clamp coordinates to the map."""
     return values.clamp(0, MAP_SIZE)
 
 
 def _pushed_apart(
     x: Tensor, y: Tensor, alive: Tensor, room: Tensor, n_agents: int
 ) -> tuple[Tensor, Tensor]:
-    """Positions after living units that overlap gave way."""
+    """Return positions after overlapping living units pushed each other apart."""
     number = torch.arange(x.shape[0], dtype=x.dtype, device=x.device)
     rank = torch.where(number < n_agents, number, number - n_agents).unsqueeze(1)
-    # the dead are so far away, and from each other, that they overlap with nobody
+    # dead units are placed far from everything and from each other, so they overlap nothing
     at_x = torch.where(alive, x, _AWAY * (number + 1).unsqueeze(1))
-    at_y = y + _HAIR * rank
+    at_y = y + _NUDGE * rank
     dx, dy = at_x.unsqueeze(1) - at_x, at_y.unsqueeze(1) - at_y
     near = torch.rsqrt((dx * dx + dy * dy).clamp(min=_TINY))
-    # half the overlap over the distance, in steps of the grid
+    # half the overlap divided by the distance, in steps of the grid
     share = (GRID / 2 * (room * near - 1)).clamp(min=0)
     push_x, push_y = torch.round(share * dx).sum(1), torch.round(share * dy).sum(1)
     return on_map(x + push_x * (1 / GRID)), on_map(y + push_y * (1 / GRID))
@@ -201,8 +201,8 @@ def _line(
     distance: Tensor,
     roster: Roster,
 ) -> Tensor:
-    """Where j stands on the line across i's shot, centred on i's target; bool [U, U, B]."""
-    share = 1 / distance.clamp(min=_HAIR)
+    """Return whether j touches the line across i's shot, centred on i's target; bool [U, U, B]."""
+    share = 1 / distance.clamp(min=_NUDGE)
     away_x, away_y = units.x - target_x.unsqueeze(1), units.y - target_y.unsqueeze(1)
     along_x, along_y = (dx * share).unsqueeze(1), (dy * share).unsqueeze(1)
     depth = away_x * along_x + away_y * along_y
@@ -212,7 +212,7 @@ def _line(
 
 
 def _around(units: Units, roster: Roster) -> Tensor:
-    """Where j's edge is within a burst of i; bool [U, U, B]."""
+    """Return whether j's edge is within a burst of i; bool [U, U, B]."""
     dx, dy = units.x - units.x.unsqueeze(1), units.y - units.y.unsqueeze(1)
     near = BURST_RADIUS + roster.radius
     return dx * dx + dy * dy <= near * near
@@ -221,14 +221,14 @@ def _around(units: Units, roster: Roster) -> Tensor:
 def _landed(
     strikes: Tensor, shield: Tensor, roster: Roster, pairs: Pairs, traits: Traits
 ) -> tuple[Tensor, Tensor]:
-    """Damage to shields and to hit points by all hits of a game loop, each [U, B]."""
+    """Return a game loop's total damage to shields and to hit points, each [U, B]."""
     hit = strikes * pairs.per_hit
     hits = roster.hits.unsqueeze(1)
     if not traits.shields:
         landing = (hit - roster.armour).clamp(min=MIN_DAMAGE) * hits * (hit > 0)
         return torch.zeros_like(shield), landing.sum(0)
     whole = hit * hits
-    # damage of the attackers before i, by a matrix product: cumsum is slow along a strided axis
+    # damage by attackers before i, as a matrix product because cumsum is slow on a strided axis
     n = traits.n_units
     earlier = torch.ones(n, n, dtype=hit.dtype, device=hit.device).tril(-1)
     before = (earlier @ whole.flatten(1)).view_as(whole)

@@ -1,4 +1,4 @@
-"""What battles are between two steps, and what comes of one."""
+"""Data structures for battles between steps, and for the outcome of a step."""
 
 from __future__ import annotations
 
@@ -12,45 +12,47 @@ from heteromark.environment.skirmish.state import Pairs, Roster, Units
 
 
 class Episode(NamedTuple):
-    """What is fixed throughout an episode."""
+    """What stays fixed during an episode."""
 
-    key: Tensor  # int64 [B], what its random numbers follow from
+    key: Tensor  # int64 [B], determines its random numbers
     roster: Roster
     pairs: Pairs
-    bits: Tensor  # [U, type bits, B] or [U, type bits, 1], 1 for a unit's type
-    objective: Tensor  # [2, B], the middle of where the agents started, as the other side sees it
-    max_reward: Tensor  # [B], of a victory without losses of reward: damage, kills, and the win
+    bits: Tensor  # one-hot unit types, [U, type bits, B] or [U, type bits, 1]
+    objective: Tensor  # [2, B], mean start position of the agents, as the other side sees it
+    max_reward: (
+        Tensor  # [B], unscaled return of a win: damage and kills of all enemies, and the win
+    )
 
 
 class View(NamedTuple):
-    """What agents see."""
+    """What agents observe."""
 
     observation: Tensor  # [B, A, observation_size]
-    offered: Tensor  # bool [B, A, actions]
+    offered: Tensor  # legal actions, bool [B, A, actions]
     state: Tensor  # [B, state_size]
     alive: Tensor  # bool [B, A]
 
 
 class Outcome(NamedTuple):
-    """What came of a step; [B]."""
+    """Outcome of a step; [B]."""
 
-    reward: Tensor  # of the team
+    reward: Tensor  # the team's
     terminated: Tensor  # bool
     truncated: Tensor  # bool
     won: Tensor  # bool
 
 
 class Moment(NamedTuple):
-    """A battle between two steps: all that the next one follows from, besides its episode."""
+    """Battles between two steps; with their `Episode`, this determines the next step."""
 
     units: Units
     notes: Notes  # of the episode so far
-    options: Options  # what the agents may do
-    steps: Tensor  # int64 [B], of this episode so far
+    options: Options  # the agents' legal actions
+    steps: Tensor  # int64 [B], steps of this episode so far
 
 
 class Scene(NamedTuple):
-    """All there is to know of battles at a moment; the next step follows from the first two."""
+    """Battles and their observations; `episode` and `moment` determine the next step."""
 
     episode: Episode
     moment: Moment
@@ -59,13 +61,13 @@ class Scene(NamedTuple):
     living: Tensor  # [A, B], 1 or 0
 
     def view(self) -> View:
-        """What agents see of it; the numbers are in the same memory."""
+        """Return what agents observe, as views of the same memory."""
         seen = (self.observation, self.moment.options.offered, self.state, self.living > 0)
         return View(*(part.movedim(-1, 0) for part in seen))
 
 
-def chosen(where: Tensor, new: Any, old: Any) -> Any:
-    """`new` in the battles where it says so, else `old`; what all battles share stays."""
+def select(where: Tensor, new: Any, old: Any) -> Any:
+    """Take `new` where `where` is True, else `old`; keep tensors that all battles share."""
     if isinstance(new, Tensor):
         return torch.where(where, new, old) if new.shape[-1] == where.shape[0] else old
-    return type(new)(*(chosen(where, *parts) for parts in zip(new, old, strict=True)))
+    return type(new)(*(select(where, *parts) for parts in zip(new, old, strict=True)))

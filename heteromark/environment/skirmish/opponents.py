@@ -1,8 +1,8 @@
-"""Who commands the other side, by a script.
+"""Scripts that command the other side.
 
-A commander looks at a battle as if its units were the agents' (see `mirrored`), and gives them
-orders once per step. Healers do alike under all of them but `random`: they heal the nearest damaged
-ally, or keep to the nearest one.
+A commander sees the battle as if its units were the agents' (see `mirrored`) and gives orders once
+per step. Under all commanders except `random`, healers heal the nearest damaged ally, or follow the
+nearest ally.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from heteromark.environment.skirmish.orders import (
 )
 from heteromark.environment.skirmish.state import Pairs, Roster, Units
 
-_ARRIVED = 2.0  # map units from the objective
-_RANGED = 1.0  # weapons of a longer range keep their distance
-_RETREAT = 2.0  # how far at a time
-_COOLING = 4.0  # game loops of cooldown that are worth a retreat
+_ARRIVED = 2.0  # maximum distance from the objective, in map units
+_RANGED = 1.0  # units whose weapon has a longer range step back
+_RETREAT = 2.0  # map units per retreat
+_COOLING = 4.0  # minimum remaining cooldown for a retreat, in game loops
 
 
 class Situation(NamedTuple):
-    """What a commander knows; its n units come first, then their m foes."""
+    """Input of a commander; its n units come first, then their m foes."""
 
     units: Units  # of the battle, mirrored
     roster: Roster  # mirrored
     pairs: Pairs  # of the battle, not mirrored; see `mirrored_pairs`
-    objective: Tensor  # [2, B], the middle of where its foes started
+    objective: Tensor  # [2, B], mean start position of its foes
     luck: Tensor  # [n, B], random numbers from 0 to 1, new at each step
 
 
@@ -44,32 +44,32 @@ Commander = Callable[[Situation, Layout], Orders]
 
 
 def nearest(situation: Situation, layout: Layout) -> Orders:
-    """Idle units attack the nearest foe, and stay with it until it is dead.
+    """Let idle units attack the nearest foe until it is dead.
 
-    Source: the trigger of SMACv2's map, which orders so every half second, that is once per step.
+    Source: the trigger in SMACv2's map, which runs every half second, that is, once per step.
     """
     now = standing_orders(situation.units, layout.n_agents)
     distance = _to_foes(situation, layout)
-    target = torch.where(now.target >= 0, now.target, _number_of_lowest(distance, layout.n_agents))
+    target = torch.where(now.target >= 0, now.target, _index_of_lowest(distance, layout.n_agents))
     return _attack(target, now, situation, layout)
 
 
 def focus_fire(situation: Situation, layout: Layout) -> Orders:
-    """Units attack the weakest foe that their weapon reaches, or else the nearest."""
+    """Let units attack the weakest foe in range, or else the nearest."""
     n, roster = layout.n_agents, situation.roster
     now = standing_orders(situation.units, n)
     distance = _to_foes(situation, layout)
     strength = (situation.units.health + situation.units.shield)[n:]
     in_range = distance <= (roster.range + roster.radius)[:n].unsqueeze(1) + roster.radius[n:]
-    weakest = _number_of_lowest(torch.where(in_range, strength, math.inf), n)
-    target = torch.where(weakest >= 0, weakest, _number_of_lowest(distance, n))
+    weakest = _index_of_lowest(torch.where(in_range, strength, math.inf), n)
+    target = torch.where(weakest >= 0, weakest, _index_of_lowest(distance, n))
     return _attack(target, now, situation, layout)
 
 
 def attack_move(situation: Situation, layout: Layout) -> Orders:
-    """Units walk to where their foes started and attack what comes in sight on the way.
+    """Let units walk to the foes' start position and attack foes in sight on the way.
 
-    They stay with a target while it lives and is in sight. Those that arrived look for the nearest.
+    They keep a target while it lives and is in sight. After arriving, they attack the nearest foe.
     """
     n, units = layout.n_agents, situation.units
     now = standing_orders(units, n)
@@ -81,17 +81,17 @@ def attack_move(situation: Situation, layout: Layout) -> Orders:
     foe = torch.arange(n, n + layout.n_enemies, device=distance.device)[:, None]
     stays = ((now.target.unsqueeze(1) == foe) & in_sight).any(1)
     seen = torch.where(in_sight | arrived.unsqueeze(1), distance, math.inf)
-    target = torch.where(stays, now.target, _number_of_lowest(seen, n))
+    target = torch.where(stays, now.target, _index_of_lowest(seen, n))
     walks = now._replace(walking=(target < 0).to(to_x.dtype), to_x=to_x, to_y=to_y)
     return _attack(target, walks, situation, layout)
 
 
 def kite(situation: Situation, layout: Layout) -> Orders:
-    """Units with a range step back while their weapon cools down, if a foe is too close."""
+    """Let ranged units step back from a close foe while their weapon cools down."""
     n, units, roster = layout.n_agents, situation.units, situation.roster
     now = standing_orders(units, n)
     distance = _to_foes(situation, layout)
-    target = _number_of_lowest(distance, n)
+    target = _index_of_lowest(distance, n)
     foe = torch.arange(n, n + layout.n_enemies, device=distance.device)[:, None]
     at = target.unsqueeze(1) == foe
 
@@ -113,7 +113,7 @@ def kite(situation: Situation, layout: Layout) -> Orders:
 
 
 def random(situation: Situation, layout: Layout) -> Orders:
-    """Each unit takes an action that is offered, all of them equally likely."""
+    """Let each unit take a uniformly random legal action."""
     units, roster = situation.units, situation.roster
     notes = layout.fresh_notes(units.x)
     pairs = mirrored_pairs(situation.pairs, layout.n_enemies)
@@ -129,11 +129,11 @@ COMMANDERS: dict[str, Commander] = {
 
 
 def pick_offered(offered: Tensor, luck: Tensor) -> Tensor:
-    """One of the offered actions of each unit, int64 [A, B].
+    """Return a legal action of each unit, int64 [A, B].
 
     Args:
-        offered: bool [A, actions, B].
-        luck: [A, B], from 0 to 1, chooses among them.
+        offered: legal actions, bool [A, actions, B].
+        luck: random numbers from 0 to 1 that select the action, [A, B].
     """
     so_far = offered.to(torch.int64).cumsum(1)
     wanted = (luck * so_far[:, -1]).to(torch.int64).unsqueeze(1)
@@ -141,7 +141,7 @@ def pick_offered(offered: Tensor, luck: Tensor) -> Tensor:
 
 
 def _to_foes(situation: Situation, layout: Layout) -> Tensor:
-    """Distance from each own unit to each foe that it can attack, else infinity; [n, m, B]."""
+    """Return the distance from own units to foes they can attack, else infinity; [n, m, B]."""
     n, units = layout.n_agents, situation.units
     dx, dy = units.x[n:] - units.x[:n].unsqueeze(1), units.y[n:] - units.y[:n].unsqueeze(1)
     m = layout.n_enemies
@@ -149,10 +149,11 @@ def _to_foes(situation: Situation, layout: Layout) -> Tensor:
     return torch.where(possible, torch.sqrt(dx * dx + dy * dy), math.inf)
 
 
-def _number_of_lowest(values: Tensor, first: int) -> Tensor:
-    """Which of values [n, m, B] along m is lowest, counted from `first`; -1 where none is finite.
+def _index_of_lowest(values: Tensor, first: int) -> Tensor:
+    """Return the index of the lowest value of [n, m, B] along m, counted from `first`.
 
-    The first of several. (What torch.argmin takes then is not laid down.)
+    Returns -1 if no value is finite. Takes the first of equal values, which torch.argmin does not
+    guarantee.
     """
     lowest = torch.full_like(values[:, 0], math.inf)
     number = torch.full(lowest.shape, -1, dtype=torch.int64, device=values.device)
@@ -164,7 +165,7 @@ def _number_of_lowest(values: Tensor, first: int) -> Tensor:
 
 
 def _attack(target: Tensor, otherwise: Orders, situation: Situation, layout: Layout) -> Orders:
-    """Attack the targets; units without one follow the other orders, and healers heal."""
+    """Let units attack their targets, or follow `otherwise` without one; let healers heal."""
     orders = otherwise._replace(walking=otherwise.walking * (target < 0), target=target)
     if not layout.traits.heals:
         return orders
@@ -174,8 +175,8 @@ def _attack(target: Tensor, otherwise: Orders, situation: Situation, layout: Lay
     possible = (situation.pairs.can_heal[m:, m:] > 0) & units.alive[:n]
     distance = torch.where(possible, torch.sqrt(dx * dx + dy * dy), math.inf)
     damaged = (units.health < roster.max_health)[:n]
-    patient = _number_of_lowest(torch.where(damaged, distance, math.inf), 0)
-    patient = torch.where(patient >= 0, patient, _number_of_lowest(distance, 0))
+    patient = _index_of_lowest(torch.where(damaged, distance, math.inf), 0)
+    patient = torch.where(patient >= 0, patient, _index_of_lowest(distance, 0))
     healer = roster.heals[:n] > 0
     return orders._replace(
         walking=orders.walking * ~healer, target=torch.where(healer, patient, orders.target)

@@ -1,4 +1,4 @@
-"""Orders to one side's units: from the actions that agents take, or straight from an opponent."""
+"""Orders to one side's units, from the agents' actions or directly from an opponent."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from heteromark.environment.skirmish.state import Pairs, Roster, Units
 
 
 class IllegalAction(ValueError):
-    """An action that is not offered.
+    """An illegal action.
 
     Args:
-        environment: number of the battle.
-        unit: number of the agent's unit.
-        action: the number that it took.
-        offered: the numbers that it may take.
-        name: of the agent, where it is known.
+        environment: index of the battle.
+        unit: index of the agent's unit.
+        action: the illegal action.
+        offered: the legal actions.
+        name: the agent's name; empty if unknown.
     """
 
     def __init__(
@@ -41,17 +41,17 @@ class IllegalAction(ValueError):
     def __str__(self) -> str:
         return (
             f"illegal action in environment {self.environment}: agent {self.name or self.unit} "
-            f"takes action {self.action}, but is offered {self.offered}; sample from the action "
-            "mask, or set check_actions=False, and such an agent stops"
+            f"took action {self.action}; legal are {self.offered}. Sample actions with the action "
+            "mask, or set check_actions=False to replace illegal actions with a stop"
         )
 
     def named(self, name: str) -> IllegalAction:
-        """The same with the agent's name."""
+        """Return the same error with the agent's name."""
         return IllegalAction(self.environment, self.unit, self.action, self.offered, name)
 
 
 class Orders(NamedTuple):
-    """What each own unit is to do, as in `Units`; [A, B]."""
+    """Orders of each own unit; see the same fields of `Units`; [A, B]."""
 
     walking: Tensor
     to_x: Tensor
@@ -60,9 +60,12 @@ class Orders(NamedTuple):
 
 
 def standing_orders(units: Units, n_own: int) -> Orders:
-    """The orders that the own units have; attacks on the dead are over."""
+    """Return the own units' current orders, without attacks on dead units."""
     orders = Orders(
-        *(part[:n_own] for part in (units.walking, units.to_x, units.to_y)), units.target[:n_own]
+        walking=units.walking[:n_own],
+        to_x=units.to_x[:n_own],
+        to_y=units.to_y[:n_own],
+        target=units.target[:n_own],
     )
     number = torch.arange(units.x.shape[0], device=units.x.device)[:, None]
     on_living = ((orders.target.unsqueeze(1) == number) & units.alive).any(1)
@@ -70,7 +73,7 @@ def standing_orders(units: Units, n_own: int) -> Orders:
 
 
 def is_legal(actions: Tensor, options: Options) -> Tensor:
-    """Whether each action is offered, bool [A, B].
+    """Return whether each action is legal, bool [A, B].
 
     Args:
         actions: int64 [A, B].
@@ -82,10 +85,10 @@ def is_legal(actions: Tensor, options: Options) -> Tensor:
 def orders_of(
     actions: Tensor, options: Options, units: Units, roster: Roster, layout: Layout, notes: Notes
 ) -> tuple[Orders, Notes]:
-    """The orders that actions give, and notes of them.
+    """Return the orders for some actions, and the updated notes.
 
-    What is not offered is a stop; a look in another direction, and an attack that is offered but
-    out of range, leave a unit to its last order.
+    Illegal actions are a stop. After turning, or after a legal attack on a target out of range, a
+    unit keeps its last order.
 
     Args:
         actions: int64 [A, B].
@@ -102,8 +105,8 @@ def orders_of(
         to_x = to_x + chosen * (east * MOVE_AMOUNT)
         to_y = to_y + chosen * (north * MOVE_AMOUNT)
     slot = actions - layout.first_target
-    number = torch.arange(layout.n_targets, device=actions.device)[:, None]
-    acts = (options.carried_out * (slot.unsqueeze(1) == number)).sum(1) > 0
+    slots = torch.arange(layout.n_targets, device=actions.device)[:, None]
+    acts = (options.carried_out * (slot.unsqueeze(1) == slots)).sum(1) > 0
     target = torch.where(roster.heals[:n] > 0, slot, slot + n)
     stays = (actions >= FIRST_TURN) & ~acts
     orders = Orders(
@@ -120,7 +123,7 @@ def orders_of(
 
 
 def with_orders(units: Units, own: Orders, others: Orders) -> Units:
-    """The units with new orders: `own` to the first of them."""
+    """Return the units with new orders; `own` apply to the first units."""
     joined = (torch.cat(parts) for parts in zip(own, others, strict=True))
     return units._replace(**dict(zip(Orders._fields, joined, strict=True)))
 
@@ -129,7 +132,7 @@ def with_orders(units: Units, own: Orders, others: Orders) -> Units:
 
 
 def mirrored(units: Units, n_own: int) -> Units:
-    """The battle as the other side sees it: its units first, west and east exchanged."""
+    """Return the battle as the other side sees it: its units first, west and east exchanged."""
     swapped = Units(*(others_first(part, n_own) for part in units))
     return swapped._replace(
         x=MAP_SIZE - swapped.x,
@@ -139,31 +142,33 @@ def mirrored(units: Units, n_own: int) -> Units:
 
 
 def mirrored_roster(roster: Roster, n_own: int) -> Roster:
-    """The roster with the other side's units first."""
+    """Return the roster with the other side's units first."""
     return Roster(*(others_first(part, n_own) for part in roster))
 
 
 def mirrored_pairs(pairs: Pairs, n_own: int) -> Pairs:
-    """The pairs with the other side's units first."""
+    """Return the pairs with the other side's units first."""
     return Pairs(*(part.roll((-n_own, -n_own), (0, 1)) for part in pairs))
 
 
 def mirrored_orders(orders: Orders, n_own: int, n_units: int) -> Orders:
-    """Orders as the other side reads them.
+    """Convert one side's orders to the other side's view.
 
     Args:
-        n_own: units of the side that gave them.
+        orders: the orders.
+        n_own: number of units of the side that gave them.
+        n_units: number of all units.
     """
     target = _renumbered(orders.target, n_own, n_units)
     return orders._replace(to_x=MAP_SIZE - orders.to_x, target=target)
 
 
 def others_first(part: Tensor, n_own: int) -> Tensor:
-    """The rows [U, …] with the other side's first."""
+    """Return the rows [U, …] with the other side's first."""
     return torch.cat([part[n_own:], part[:n_own]])
 
 
 def _renumbered(target: Tensor, n_own: int, n_units: int) -> Tensor:
-    """Numbers of units, once the first n_own of n_units come last; -1 stays."""
+    """Convert indices of units after the first n_own of n_units moved to the end; keep -1."""
     moved = torch.where(target >= n_own, target - n_own, target + (n_units - n_own))
     return torch.where(target < 0, -1, moved)

@@ -1,4 +1,4 @@
-"""One Skirmish battle as a PettingZoo environment."""
+"""One Skirmish battle as a PettingZoo Parallel environment."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pettingzoo import ParallelEnv
 from heteromark.environment.skirmish.env import SkirmishEnv
 
 
-class SkirmishParallelEnv(ParallelEnv):
-    """A battle of `SkirmishEnv`, agent by agent.
+class SkirmishParallelEnv(ParallelEnv):  # type: ignore[misc]  # pettingzoo has no types
+    """A battle of `SkirmishEnv` with one agent per unit.
 
-    A unit that dies has terminated and leaves `agents`; so has everybody when the battle is over.
+    A unit that dies has terminated and leaves `agents`; all units leave when the battle is over.
     Infos: "action_mask", int8 [actions], and at the end "battle_won".
 
     Args:
         scenario: see `SkirmishEnv`.
-        render_mode: "rgb_array" to draw.
+        render_mode: "rgb_array" to render, or None.
         settings: the fields of `SkirmishConfig`.
 
     Raises:
@@ -37,8 +37,8 @@ class SkirmishParallelEnv(ParallelEnv):
         self._env = SkirmishEnv(scenario, num_envs=1, group_by="agent", **settings)
         self.possible_agents = list(self._env.groups)
         self.agents: list[str] = []
-        self._state = np.zeros(self._env.state_size, np.float32)
         layout = self._env.battles.layout
+        self._state = np.zeros(layout.state_size, np.float32)
         seen = (layout.observation_size,)
         self.state_space = spaces.Box(-np.inf, np.inf, self._state.shape, np.float32)
         agents = self.possible_agents
@@ -54,14 +54,14 @@ class SkirmishParallelEnv(ParallelEnv):
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-        """Start a battle; without a seed, the next one of the last seed."""
+        """Start a battle; without a seed, the next battle of the previous seed."""
         if seed is not None:
             self._env.reseed(seed)
-        shown = self._env.reset()
+        outputs = self._env.reset()
         self.agents = [
-            agent for agent in self.possible_agents if bool(shown[agent, "active"][0, 0])
+            agent for agent in self.possible_agents if bool(outputs[agent, "active"][0, 0])
         ]
-        return self._look(shown)
+        return self._read_outputs(outputs)
 
     def step(
         self, actions: Mapping[str, int]
@@ -72,12 +72,12 @@ class SkirmishParallelEnv(ParallelEnv):
         dict[str, bool],
         dict[str, dict[str, Any]],
     ]:
-        """One step; agents without an action, or with one that is not legal, stop."""
+        """Step the battle; agents without a legal action in `actions` stop."""
         given = self._env.full_action_spec.zero()
         for agent, action in actions.items():
             given[agent, "action"] = torch.tensor([[int(action)]])
         after = self._env.step(given)["next"]
-        observations, infos = self._look(after)
+        observations, infos = self._read_outputs(after)
         over, timeout = bool(after["terminated"]), bool(after["truncated"])
         lives = {agent: bool(after[agent, "active"][0, 0]) for agent in self.agents}
         rewards = {agent: float(after[agent, "reward"][0, 0, 0]) for agent in self.agents}
@@ -91,21 +91,23 @@ class SkirmishParallelEnv(ParallelEnv):
         return observations, rewards, terminations, truncations, infos
 
     def state(self) -> np.ndarray:
-        """The whole battle, float32 [state_size]."""
+        """Return the global state, float32 [state_size]."""
         return self._state
 
     def render(self) -> np.ndarray:
-        """A picture of the battle, uint8 [height, width, 3]."""
+        """Render the battle, uint8 [height, width, 3]."""
         return self._env.render()
 
     def close(self) -> None:
         self._env.close(raise_if_closed=False)
 
-    def _look(self, shown: Any) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-        self._state = shown["state"][0].numpy()
-        observations = {agent: shown[agent, "observation"][0, 0].numpy() for agent in self.agents}
+    def _read_outputs(
+        self, outputs: Any
+    ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+        self._state = outputs["state"][0].numpy()
+        observations = {agent: outputs[agent, "observation"][0, 0].numpy() for agent in self.agents}
         infos = {
-            agent: {"action_mask": shown[agent, "action_mask"][0, 0].numpy().astype(np.int8)}
+            agent: {"action_mask": outputs[agent, "action_mask"][0, 0].numpy().astype(np.int8)}
             for agent in self.agents
         }
         return observations, infos

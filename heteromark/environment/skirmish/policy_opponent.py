@@ -12,7 +12,7 @@ from torch import Tensor
 
 from heteromark.environment.groups import Group
 from heteromark.environment.skirmish.layout import Layout, Notes
-from heteromark.environment.skirmish.moments import Episode, Moment, View, chosen
+from heteromark.environment.skirmish.moments import Episode, Moment, View, select
 from heteromark.environment.skirmish.orders import (
     Orders,
     mirrored,
@@ -21,10 +21,10 @@ from heteromark.environment.skirmish.orders import (
     orders_of,
     others_first,
 )
-from heteromark.environment.skirmish.places import Places, as_agents_see
+from heteromark.environment.skirmish.places import AgentMap, as_agents_see
 from heteromark.environment.skirmish.randomness import uniform
 
-# what random numbers are for, besides those of `battles` and `starts`
+# purposes of random numbers; see also `battles` and `starts`
 _ACT, _SPOT = 110, 111
 
 
@@ -32,24 +32,24 @@ class Player(Protocol):
     """Chooses actions for the units of one side."""
 
     def __call__(self, view: View, kind: Tensor, steps: Tensor, luck: Tensor) -> Tensor:
-        """The actions, int64 [B, A].
+        """Return the actions, int64 [B, A].
 
         Args:
-            view: what the units see; without a state.
+            view: what the units observe; the state is empty.
             kind: int64 [A, B], their types.
-            steps: int64 [B], of the episode so far.
+            steps: int64 [B], steps of the episode so far.
             luck: [A, B], random numbers from 0 to 1, new at each step.
         """
 
 
 class PolicyOpponent:
-    """The other side, seeing and acting as agents do.
+    """The other side with observations and actions like the agents'.
+
+    It stores the notes of its units.
 
     Args:
-        layout: theirs.
-        player: who chooses their actions.
-
-    What its units remember of an episode is kept here.
+        layout: layout of the other side.
+        player: chooses the other side's actions.
     """
 
     def __init__(self, layout: Layout, player: Player) -> None:
@@ -57,13 +57,13 @@ class PolicyOpponent:
         self._notes: Notes | None = None
 
     def orders(self, now: Moment, episode: Episode) -> Orders:
-        """Orders as they read them, see `mirrored_orders`."""
+        """Return orders in the other side's view; see `mirrored_orders`."""
         layout, n = self._layout, self._layout.n_enemies
         units = mirrored(now.units, n)
         roster = mirrored_roster(episode.roster, n)
         pairs = mirrored_pairs(episode.pairs, n)
         fresh = layout.fresh_notes(units.x)
-        notes = fresh if self._notes is None else chosen(now.steps == 0, fresh, self._notes)
+        notes = fresh if self._notes is None else select(now.steps == 0, fresh, self._notes)
         side, notes = layout.watch(
             units, roster, pairs, notes, key=episode.key, steps=now.steps, purpose=_SPOT
         )
@@ -81,29 +81,29 @@ class PolicyOpponent:
 
 
 class ActorPlayer:
-    """Actors by group, which sample their actions.
+    """A player that samples actions from actors, by group.
 
     Args:
-        actors: by group; each gives a distribution over discrete actions.
-        groups: of the environment that they were trained in.
-        places: of the agents that they are to be.
-        layout: of what these see.
+        actors: by group; each returns a distribution over discrete actions.
+        groups: groups of the environment that the actors were trained in.
+        agent_map: the agents they play.
+        layout: layout of these agents' observations and actions.
 
     Raises:
-        ValueError: the actors are others than those of these agents, or see or do other things.
+        ValueError: the actors were trained for other agents, observations or actions.
     """
 
     def __init__(
         self,
         actors: Mapping[str, ProbabilisticTensorDictSequential],
         groups: Mapping[str, Group],
-        places: Places,
+        agent_map: AgentMap,
         layout: Layout,
     ) -> None:
-        _require_fit(groups, places, layout)
-        self._actors, self._places, self._n_actions = actors, places, layout.n_actions
+        _require_fit(groups, agent_map, layout)
+        self._actors, self._agent_map, self._n_actions = actors, agent_map, layout.n_actions
         self._rows = {
-            name: [places.agents.index(agent) for agent in group.agents]
+            name: [agent_map.agents.index(agent) for agent in group.agents]
             for name, group in groups.items()
         }
         self._memory: dict[str, Tensor] = {}
@@ -112,28 +112,28 @@ class ActorPlayer:
     def __call__(self, view: View, kind: Tensor, steps: Tensor, luck: Tensor) -> Tensor:
         """See `Player`."""
         luck = luck.T
-        seats = None if self._places.is_fixed else self._places.seats(kind)
-        observation, offered, active = as_agents_see(view, seats)
-        if seats is not None:
-            luck = seats.by_agent(luck)
+        assignment = None if self._agent_map.is_fixed else self._agent_map.assign(kind)
+        observation, offered, active = as_agents_see(view, assignment)
+        if assignment is not None:
+            luck = assignment.by_agent(luck)
         actions = torch.zeros(active.shape, dtype=torch.int64, device=active.device)
         for name, rows in self._rows.items():
-            shown: dict[str, Any] = {
+            inputs: dict[str, Any] = {
                 "observation": observation[:, rows],
                 "active": active[:, rows],
                 "action_mask": offered[:, rows],
             }
             seen = TensorDict(
-                {name: shown, "step_count": steps.unsqueeze(1)}, batch_size=[len(steps)]
+                {name: inputs, "step_count": steps.unsqueeze(1)}, batch_size=[len(steps)]
             )
             chances = self._chances(name, seen, steps == 0)
-            # the first action up to which the probabilities exceed what was drawn
+            # the first action whose cumulative probability exceeds the random number
             below = chances.cumsum(-1) <= luck[:, rows].unsqueeze(-1) * chances.sum(-1, True)
             actions[:, rows] = below.sum(-1).clamp(max=self._n_actions - 1)
-        return actions if seats is None else seats.by_unit(actions)
+        return actions if assignment is None else assignment.by_unit(actions)
 
     def _chances(self, name: str, seen: TensorDict, begins: Tensor) -> Tensor:
-        """Probabilities of the actions of one group, [B, n, actions]."""
+        """Return the action probabilities of one group, [B, n, actions]."""
         actor = self._actors[name]
         remembers = (name, "hidden") in actor.in_keys
         if remembers:
@@ -151,21 +151,21 @@ class ActorPlayer:
         return head.get_dist(seen).probs
 
 
-def _require_fit(groups: Mapping[str, Group], places: Places, layout: Layout) -> None:
+def _require_fit(groups: Mapping[str, Group], agent_map: AgentMap, layout: Layout) -> None:
     trained = sorted(agent for group in groups.values() for agent in group.agents)
-    if trained != sorted(places.agents):
+    if trained != sorted(agent_map.agents):
         raise ValueError(
             f"the opponent's policy was trained as {', '.join(trained)}, but the units of the "
-            f"other side are {', '.join(sorted(places.agents))}; take a policy that was trained "
-            "in this scenario, with the other side's units"
+            f"other side are {', '.join(sorted(agent_map.agents))}; use a policy that was trained "
+            "in this scenario with these units"
         )
-    for what, own, asked in (
+    for what, own, expected in (
         ("observations", {g.observation_size for g in groups.values()}, layout.observation_size),
         ("actions", {g.action_size for g in groups.values()}, layout.n_actions),
     ):
-        if own != {asked}:
+        if own != {expected}:
             raise ValueError(
                 f"the opponent's policy was trained with {', '.join(map(str, own))} {what} per "
-                f"agent, but has {asked} here; take one that was trained with the settings of this "
-                "environment.skirmish"
+                f"agent, but this environment has {expected}; use a policy that was trained with "
+                "the same environment.skirmish settings"
             )

@@ -1,26 +1,28 @@
-"""Random numbers that follow from counters: no generator, so each battle has a stream of its own.
+"""Counter-based random numbers: no generator, so each battle has a separate stream.
 
-A number is a hash of the words that say which one it is, such as (seed of the copy, episode, what
-for, unit). So a batch draws what its copies would draw alone, on any device.
+A number is a hash of integers that identify it, such as (seed of the copy, episode, purpose, unit).
+It does not depend on the batch size or the device.
 Source of the hash: C. Wellons, "Prospecting for hash functions" (lowbias32).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 _WORD = 0xFFFFFFFF
-# below 2**31 in size, so that products of them and a word fit in an int64; modulo 2**32 the second
-# is lowbias32's 0x846ca68b
+# absolute values below 2**31, so that their product with a word fits in an int64; the second one is
+# lowbias32's 0x846ca68b modulo 2**32
 _FIRST, _SECOND = 0x7FEB352D, 0x846CA68B - 2**32
 _START = 0x9E3779B9
 
 
-def hashed(*words: Tensor | int) -> Tensor:
-    """A 32-bit hash of words from 0 to 2**32 - 1, as int64 of their broadcast shape."""
-    value: Tensor | int = _START
-    for word in words:
+def hashed(key: Tensor, *words: Tensor | int) -> Tensor:
+    """Return a 32-bit hash of words from 0 to 2**32 - 1, as int64 with their broadcast shape."""
+    value: Any = _START  # an int until `key` is mixed in, then a tensor
+    for word in (key, *words):
         mixed = (value ^ word) + _START & _WORD
         mixed = (mixed ^ (mixed >> 16)) * _FIRST & _WORD
         mixed = (mixed ^ (mixed >> 15)) * _SECOND & _WORD
@@ -28,6 +30,6 @@ def hashed(*words: Tensor | int) -> Tensor:
     return value
 
 
-def uniform(*words: Tensor | int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A number from 0 to just below 1, in steps of 2**-24, for these words."""
-    return (hashed(*words) >> 8).to(dtype) * 2.0**-24
+def uniform(key: Tensor, *words: Tensor | int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return the uniform random number in [0, 1) for these words, a multiple of 2**-24."""
+    return (hashed(key, *words) >> 8).to(dtype) * 2.0**-24

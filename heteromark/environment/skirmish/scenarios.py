@@ -1,11 +1,11 @@
-"""Who fights whom, and from where. Imports no torch."""
+"""Scenarios: teams and start positions. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from heteromark.config.models.skirmish import SkirmishConfig
+from heteromark.config.models.skirmish import SkirmishConfig, UnitName
 from heteromark.environment.skirmish.units import UnitType, rule_set
 
 MAP_SIZE = 32.0  # SMACv2's 32x32_flat
@@ -13,33 +13,35 @@ MAP_SIZE = 32.0  # SMACv2's 32x32_flat
 
 @dataclass(frozen=True)
 class RandomTeams:
-    """Teams that are drawn anew for each episode: the same units for both sides."""
+    """Teams that are redrawn for each episode: the same units for both sides."""
 
-    weights: Mapping[str, float]  # probability of each unit type; each unit is drawn by itself
-    not_alone: tuple[str, ...] = ()  # types that never make up a whole team
+    weights: Mapping[str, float]  # probability of each unit type; units are drawn independently
+    not_alone: tuple[str, ...] = ()  # types that never form a whole team
 
 
 @dataclass(frozen=True)
 class Scenario:
     """Two teams and how they start.
 
-    The start is "facing": each team in a clump, one left, one right; "reflect": allies anywhere in
-    the left half, enemies mirrored; "surrounded": allies in the centre, enemies in up to four
-    clumps on the diagonals; "surrounded_and_reflect": either, by a coin.
+    Starts:
+        facing: one team in a cluster on the left, the other on the right.
+        reflect: allies anywhere in the left half, enemies mirrored.
+        surrounded: allies in the centre, enemies in up to four clusters on the diagonals.
+        surrounded_and_reflect: one of these two, with equal probability.
     """
 
     name: str
-    types: tuple[str, ...]  # that may appear, in the order of the observation's type bits
+    types: tuple[str, ...]  # possible types, in the order of the observation's type bits
     n_agents: int
     n_enemies: int
-    # drawn, or the fixed types of (allies, enemies), slot by slot
+    # random teams, or the fixed types of (allies, enemies), slot by slot
     teams: RandomTeams | tuple[tuple[str, ...], tuple[str, ...]]
     start: str
-    episode_limit: int  # steps after which an episode is cut off
+    episode_limit: int  # steps after which an episode is truncated
 
     @property
     def is_random(self) -> bool:
-        """Whether the teams change from episode to episode."""
+        """Whether the teams change between episodes."""
         return isinstance(self.teams, RandomTeams)
 
     @property
@@ -48,11 +50,11 @@ class Scenario:
 
     @property
     def type_bits(self) -> int:
-        """How many numbers tell a unit's type; none where all are of one."""
+        """Size of the one-hot unit type; 0 if all units have the same type."""
         return len(self.types) if self.is_random or len(self.types) > 1 else 0
 
     def unit_types(self, rules: str) -> tuple[UnitType, ...]:
-        """The types as a rule set has them.
+        """Return the unit types under a rule set.
 
         Raises:
             ValueError: there is no such rule set.
@@ -76,14 +78,14 @@ def _generated(race: str, weights: Mapping[str, float], *not_alone: str) -> Scen
 def _fixed(
     name: str,
     episode_limit: int,
-    allies: Mapping[str, int],
-    enemies: Mapping[str, int] | None = None,
+    allies: Mapping[UnitName, int],
+    enemies: Mapping[UnitName, int] | None = None,
     start: str = "facing",
 ) -> Scenario:
-    """A scenario whose teams are always the same.
+    """Return a scenario with fixed teams.
 
     Args:
-        allies, enemies: number of units by type; without `enemies`, as many as the allies.
+        allies, enemies: number of units by type; without `enemies`, both teams are equal.
         name, episode_limit, start: see `Scenario`.
     """
     enemies = enemies or allies
@@ -108,8 +110,8 @@ SCENARIOS: dict[str, Scenario] = {
         _generated("terran", {"marine": 0.45, "marauder": 0.45, "medivac": 0.1}, "medivac"),
         _generated("protoss", {"stalker": 0.45, "zealot": 0.45, "colossus": 0.1}),
         _generated("zerg", {"zergling": 0.45, "hydralisk": 0.45, "baneling": 0.1}, "baneling"),
-        # from where the others come has to be seen: of those that always stand opposite, a policy
-        # that sees nothing but the time wins every battle
+        # not "facing": if enemies always start opposite, a policy that observes only the time wins
+        # every battle
         _fixed("mini_MMM", 100, {"marine": 3, "marauder": 1, "medivac": 1}, start="surrounded"),
         _fixed("MMM", 150, {"marine": 7, "marauder": 2, "medivac": 1}),
         _fixed("3m", 60, {"marine": 3}),
@@ -122,7 +124,7 @@ SCENARIOS: dict[str, Scenario] = {
 
 
 def scenario_of(config: SkirmishConfig) -> Scenario:
-    """The scenario that a config asks for."""
+    """Return the scenario of a config."""
     if config.scenario == "custom":
         scenario = _fixed("custom", 150, config.allies or {}, config.enemies)
     else:
@@ -139,11 +141,11 @@ def scenario_of(config: SkirmishConfig) -> Scenario:
 
 
 def opposite(scenario: Scenario) -> Scenario:
-    """The same as the other side has it."""
+    """Return the scenario from the other side's view."""
     teams = scenario.teams
     if not isinstance(teams, RandomTeams):
         teams = (teams[1], teams[0])
-    elif scenario.n_enemies < scenario.n_agents:  # a part of an allowed team
+    elif scenario.n_enemies < scenario.n_agents:  # the enemies are a part of an allowed team
         teams = replace(teams, not_alone=())
     n, m = scenario.n_agents, scenario.n_enemies
     return replace(scenario, n_agents=m, n_enemies=n, teams=teams)

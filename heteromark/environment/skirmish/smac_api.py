@@ -16,17 +16,17 @@ from heteromark.seeds import stream_seed
 
 
 class SkirmishSMAC:
-    """A battle for code that was written for SMAC or SMACv2; agents are slots.
+    """A battle for code written for SMAC or SMACv2; agents are slots.
 
-    All episodes follow from `seed` and their number.
+    `seed` determines all episodes.
 
     Args:
         scenario: see `SkirmishEnv`.
-        seed: of the episodes.
+        seed: seed of the episodes.
         settings: the fields of `SkirmishConfig`.
 
     Attributes:
-        n_agents, n_actions, episode_limit: numbers.
+        n_agents, n_actions, episode_limit: see SMAC.
 
     Raises:
         ValueError: see `SkirmishEnv`; later, an illegal action.
@@ -35,8 +35,8 @@ class SkirmishSMAC:
     def __init__(self, scenario: str = "10gen_terran", seed: int = 0, **settings: Any) -> None:
         given = {"check_actions": True, "continuing_episode": False, **settings}
         config: SkirmishConfig = checked_settings({"scenario": scenario, **given})
-        self._timeout_is_told = config.continuing_episode
-        # the battle itself says which ends are timeouts
+        self._reports_timeouts = config.continuing_episode
+        # always True for the simulation, so that it reports timeouts
         self._battles = Battles(config.model_copy(update={"continuing_episode": True}), 1)
         self._battles.reseed([stream_seed(seed)])
         self._view: View | None = None
@@ -46,15 +46,15 @@ class SkirmishSMAC:
         self._stats = {"battles_won": 0, "battles_game": 0, "battles_draw": 0, "restarts": 0}
 
     def reset(self) -> tuple[list[np.ndarray], np.ndarray]:
-        """Start an episode: observations and state."""
+        """Start an episode; return observations and state."""
         self._view = self._battles.reset()
         return self.get_obs(), self.get_state()
 
     def step(self, actions: Sequence[int]) -> tuple[float, bool, dict[str, Any]]:
-        """Team reward, whether the episode is over, and how.
+        """Step the battle; return the team's reward, whether the episode is over, and the info.
 
-        The info says "battle_won", "dead_allies" and "dead_enemies"; with `continuing_episode` also
-        "episode_limit" where time ran out.
+        The info has "battle_won", "dead_allies" and "dead_enemies"; with `continuing_episode` also
+        "episode_limit" if time ran out.
         """
         view, outcome = self._battles.step(torch.as_tensor([[int(action) for action in actions]]))
         self._view = view
@@ -65,7 +65,7 @@ class SkirmishSMAC:
             "dead_allies": int((~alive[: self.n_agents]).sum()),
             "dead_enemies": int((~alive[self.n_agents :]).sum()),
         }
-        if timeout and self._timeout_is_told:
+        if timeout and self._reports_timeouts:
             info["episode_limit"] = True
         over = bool(outcome.terminated) or timeout
         self._stats["battles_game"] += over
@@ -74,7 +74,7 @@ class SkirmishSMAC:
         return float(outcome.reward), over, info
 
     def get_obs(self) -> list[np.ndarray]:
-        """What each agent sees, float32 [observation_size] each."""
+        """Return each agent's observation, float32 [observation_size]."""
         return list(self._seen().observation[0].numpy())
 
     def get_obs_agent(self, agent_id: int) -> np.ndarray:
@@ -84,14 +84,14 @@ class SkirmishSMAC:
         return self._battles.layout.observation_size
 
     def get_state(self) -> np.ndarray:
-        """The whole battle, float32 [state_size]."""
+        """Return the global state, float32 [state_size]."""
         return self._seen().state[0].numpy()
 
     def get_state_size(self) -> int:
         return self._battles.layout.state_size
 
     def get_avail_actions(self) -> list[list[int]]:
-        """1 for what each agent may do, else 0."""
+        """Return each agent's action mask: 1 for legal actions, else 0."""
         return self._seen().offered[0].int().tolist()
 
     def get_avail_agent_actions(self, agent_id: int) -> list[int]:
@@ -101,7 +101,7 @@ class SkirmishSMAC:
         return self.n_actions
 
     def get_env_info(self) -> dict[str, int]:
-        """Sizes, by SMAC's names."""
+        """Return sizes with SMAC's names."""
         return {
             "state_shape": self.get_state_size(),
             "obs_shape": self.get_obs_size(),
@@ -111,12 +111,12 @@ class SkirmishSMAC:
         }
 
     def get_stats(self) -> dict[str, float]:
-        """Battles so far."""
+        """Return the counts of battles so far, and the win rate."""
         games = self._stats["battles_game"]
         return {**self._stats, "win_rate": self._stats["battles_won"] / games if games else 0.0}
 
     def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing; there is nothing to close."""
 
     def _seen(self) -> View:
         if self._view is None:

@@ -14,20 +14,22 @@ from heteromark.environment.skirmish.units import UnitType
 
 _CENTRE = MAP_SIZE / 2
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))
-# the corners of the four diagonals, and the points near the centre that enemies start from at most
+# the outer ends of the four diagonals, and the inner ends' distance from the centre along x and y
 _CORNERS = ((0.0, 0.0), (0.0, MAP_SIZE), (MAP_SIZE, MAP_SIZE), (MAP_SIZE, 0.0))
 _NEAR_CENTRE = 2.0
-# what random numbers are for
+# purposes of random numbers
 _ALLIES, _EXTRA, _COIN, _PLACE_X, _PLACE_Y, _GROUPS, _MEMBERS, _ALONG, _DIAGONAL = range(9)
 
 
 def draw_teams(key: Tensor, scenario: Scenario) -> Tensor:
-    """The types of all units, int64 [U, B], or [U, 1] where teams are fixed; agents unsorted.
+    """Return the types of all units, int64 [U, B], or [U, 1] with fixed teams; agents unsorted.
 
-    The enemies are a copy of the agents' team; if there are more, the others are drawn like it.
+    The enemies are a copy of the agents' team; additional enemies are drawn from the same
+    distribution.
 
     Args:
-        key: int64 [B], of the episode.
+        key: int64 [B], keys of the episodes.
+        scenario: the teams.
     """
     number_of = {name: number for number, name in enumerate(scenario.types)}
     if not isinstance(scenario.teams, RandomTeams):
@@ -45,13 +47,14 @@ def draw_teams(key: Tensor, scenario: Scenario) -> Tensor:
 def _draw_team(
     key: Tensor, purpose: int, size: int, teams: RandomTeams, number_of: dict[str, int]
 ) -> Tensor:
-    """Types of one team, int64 [size, B].
+    """Return the types of one team, int64 [size, B].
 
-    As if teams that are not allowed alone were drawn again, but at once: as long as only such units
-    were drawn, the probability of another is what it is given that the team is allowed.
+    The distribution is that of redrawing teams that consist only of `not_alone` types. No redraw is
+    needed: while all units so far have such types, the next one is drawn with its probability
+    conditional on the whole team being allowed.
     """
     refused = sum(teams.weights[name] for name in teams.not_alone)
-    # of slot k, given that all before it were of the refused types
+    # probability of such a type in slot k, given that all slots before it have such types
     given = [
         refused * (1 - refused ** (size - 1 - k)) / (1 - refused ** (size - k)) for k in range(size)
     ]
@@ -73,7 +76,7 @@ def _draw_team(
 def _choice(
     share: Tensor, names: tuple[str, ...] | list[str], teams: RandomTeams, number_of: dict[str, int]
 ) -> Tensor:
-    """One of the names by their weights, as its number; `share` is uniform from 0 to 1."""
+    """Return the index of a name drawn by weight; `share` is uniform from 0 to 1."""
     total = sum(teams.weights[name] for name in names)
     chosen = torch.zeros_like(share, dtype=torch.int64)
     below = 0.0
@@ -84,7 +87,7 @@ def _choice(
 
 
 def sorted_agents(kind: Tensor, x: Tensor, y: Tensor, scenario: Scenario) -> tuple[Tensor, ...]:
-    """The same units with the agents sorted as SMACv2 does: by the type's name, then x, then y."""
+    """Sort the agents as SMACv2 does: by type name, then x, then y."""
     n, device = scenario.n_agents, x.device
     alphabet = sorted(scenario.types)
     ranks = torch.tensor([alphabet.index(name) for name in scenario.types], device=device)
@@ -107,13 +110,15 @@ def sorted_agents(kind: Tensor, x: Tensor, y: Tensor, scenario: Scenario) -> tup
 def draw_places(
     key: Tensor, scenario: Scenario, types: tuple[UnitType, ...], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Where all units start, x and y, each [U, B] on the grid of positions.
+    """Return the start positions of all units, x and y, each [U, B] on the grid of positions.
 
-    Units of one clump stand on a sunflower's spiral around its point, so that none overlap.
+    Units of one cluster stand on a sunflower spiral around its centre, so that none overlap.
 
     Args:
-        key: int64 [B], of the episode.
-        types: of the scenario, for their size.
+        key: int64 [B], keys of the episodes.
+        scenario: the teams and their start.
+        types: the scenario's unit types, for their size.
+        dtype: of the positions.
     """
     widest = max(unit.room for unit in types)
     spiral = _spiral(scenario.n_units, widest).to(key.device, dtype)
@@ -130,7 +135,7 @@ def draw_places(
 
 
 def _spiral(number: int, widest: float) -> Tensor:
-    """Points [2, number] around (0, 0), as far from each other as the widest units are wide."""
+    """Return points [2, number] around (0, 0), spaced by the width of the widest unit."""
     k = torch.arange(number, dtype=torch.float64)
     radius, angle = 2 * widest * k.sqrt(), _GOLDEN_ANGLE * k
     return on_grid(torch.stack([radius * angle.cos(), radius * angle.sin()]))
@@ -141,7 +146,7 @@ def _draw(key: Tensor, purpose: int, rows: int, dtype: torch.dtype) -> Tensor:
 
 
 def _facing(key: Tensor, scenario: Scenario, spiral: Tensor) -> tuple[Tensor, Tensor]:
-    """The agents in a clump on the left, the enemies' mirrored, with 4 to 16 between the clumps."""
+    """Place the agents in a cluster on the left, the enemies mirrored, 4 to 16 units apart."""
     n, m = scenario.n_agents, scenario.n_enemies
     widest = spiral[:, : max(n, m)].norm(dim=0).max()
     x = on_grid(_CENTRE - 2 - widest - 6 * _draw(key, _PLACE_X, 1, spiral.dtype))
@@ -152,7 +157,7 @@ def _facing(key: Tensor, scenario: Scenario, spiral: Tensor) -> tuple[Tensor, Te
 
 
 def _reflected(key: Tensor, scenario: Scenario, spiral: Tensor) -> tuple[Tensor, Tensor]:
-    """The agents anywhere in the left half, the enemies mirrored, further ones anywhere right."""
+    """Place agents anywhere left and enemies mirrored; additional enemies anywhere right."""
     n, m = scenario.n_agents, scenario.n_enemies
     rows = max(n, m)
     share = _draw(key, _PLACE_X, rows, spiral.dtype)
@@ -163,13 +168,13 @@ def _reflected(key: Tensor, scenario: Scenario, spiral: Tensor) -> tuple[Tensor,
 
 
 def _surrounded(key: Tensor, scenario: Scenario, spiral: Tensor) -> tuple[Tensor, Tensor]:
-    """The agents in the centre, the enemies in one to four clumps, each on another diagonal."""
+    """Place agents in the centre and enemies in one to four clusters, on different diagonals."""
     n, m = scenario.n_agents, scenario.n_enemies
     dtype, device = spiral.dtype, key.device
     groups = (uniform(key, _GROUPS) * 4).to(torch.int64) + 1  # [B]
     member = (_draw(key, _MEMBERS, m, torch.float64) * groups).to(torch.int64)  # [m, B]
     along = _draw(key, _ALONG, 4, dtype)
-    # four random numbers' ranks are a random order of the diagonals
+    # the ranks of four random numbers are a random order of the diagonals
     turn = _draw(key, _DIAGONAL, 4, torch.float64)
     diagonal = (turn.unsqueeze(0) < turn.unsqueeze(1)).sum(1)  # [4, B]
     number = torch.arange(m, device=device)[:, None]

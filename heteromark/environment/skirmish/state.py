@@ -1,8 +1,8 @@
-"""What a battle is, as structures of arrays.
+"""The state of battles as structures of arrays.
 
-The batch comes last: [U, B] for U units of B battles, the agents' units first, then their enemies.
-So a loop over pairs of units is a loop over [U, U], and each of its steps runs along the batch,
-which lies together in memory.
+The batch dimension comes last: [U, B] for U units of B battles, the agents' units first, then their
+enemies. Operations on pairs of units [U, U, B] then run along the batch, which is contiguous in
+memory.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from heteromark.environment.skirmish.units import (
 
 
 class Units(NamedTuple):
-    """What changes in every game loop; [U, B], floats unless said otherwise.
+    """What changes in every game loop; [U, B], floats unless stated otherwise.
 
-    Conditions are floats, 1 or 0: compiled code is slow to load booleans, and slower to store them.
+    Conditions are floats, 1 or 0, because compiled code loads and stores booleans slowly.
     """
 
     x: Tensor  # map units, multiples of 1/4096
@@ -34,28 +34,28 @@ class Units(NamedTuple):
     energy: Tensor
     cooldown: Tensor  # game loops until the weapon is ready
     calm: Tensor  # game loops since the last damage
-    bursting: Tensor  # 1 where it was killed in the last game loop and bursts in the next, else 0
-    walking: Tensor  # 1 where it has the order to go to (to_x, to_y), else 0
+    bursting: Tensor  # 1 if it was killed in the last game loop and bursts in the next, else 0
+    walking: Tensor  # 1 if it has the order to go to (to_x, to_y), else 0
     to_x: Tensor
     to_y: Tensor
-    target: Tensor  # int64; the unit that it has the order to attack or to heal, -1 without
+    target: Tensor  # int64; index of the unit it has the order to attack or heal; -1: none
 
     @property
     def alive(self) -> Tensor:
-        """Which units live, bool [U, B]: those with hit points."""
+        """Whether units are alive, that is, have hit points; bool [U, B]."""
         return self.health > 0
 
 
 class Roster(NamedTuple):
-    """What units are throughout an episode; floats [U, B], or [U, 1] where teams are fixed.
+    """Constant properties of units in an episode; floats [U, B], or [U, 1] with fixed teams.
 
-    Attributes: as those of `UnitType`, in game loops; besides
-        kind: int64, the number of the type in the scenario's.
-        ground, air, cliff: 1 for the plane that it is in, else 0.
-        light, armored, biological: 1 or 0.
-        bonus_light, bonus_armored: damage.
-        line, burst: 1 for that kind of splash.
-        shoot_range: at least 2, as SMACv2 has it.
+    Attributes: see `UnitType`, with times in game loops; in addition:
+        kind: int64, index of the unit's type in the scenario's types.
+        ground, air, cliff: 1 for the unit's plane, else 0.
+        light, armored, biological: 1 if the unit has the attribute, else 0.
+        bonus_light, bonus_armored: bonus damage per hit.
+        line, burst: 1 for the unit's kind of splash, else 0.
+        shoot_range: at least 2, as in SMACv2.
     """
 
     kind: Tensor
@@ -88,16 +88,16 @@ class Roster(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """What one unit i is to another j throughout an episode; [U, U, B] or [U, U, 1]."""
+    """Constant relations of a unit i to a unit j in an episode; [U, U, B] or [U, U, 1]."""
 
-    room: Tensor  # closer than that, centre to centre, they push each other; 0: they never do
-    per_hit: Tensor  # damage of a hit of i on j before armour; 0 where i does not fight j
-    can_heal: Tensor  # 1 where i may heal j, else 0
+    room: Tensor  # distance of centres below which they push each other; 0: they never do
+    per_hit: Tensor  # damage of a hit of i on j before armour; 0 if i cannot attack j
+    can_heal: Tensor  # 1 if i can heal j, else 0
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What there is in a scenario at all; the conditions say whether some type has it."""
+    """Sizes of a scenario, and the features that at least one of its unit types has."""
 
     n_agents: int
     n_units: int  # U
@@ -106,11 +106,11 @@ class Traits:
     regenerates: bool
     line: bool
     burst: bool
-    max_hits: int  # the most hits of one attack
+    max_hits: int  # maximum number of hits per attack
 
     @classmethod
     def of(cls, scenario: Scenario, rules: str) -> Traits:
-        """Those of a scenario under a rule set."""
+        """Return the traits of a scenario under a rule set."""
         types = scenario.unit_types(rules)
         return cls(
             n_agents=scenario.n_agents,
@@ -125,10 +125,11 @@ class Traits:
 
 
 def stat_table(types: tuple[UnitType, ...], parity: bool) -> Tensor:
-    """The numbers of `Roster` without `kind`, float64 [fields, types].
+    """Return the fields of `Roster` except `kind`, float64 [fields, types].
 
     Args:
-        parity: with SMACv2's table of cooldowns as it is.
+        types: the scenario's unit types.
+        parity: use SMACv2's table of cooldowns with its error.
     """
     return torch.tensor([_stats(unit, parity) for unit in types], dtype=torch.float64).T
 
@@ -152,11 +153,11 @@ def _stats(unit: UnitType, parity: bool) -> list[float]:
 
 
 def make_roster(kind: Tensor, table: Tensor) -> Roster:
-    """The units of given types.
+    """Return the roster of units with these types.
 
     Args:
         kind: int64 [U, B] or [U, 1].
-        table: [fields, types], of `stat_table`.
+        table: [fields, types], from `stat_table`.
     """
     stats = torch.zeros(1, dtype=table.dtype, device=kind.device)
     for number, of_type in enumerate(table.unbind(1)):
@@ -165,7 +166,7 @@ def make_roster(kind: Tensor, table: Tensor) -> Roster:
 
 
 def make_pairs(roster: Roster, n_agents: int) -> Pairs:
-    """What the units of a roster are to each other."""
+    """Return the relations between the units of a roster."""
     n_units, device = roster.kind.shape[0], roster.kind.device
     side = torch.arange(n_units, device=device) < n_agents
     foes = (side[:, None] ^ side[None, :]).unsqueeze(-1)

@@ -1,18 +1,19 @@
-"""The units that fight, as data. Imports no torch.
+"""Data of unit types. Imports no torch.
 
-Units of measure: one game loop is 1/16 of a second of StarCraft II's "Normal" speed. The table
-keeps Blizzard's own figures, which count in Normal seconds; `UnitType` turns them into game loops,
-and nothing else in this package knows seconds. Lengths are map units.
+Units of measure: one game loop is 1/16 of a second at StarCraft II's "Normal" speed. The table has
+Blizzard's figures in Normal seconds. `UnitType` converts them to game loops, and the rest of this
+package uses only game loops. Lengths are in map units.
 
 Sources: SC2Mapster/SC2GameData, liberty.sc2mod (UnitData, WeaponData, EffectData), and SMACv2's map
-32x32_flat, which builds on it; for `modern` the multiplayer units of version 4 as listed by
-ShadowLordAlpha/sc2-techtree. The ranges of sight and fire that agents act on, and the cooldowns
-that the state is scaled by, are SMACv2's.
+32x32_flat, which is based on it; for `modern` the multiplayer units of version 4 as listed by
+ShadowLordAlpha/sc2-techtree. The ranges of sight and fire for observations and actions, and the
+maximum cooldowns in the state, are SMACv2's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 LOOPS_PER_SECOND = 16
 SHIELD_REGENERATION = 2.0 / LOOPS_PER_SECOND  # points per loop
@@ -22,9 +23,9 @@ MAX_ENERGY = 200.0
 START_ENERGY = 50.0
 HEALING = 9.0 / LOOPS_PER_SECOND  # hit points per loop
 ENERGY_PER_HP = 0.33
-MIN_DAMAGE = 0.5  # of a hit that reaches the hit points, whatever the armour
-MIN_SHOOT_RANGE = 2.0  # SMACv2 offers every attack from here on
-FASTEST_WEAPON = 8  # no weapon fires twice within that many loops, whatever its random delay
+MIN_DAMAGE = 0.5  # minimum damage of a hit on hit points, regardless of armour
+MIN_SHOOT_RANGE = 2.0  # in SMACv2, attacks are always legal up to this distance
+FASTEST_WEAPON = 8  # no weapon fires twice within this many loops, whatever its random delay
 BURST_RADIUS = 2.2
 LINE_HALF_LENGTH = 1.25
 LINE_RADIUS = 0.15
@@ -32,9 +33,9 @@ LINE_RADIUS = 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class UnitType:
-    """A type of unit; see the module for units of measure."""
+    """A unit type; for units of measure, see the module."""
 
-    name: str  # as SMACv2 spells it
+    name: str  # SMACv2's spelling
     race: str  # terran, protoss or zerg
     # "light", "armored", "biological", "mechanical", "massive"; weapons have bonuses against them
     attributes: tuple[str, ...]
@@ -42,28 +43,28 @@ class UnitType:
     shield: float
     armour: float  # protects hit points, not shields
     seconds_speed: float  # map units per Normal second
-    sight: float  # what agents see, centre to centre
-    radius: float  # what ranges are measured from and to
-    damage: float  # of one attack; 0 for the unarmed
-    hits: int
-    range: float  # of the weapon (or of healing), from edge to edge
-    shoot_range: float  # what agents may attack, centre to centre
+    sight: float  # range of sight, between centres
+    radius: float  # distance from the centre to the edge
+    damage: float  # per hit; 0: unarmed
+    hits: int  # per attack
+    range: float  # of the weapon (or of healing), between edges
+    shoot_range: float  # range of legal attacks, between centres
     seconds_period: float  # Normal seconds from one attack to the next
-    max_cooldown: float  # SMACv2's state divides the cooldown by it, in loops (200 for energy)
+    max_cooldown: float  # divisor of the cooldown in SMACv2's state, in loops (energy: 200)
     bonus: dict[str, float] = field(default_factory=dict)  # damage per hit against an attribute
-    separation: float | None = None  # others of its plane are pushed out of it; None: as radius
-    # "ground", "air", or "cliff": on the ground for weapons, and over the heads of others
+    separation: float | None = None  # radius that keeps units of its plane apart; None: `radius`
+    # "ground", "air", or "cliff": weapons treat it as ground, but it does not collide with ground
     plane: str = "ground"
-    hits_air: bool = False  # the weapon reaches the plane "air"; all weapons reach the others
-    heals: bool = False  # restores hit points of biological allies, with energy
-    # "line" (across the shot, at the target) or "burst" (around itself, which it dies of, and which
-    # happens, too, when it is killed)
+    hits_air: bool = False  # the weapon can hit "air"; all weapons can hit the other planes
+    heals: bool = False  # restores hit points of biological allies, using energy
+    # "line" (across the shot, at the target) or "burst" (around itself; kills the unit, and also
+    # happens when it is killed)
     splash: str | None = None
     regenerates: float = 0.0  # hit points per Normal second
 
     @property
     def room(self) -> float:
-        """Radius within which others of its plane are pushed away."""
+        """Radius that keeps units of its plane apart."""
         return self.radius if self.separation is None else self.separation
 
     @property
@@ -82,22 +83,22 @@ class UnitType:
         return self.regenerates / LOOPS_PER_SECOND
 
     def can_attack(self, other: UnitType) -> bool:
-        """Whether the weapon reaches that type of enemy."""
+        """Return whether the weapon can hit this type of enemy."""
         return self.damage > 0 and (self.hits_air or other.plane != "air")
 
     def can_heal(self, other: UnitType) -> bool:
-        """Whether it heals that type of ally."""
+        """Return whether it can heal this type of ally."""
         return self.heals and "biological" in other.attributes
 
     def damage_to(self, other: UnitType) -> float:
-        """Damage of one hit on that type, before armour; 0 if the weapon does not reach it."""
+        """Return the damage of one hit on this type, before armour; 0 if it cannot be hit."""
         if not self.can_attack(other):
             return 0.0
         return self.damage + sum(self.bonus.get(name, 0.0) for name in other.attributes)
 
 
 _BODY = ["race", "attributes", "health", "shield", "armour", "seconds_speed", "sight", "radius"]
-_BODIES = {
+_BODIES: dict[str, tuple[Any, ...]] = {
     "marine": ("terran", ("light", "biological"), 45, 0, 0, 2.25, 9, 0.375),
     "marauder": ("terran", ("armored", "biological"), 125, 0, 1, 2.25, 10, 0.5625),
     "medivac": ("terran", ("armored", "mechanical"), 150, 0, 1, 2.75, 11, 0.75),
@@ -109,7 +110,7 @@ _BODIES = {
     "baneling": ("zerg", ("biological",), 30, 0, 0, 2.5, 8, 0.375),
 }
 _WEAPON = ["damage", "hits", "range", "shoot_range", "seconds_period", "max_cooldown"]
-_WEAPONS = {
+_WEAPONS: dict[str, tuple[Any, ...]] = {
     "marine": (6, 1, 5, 5, 0.8608, 15),
     "marauder": (10, 1, 6, 6, 1.5, 25),
     "medivac": (0, 1, 4, 4, 1.0, 200),
@@ -120,7 +121,7 @@ _WEAPONS = {
     "hydralisk": (12, 1, 5, 5, 0.83, 10),
     "baneling": (20, 1, 0.25, 0.25, 0.833, 1),
 }
-_SPECIAL = {
+_SPECIAL: dict[str, dict[str, Any]] = {
     "marine": {"hits_air": True},
     "marauder": {"bonus": {"armored": 10}},
     "medivac": {"plane": "air", "heals": True},
@@ -141,24 +142,24 @@ _LIBERTY = {
     for name in _BODIES
 }
 
-_MODERN = {
+_MODERN: dict[str, dict[str, Any]] = {
     "stalker": {"damage": 13, "bonus": {"armored": 5}, "seconds_period": 1.87},
     "colossus": {"damage": 10, "bonus": {"light": 5}, "range": 7, "seconds_period": 1.5},
     "hydralisk": {"health": 90, "seconds_period": 0.825},
     "medivac": {"seconds_speed": 2.5},
 }
 
-# liberty: what SMACv2's maps run. modern: multiplayer units of StarCraft II 4.x.
+# liberty: the rules of SMACv2's maps. modern: multiplayer units of StarCraft II 4.x.
 RULES: dict[str, dict[str, UnitType]] = {
     "liberty": _LIBERTY,
     "modern": {name: replace(unit, **_MODERN.get(name, {})) for name, unit in _LIBERTY.items()},
 }
-# what SMACv2's own table has the wrong way round
+# SMACv2's table swaps these two values
 SWAPPED_MAX_COOLDOWNS = {"stalker": 35, "colossus": 24}
 
 
 def rule_set(name: str) -> dict[str, UnitType]:
-    """The unit types of a rule set, by name.
+    """Return the unit types of a rule set, by name.
 
     Raises:
         ValueError: there is no such rule set.

@@ -23,59 +23,58 @@ NO_OP = 0
 _TERRAN = ("marine", "marauder", "medivac")
 _PROTOSS = ("stalker", "zealot", "colossus")
 _ZERG = ("hydralisk", "zergling", "baneling")
-# where pysc2 looks for the game and its maps, and starts it
-_STARTING = ("pysc2.run_configs", "pysc2.maps", "pysc2.lib.sc_process")
+# the modules of pysc2 that find the game and its maps, and start it
+_STARTUP = ("pysc2.run_configs", "pysc2.maps", "pysc2.lib.sc_process")
 logger = logging.getLogger("heteromark")
 
 
 def missing_from_smac_api(candidate: Any) -> list[str]:
-    """The methods of the SMAC API that an object lacks."""
+    """Return the methods of the SMAC API that an object lacks."""
     missing = [method for method in SMAC_API if not callable(getattr(candidate, method, None))]
     if not hasattr(candidate, "get_env_info"):
-        # SMAClite has the sizes as attributes instead
+        # SMAClite provides sizes as attributes instead
         sizes = ("n_agents", "n_actions", "obs_size", "state_size")
         missing += ["get_env_info"] * (not all(hasattr(candidate, size) for size in sizes))
     return missing
 
 
-class SMACParallelEnv(ParallelEnv):
-    """One battle: what the SMAC API says of it, agent by agent.
+class SMACParallelEnv(ParallelEnv):  # type: ignore[misc]  # pettingzoo has no types
+    """One battle with the SMAC API as a PettingZoo Parallel environment.
 
-    Serves SMAC, SMACv2 and SMAClite, and any other object with these methods:
+    Supports SMAC, SMACv2, SMAClite, and any other object with these methods:
         reset(); step([action of each agent]) -> (reward, terminated, info), or as in SMAClite
         (observations, reward, terminated, truncated, info); get_obs(), get_avail_actions(): one
         row per agent; get_state(); close(); get_env_info() with n_agents, n_actions, obs_shape,
         state_shape and episode_limit, or the attributes n_agents, n_actions, obs_size, state_size.
-    How it is seeded: see `SeededBattle`.
+    Seeding: see `SeededBattle`.
 
-    Agents are named by unit type and counted within it, in the environment's order: `marauder_0`,
+    Agents are named by unit type and numbered within it, in the environment's order: `marauder_0`,
     `marauder_1`, `marine_0`, …; so groups by prefix are groups by unit type. Without types they are
     the slots `ally_0`, `ally_1`, …. SMACv2 draws a new team for each episode and sorts it by type:
-    which slot holds which type then changes from episode to episode, and a policy learns the type
-    from the observation.
+    the type in a slot then changes between episodes, and a policy reads it from the observation.
 
-    A unit that may do nothing but the no-op is dead; this is the API's own rule. It has terminated
-    and leaves `agents`, unless dead agents stay active. The team's one reward goes to all agents,
-    the dead included.
+    A unit whose only legal action is the no-op is dead; this is the API's own rule. It has
+    terminated and leaves `agents`, unless dead agents stay active. The team has a single reward,
+    which every agent receives, including dead ones.
 
-    An episode that ends because time ran out is truncated: `info["episode_limit"]` says so. SMAC
+    An episode that ends because time ran out is truncated; `info["episode_limit"]` reports it. SMAC
     and SMACv2 set it only if constructed with `continuing_episode=True`; otherwise running out of
-    time is an end like defeat. An episode that StarCraft II crashes in is cut off, too.
+    time terminates the episode, like a defeat. A crash of StarCraft II also truncates the episode.
 
-    Infos: "action_mask", int8 [n_actions], and whatever the object's info says, e.g. "battle_won".
+    Infos: "action_mask", int8 [n_actions], and everything in the object's info, e.g. "battle_won".
 
     Args:
-        make: the factory of objects with the SMAC API; see `SeededBattle` for their seed.
+        make: creates objects with the SMAC API; see `SeededBattle` for their seed.
         unit_types: each agent's type, or None for slots.
         dead_agents: "inactive" or "active". Active ones stay in `agents` with only the no-op legal,
             as in HARL's SMACv2.
         episode_limit: steps after which an episode is truncated; None: the object's own limit.
         name: the environment's name in error messages.
-        render_mode: "rgb_array" for an object that can draw.
+        render_mode: "rgb_array" to render, or None.
 
     Raises:
         TypeError: the object lacks a part of the SMAC API, or cannot be seeded.
-        ValueError: the types do not fit the units, or nothing limits the length of an episode.
+        ValueError: the types do not fit the units, or the length of an episode is unlimited.
         RuntimeError: StarCraft II cannot be started.
     """
 
@@ -93,27 +92,27 @@ class SMACParallelEnv(ParallelEnv):
     ) -> None:
         self._name = name
         self.render_mode = render_mode
-        self._seeded = SeededBattle(make, name, drawing=render_mode is not None)
+        self._seeded = SeededBattle(make, name, render=render_mode is not None)
         battle = self._seeded.battle
         if missing := missing_from_smac_api(battle):
             raise TypeError(
                 f"the factory of environment {name!r} returned {type(battle).__name__}, which "
-                f"lacks {', '.join(missing)} of the SMAC API"
+                f"lacks {', '.join(missing)} from the SMAC API"
             )
         info = _env_info(battle)
         self._n_agents = int(info["n_agents"])
         if unit_types is not None and len(unit_types) != self._n_agents:
             raise ValueError(
-                f"environment.smac.unit_types names {len(unit_types)} units, but environment "
-                f"{name!r} has {self._n_agents} agents; name each agent's type, or set it to auto"
+                f"environment.smac.unit_types has {len(unit_types)} entries, but environment "
+                f"{name!r} has {self._n_agents} agents; list one type per agent, or set it to auto"
             )
         if info["episode_limit"] is None and episode_limit is None:
             raise ValueError(
-                f"environment {name!r} does not say after how many steps an episode ends; set "
+                f"environment {name!r} does not report its maximum episode length; set "
                 "environment.smac.episode_limit"
             )
         self._unit_types = None if unit_types is None else tuple(unit_types)
-        self._dead_stay = dead_agents == "active"
+        self._dead_stay_active = dead_agents == "active"
         self._episode_limit = episode_limit
         self._steps = 0
         self._state = np.zeros(_shape(info["state_shape"]), np.float32)
@@ -134,19 +133,19 @@ class SMACParallelEnv(ParallelEnv):
 
     @property
     def battle(self) -> Any:
-        """The object with the SMAC API, as it is now; seeding may replace it."""
+        """The current object with the SMAC API; seeding may replace it."""
         return self._seeded.battle
 
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-        """Start an episode, from `seed` if there is one."""
+        """Start an episode, after seeding if `seed` is not None."""
         if seed is not None:
             self._seeded.reseed(seed)
         self._steps = 0
         self._start_battle()
         self._check_unit_types()
-        observations, legal = self._look()
+        observations, legal = self._observe()
         living = self._living(legal)
         self.agents = [a for k, a in enumerate(self.possible_agents) if living[k]]
         return self._by_agent(observations), {
@@ -162,17 +161,17 @@ class SMACParallelEnv(ParallelEnv):
         dict[str, bool],
         dict[str, dict[str, Any]],
     ]:
-        """One step of all agents; those without an action take the no-op."""
+        """Step all agents; those without an action take the no-op."""
         self._steps += 1
-        reward, terminated, truncated, said = self._advance(
+        reward, terminated, truncated, info = self._advance(
             [int(actions.get(agent, NO_OP)) for agent in self.possible_agents]
         )
-        observations, legal = self._look()
+        observations, legal = self._observe()
         living = dict(zip(self.possible_agents, self._living(legal), strict=True))
         terminations = {agent: terminated or not living[agent] for agent in self.agents}
         truncations = {agent: truncated and living[agent] for agent in self.agents}
         infos = {
-            agent: {**said, "action_mask": mask} for agent, mask in self._by_agent(legal).items()
+            agent: {**info, "action_mask": mask} for agent, mask in self._by_agent(legal).items()
         }
         stepped = (
             self._by_agent(observations),
@@ -186,37 +185,36 @@ class SMACParallelEnv(ParallelEnv):
         return stepped
 
     def state(self) -> np.ndarray:
-        """The global state, float32 [state_size]."""
+        """Return the global state, float32 [state_size]."""
         return self._state
 
     def render(self) -> np.ndarray:
-        """A picture of the battle, uint8 [height, width, 3].
+        """Render the battle, uint8 [height, width, 3].
 
         Raises:
-            NotImplementedError: the object cannot draw.
+            NotImplementedError: the object has no method render().
         """
         if not callable(getattr(self.battle, "render", None)):
             raise NotImplementedError(f"{type(self.battle).__name__} has no render()")
-        # SMAC and SMACv2 are told at each call, SMAClite when it was constructed
+        # SMAC and SMACv2 take the mode at each call, SMAClite in its constructor
         if "mode" in inspect.signature(self.battle.render).parameters:
             return self.battle.render(mode="rgb_array")
         return self.battle.render()
 
     def close(self) -> None:
-        """Close the object; StarCraft II ends."""
+        """Close the object and its StarCraft II."""
         self.battle.close()
 
     # --- the object ----------------------------------------------------------------------------
 
     def _start_battle(self) -> None:
         try:
-            # What reset returns differs between SMAC, SMACv2's wrapper and SMAClite: not used.
+            # The result is not used: SMAC, SMACv2's wrapper and SMAClite return different ones.
             self.battle.reset()
         except Exception as error:
-            # pysc2 has no one error for that: besides its own it lets FileNotFoundError and
-            # ValueError pass
+            # pysc2 raises various errors here: its own, FileNotFoundError, and ValueError
             frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-            if not any(f.f_globals.get("__name__", "").startswith(_STARTING) for f in frames):
+            if not any(f.f_globals.get("__name__", "").startswith(_STARTUP) for f in frames):
                 raise
             raise RuntimeError(
                 f"environment {self._name!r}: StarCraft II could not be started "
@@ -224,7 +222,7 @@ class SMACParallelEnv(ParallelEnv):
             ) from error
 
     def _advance(self, actions: list[int]) -> tuple[float, bool, bool, dict[str, Any]]:
-        """Step the object: the team's reward, terminated, truncated, and its info."""
+        """Step the object; return the team's reward, terminated, truncated, and the info."""
         restarts = getattr(self.battle, "force_restarts", 0)
         result = self.battle.step(actions)
         if len(result) == 3:
@@ -234,7 +232,7 @@ class SMACParallelEnv(ParallelEnv):
             _, reward, over, truncated, info = result
         if getattr(self.battle, "force_restarts", 0) != restarts:
             logger.warning(
-                "StarCraft II of environment %r had to be started anew; the episode is cut off",
+                "StarCraft II in environment %r crashed and restarted; the episode is truncated",
                 self._name,
             )
             truncated = True
@@ -243,8 +241,8 @@ class SMACParallelEnv(ParallelEnv):
             truncated = not terminated
         return float(reward), terminated, bool(truncated), info
 
-    def _look(self) -> tuple[np.ndarray, np.ndarray]:
-        """Observations float32 [n, observation_size], and legal actions int8 [n, n_actions]."""
+    def _observe(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return observations float32 [n, size] and legal actions int8 [n, n_actions]."""
         self._state = np.asarray(self.battle.get_state(), np.float32)
         return (
             np.asarray(self.battle.get_obs(), np.float32),
@@ -252,33 +250,32 @@ class SMACParallelEnv(ParallelEnv):
         )
 
     def _living(self, legal: np.ndarray) -> list[bool]:
-        """Which agents take part: all of them where the dead stay."""
-        if self._dead_stay:
+        """Return which agents are active; all of them if dead agents stay active."""
+        if self._dead_stay_active:
             return [True] * self._n_agents
-        return legal[:, NO_OP + 1 :].any(axis=1).tolist()
+        return [bool(mask.any()) for mask in legal[:, NO_OP + 1 :]]
 
     def _by_agent(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         return {a: rows[k] for k, a in enumerate(self.possible_agents) if a in self.agents}
 
     def _check_unit_types(self) -> None:
-        types = unit_types_of(self.battle, self._n_agents)
-        if None not in (types, self._unit_types) and types != self._unit_types:
+        types, named = unit_types_of(self.battle, self._n_agents), self._unit_types
+        if types is not None and named is not None and types != named:
             raise ValueError(
-                f"environment {self._name!r} now has the units {', '.join(types)}, but its agents "
-                f"are named after {', '.join(self._unit_types)}; correct "
-                "environment.smac.unit_types, or set it to slots where teams change between "
-                "episodes"
+                f"environment {self._name!r} has the units {', '.join(types)}, but its agents are "
+                f"named after {', '.join(named)}; correct environment.smac.unit_types, or set it "
+                "to slots if teams change between episodes"
             )
 
 
 def smac_factory(make: Task, settings: SMACConfig, name: str) -> Callable[..., SMACParallelEnv]:
-    """What makes each copy of an environment with the SMAC API; all name their agents alike.
+    """Return a factory of copies with the SMAC API; all copies have the same agent names.
 
-    With `unit_types: auto` and a fixed team, one battle is started and closed again to see its
-    units: a list of types saves the time.
+    With `unit_types: auto` and a fixed team, one battle is started and closed to read its units; a
+    list of types saves this time.
 
     Raises:
-        as `SMACParallelEnv`.
+        TypeError, ValueError, RuntimeError: see `SMACParallelEnv`.
     """
     unit_types = None if isinstance(settings.unit_types, str) else tuple(settings.unit_types)
     create = functools.partial(
@@ -291,7 +288,7 @@ def smac_factory(make: Task, settings: SMACConfig, name: str) -> Callable[..., S
     if settings.unit_types == "auto":
         probe = create()
         try:
-            # SMACv2's word for a team that is drawn anew for each episode
+            # SMACv2's attribute for a team that is redrawn for each episode
             if not getattr(probe.battle, "replace_teammates", False):
                 probe.reset(seed=0)
                 unit_types = unit_types_of(probe.battle, len(probe.possible_agents))
@@ -301,23 +298,26 @@ def smac_factory(make: Task, settings: SMACConfig, name: str) -> Callable[..., S
 
 
 def unit_types_of(battle: Any, n_agents: int) -> tuple[str, ...] | None:
-    """Each agent's unit type in a battle that was started, or None where it does not say.
+    """Return each agent's unit type in a started battle, or None if it is unknown.
 
-    SMAC and SMACv2 give the units numbers that the battle's `marine_id`, … explain; SMAClite's
-    units have a type with a name.
+    SMAC and SMACv2 number the unit types; the battle's attributes `marine_id`, … define the
+    numbers. SMAClite's units have a type with a name.
     """
     units = getattr(battle, "agents", None)
     if not isinstance(units, Mapping) or set(units) != set(range(n_agents)):
         return None
     names = {getattr(battle, f"{name}_id", 0): name for name in _TERRAN + _PROTOSS + _ZERG}
-    types = []
+    types: list[str] = []
     for k in range(n_agents):
         if hasattr(units[k], "unit_type"):
-            types.append(names.get(units[k].unit_type))
+            name = names.get(units[k].unit_type)
         else:
             stats = getattr(getattr(units[k], "type", None), "stats", None)
-            types.append(getattr(stats, "name", None))
-    return None if None in types else tuple(types)
+            name = getattr(stats, "name", None)
+        if name is None:
+            return None
+        types.append(name)
+    return tuple(types)
 
 
 def _env_info(battle: Any) -> dict[str, Any]:
@@ -333,9 +333,9 @@ def _env_info(battle: Any) -> dict[str, Any]:
 
 
 def _shape(size: int | Sequence[int]) -> tuple[int, ...]:
-    return (int(size),) if np.ndim(size) == 0 else tuple(size)
+    return tuple(np.atleast_1d(size).tolist())
 
 
 def _named(types: Sequence[str]) -> list[str]:
-    """`marine, marine, medivac` → `marine_0, marine_1, medivac_0`."""
+    """Number the agents within each type: `marine, marine` → `marine_0, marine_1`."""
     return [f"{name}_{types[:k].count(name)}" for k, name in enumerate(types)]

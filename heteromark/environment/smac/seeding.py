@@ -1,4 +1,4 @@
-"""Starting an object with the SMAC API from a seed, whatever it offers for that."""
+"""Seeding of objects with the SMAC API."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ from heteromark.seeds import stream_seed
 
 
 class SeededBattle:
-    """An object with the SMAC API, and its random streams.
+    """An object with the SMAC API that can be seeded.
 
-    The API has no common way to seed. Where the object has a method `seed(n)` (SMAClite), that is
-    used. Others take their seed when they are constructed (SMAC, SMACv2): they are closed and
-    constructed again, which for StarCraft II means that the game restarts. SMACv2 also draws from
-    Python's and NumPy's global generators, which are a copy's own (`GlobalStreams`), and from
-    generators that it seeds by chance, which are replaced.
+    The API has no standard way to seed. If the object has a method `seed(n)` (SMAClite), that is
+    called. Other objects take their seed as a constructor argument (SMAC, SMACv2): they are closed
+    and constructed again, so StarCraft II restarts. SMACv2 also draws from two other sources:
+    Python's and NumPy's global generators, which are separate per copy (`GlobalStreams`), and
+    unseeded generators of its own, which are replaced by seeded ones.
 
-    So everything follows from the seed as far as it happens in Python, but for SMACv2's capability
-    `attack`, which draws from a new generator each time. Within StarCraft II, it follows as far
-    as the game repeats itself with the same `random_seed`.
+    All randomness in Python is then determined by the seed, except SMACv2's capability `attack`,
+    which creates a new generator for every draw. Within StarCraft II, results repeat only if the
+    game itself repeats with the same `random_seed`.
 
     Args:
-        make: the factory of such objects; must accept `seed` unless they have `seed(n)`. Wrappers
-            of Gymnasium are taken off.
+        make: creates the object; must accept `seed` unless the object has `seed(n)`. Gymnasium
+            wrappers are removed.
         name: the environment's name in error messages.
-        drawing: the object has to draw; a factory with a parameter `render_mode` is told.
+        render: pass render_mode to the factory if it has this parameter.
 
     Attributes:
-        battle: the object as it is now; seeding may replace it.
+        battle: the current object; seeding may replace it.
     """
 
-    def __init__(self, make: Task, name: str, drawing: bool = False) -> None:
+    def __init__(self, make: Task, name: str, render: bool = False) -> None:
         self._make = make
         self._name = name
-        self._drawing = {"render_mode": "rgb_array"} if drawing else {}
-        self.battle = self._made()
+        self._render_kwargs = {"render_mode": "rgb_array"} if render else {}
+        self.battle = self._construct()
 
-    def _made(self, **seed: int) -> Any:
-        # SMACv2 writes into the configuration that it is given
+    def _construct(self, **seed: int) -> Any:
+        # a copy, because SMACv2 modifies its configuration
         make = copy.deepcopy(self._make)
-        battle = make(**seed, **(self._drawing if "render_mode" in make.parameters else {}))
+        battle = make(**seed, **(self._render_kwargs if "render_mode" in make.parameters else {}))
         return battle.unwrapped if isinstance(battle, gymnasium.Env) else battle
 
     def reseed(self, seed: int) -> None:
-        """Let the next reset, and all that comes after it, follow from a seed.
+        """Seed the next reset and everything after it.
 
         Raises:
-            TypeError: the object can be seeded neither way.
+            TypeError: the object cannot be seeded.
         """
         if _takes_a_seed(getattr(self.battle, "seed", None)):
             self.battle.seed(seed)
@@ -61,23 +61,23 @@ class SeededBattle:
         if not any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in parameters):
             raise TypeError(
                 f"environment {self._name!r} cannot be seeded: it has no method seed(n), and its "
-                "factory takes no `seed`; give it either, because a run follows from its seed"
+                "factory takes no `seed`; add either of them, so that runs are reproducible"
             )
         self.battle.close()
-        self.battle = self._made(seed=seed)
-        # where SMACv2 keeps what draws its teams and start positions
+        self.battle = self._construct(seed=seed)
+        # SMACv2's generators of teams and start positions
         distributions = getattr(self.battle, "env_key_to_distribution_map", {})
         for key, distribution in distributions.items():
             _reseed_generators(distribution, seed, key)
 
 
 def _takes_a_seed(method: Any) -> bool:
-    """Whether it is a `seed(n)`; in SMAC and SMACv2, `seed()` returns the seed."""
+    """Return whether a method is `seed(n)`; in SMAC and SMACv2, `seed()` returns the seed."""
     return callable(method) and bool(inspect.signature(method).parameters)
 
 
 def _reseed_generators(distribution: Any, seed: int, *path: str) -> None:
-    """Replace every NumPy generator that a distribution, or one within it, holds."""
+    """Replace every NumPy generator in a distribution and its nested distributions."""
     for name, value in vars(distribution).items():
         if isinstance(value, np.random.Generator):
             setattr(distribution, name, np.random.default_rng(stream_seed(seed, *path, name)))

@@ -1,4 +1,4 @@
-"""Battles that begin as a test says, without random delays."""
+"""Battles with start positions set by a test, without random delays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STOP = 1
 
 
 def arranged(allies, enemies, x, y, dtype=torch.float64, delays=False, **settings):
-    """One battle of custom teams with its units at these places, allies first."""
+    """Return a battle of custom teams with units at these positions, allies first."""
     settings = {"episode_limit": 1000, **settings}
     config = SkirmishConfig(scenario="custom", allies=allies, enemies=enemies, **settings)
     battles = Battles(config, 1, dtype=dtype)
@@ -24,7 +24,7 @@ def arranged(allies, enemies, x, y, dtype=torch.float64, delays=False, **setting
 
 
 def change(battles, **values):
-    """Replace what units are, by lists of one number per unit (None: as it is), and look again."""
+    """Set fields of the units, from one number per unit (None: unchanged), and observe again."""
     now = battles.moment
     fields = {}
     for name, numbers in values.items():
@@ -38,7 +38,7 @@ def change(battles, **values):
 
 
 def step(battles, *actions):
-    """One step with these actions, and the outcome."""
+    """Step with these actions and return the outcome."""
     return battles.step(torch.tensor([actions]))[1]
 
 

@@ -1,4 +1,4 @@
-"""One thread: the tests' processes share few cores, and threads that wait for each other are slow."""
+"""Use one thread: test processes share few cores, and waiting threads are slow."""
 
 from __future__ import annotations
 

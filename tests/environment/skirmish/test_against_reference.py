@@ -1,4 +1,4 @@
-"""The fast simulator and the slow one agree, step by step."""
+"""The fast simulator agrees with the slow reference, step by step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from heteromark.environment.skirmish.scenarios import SCENARIOS
 
 
 def start(scenario_name, seed, dtype=torch.float64, **settings):
-    """A fast battle after its reset, and its slow twin."""
+    """Return a fast battle after its reset, its view, and its slow twin."""
     config = SkirmishConfig(scenario=scenario_name, **settings)
     fast = Battles(config, 1, dtype=dtype)
     fast.reseed([seed])
@@ -46,7 +46,7 @@ def twin_of(fast):
 
 
 def adopt(fast, twin):
-    """Let the slow battle's numbers be the fast one's, so that rounding does not add up."""
+    """Copy the fast battle's numbers to the slow one, so that rounding errors do not add up."""
     units = fast.moment.units
     for unit in twin.units:
         for name in ("x", "y", "health", "shield", "energy", "cooldown"):
@@ -72,7 +72,7 @@ def assert_close(fast, slow, atol, name):
 
 
 def play(fast, view, twin, generator, steps, atol, follow=False):
-    """Random legal actions that like to attack, to the end of the episode; returns the steps."""
+    """Play random legal actions, mostly attacks, to the episode's end; return the steps."""
     compare(fast, view, twin, atol)
     for step in range(steps):
         offered = fast.moment.options.offered

@@ -1,4 +1,4 @@
-"""Compiled battles, those that cannot be compiled, and what makes a step fit for a CUDA graph."""
+"""Compiled battles, the fallback without a compiler, and the requirements of CUDA graphs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_compiled_battles_are_the_same():
         torch.testing.assert_close(compiled[key], plain[key], atol=1e-4, rtol=0, msg=str(key))
 
 
-def test_a_missing_compiler_is_a_warning():
+def test_a_missing_compiler_causes_a_warning():
     program = (
         "from heteromark.environment.skirmish import SkirmishEnv\n"
         "env = SkirmishEnv('3m', num_envs=2, seed=0, compile=True)\n"
@@ -55,13 +55,13 @@ def test_a_missing_compiler_is_a_warning():
         check=True,
     )
     assert done.stdout.strip() == "[2, 2]"
-    assert "Skirmish is not compiled" in done.stderr
+    assert "Skirmish could not be compiled" in done.stderr
     assert "No working C++ compiler found" in done.stderr
     assert "Install a C++ compiler" in done.stderr
 
 
 class _OnOneDevice(TorchDispatchMode):
-    """Fails where an operation reads or makes a tensor that is not on the meta device."""
+    """Fails if an operation reads or creates a tensor that is not on the meta device."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         found = function(*args, **(kwargs or {}))
@@ -81,23 +81,23 @@ class _OnOneDevice(TorchDispatchMode):
         {"scenario": "MMM", "rules": "modern", "conic_fov": True, "parity": True},
     ],
 )
-def test_a_step_neither_waits_for_the_device_nor_reads_from_elsewhere(settings, opponent):
-    """What a CUDA graph demands: tensors without values, as here, cannot be waited for."""
+def test_a_step_does_not_synchronise_or_use_another_device(settings, opponent):
+    """CUDA graphs require this. Meta tensors have no values, so a synchronisation would fail."""
     config = SkirmishConfig(**settings, opponent=opponent)
     real = Battles(config, 4)
     real.reset()
     actions = torch.ones(real.scenario.n_agents, 4, dtype=torch.int64)
-    expected = real._advanced(real.moment, real.episode, actions)
+    expected = real._advance_step(real.moment, real.episode, actions)
     bare = Battles(config, 4, "meta")
     arguments = (real.moment, real.episode, actions)
     arguments = tree_map_only(torch.Tensor, lambda tensor: tensor.to("meta"), arguments)
     with _OnOneDevice():
-        found = bare._advanced(*arguments)
+        found = bare._advance_step(*arguments)
     shapes = [[leaf.shape for leaf in tree_leaves(made)] for made in (found, expected)]
     assert shapes[0] == shapes[1]
 
 
-def test_a_step_that_cannot_be_captured_is_a_warning(caplog, monkeypatch):
+def test_a_step_that_cannot_be_captured_causes_a_warning(caplog, monkeypatch):
     def refused(function, arguments):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
@@ -106,12 +106,12 @@ def test_a_step_that_cannot_be_captured_is_a_warning(caplog, monkeypatch):
     with caplog.at_level(logging.WARNING, "heteromark"):
         assert [graphed(torch.tensor(i))[0].item() for i in range(3)] == [1, 2, 3]
     [warning] = caplog.messages
-    assert "not captured as a CUDA graph" in warning
+    assert "could not be captured as a CUDA graph" in warning
     assert warning.endswith("operation not permitted when stream is capturing")
 
 
-def test_what_a_graph_gave_stays_when_it_is_called_again(monkeypatch):
-    """A graph writes its results to the same memory each time, as this stand-in does."""
+def test_results_of_a_graph_do_not_change_at_the_next_call(monkeypatch):
+    """A graph writes its results to the same memory each time; so does this stand-in."""
 
     def in_place(function, arguments):
         [kept] = arguments

@@ -1,4 +1,4 @@
-"""Pictures of battles."""
+"""Drawing of battles."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def picture(battles, before=None):
 
 
 def amount(image, colour):
-    """Pixels of about that colour."""
+    """Count the pixels of approximately this colour."""
     return int((np.abs(image.astype(int) - colour).max(-1) < 12).sum())
 
 
-def test_units_are_where_they_are_in_their_sides_colours():
+def test_units_are_drawn_at_their_position_in_their_sides_colour():
     battles = arranged({"zealot": 1}, {"zealot": 1}, [8, 24], [24, 8])
     image = picture(battles)
     assert image.shape == (SIZE, SIZE, 3)
@@ -43,7 +43,7 @@ def test_health_bars_shrink():
     assert amount(picture(battles), _HEALTH) < 0.5 * full
 
 
-def test_shots_and_heals_are_lines():
+def test_shots_and_heals_are_drawn_as_lines():
     battles = arranged({"marine": 1, "medivac": 1}, {"marine": 1}, [14, 14, 18], [16, 13, 16])
     before = battles.moment.units
     step(battles, 6, 1)

@@ -1,4 +1,4 @@
-"""Fights whose course follows from the table of units by hand."""
+"""Fights whose results are calculated by hand from the table of units."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ ATTACK = 6  # the first enemy, or for a healer the first ally
 
 def test_a_marauder_beats_a_marine_and_keeps_90_hit_points():
     # The marine hits for 6 - 1 in game loops 1, 15, 29, … (13.77 loops apart), the marauder for 10
-    # in loops 1, 25, 49, 73 and 97: then the marine is dead, and has hit 7 times. Loop 97 is in step 13.
+    # in loops 1, 25, 49, 73 and 97. The marine is dead after loop 97, which is in step 13, and has
+    # hit 7 times.
     battles = arranged({"marine": 1}, {"marauder": 1}, [14, 18], [16, 16])
     for _ in range(12):
         assert not step(battles, ATTACK).terminated
@@ -44,10 +45,10 @@ def test_a_medivac_heals_150_hit_points_with_50_energy():
     regained = steps * 8 * 0.5625 / 16
     assert (healed - regained / 0.33) == pytest.approx((50 - left) / 0.33, abs=0.5)
     assert pytest.approx(150, abs=2) == 50 / 0.33
-    assert healed / steps == 9 / 2, "9 hit points a second, which is two steps"
+    assert healed / steps == 9 / 2, "9 hit points per second; a second is two steps"
 
 
-def test_a_medivac_does_not_heal_the_dead_nor_beyond_the_full():
+def test_a_medivac_does_not_heal_dead_units_or_beyond_the_maximum():
     battles = arranged({"marauder": 1, "medivac": 1}, {"marine": 1}, [4, 5, 30], [4, 4, 30])
     change(battles, health=[124, None, None])
     step(battles, STOP, ATTACK)
@@ -70,7 +71,7 @@ def test_shields_regenerate_after_ten_seconds_without_damage():
     assert shield(battles)[0] == 40.125 + 8 * 2 / 16
 
 
-def test_a_hit_takes_the_shield_first_and_what_is_left_loses_the_armour():
+def test_shields_absorb_hits_first_and_armour_reduces_the_rest():
     # a marauder's 10 + 10 on an armoured stalker with 12 left: 8 - 1 reach its hit points
     battles = arranged({"marauder": 1}, {"stalker": 1}, [14, 18], [16, 16])
     change(battles, shield=[None, 12], calm=[0, 0])
@@ -78,7 +79,7 @@ def test_a_hit_takes_the_shield_first_and_what_is_left_loses_the_armour():
     assert (shield(battles)[1], health(battles)[1]) == (0, 80 - 7)
 
 
-def test_a_zealots_second_hit_finds_the_shield_that_the_first_left():
+def test_a_zealots_second_hit_meets_the_remaining_shield():
     # 8 of 10, then 2 of 8: 6 - 1 reach the hit points
     battles = arranged({"zealot": 1}, {"stalker": 1}, [16, 17.2], [16, 16])
     change(battles, shield=[None, 10], calm=[0, 0])
@@ -86,15 +87,15 @@ def test_a_zealots_second_hit_finds_the_shield_that_the_first_left():
     assert (shield(battles)[1], health(battles)[1]) == (0, 80 - 5)
 
 
-def test_armour_leaves_half_a_point_of_a_hit():
+def test_a_hit_deals_at_least_half_a_point():
     battles = arranged({"zealot": 1}, {"stalker": 1}, [16, 17.2], [16, 16])
     change(battles, shield=[None, 15.75], calm=[0, 0])
     step(battles, ATTACK)
-    assert health(battles)[1] == 79.5, "0.25 left, less 1 of armour, is counted as 0.5"
+    assert health(battles)[1] == 79.5, "0.25 left, minus 1 armour, counts as 0.5"
 
 
 def test_a_baneling_bursts_among_marines():
-    # 20 + 15 for each light one whose edge is within 2.2 of it; the last stands 2.6 away
+    # 20 + 15 for each light unit whose edge is within 2.2; the last is 2.6 away
     battles = arranged(
         {"baneling": 1}, {"marine": 4}, [10, 10.6, 12, 10, 10], [10, 10, 10, 12.5, 12.6]
     )
@@ -119,8 +120,9 @@ def test_bursts_spare_the_own_side():
 
 
 def test_a_colossus_strikes_a_line_across_its_shot():
-    # Shot along x at the first zealot: 1.25 to both sides, 0.15 thick, and a zealot's radius is 0.5.
-    # Hit: the target, 1.8 north of it, 0.6 behind it. Not hit: 2 south, 0.7 in front.
+    # The shot goes along x at the first zealot. The line extends 1.25 to both sides and is 0.15
+    # thick; a zealot's radius is 0.5. Hit: the target, the unit 1.8 north of it, and the one 0.6
+    # behind it. Not hit: 2 south, 0.7 in front.
     x = [10, 15, 15, 15.6, 15, 14.3]
     y = [16, 16, 17.8, 15.2, 14, 17]
     battles = arranged({"colossus": 1}, {"zealot": 5}, x, y, step_mul=1)
@@ -130,7 +132,7 @@ def test_a_colossus_strikes_a_line_across_its_shot():
 
 
 def test_ground_weapons_do_not_reach_the_air():
-    # the enemies, in the order of their types' names: a marine far away, a medivac near
+    # the enemies, sorted by type name: a marine far away, a medivac nearby
     x, y = [14, 30, 18], [16, 30, 16]
     marauder = arranged({"marauder": 1}, {"marine": 1, "medivac": 1}, x, y)
     assert marauder.moment.options.offered[0, 6:, 0].tolist() == [False, False]
@@ -141,7 +143,7 @@ def test_ground_weapons_do_not_reach_the_air():
 
 
 def test_an_order_to_attack_lasts_until_the_target_is_dead():
-    # without masks, an attack out of range leaves the unit to its last order
+    # without masks, a unit keeps its last order after an attack out of range
     battles = arranged(
         {"marine": 1}, {"marine": 2}, [10, 14, 28], [16, 16, 28], action_mask=False, step_mul=16
     )
@@ -157,9 +159,9 @@ def test_an_order_to_attack_lasts_until_the_target_is_dead():
     assert health(battles)[1] == stopped, "a stop ends it"
 
 
-def test_a_move_goes_on_until_another_order():
+def test_a_move_continues_until_another_order():
     battles = arranged({"marine": 1}, {"marine": 1}, [10, 30], [16, 2], action_mask=False)
     step(battles, 4)
     assert float(battles.moment.units.x[0, 0]) == 10 + 8 * 0.140625
     step(battles, ATTACK)
-    assert float(battles.moment.units.x[0, 0]) == 12, "the point two units on"
+    assert float(battles.moment.units.x[0, 0]) == 12, "2 map units from the start"

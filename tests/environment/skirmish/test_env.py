@@ -1,4 +1,4 @@
-"""SkirmishEnv: keys, seeds, groups, masks, and what it refuses."""
+"""SkirmishEnv: keys, seeds, groups, masks, and errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from heteromark.environment.skirmish.scenarios import SCENARIOS
 
 
 def act(env, now, generator):
-    """Random legal actions of all agents."""
+    """Write a random legal action for every agent."""
     for name in env.groups:
         mask = now[name, "action_mask"]
         flat = mask.flatten(0, 1).float()
@@ -33,7 +33,7 @@ def play(env, steps, seed=0):
 
 @pytest.mark.parametrize("units", ["type", "slot"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_it_keeps_torchrls_contract_and_ours(scenario, units):
+def test_torchrls_check_and_our_contract_hold(scenario, units):
     env = SkirmishEnv(scenario, num_envs=3, units=units)
     check_env_specs(env)
     check_contract(env, 3, scenario, critic="team")
@@ -54,7 +54,7 @@ def test_it_keeps_torchrls_contract_and_ours(scenario, units):
         ("10gen_terran", {"conic_fov": True}, 84, 190, 23),
     ],
 )
-def test_sizes_are_smacv2s(scenario, settings, observation, state, actions):
+def test_sizes_match_smacv2(scenario, settings, observation, state, actions):
     layout = SkirmishEnv(scenario, **settings).battles.layout
     assert layout.n_actions == actions
     assert observation in (None, layout.observation_size)
@@ -62,7 +62,7 @@ def test_sizes_are_smacv2s(scenario, settings, observation, state, actions):
 
 
 @pytest.mark.parametrize("scenario", ["10gen_terran", "10gen_protoss", "10gen_zerg", "MMM"])
-def test_a_batch_plays_what_its_battles_would_play_alone(scenario):
+def test_results_do_not_depend_on_the_batch_size(scenario):
     together = play_same(SkirmishEnv(scenario, num_envs=64, seed=3), range(64))
     for number in (0, 17, 63):
         alone = play_same(SkirmishEnv(scenario, num_envs=1, seed=3, first=number), [number])
@@ -71,7 +71,7 @@ def test_a_batch_plays_what_its_battles_would_play_alone(scenario):
 
 
 def play_same(env, numbers, steps=60):
-    """Actions that depend on the battle's number and the step alone."""
+    """Play actions that depend only on the battle's number and the step."""
     now, seen = env.reset(), []
     for step in range(steps):
         for name, group in env.groups.items():
@@ -90,7 +90,7 @@ def play_same(env, numbers, steps=60):
     return torch.stack(seen, 1)
 
 
-def test_everything_follows_from_the_seed():
+def test_the_seed_determines_everything():
     first, again = SkirmishEnv(num_envs=4, seed=5), SkirmishEnv(num_envs=4, seed=5)
     assert_equal(play(first, 30), play(again, 30))
     first.reseed(5)
@@ -104,7 +104,7 @@ def assert_equal(one, other):
         assert torch.equal(one[key], other[key]), key
 
 
-def test_steps_and_resets_are_torchrls():
+def test_step_and_maybe_reset_matches_torchrl():
     ours, theirs = (SkirmishEnv("mini_MMM", num_envs=8, seed=1, episode_limit=5) for _ in range(2))
     generators = [torch.Generator().manual_seed(0) for _ in range(2)]
     now, then = ours.reset(), theirs.reset()
@@ -116,7 +116,7 @@ def test_steps_and_resets_are_torchrls():
             assert torch.equal(now[key], then[key]), key
 
 
-def test_agents_by_type_are_that_type_in_every_episode():
+def test_agents_named_by_type_have_that_type_in_every_episode():
     env = SkirmishEnv("10gen_terran", num_envs=64, seed=0)
     assert {name: len(group.agents) for name, group in env.groups.items()} == {
         "marine": 5,
@@ -142,7 +142,7 @@ def test_by_type_and_by_slot_are_the_same_battles():
     now, then = by_type.reset(), by_slot.reset()
     assert torch.equal(now["state"], then["state"])
     for _ in range(20):
-        # every unit takes its last action that is offered
+        # every unit takes its last legal action
         for env, shown in ((by_type, now), (by_slot, then)):
             for name in env.groups:
                 mask = shown[name, "action_mask"].int()
@@ -153,7 +153,7 @@ def test_by_type_and_by_slot_are_the_same_battles():
         assert torch.equal(now["state"], then["state"])
 
 
-def test_groups_may_be_given_or_split():
+def test_groups_can_be_explicit_or_split():
     mixed = {"fighters": ["marine_0", "marauder_0", "marine_2"], "rest": ["medivac_0", "marine_1"]}
     env = SkirmishEnv("mini_MMM", num_envs=2, seed=0, groups=mixed)
     check_contract(env, 2, "mixed", critic="team")
@@ -165,7 +165,7 @@ def test_groups_may_be_given_or_split():
     assert split.groups["marine_1"].family == "marine"
 
 
-def test_truncation_is_no_termination():
+def test_truncation_is_not_termination():
     env = SkirmishEnv("mini_MMM", num_envs=2, episode_limit=3)
     seen = play(env, 3)["next"]
     assert seen["truncated"][:, -1].all()
@@ -191,8 +191,8 @@ def test_a_victory_returns_about_20():
         won = stepped["next", "won"] == 1
         returns += stepped["next", "episode_return"][won].tolist()
     assert len(returns) > 10
-    # A victory may leave the medivac, worth 160 of 660 points, alive; damage that was healed pays
-    # again.
+    # A win can leave the medivac alive, which is worth 160 of 660 points. Damage that is healed can
+    # be dealt, and rewarded, again.
     assert all(20 * 500 / 660 - 1e-4 < value < 24 for value in returns)
 
 
@@ -212,23 +212,23 @@ def test_a_victory_returns_about_20():
         ({"n_units": 0}, "greater than 0"),
         ({"prob_obs_enemy": 1.5}, "less than or equal to 1"),
         ({"step_mull": 8}, "step_mull"),
-        ({"num_envs": 0}, "num_envs is 0; it must be a whole number of at least 1"),
+        ({"num_envs": 0}, "num_envs is 0; it must be an integer of at least 1"),
         ({"groups": {"a": ["ally_9"]}, "units": "slot"}, "ally_9"),
     ],
     ids=str,
 )
-def test_bad_settings_are_named(settings, message):
+def test_invalid_settings_are_reported(settings, message):
     with pytest.raises(ValueError, match=message):
         SkirmishEnv(**settings)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_device_that_is_not_there_is_named():
+def test_a_missing_device_is_reported():
     with pytest.raises(ValueError, match="device is 'cuda', but this machine has no GPU"):
         SkirmishEnv(device="cuda")
 
 
-def test_illegal_actions_are_refused_or_stop():
+def test_illegal_actions_raise_or_stop_the_unit():
     checked = SkirmishEnv("mini_MMM", num_envs=3, seed=0, start="facing", check_actions=True)
     now = checked.reset()
     legal = {
@@ -243,7 +243,7 @@ def test_illegal_actions_are_refused_or_stop():
         now[name, "action"] = actions
     with pytest.raises(
         ValueError,
-        match=r"environment 1: agent marine_2 takes action 7, but is offered \[1, 2, 3, 4, 5\]",
+        match=r"environment 1: agent marine_2 took action 7; legal are \[1, 2, 3, 4, 5\]",
     ):
         checked.step(now)
 
@@ -253,5 +253,5 @@ def test_illegal_actions_are_refused_or_stop():
         first[name, "action"] = actions
     after = ignoring.step(first)["next"]
     agents = ignoring.battles.moment.notes.last_action[:, 1].tolist()
-    assert agents == [1] * 5, "the illegal attack was a stop"
+    assert agents == [1] * 5, "the illegal attack was replaced with a stop"
     assert torch.isfinite(after["state"]).all()

@@ -1,4 +1,4 @@
-"""What holds in every battle, whatever is played."""
+"""Invariants of every battle."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_invariants(chosen, seed):
     for _ in range(12):
         before, episode = battles.moment.units, battles.episode
         offered = battles.moment.options.offered
-        assert offered.any(1).all(), "somebody has no action"
-        assert torch.equal(offered[:, 0], ~before.alive[:n]), "nothing is for the dead alone"
+        assert offered.any(1).all(), "an agent has no legal action"
+        assert torch.equal(offered[:, 0], ~before.alive[:n]), "the no-op is for dead units only"
         actions = pick_offered(offered, torch.rand(n, 8, generator=generator))
         view, outcome = battles.step(actions.T)
         after = battles.moment.units
@@ -58,7 +58,7 @@ def test_invariants(chosen, seed):
         assert (after.health >= 0).all()
         assert (after.health <= episode.roster.max_health).all()
         assert (after.shield <= episode.roster.max_shield).all()
-        assert not (after.alive & ~before.alive).any(), "the dead do not rise"
+        assert not (after.alive & ~before.alive).any(), "dead units stay dead"
         dead = ~before.alive
         for name in ("x", "y", "health", "shield"):
             assert torch.equal(getattr(after, name)[dead], getattr(before, name)[dead])
@@ -71,7 +71,7 @@ def test_invariants(chosen, seed):
         assert view.observation.isfinite().all()
         assert view.state.isfinite().all()
         assert view.observation.abs().max() <= 2
-        assert not view.observation[~view.alive].any(), "the dead see nothing"
+        assert not view.observation[~view.alive].any(), "dead units observe zeros"
         assert outcome.reward.isfinite().all()
         over = outcome.terminated | outcome.truncated
         if over.any():
@@ -93,7 +93,7 @@ def test_every_offered_action_is_carried_out(scenario):
         _, outcome = battles.step(actions.T)
         after = battles.moment.units
         dx, dy = after.x[:n] - before.x[:n], after.y[:n] - before.y[:n]
-        # others may push a unit back, but not the whole way that it walks in four loops
+        # others can push a unit back, but by less than it walks in four loops
         alone = _is_alone(before, n) & after.alive[:n]
         speed = 4 * battles.episode.roster.speed[:n]
         for number, wish in ((2, dy), (3, -dy), (4, dx), (5, -dx)):
@@ -114,7 +114,7 @@ def test_every_offered_action_is_carried_out(scenario):
 
 
 def _is_alone(units, n):
-    """Nobody within 4 of an agent's unit, and the edge of the map neither."""
+    """Return whether no unit is within 4 of an agent's unit, and no edge of the map within 2."""
     dx, dy = units.x[:n].unsqueeze(1) - units.x, units.y[:n].unsqueeze(1) - units.y
     near = ((dx * dx + dy * dy < 16) & units.alive).sum(1) > 1
     inside = [(at > 2) & (at < 30) for at in (units.x[:n], units.y[:n])]
@@ -129,7 +129,7 @@ def test_mirrored_starts_with_mirrored_play_give_mirrored_results(scenario, comm
     battles.reset()
     units, episode = battles.moment.units, battles.episode
     n, total = battles.scenario.n_agents, battles.scenario.n_units
-    # agents are sorted by place, their enemies are not: give both the same order
+    # agents are sorted by position, their enemies are not: give both the same order
     x, y = torch.cat([units.x[:n], 32 - units.x[:n]]), torch.cat([units.y[:n], units.y[:n]])
     units = units._replace(x=x, y=y, to_x=x, to_y=y)
     order = COMMANDERS[commander]
@@ -169,7 +169,7 @@ def test_observations_are_zero_beyond_sight():
     assert not shown.all()
 
 
-def test_the_dead_block_nobody():
+def test_dead_units_do_not_block():
     battles = Battles(SkirmishConfig(scenario="custom", allies={"marine": 2}), 1)
     battles.reseed([0])
     battles.reset()

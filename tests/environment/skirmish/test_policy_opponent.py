@@ -1,4 +1,4 @@
-"""A policy that commands the other side sees, may do and does what agents in its place would."""
+"""A policy that commands the other side has the observations and actions of agents there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SEVERAL = 16
 
 
 class Recorder:
-    """A player that stops, and keeps what it was shown."""
+    """A player that always stops, and records its inputs."""
 
     def __init__(self):
         self.views, self.luck = [], []
@@ -55,20 +55,20 @@ def test_in_mirrored_battles_both_sides_see_the_same(settings):
     assert torch.equal(seen.alive, view.alive)
 
 
-def test_its_view_is_its_own_once_the_sides_differ():
+def test_views_differ_once_the_sides_differ():
     recorder = Recorder()
     made = battles(recorder, scenario="mini_MMM", start="facing")
     made.reset()
     for _ in range(3):
         view, _ = made.step(torch.full((SEVERAL, 5), 4))  # east, and the others stop
     made.step(torch.ones(SEVERAL, 5, dtype=torch.int64))
-    own_x = recorder.views[-1].observation[..., -5] * 32  # before health's type bits: x, y
+    own_x = recorder.views[-1].observation[..., -5] * 32  # x, y come before the type bits
     start_x = recorder.views[0].observation[..., -5] * 32
     assert torch.equal(own_x, start_x)
     assert not torch.equal(recorder.views[-1].observation, view.observation)
 
 
-def test_it_only_stops_if_told_to_stop_and_luck_is_new_at_each_step():
+def test_units_that_stop_do_not_move_and_luck_is_redrawn_at_each_step():
     recorder = Recorder()
     made = battles(recorder, scenario="3m")
     made.reset()
@@ -82,7 +82,7 @@ def test_it_only_stops_if_told_to_stop_and_luck_is_new_at_each_step():
 
 def test_an_attack_of_the_policy_hits():
     def attack(view, kind, steps, luck):
-        """The last action that is offered: an attack where there is one, else a walk west."""
+        """Take the last legal action if it is an attack, else walk east in the mirrored view."""
         last = view.offered.long() * torch.arange(view.offered.shape[-1])
         return torch.where(last.amax(-1) >= 6, last.argmax(-1), 4)
 
@@ -92,10 +92,10 @@ def test_an_attack_of_the_policy_hits():
         made.step(torch.ones(SEVERAL, 3, dtype=torch.int64))
     units = made.moment.units
     assert (units.health[:3].sum(0) < 3 * 45).all()
-    assert (units.health[3:] == 45).all()  # those who stop do not shoot
+    assert (units.health[3:] == 45).all()  # units that stop do not shoot
 
 
-def test_without_a_player_it_says_what_to_do():
+def test_a_missing_player_is_reported():
     made = Battles(SkirmishConfig(opponent="policy"), 1)
     made.reset()
     with pytest.raises(RuntimeError, match="call oppose"):
@@ -115,7 +115,7 @@ def run_config(policy_type="mlp", **skirmish):
 
 
 def opposed(num_envs, first=0, policy_type="mlp", **settings):
-    """Battles against an untrained policy that was made for them."""
+    """Return battles against an untrained policy for their other side."""
     env = SkirmishEnv(num_envs=num_envs, first=first, seed=5, opponent="policy", **settings)
     torch.manual_seed(0)
     config = run_config(policy_type, **settings)
@@ -129,7 +129,7 @@ def opposed(num_envs, first=0, policy_type="mlp", **settings):
 
 
 def played(env, steps):
-    """States while the agents take their first offered action but the stop."""
+    """Return the states while agents take their first legal action except the stop."""
     states = []
     now = env.reset()
     for _ in range(steps):
@@ -152,7 +152,7 @@ def played(env, steps):
     ],
     ids=["types", "random types", "slots", "recurrent"],
 )
-def test_a_batch_plays_what_its_battles_play_alone(settings):
+def test_results_do_not_depend_on_the_batch_size(settings):
     together = played(opposed(4, **settings), 20)
     for number in range(4):
         alone = played(opposed(1, first=number, **settings), 20)
@@ -160,17 +160,17 @@ def test_a_batch_plays_what_its_battles_play_alone(settings):
 
 
 def test_a_recurrent_policy_forgets_the_last_episode():
-    """After an episode's end it plays as one that has seen nothing."""
+    """After the end of an episode, its hidden state is reset."""
     settings = {"scenario": "3m", "policy_type": "gru", "episode_limit": 7}
     env = opposed(2, **settings)
     both = played(env, 14)
     again = opposed(2, **settings)
-    again.battles._episodes += 1  # begins with the second episode
+    again.battles._episodes += 1  # start with the second episode
     second = played(again, 7)
     assert torch.equal(both[:, 7:13], second[:, :6])
 
 
-def test_it_samples_offered_actions_by_their_probabilities():
+def test_legal_actions_are_sampled_by_their_probabilities():
     env = opposed(1, scenario="mini_MMM")
     player = env.battles._adversary._player
     many = 4000
@@ -198,7 +198,10 @@ def test_it_samples_offered_actions_by_their_probabilities():
     ("settings", "message"),
     [
         ({"scenario": "3m"}, "trained as marauder_0, .* but the units of the other side are"),
-        ({"scenario": "mini_MMM", "conic_fov": True}, "trained with 82 observations .* has 84"),
+        (
+            {"scenario": "mini_MMM", "conic_fov": True},
+            "trained with 82 observations .* environment has 84",
+        ),
     ],
 )
 def test_a_policy_for_other_units_is_refused(settings, message):

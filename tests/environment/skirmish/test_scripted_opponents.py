@@ -1,4 +1,4 @@
-"""What the scripts command."""
+"""Orders of the scripted opponents."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import pytest
 import torch
 from arranged import STOP, arranged, change, health, step
 
+from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish import SkirmishEnv
+from heteromark.environment.skirmish.battles import Battles
 from heteromark.environment.skirmish.opponents import COMMANDERS
 
 
@@ -25,26 +27,26 @@ def test_nearest_stays_with_its_target_until_it_is_dead():
     assert target_of(battles, 2) == 0
     change(battles, x=[10, 13, None], y=[16, 16, None])
     step(battles, STOP, STOP)
-    assert target_of(battles, 2) == 0, "though the other is nearer now"
+    assert target_of(battles, 2) == 0, "although the other is nearer now"
     change(battles, health=[0, None, None])
     step(battles, 0, STOP)
     assert target_of(battles, 2) == 1
 
 
-def test_nearest_takes_what_its_weapon_reaches():
+def test_nearest_ignores_units_its_weapon_cannot_hit():
     battles = arranged(
         {"marine": 1, "medivac": 1}, {"marauder": 1}, [6, 12, 14], [16, 16, 16], opponent="nearest"
     )
     step(battles, STOP, STOP)
-    assert target_of(battles, 2) == 0, "not the medivac in the air before it"
+    assert target_of(battles, 2) == 0, "not the nearer medivac in the air"
 
 
 @pytest.mark.parametrize("opponent", ["nearest", "attack_move", "focus_fire", "kite"])
-def test_healers_heal_the_nearest_damaged_or_keep_near(opponent):
+def test_healers_heal_the_nearest_damaged_ally_or_follow_the_nearest(opponent):
     places = [4, 26, 27, 31, 24], [4, 16, 17, 16, 16]
     battles = arranged({"marine": 1}, {"marine": 3, "medivac": 1}, *places, opponent=opponent)
     step(battles, STOP)
-    assert target_of(battles, 4) == 1, "nobody is damaged, and this one is the nearest"
+    assert target_of(battles, 4) == 1, "nobody is damaged, and this unit is the nearest"
     change(battles, health=[None, None, None, 20, None])
     step(battles, STOP)
     assert target_of(battles, 4) == 3
@@ -68,10 +70,10 @@ def test_attack_move_walks_to_where_the_agents_started():
     assert target_of(battles, 1) == 0, "in sight now"
     change(battles, x=[4, 30], y=[16, 16])
     step(battles, STOP)
-    assert target_of(battles, 1) == -1, "and no more"
+    assert target_of(battles, 1) == -1, "out of sight again"
     change(battles, x=[4, 4], y=[30, 7])
     step(battles, STOP)
-    assert target_of(battles, 1) == 0, "it has arrived, and looks for the nearest"
+    assert target_of(battles, 1) == 0, "it has arrived and attacks the nearest"
 
 
 def test_focus_fire_takes_the_weakest_in_range():
@@ -99,7 +101,7 @@ def test_kite_steps_back_while_its_weapon_cools_down():
     assert target_of(melee, 1) == 0, "a zealot never steps back"
 
 
-def test_random_takes_offered_actions_only():
+def test_random_takes_only_legal_actions():
     battles = arranged({"marine": 1}, {"marine": 1}, [4, 28], [16, 16], opponent="random")
     places = set()
     for _ in range(60):
@@ -112,6 +114,22 @@ def test_random_takes_offered_actions_only():
         places.add((round(x, 2), round(y, 2)))
     assert len(places) > 10
     assert health(battles)[0] == 45
+
+
+def test_a_subclass_can_command_the_agents():
+    """As in benchmarks/scripted_play.py."""
+
+    class Eastward(Battles):
+        def _own_orders(self, before, episode, actions):
+            orders, notes = super()._own_orders(before, episode, actions)
+            walking = torch.ones_like(orders.walking)
+            return orders._replace(walking=walking, to_x=orders.to_x + 2), notes
+
+    battles = Eastward(SkirmishConfig(scenario="3m", start="facing"), 1)
+    battles.reset()
+    before = battles.moment.units.x[:3].clone()
+    battles.step(torch.ones(1, 3, dtype=torch.int64))
+    assert (battles.moment.units.x[:3] > before + 1).all()
 
 
 @pytest.mark.parametrize("opponent", COMMANDERS)

@@ -1,4 +1,4 @@
-"""Teams and places are drawn as SMACv2 draws them."""
+"""Teams and start positions have SMACv2's distributions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATTLES = 20_000
 
 
 def opened(**settings):
-    """What many battles start with: types and places of the units."""
+    """Return many battles, and the types and start positions of their units."""
     battles = Battles(SkirmishConfig(**settings), BATTLES)
     battles.reseed(range(BATTLES))
     battles.reset()
@@ -38,7 +38,7 @@ def test_random_numbers_are_uniform_and_independent():
 
 
 def test_the_hash_is_lowbias32():
-    # of the published generator: hash32(x) with x = start ^ word + start
+    # the published generator: hash32(x) with x = (start ^ word) + start
     def lowbias32(x):
         x = (x ^ (x >> 16)) * 0x7FEB352D % 2**32
         x = (x ^ (x >> 15)) * 0x846CA68B % 2**32
@@ -57,7 +57,7 @@ def test_the_hash_is_lowbias32():
         ("10gen_zerg", {"zergling": 0.45, "hydralisk": 0.45, "baneling": 0.1}),
     ],
 )
-def test_teams_have_their_weights_and_both_sides_the_same(scenario, weights):
+def test_teams_follow_their_weights_and_both_sides_are_equal(scenario, weights):
     battles, opening = opened(scenario=scenario)
     ours, theirs = opening.kind[:5], opening.kind[5:]
     for number, name in enumerate(battles.scenario.types):
@@ -66,8 +66,8 @@ def test_teams_have_their_weights_and_both_sides_the_same(scenario, weights):
     assert torch.equal(ours.sort(0).values, theirs.sort(0).values)
 
 
-def test_a_team_is_never_of_medivacs_alone():
-    # with two units, 1 of 100 teams would be; without those, 18 of 99 have one
+def test_a_team_never_consists_of_medivacs_only():
+    # with two units, 1 of 100 teams would; of the other 99, 18 have one medivac
     _, opening = opened(scenario="10gen_terran", n_units=2)
     medivacs = (opening.kind[:2] == 2).sum(0)
     assert medivacs.max() == 1
@@ -77,7 +77,7 @@ def test_a_team_is_never_of_medivacs_alone():
     assert float(first - second) == pytest.approx(0, abs=0.01), "neither slot is preferred"
 
 
-def test_further_enemies_are_drawn_and_missing_ones_left_out():
+def test_more_or_fewer_enemies_than_agents():
     _, more = opened(scenario="10gen_terran", n_units=5, n_enemies=7)
     assert more.kind.shape == (12, BATTLES)
     assert float((more.kind[10:] == 0).float().mean()) == pytest.approx(0.45, abs=0.01)
@@ -86,7 +86,7 @@ def test_further_enemies_are_drawn_and_missing_ones_left_out():
     assert fewer.kind.shape == (8, BATTLES)
 
 
-def test_agents_are_sorted_by_the_names_of_their_types_then_by_place():
+def test_agents_are_sorted_by_type_name_then_by_position():
     _, opening = opened(scenario="10gen_terran")
     rank = torch.tensor([1, 0, 2])[opening.kind[:5]]  # marauder, marine, medivac
     assert (rank.diff(dim=0) >= 0).all()
@@ -110,7 +110,7 @@ def test_reflected_starts_are_mirrored():
 def test_surrounded_agents_are_in_the_centre_and_enemies_on_diagonals():
     battles, _ = opened(scenario="10gen_zerg", start="surrounded")
     key = hashed(torch.arange(BATTLES), 0)
-    # points instead of spirals: units without width
+    # units without width start at points instead of on spirals
     types = tuple(replace(unit, radius=0.0) for unit in battles._types)
     x, y = draw_places(key, battles.scenario, types, torch.float64)
     assert (x[:5] == 16).all()
@@ -122,19 +122,19 @@ def test_surrounded_agents_are_in_the_centre_and_enemies_on_diagonals():
     assert float(dx.mean()) == pytest.approx((2 + 16) / 2, abs=0.1)
     corner = (x[5:] > 16) * 2 + (y[5:] > 16) * 1
     groups = torch.stack([(corner == number).any(0) for number in range(4)]).sum(0)
-    # of 1 to 4 groups, each equally likely, how many have a member
+    # with 1 to 4 groups, equally likely: the distribution of the number of non-empty groups
     seen = torch.bincount(groups, minlength=5)[1:] / BATTLES
     expected = torch.zeros(4)
-    for wanted in range(1, 5):
-        for number in range(1, wanted + 1):
-            expected[number - 1] += 0.25 * surjections(5, wanted, number)
+    for available in range(1, 5):
+        for number in range(1, available + 1):
+            expected[number - 1] += 0.25 * surjections(5, available, number)
     assert (seen - expected).abs().max() < 0.012
     quarter = torch.bincount(corner.flatten(), minlength=4) / corner.numel()
     assert (quarter - 0.25).abs().max() < 0.01
 
 
 def surjections(members, groups, occupied):
-    """Probability that members who choose among groups leave exactly so many occupied."""
+    """Return the probability that members choosing among `groups` occupy exactly `occupied`."""
     onto = sum(
         (-1) ** k * comb(occupied, k) * (occupied - k) ** members for k in range(occupied + 1)
     )
@@ -152,15 +152,15 @@ def test_units_start_apart():
     room = battles.episode.pairs.room[..., 0]
     x, y = opening.x[:, :500], opening.y[:, :500]
     gap = ((x[:, None] - x) ** 2 + (y[:, None] - y) ** 2).sqrt()
-    # the edge of the map pushes clumps together
+    # the edge of the map compresses clusters
     inside = ((x > 0.1) & (x < 31.9) & (y > 0.1) & (y < 31.9)).all(0)
     assert inside.float().mean() > 0.5
     overlap = (room.unsqueeze(-1) - gap)[..., inside]
     assert overlap.max() < 0.01
 
 
-def test_each_battle_goes_through_its_own_episodes():
-    """In any order, again and again, and with steps between: the next one of its seed."""
+def test_each_battle_plays_the_episodes_of_its_seed_in_order():
+    """Regardless of which battles are reset together, and of steps in between."""
     battles = Battles(SkirmishConfig(scenario="10gen_zerg"), 4)
     battles.reseed(range(4))
     in_order = []

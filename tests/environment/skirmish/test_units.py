@@ -1,4 +1,4 @@
-"""The table of units, against the figures that were read from the game's files."""
+"""The table of units, compared with figures from the game's files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIBERTY = {
 
 
 @pytest.mark.parametrize("name", LIBERTY)
-def test_a_units_numbers_are_those_of_the_games_files(name):
+def test_unit_properties_match_the_games_files(name):
     health, shield, armour, speed, sight, radius, damage, hits, reach, period, shoot = LIBERTY[name]
     unit = RULES["liberty"][name]
     assert (unit.health, unit.shield, unit.armour) == (health, shield, armour)
@@ -60,16 +60,16 @@ def test_modern_rules_differ_where_the_newer_game_does():
         ("medivac", "marine", 0),
     ],
 )
-def test_bonuses_and_planes_decide_what_a_hit_does(attacker, target, damage):
+def test_damage_depends_on_bonuses_and_planes(attacker, target, damage):
     units = RULES["liberty"]
     assert units[attacker].damage_to(units[target]) == damage
 
 
-def test_the_config_knows_the_same_names():
+def test_the_config_has_the_same_names():
     assert set(get_args(UnitName)) == set(RULES["liberty"]) == set(RULES["modern"])
     assert {*get_args(RandomTeams), *get_args(FixedTeams)} == set(SCENARIOS)
 
 
-def test_an_unknown_rule_set_is_named():
+def test_an_unknown_rule_set_is_reported():
     with pytest.raises(ValueError, match=r"rules is 'heart'; it must be one of liberty, modern"):
         rule_set("heart")

@@ -1,4 +1,4 @@
-"""The same battles for code that knows PettingZoo or SMAC."""
+"""The same battles with the PettingZoo and SMAC interfaces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_pettingzoos_own_tests_pass(scenario):
     parallel_seed_test(lambda: SkirmishParallelEnv(scenario, episode_limit=40), num_cycles=60)
 
 
-def test_the_pettingzoo_view_shows_the_same_battle():
+def test_the_pettingzoo_interface_plays_the_same_battle():
     view, env = SkirmishParallelEnv("mini_MMM"), SkirmishEnv("mini_MMM", group_by="agent")
     observations, infos = view.reset(seed=4)
     env.reseed(4)
@@ -42,7 +42,7 @@ def test_the_pettingzoo_view_shows_the_same_battle():
             return
 
 
-def test_the_pettingzoo_view_may_be_batched():
+def test_the_pettingzoo_interface_can_be_batched():
     env = PettingZooParallelEnv(SkirmishParallelEnv, 2, with_state=True)
     assert list(env.groups) == ["marine", "marauder", "medivac"]
     assert env.rollout(5).shape == (2, 5)
@@ -66,29 +66,29 @@ def test_smac_code_plays_an_episode():
             actions = [
                 int(generator.choice(np.flatnonzero(legal))) for legal in battle.get_avail_actions()
             ]
-            _, over, said = battle.step(actions)
+            _, over, step_info = battle.step(actions)
             steps += 1
         assert steps <= info["episode_limit"]
-        assert "episode_limit" not in said
+        assert "episode_limit" not in step_info
     assert battle.get_stats()["battles_game"] == 2
     battle.reset()
     with pytest.raises(ValueError, match="illegal action"):
         battle.step([0] * 5)
 
 
-def test_time_that_runs_out_is_told_if_episodes_continue():
+def test_timeouts_are_reported_with_continuing_episode():
     battle = SkirmishSMAC("mini_MMM", continuing_episode=True, episode_limit=2)
     battle.reset()
     assert battle.step([1] * 5)[1:] == (
         False,
         {"battle_won": False, "dead_allies": 0, "dead_enemies": 0},
     )
-    _, over, said = battle.step([1] * 5)
+    _, over, info = battle.step([1] * 5)
     assert over
-    assert said["episode_limit"]
+    assert info["episode_limit"]
 
 
-def test_our_smac_adapter_takes_it():
+def test_the_smac_adapter_accepts_it():
     make = Task("heteromark.environment.skirmish:SkirmishSMAC", {"scenario": "2s3z"})
     env = SMACParallelEnv(make)
     observations, _ = env.reset(seed=3)
