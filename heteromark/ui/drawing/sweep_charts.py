@@ -1,4 +1,4 @@
-"""The charts of a sweep: the ranking, its hyperparameters, and whether the smoke was right."""
+"""Charts of a sweep: the ranking, the hyperparameters, the rank check."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from heteromark.workflow.rank_check import RankCheck
 from heteromark.workflow.select import Selection
 from heteromark.workflow.words import words
 
-# As in the workflow's plots: the winner stands out in colour and shape.
+# Colour and shape per standing, as in the workflow's plots.
 STANDINGS = {
     "winner": (PALETTE[1], "diamond"),
     "eligible": (PALETTE[0], "circle"),
     "left out": (LEFT_OUT_COLOUR, "cross"),
 }
 ROW_HEIGHT = 34
-# Of more candidates, those of lower rank are left to the table.
-MOST_ROWS = 40
+MAX_ROWS = 40  # the table shows all candidates
 NUMBER = ",.4~g"
 CONFIG_TOOLTIP = alt.Tooltip("label:N", title="config")
-# Between labels of one axis, as a share of its length.
+# Minimum distance between labels on one axis, as a share of its length.
 LABEL_DISTANCE = 0.07
 
 
 def ranking_chart(selection: Selection) -> alt.LayerChart:
-    """A row per candidate, by rank: score, its interval, and the value of each seed.
+    """Draw one row per candidate, by rank: score, interval, and the value of each seed.
 
-    Beyond `MOST_ROWS` candidates, the first of them.
+    Only the first `MAX_ROWS` candidates are drawn.
     """
     rows, seeds = [], []
-    for candidate in selection.candidates[:MOST_ROWS]:
+    for candidate in selection.candidates[:MAX_ROWS]:
         standing = (
             "winner" if candidate.rank == 1 else "eligible" if candidate.eligible else "left out"
         )
@@ -82,22 +81,22 @@ def ranking_chart(selection: Selection) -> alt.LayerChart:
 
 
 def parallel_coordinates(data: pd.DataFrame) -> alt.LayerChart:
-    """A line per candidate through its hyperparameters to its score.
+    """Draw one line per candidate through its hyperparameters to its score.
 
     Args:
-        data: result of `sweep.coordinates`, not empty.
+        data: result of `candidates.coordinates`, not empty.
     """
     scores = data.drop_duplicates("label").assign(key="score")
     low, high = scores["score"].min(), scores["score"].max()
-    scores["place"] = (scores["score"] - low) / (high - low) if high > low else 0.5
+    scores["position"] = (scores["score"] - low) / (high - low) if high > low else 0.5
     scores["value"] = scores["score"].map("{:.4g}".format)
     data = pd.concat([data, scores])
     axes = list(dict.fromkeys(data["key"]))
     labels = alt.Axis(orient="top", labelAngle=0, labelLimit=220, labelFontWeight="bold", grid=True)
     points = alt.Scale(type="point", padding=0.35)
-    place = {
+    position = {
         "x": alt.X("key:N", sort=axes, title=None, axis=labels, scale=points),
-        "y": alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.08, 1.08])),
+        "y": alt.Y("position:Q", axis=None, scale=alt.Scale(domain=[-0.08, 1.08])),
     }
     colours = alt.Scale(range=[PALETTE[4], PALETTE[0]], interpolate="lab")
     legend = alt.Legend(title="score", orient="right", gradientLength=180)
@@ -107,38 +106,38 @@ def parallel_coordinates(data: pd.DataFrame) -> alt.LayerChart:
         color=alt.Color("score:Q", scale=colours, legend=legend),
         strokeWidth=alt.condition("datum.rank == 1", alt.value(4), alt.value(1.8)),
         tooltip=[CONFIG_TOOLTIP, "rank:Q", alt.Tooltip("score:Q", format=NUMBER)],
-        **place,
+        **position,
     )
     values = data.drop_duplicates(["key", "value"])
-    told = pd.concat([_some(group) for _, group in values.groupby("key", sort=False)])
-    text = alt.Chart(told).encode(text="value:N", **place)
-    beside = {"align": "left", "dx": 6, "dy": -9, "fontSize": 12}
-    halo = text.mark_text(stroke="white", strokeWidth=3, strokeOpacity=0.8, **beside)
-    text = text.mark_text(color="#1F2937", **beside)
+    labelled = pd.concat([_spaced(group) for _, group in values.groupby("key", sort=False)])
+    text = alt.Chart(labelled).encode(text="value:N", **position)
+    offset = {"align": "left", "dx": 6, "dy": -9, "fontSize": 12}
+    halo = text.mark_text(stroke="white", strokeWidth=3, strokeOpacity=0.8, **offset)
+    text = text.mark_text(color="#1F2937", **offset)
     return alt.layer(lines, halo, text).properties(height=HEIGHT + 110)
 
 
-def _some(values: pd.DataFrame) -> pd.DataFrame:
-    """Values that can be told without covering each other, from the top."""
+def _spaced(values: pd.DataFrame) -> pd.DataFrame:
+    """Return the values whose labels do not overlap, starting at the top."""
     kept: list[int] = []
-    ordered = values.sort_values("place", ascending=False)
-    places = ordered["place"].tolist()
-    for row, place in enumerate(places):
-        if not kept or places[kept[-1]] - place >= LABEL_DISTANCE:
+    ordered = values.sort_values("position", ascending=False)
+    positions = ordered["position"].tolist()
+    for row, position in enumerate(positions):
+        if not kept or positions[kept[-1]] - position >= LABEL_DISTANCE:
             kept.append(row)
     return ordered.iloc[kept]
 
 
 def rank_check_chart(check: RankCheck) -> alt.LayerChart:
-    """Scores in the smoke and after the long run, a line per config that was trained long."""
+    """Draw the scores of the smoke and the long run, one line per config that has a long run."""
     data = pd.DataFrame(
         [
-            {"config": run.config, "when": when, "score": score, "place": place}
+            {"config": run.config, "when": when, "score": score}
             for run in check.runs
-            for place, (when, score) in enumerate((("smoke", run.smoke), ("long run", run.long)))
+            for when, score in (("smoke", run.smoke), ("long run", run.long))
             if score is not None
         ],
-        columns=["config", "when", "score", "place"],
+        columns=["config", "when", "score"],
     )
     when = alt.X("when:N", sort=["smoke", "long run"], title=None, axis=alt.Axis(labelAngle=0))
     legend = alt.Legend(title=None, orient="bottom", labelLimit=500, columns=1)
