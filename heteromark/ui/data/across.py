@@ -46,7 +46,7 @@ def compare_across(runs: Sequence[HistoryRun]) -> Across:
     Agents are matched by short name. Only seeds completed in every environment count, so that each
     environment has the same weight.
     """
-    completed = [run.record for run in runs if run.status == Status.COMPLETED]
+    completed = [run.record for run in runs if run.record and run.status == Status.COMPLETED]
     rows = [
         (record.agent.short_name, record.environment, record.seed, record.summary.evaluation_return)
         for record in completed
@@ -77,10 +77,16 @@ def compare_across(runs: Sequence[HistoryRun]) -> Across:
             left_out.append(f"{agent}: no completed run in {', '.join(missing)}")
         else:
             left_out.append(f"{agent}: no seed completed in every environment")
-    best_first = sorted(scores, key=lambda agent: -score(scores[agent], "iqm"))
+    best_first = sorted(scores, key=lambda agent: -_iqm(scores[agent]))
     return Across(
         tuple(bounds.index), {agent: scores[agent] for agent in best_first}, tuple(left_out)
     )
+
+
+def _iqm(scores: np.ndarray) -> float:
+    value = score(scores, "iqm")
+    assert value is not None, "only agents with a complete seed have scores"
+    return value
 
 
 def across_table(across: Across) -> pd.DataFrame:
@@ -96,11 +102,11 @@ def across_table(across: Across) -> pd.DataFrame:
     for agent, scores in across.scores.items():
         low, high = bootstrap_interval(scores, "iqm") or (None, None)
         beaten = beaten_low = beaten_high = None
-        if scores is not best:
+        if best is not None and scores is not best:
             beaten = probability_of_improvement(best, scores)
             beaten_low, beaten_high = improvement_interval(best, scores) or (None, None)
-        own_score = score(scores, "iqm")
-        rows.append((agent, own_score, low, high, len(scores), beaten, beaten_low, beaten_high))
+        iqm = _iqm(scores)
+        rows.append((agent, iqm, low, high, len(scores), beaten, beaten_low, beaten_high))
     columns = ["agent", "iqm", "low", "high", "seeds", "beaten", "beaten_low", "beaten_high"]
     return pd.DataFrame(rows, columns=columns)
 

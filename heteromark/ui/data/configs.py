@@ -50,19 +50,23 @@ def configs_of(runs: Sequence[HistoryRun]) -> list[ConfigRuns]:
     for run in reversed(runs):  # `runs` has the newest first
         if run.record is not None:
             by_digest[run.record.config_digest].append(run)
-    labels = _labels([members[0] for members in by_digest.values()])
+    labels = _labels({digest: members[0] for digest, members in by_digest.items()})
     return [
-        ConfigRuns(digest, labels[digest], tuple(sorted(members, key=lambda run: run.record.seed)))
+        ConfigRuns(digest, labels[digest], tuple(sorted(members, key=_seed)))
         for digest, members in by_digest.items()
     ]
 
 
-def _labels(examples: Sequence[HistoryRun]) -> dict[str, str]:
+def _seed(run: HistoryRun) -> int:
+    return run.readable_record().seed
+
+
+def _labels(examples: Mapping[str, HistoryRun]) -> dict[str, str]:
     """Return a label per digest: the short name, plus environment, mode and digest if ambiguous."""
     words = {}
-    for run in examples:
-        digest = run.config_digest
-        words[digest] = (run.name, run.record.environment, run.record.mode, digest[:6])
+    for digest, run in examples.items():
+        record = run.readable_record()
+        words[digest] = (run.name, record.environment, record.mode, digest[:6])
     labels: dict[str, str] = {}
     for length in (1, 3, 4):
         candidates = {
@@ -132,12 +136,12 @@ class BaseComparison:
 
 
 def compare_with_base(run: HistoryRun) -> BaseComparison:
-    """Compare a run's agent config with the project's current `{agent_id}_v{version}` file."""
+    """Compare a readable run's agent config with the project's `{agent_id}_v{version}` file."""
     columns = ["hyperparameter", "base", "this run"]
     empty = pd.DataFrame(columns=columns, dtype=str)
-    path = base_config(run.record.agent)
+    agent = run.readable_record().agent
+    path = base_config(agent)
     if path is None:
-        agent = run.record.agent
         name = f"{agent.agent_id}_v{agent.version}"
         return BaseComparison(None, empty, f"base config {name} not found in {AGENTS_FOLDER}/")
     try:

@@ -100,9 +100,9 @@ def evaluate_commands(run: HistoryRun, checkpoints: pd.DataFrame) -> list[Comman
     best = ["--checkpoint", "best"]
     line_of = shlex.join if run.copies else _line_with_store
     noun = "problems" if run.is_language_model_run else "episodes"
-    if CHECKPOINT_FILE in files:
-        purpose, chosen = f"Evaluate the final weights on new {noun}", []
-    else:
+    chosen: list[str] = []
+    purpose = f"Evaluate the final weights on new {noun}"
+    if CHECKPOINT_FILE not in files:
         newest = next((file for file in files if file != BEST_FILE), BEST_FILE)
         purpose = f"Evaluate the newest checkpoint on new {noun}"
         chosen = best if newest == BEST_FILE else ["--checkpoint", newest]

@@ -59,6 +59,16 @@ class HistoryRun:
     frames_per_second: float | None = None
     seconds: float | None = None
 
+    def readable_record(self) -> RunRecord:
+        """Return the record of a run that is known to have one.
+
+        Raises:
+            ValueError: the run is unreadable.
+        """
+        if self.record is None:
+            raise ValueError(f"run {self.key} has no readable record: {self.reason}")
+        return self.record
+
     @property
     def name(self) -> str:
         """The short name of the config; without a readable record, the key."""

@@ -45,9 +45,9 @@ class Filters:
 
 # Field -> its value for a run; None without a readable record.
 FIELDS: dict[str, Callable[[HistoryRun], str | None]] = {
-    "agent_id": lambda run: run.record and run.record.agent.agent_id,
-    "environment": lambda run: run.record and run.record.environment,
-    "algorithm": lambda run: run.record and run.record.agent.algorithm,
+    "agent_id": lambda run: run.record.agent.agent_id if run.record else None,
+    "environment": lambda run: run.record.environment if run.record else None,
+    "algorithm": lambda run: run.record.agent.algorithm if run.record else None,
     "status": lambda run: run.status,
 }
 
@@ -63,7 +63,7 @@ def _search_text(run: HistoryRun) -> str:
 
 def options(runs: Sequence[HistoryRun], field: str) -> list[str]:
     """Return the values that occur, in alphabetical order."""
-    return sorted({FIELDS[field](run) for run in runs} - {None})
+    return sorted({value for run in runs if (value := FIELDS[field](run)) is not None})
 
 
 # Label of the control -> sort key, and whether it is descending. Runs without a value come last.

@@ -136,7 +136,7 @@ def _specialization(config: Config) -> str | None:
     if chosen == "lora":
         rank, alpha = (_text(config, f"model.lora_{name}") for name in ("rank", "alpha"))
         return f"lora: adapters, rank {rank}, alpha {alpha}"
-    return SPECIALIZATIONS.get(chosen, chosen)
+    return None if chosen is None else SPECIALIZATIONS.get(chosen, chosen)
 
 
 def _policies(config: Config) -> str | None:
@@ -151,8 +151,10 @@ def _policies(config: Config) -> str | None:
 def _frames(config: Config) -> str | None:
     """Return the frames per update, with the number of problems."""
     keys = ("collector.frames_per_batch", "grpo.num_generations", "environment.text.max_turns")
-    frames, candidates, rounds = map(config.get, keys)
-    if not all(isinstance(number, int) and number > 0 for number in (frames, candidates, rounds)):
+    values = [config.get(key) for key in keys]
+    numbers = [value for value in values if isinstance(value, int) and value > 0]
+    if len(numbers) < len(keys):
         return _text(config, keys[0])
+    frames, candidates, rounds = numbers
     problems = frames // (candidates * rounds)
     return f"{frames:,} ({counted(problems, 'problem')})"

@@ -103,7 +103,7 @@ def stability_of(runs: Sequence[HistoryRun], tables: Sequence[pd.DataFrame]) -> 
     diverged = {
         run.record.seed: run.reason or "no reason recorded"
         for run in runs
-        if run.status == Status.DIVERGED
+        if run.record and run.status == Status.DIVERGED
     }
     return judge_stability(curves, seeds=len(runs), diverged=diverged)
 
@@ -163,7 +163,7 @@ def _group_signs(table: pd.DataFrame) -> Iterator[Sign]:
     """Judge how many groups have different rewards: groups with equal rewards train nothing."""
     role, value = _most_extreme(table, "flat_share", max)
     if value <= FLAT_SHARE_HIGH:
-        kind = "good" if value <= FLAT_SHARE_GOOD else "note"
+        kind: Kind = "good" if value <= FLAT_SHARE_GOOD else "note"
         yield Sign(kind, f"learning signal in at least {1 - value:.0%} of the groups{role}")
     if not value > FLAT_SHARE_HIGH:
         return

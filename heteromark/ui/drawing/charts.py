@@ -96,7 +96,7 @@ def run_chart(
         y=_y(metric),
         **_style_encodings(styles, legend=len(labels) > 1),
     )
-    return alt.layer(lines, _hover_points(data, axis, metric)).properties(
+    return alt.LayerChart(layer=[lines, _hover_points(data, axis, metric)]).properties(
         height=HEIGHT, title=title
     )
 
@@ -121,7 +121,7 @@ def comparison_chart(
             y=alt.Y("low:Q", title=None), y2="high:Q", color=encodings["color"]
         )
         layers.insert(0, band)
-    return alt.layer(*layers).properties(height=TALL)
+    return alt.LayerChart(layer=layers).properties(height=TALL)
 
 
 def profile_chart(data: pd.DataFrame, styles: Mapping[str, LineStyle]) -> alt.LayerChart:
@@ -148,7 +148,7 @@ def profile_chart(data: pd.DataFrame, styles: Mapping[str, LineStyle]) -> alt.La
     band = base.mark_area(opacity=0.15, interpolate="step-after").encode(
         y=alt.Y("low:Q", title=None), y2="high:Q", color=encodings["color"]
     )
-    return alt.layer(band, line).properties(height=HEIGHT + 60)
+    return alt.LayerChart(layer=[band, line]).properties(height=HEIGHT + 60)
 
 
 def evaluation_histogram(
@@ -188,7 +188,7 @@ def evaluation_histogram(
     rule = rule.encode(
         x="mean:Q", tooltip=alt.Tooltip("mean:Q", format=",.2f", title="mean return")
     )
-    return alt.layer(bars, rule).properties(height=HEIGHT)
+    return alt.LayerChart(layer=[bars, rule]).properties(height=HEIGHT)
 
 
 def solved_histogram(solved_passes: Sequence[int], passes: int) -> alt.Chart:
@@ -247,12 +247,12 @@ def _style_encodings(
         symbolStrokeWidth=2.5,
         symbolOpacity=1,
     )
-    options = {"legend": appearance if legend else None}
+    shown_legend = appearance if legend else None
     colours = alt.Scale(domain=[*styles], range=[style.colour for style in styles.values()])
     dashes = alt.Scale(domain=[*styles], range=[[*style.dash] for style in styles.values()])
     return {
-        "color": alt.Color("label:N", scale=colours, **options),
-        "strokeDash": alt.StrokeDash("label:N", scale=dashes, **options),
+        "color": alt.Color("label:N", scale=colours, legend=shown_legend),
+        "strokeDash": alt.StrokeDash("label:N", scale=dashes, legend=shown_legend),
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import altair as alt
 import pandas as pd
 
@@ -49,20 +51,20 @@ def ranking_chart(selection: Selection) -> alt.LayerChart:
         alt.Scale(domain=[*STANDINGS], range=marks)
         for marks in zip(*STANDINGS.values(), strict=True)
     )
-    row = {
-        "y": alt.Y("label:N", sort=order, title=None, axis=axis, scale=alt.Scale(domain=order)),
-        "color": alt.Color("standing:N", scale=colours, legend=legend),
-    }
+    y = alt.Y("label:N", sort=order, title=None, axis=axis, scale=alt.Scale(domain=order))
+    colour = alt.Color("standing:N", scale=colours, legend=legend)
     title = f"{selection.settings.statistic} of {words(selection.settings.metric)}"
     interval = alt.Chart(data).transform_filter("isValid(datum.low)")
     interval = interval.mark_rule(strokeWidth=3, opacity=0.45)
     score = alt.Chart(data).transform_filter("isValid(datum.score)")
     score = score.mark_point(filled=True, size=130, opacity=1)
-    number = {"axis": alt.Axis(tickCount=8), "scale": alt.Scale(zero=False)}
+    x = alt.X("score:Q", title=title, axis=alt.Axis(tickCount=8), scale=alt.Scale(zero=False))
     layers = [
-        interval.encode(x=alt.X("low:Q", title=title), x2="high:Q", **row),
+        interval.encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=colour),
         score.encode(
-            x=alt.X("score:Q", title=title, **number),
+            x=x,
+            y=y,
+            color=colour,
             shape=alt.Shape("standing:N", scale=shapes, legend=legend),
             tooltip=[
                 CONFIG_TOOLTIP,
@@ -70,14 +72,13 @@ def ranking_chart(selection: Selection) -> alt.LayerChart:
                 alt.Tooltip("low:Q", title="from", format=NUMBER),
                 alt.Tooltip("high:Q", title="to", format=NUMBER),
             ],
-            **row,
         ),
     ]
     if seeds:
         ticks = alt.Chart(pd.DataFrame(seeds)).mark_tick(thickness=1.5, size=15, opacity=0.9)
         tooltip = [CONFIG_TOOLTIP, "seed:Q", alt.Tooltip("value:Q", format=NUMBER)]
-        layers.append(ticks.encode(x="value:Q", tooltip=tooltip, **row))
-    return alt.layer(*layers).properties(height=120 + ROW_HEIGHT * len(data))
+        layers.append(ticks.encode(x="value:Q", y=y, color=colour, tooltip=tooltip))
+    return alt.LayerChart(layer=layers).properties(height=120 + ROW_HEIGHT * len(data))
 
 
 def parallel_coordinates(data: pd.DataFrame) -> alt.LayerChart:
@@ -94,27 +95,26 @@ def parallel_coordinates(data: pd.DataFrame) -> alt.LayerChart:
     axes = list(dict.fromkeys(data["key"]))
     labels = alt.Axis(orient="top", labelAngle=0, labelLimit=220, labelFontWeight="bold", grid=True)
     points = alt.Scale(type="point", padding=0.35)
-    position = {
-        "x": alt.X("key:N", sort=axes, title=None, axis=labels, scale=points),
-        "y": alt.Y("position:Q", axis=None, scale=alt.Scale(domain=[-0.08, 1.08])),
-    }
+    x = alt.X("key:N", sort=axes, title=None, axis=labels, scale=points)
+    y = alt.Y("position:Q", axis=None, scale=alt.Scale(domain=[-0.08, 1.08]))
     colours = alt.Scale(range=[PALETTE[4], PALETTE[0]], interpolate="lab")
     legend = alt.Legend(title="score", orient="right", gradientLength=180)
     lines = alt.Chart(data).mark_line(opacity=0.85)
     lines = lines.encode(
+        x=x,
+        y=y,
         detail="label:N",
         color=alt.Color("score:Q", scale=colours, legend=legend),
         strokeWidth=alt.condition("datum.rank == 1", alt.value(4), alt.value(1.8)),
         tooltip=[CONFIG_TOOLTIP, "rank:Q", alt.Tooltip("score:Q", format=NUMBER)],
-        **position,
     )
     values = data.drop_duplicates(["key", "value"])
     labelled = pd.concat([_spaced(group) for _, group in values.groupby("key", sort=False)])
-    text = alt.Chart(labelled).encode(text="value:N", **position)
-    offset = {"align": "left", "dx": 6, "dy": -9, "fontSize": 12}
-    halo = text.mark_text(stroke="white", strokeWidth=3, strokeOpacity=0.8, **offset)
-    text = text.mark_text(color="#1F2937", **offset)
-    return alt.layer(lines, halo, text).properties(height=HEIGHT + 110)
+    text = alt.Chart(labelled).encode(x=x, y=y, text="value:N")
+    mark = functools.partial(text.mark_text, align="left", dx=6, dy=-9, fontSize=12)
+    halo = mark(stroke="white", strokeWidth=3, strokeOpacity=0.8)
+    text = mark(color="#1F2937")
+    return alt.LayerChart(layer=[lines, halo, text]).properties(height=HEIGHT + 110)
 
 
 def _spaced(values: pd.DataFrame) -> pd.DataFrame:
@@ -149,4 +149,4 @@ def rank_check_chart(check: RankCheck) -> alt.LayerChart:
     )
     line = base.mark_line(strokeWidth=2)
     points = base.mark_point(filled=True, size=90, opacity=1)
-    return alt.layer(line, points).properties(height=HEIGHT + 40)
+    return alt.LayerChart(layer=[line, points]).properties(height=HEIGHT + 40)

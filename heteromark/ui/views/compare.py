@@ -70,9 +70,10 @@ def _candidates(runs: Sequence[HistoryRun]) -> tuple[list[ConfigRuns], list[Conf
     """Return all configs, and all single runs as configs with one run; new entries come last."""
     configs = configs_of(runs)
     singles = [
-        ConfigRuns(run.key, f"{config.label}, seed {run.record.seed}, {run.key[:6]}", (run,))
+        ConfigRuns(run.key, f"{config.label}, seed {record.seed}, {run.key[:6]}", (run,))
         for config in configs
         for run in config.runs
+        if (record := run.record)
     ]
     return configs, singles
 
@@ -177,13 +178,13 @@ def _result(entry: ConfigRuns, tables: dict[str, pd.DataFrame]) -> dict[str, obj
 
 def _measured(runs: Sequence[HistoryRun], name: str) -> list[float]:
     """Return a value of the run summaries, for the runs that have it."""
-    values = [getattr(run.record.summary, name) for run in runs]
+    values = [getattr(run.record.summary, name) for run in runs if run.record]
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def _environments(runs: Sequence[HistoryRun]) -> None:
     """Draw one comparison over all environments, if the runs have several."""
-    names = sorted({run.record.environment for run in runs})
+    names = sorted({run.record.environment for run in runs if run.record})
     if len(names) < 2:
         return
     st.subheader("Over all environments")

@@ -148,7 +148,7 @@ def _live_table(filters: Filters, order: str) -> None:
 
 def _actions(selected: Sequence[HistoryRun]) -> None:
     """Draw links to open or compare the selected runs."""
-    configs = list(dict.fromkeys(run.config_digest for run in selected if run.record))
+    configs = list(dict.fromkeys(run.record.config_digest for run in selected if run.record))
     with st.container(horizontal=True, vertical_alignment="center"):
         if not selected:
             st.caption("Tick the boxes on the left to open or compare runs.")

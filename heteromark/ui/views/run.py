@@ -13,6 +13,7 @@ import streamlit as st
 from streamlit.column_config import DatetimeColumn, NumberColumn
 
 from heteromark.config.errors import ConfigError
+from heteromark.runs.record import RunRecord
 from heteromark.ui.data.configs import compare_with_base, resolved_config, value_text
 from heteromark.ui.data.files import (
     checkpoints_of,
@@ -25,7 +26,7 @@ from heteromark.ui.data.history import HistoryRun
 from heteromark.ui.data.listing import MARKS
 from heteromark.ui.data.llm_config import language_fields
 from heteromark.ui.data.llm_evaluation import text_evaluation_of
-from heteromark.ui.data.metrics import columns_of, metric_names
+from heteromark.ui.data.metrics import Axis, columns_of, metric_names
 from heteromark.ui.data.signs import Sign, signs_of
 from heteromark.ui.drawing import html as text
 from heteromark.ui.drawing.charts import COUNTERS, evaluation_histogram, run_chart
@@ -138,33 +139,33 @@ def _draw(key: str) -> None:
         f"seed {record.seed} · run {run.key}"
     )
     st.html(text.heading(record.agent.short_name, small=details))
-    _links(run)
+    _links(record)
     try:
         config = resolved_config(run)
     except ConfigError:
         config = {}
     left, right = st.columns([3, 2])
-    left.html(_figures(run))
-    left.html(_config_card(run, config))
+    left.html(_figures(run, record))
+    left.html(_config_card(run, record, config))
     signs = [*([Sign("warning", error)] if error else []), *signs_of(run, table)]
     right.html(text.list_card("Signs", [(sign.kind, sign.text) for sign in signs]))
     _curves(table, run.is_language_model_run)
     _evaluation(run, config)
     _checkpoints(run)
     _base(run)
-    _record(run)
+    _record(run, record)
 
 
-def _links(run: HistoryRun) -> None:
-    seeds = sum(other.config_digest == run.config_digest for other in history().runs())
+def _links(record: RunRecord) -> None:
+    seeds = sum(other.config_digest == record.config_digest for other in history().runs())
     label = f"All {seeds} runs of this config" if seeds > 1 else "Compare with other configs"
     with st.container(horizontal=True):
         link(TRAINING, "All runs")
-        link(COMPARE, label, config=run.config_digest)
+        link(COMPARE, label, config=record.config_digest)
 
 
-def _figures(run: HistoryRun) -> str:
-    summary = run.record.summary
+def _figures(run: HistoryRun, record: RunRecord) -> str:
+    summary = record.summary
     started = run.started
     frames = f"{run.frames:,}"
     if run.total_frames:
@@ -186,8 +187,8 @@ def _figures(run: HistoryRun) -> str:
     return text.card("Results", figures)
 
 
-def _config_card(run: HistoryRun, config: Mapping[str, Any]) -> str:
-    agent = run.record.agent
+def _config_card(run: HistoryRun, record: RunRecord, config: Mapping[str, Any]) -> str:
+    agent = record.agent
     if run.is_language_model_run:
         hyperparameters = language_fields(config)
     else:
@@ -230,7 +231,7 @@ def _is_constant(table: pd.DataFrame, metric: str) -> bool:
     return metric in CONSTANT and bool((values == CONSTANT[metric]).all())
 
 
-def _grid(table: pd.DataFrame, names: list[str], axis: str, language_models: bool) -> None:
+def _grid(table: pd.DataFrame, names: list[str], axis: Axis, language_models: bool) -> None:
     drawn = (run_chart(table, name, axis, language_models) for name in names)
     charts = [chart for chart in drawn if chart is not None]
     for start in range(0, len(charts), CHARTS_PER_ROW):
@@ -303,9 +304,9 @@ def _base(run: HistoryRun) -> None:
         st.dataframe(comparison.table, hide_index=True)
 
 
-def _record(run: HistoryRun) -> None:
+def _record(run: HistoryRun, record: RunRecord) -> None:
     st.subheader("Record")
     with st.expander("run.json"):
-        st.code(json.dumps(run.record.model_dump(mode="json"), indent=2), language="json")
+        st.code(json.dumps(record.model_dump(mode="json"), indent=2), language="json")
     for folder in (run.folder, *run.copies):
         st.code(str(folder), language=None)

@@ -6,6 +6,7 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
+import altair as alt
 import pandas as pd
 import streamlit as st
 from streamlit.column_config import NumberColumn
@@ -40,7 +41,7 @@ def show_evaluation(
         left.html(text.card("Task metrics", judgement))
     with right:
         _roles(found)
-    charts = {}
+    charts: dict[str, alt.LayerChart | alt.Chart] = {}
     if evaluation is not None:
         charts["Passes by reward"] = evaluation_histogram(
             evaluation, "passes", "reward of a pass", "solved"
