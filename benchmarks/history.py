@@ -28,7 +28,7 @@ from common import ROOT, write_report
 sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROOT / "tests" / "ui"))
 
-from made_history import make_run, many
+from made_history import make_run, run_specs
 from serving import Reader, browsing, reading, serving
 
 from heteromark.runs.store import RunStore
@@ -47,8 +47,8 @@ def main() -> None:
     number = parser.parse_args().runs
     with tempfile.TemporaryDirectory() as folder:
         store, results = RunStore(Path(folder) / "store"), Path(folder) / "results"
-        for made in many(number):
-            make_run(store, made)
+        for spec in run_specs(number):
+            make_run(store, spec)
         figures = measure_looks(store, results)
         none = RunStore(Path(folder) / "none")
         figures |= measure_browser(none, results, "empty list", "text=Nothing has been trained")

@@ -1,8 +1,8 @@
-"""Draws docs/history.png: the list of runs and a comparison, as a browser shows them.
+"""Draw docs/history.png: the list of runs and a comparison, as a browser shows them.
 
     python benchmarks/history_pictures.py
 
-The runs are made up (tests/ui/made_history.py); one of them is pretended to train. Needs Debian's
+The runs are synthetic (tests/ui/made_history.py); one of them simulates a training. Needs Debian's
 chromium.
 """
 
@@ -22,7 +22,7 @@ from PIL import Image
 sys.path.insert(0, str(ROOT / "tests"))
 sys.path.insert(0, str(ROOT / "tests" / "ui"))
 
-from made_history import Made, agent, make_run, many, run_config
+from made_history import RunSpec, agent, make_run, run_config, run_specs
 from made_sweep import make_sweep
 from serving import Reader, browsing, reading, serving
 
@@ -39,8 +39,8 @@ GAP, GAP_COLOUR = 10, "#D9DEE5"
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store, results = RunStore(Path(folder) / "store"), Path(folder) / "results"
-        for made in many(60):
-            make_run(store, made)
+        for spec in run_specs(60):
+            make_run(store, spec)
         make_sweep(store, results)
         configs = dict.fromkeys(
             run.config_digest
@@ -49,7 +49,7 @@ def main() -> None:
         )
         query = "&".join(f"config={digest}" for digest in configs)
         os.environ.update({STORE_VARIABLE: str(store.root), "TZ": "UTC"})
-        training = pretend_to_train(store)
+        training = simulate_training(store)
         try:
             with (
                 serving(store.root, results) as address,
@@ -72,10 +72,10 @@ def main() -> None:
     print(f"{TARGET}: {TARGET.stat().st_size / 1000:.0f} kB")
 
 
-def pretend_to_train(store: RunStore) -> subprocess.Popen:
-    """A run in the middle of its training, by a process that holds its lock."""
+def simulate_training(store: RunStore) -> subprocess.Popen:
+    """Start a process that holds the lock of a run and writes its metrics."""
     config = run_config(agent("happo_agent_v1"), mode="full", seed=1)
-    folder = make_run(store, Made(config, started=datetime.now(UTC), status=Status.RUNNING))
+    folder = make_run(store, RunSpec(config, started=datetime.now(UTC), status=Status.RUNNING))
     (folder / METRICS_FILE).rename(folder / "rows.csv")
     script = ROOT / "tests" / "ui" / "pretended_training.py"
     process = subprocess.Popen(
@@ -87,7 +87,7 @@ def pretend_to_train(store: RunStore) -> subprocess.Popen:
 
 
 def picture(reader: Reader, path: str, height: int) -> Image.Image:
-    """A page, drawn to its end, as far as it fits."""
+    """Return a screenshot of a page, once it is fully drawn."""
     reader.page.set_viewport_size({"width": WIDTH, "height": height})
     reader.open(path)
     reader.rows()

@@ -1,1 +1,1 @@
-"""The Training History pages: what was trained, how it went, and what differs."""
+"""The Training History pages: runs, their results, and how they differ."""

@@ -1,4 +1,4 @@
-"""What all pages share: the history they show, links among them, and selections in the address."""
+"""Shared by all pages: the history, links between pages, and selections kept in the address."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from heteromark.ui.server import RESULTS_VARIABLE
 
 REFRESH_SECONDS = 2.0
 
-# Last part of a page's address, e.g. http://localhost:5173/training.
+# Last part of a page's address, as in http://localhost:5173/training.
 TRAINING, RUN, COMPARE, SWEEP = "training", "training_run", "compare", "sweep"
 _PAGES = "pages"
 _ICONS = {
@@ -29,12 +29,12 @@ _ICONS = {
 
 
 def results_folder() -> Path:
-    """Where the project's results are."""
+    """Return the results folder."""
     return Path(os.environ.get(RESULTS_VARIABLE) or RESULTS)
 
 
 def history() -> History:
-    """The history that all readers share, so that each file is read once."""
+    """Return the history, shared by all browser sessions so that each file is read once."""
     return _history(RunStore().root, results_folder())
 
 
@@ -43,13 +43,13 @@ def _history(store: Path, results: Path) -> History:
     return History(RunStore(store), results)
 
 
-def offer(pages: Mapping[str, Any]) -> None:
-    """Let `link` know the pages, by the last part of their addresses."""
+def register_pages(pages: Mapping[str, Any]) -> None:
+    """Register the pages for `link`, keyed by the last part of their address."""
     st.session_state[_PAGES] = dict(pages)
 
 
 def link(page: str, label: str, **selection: str | Sequence[str]) -> None:
-    """A link to a page that shows the selection; `label` is Markdown, so no text from elsewhere."""
+    """Draw a link to a page with a selection. `label` is Markdown: never pass text from a run."""
     parameters = [
         (name, value)
         for name, values in selection.items()
@@ -60,50 +60,50 @@ def link(page: str, label: str, **selection: str | Sequence[str]) -> None:
     )
 
 
-# Selections: the address is what counts. It is read before a widget is drawn and written when the
-# reader chooses, so that links, shared addresses and the browser's back button all work. What the
-# address says and a page does not know is left out.
+# Selections live in the address. It is read before a widget is drawn and written when the user
+# selects something, so that links, shared addresses and the back button work. Unknown values in
+# the address are ignored.
 
 
 def choose(
     label: str,
     parameter: str,
     options: Sequence[str],
-    told: Callable[[str], str] = str,
+    label_of: Callable[[str], str] = str,
     placeholder: str = "all",
 ) -> list[str]:
-    """A choice of several; `told` says what an option is called, in plain text."""
-    wanted = st.query_params.get_all(parameter)
-    bound = _bound(parameter, [one for one in dict.fromkeys(wanted) if one in options])
-    return st.multiselect(label, options, format_func=told, placeholder=placeholder, **bound)
+    """Draw a multi-select; `label_of` returns the plain-text label of an option."""
+    requested = dict.fromkeys(st.query_params.get_all(parameter))
+    binding = _bind(parameter, [value for value in requested if value in options])
+    return st.multiselect(label, options, format_func=label_of, placeholder=placeholder, **binding)
 
 
 def choose_one(
-    label: str, parameter: str, options: Sequence[str], told: Callable[[str], str] = str
+    label: str, parameter: str, options: Sequence[str], label_of: Callable[[str], str] = str
 ) -> str:
-    """A choice of one; the first option stands for the rest of the address."""
-    wanted = st.query_params.get(parameter)
-    bound = _bound(parameter, wanted if wanted in options else options[0])
-    return st.selectbox(label, options, format_func=told, **bound)
+    """Draw a select box. The first option is the default if the address has no valid one."""
+    requested = st.query_params.get(parameter)
+    binding = _bind(parameter, requested if requested in options else options[0])
+    return st.selectbox(label, options, format_func=label_of, **binding)
 
 
 def choose_axis() -> Axis:
-    """What curves are drawn over."""
-    wanted = st.query_params.get("x")
-    bound = _bound("x", wanted if wanted in COLUMN_OF_AXIS else "frames")
-    return st.segmented_control("Over", list(COLUMN_OF_AXIS), required=True, **bound)
+    """Draw the control for the x axis of curves."""
+    requested = st.query_params.get("x")
+    binding = _bind("x", requested if requested in COLUMN_OF_AXIS else "frames")
+    return st.segmented_control("X axis", list(COLUMN_OF_AXIS), required=True, **binding)
 
 
-def ask(label: str, parameter: str, placeholder: str) -> str:
-    """A line of text."""
-    bound = _bound(parameter, st.query_params.get(parameter, ""))
-    return st.text_input(label, placeholder=placeholder, **bound)
+def enter_text(label: str, parameter: str, placeholder: str) -> str:
+    """Draw a text field."""
+    binding = _bind(parameter, st.query_params.get(parameter, ""))
+    return st.text_input(label, placeholder=placeholder, **binding)
 
 
-def _bound(parameter: str, value: Any) -> dict[str, Any]:
-    """Options of a widget that has this value, and writes what a reader chooses into the address.
+def _bind(parameter: str, value: Any) -> dict[str, Any]:
+    """Return options that give a widget this value and write the user's input into the address.
 
-    The value is set only if it is another: setting it may undo what a reader does meanwhile.
+    The value is set only if it differs: setting it could undo an input made in the meantime.
     """
     key = f"choose_{parameter}"
     if key not in st.session_state or st.session_state[key] != value:
@@ -112,31 +112,31 @@ def _bound(parameter: str, value: Any) -> dict[str, Any]:
 
 
 def _write(parameter: str, value: str | list[str]) -> None:
-    """Write a selection into the address; an empty one leaves it."""
+    """Write a selection into the address; an empty selection is removed."""
     if value:
         st.query_params[parameter] = value
     else:
         st.query_params.pop(parameter, None)
 
 
-def choosable_table(
+def selectable_table(
     table: pd.DataFrame, keys: Sequence[str], parameter: str, **appearance: Any
 ) -> list[str]:
-    """A table whose chosen rows the address holds by their keys; returns those that are chosen.
+    """Draw a table whose selected rows are kept in the address; return the selected keys.
 
-    Rows move when others come and go: what is chosen follows the keys, not the places.
+    The selection is stored by key, because row numbers change when runs are added or removed.
     """
-    widget, shown = f"table_{parameter}", f"table_{parameter}_keys"
+    widget, shown_keys = f"table_{parameter}", f"table_{parameter}_keys"
 
     def write() -> None:
         rows = st.session_state[widget]["selection"]["rows"]
-        _write(parameter, [st.session_state[shown][row] for row in sorted(rows)])
+        _write(parameter, [st.session_state[shown_keys][row] for row in sorted(rows)])
 
-    wanted = st.query_params.get_all(parameter)
-    rows = [row for row, key in enumerate(keys) if key in wanted]
+    requested = st.query_params.get_all(parameter)
+    rows = [row for row, key in enumerate(keys) if key in requested]
     if widget not in st.session_state or st.session_state[widget]["selection"]["rows"] != rows:
         st.session_state[widget] = {"selection": {"rows": rows}}
-    st.session_state[shown] = list(keys)
+    st.session_state[shown_keys] = list(keys)
     st.dataframe(
         table,
         key=widget,
@@ -150,12 +150,15 @@ def choosable_table(
 
 
 def metrics_of(run: HistoryRun) -> tuple[pd.DataFrame, str]:
-    """A run's metrics, read again when they have changed; else an empty table and why."""
+    """Return the metrics of a run and "", or an empty table and why the file cannot be read.
+
+    The file is read again only if it has changed.
+    """
     path = run.folder / METRICS_FILE
     try:
         state = os.stat(path)
         return _metrics(path, state.st_mtime_ns, state.st_size), ""
-    except FileNotFoundError:  # it ended before its first iteration
+    except FileNotFoundError:  # the run ended before its first iteration
         return pd.DataFrame(), ""
     except (OSError, ValueError) as error:
         return pd.DataFrame(), f"{path} cannot be read: {error}"
@@ -167,7 +170,7 @@ def _metrics(path: Path, modified: int, size: int) -> pd.DataFrame:
 
 
 def find_run(runs: Sequence[HistoryRun], key: str) -> HistoryRun | None:
-    """The run with a key, or with a digest that begins so; None if there is none or several."""
+    """Return the run with this key or with a key that starts with it; None if none or ambiguous."""
     matches = [run for run in runs if run.key == key] or [
         run for run in runs if key and run.key.startswith(key)
     ]

@@ -15,50 +15,50 @@ from heteromark.runs.store import STORE_VARIABLE
 from heteromark.ui.drawing.style import THEME
 
 APP = Path(__file__).with_name("app.py")
-# Where the pages look for results, if not in results/ of the working directory.
+# Results folder of the pages; default: results/ in the working directory.
 RESULTS_VARIABLE = "HETEROMARK_RESULTS"
 
 
 class UiError(Exception):
-    """The pages cannot be served; the message says what to do."""
+    """The pages cannot be served; the message says how to fix it."""
 
 
 def serve(host: str, port: int, store: Path | None, results: Path | None, browser: bool) -> None:
     """Serve the pages until ctrl-C, which ends this process.
 
     Args:
-        host: address to listen at.
-        store, results: folders to look in; None: the usual ones.
-        browser: open one, where there is a screen.
+        host: address to listen on.
+        store, results: run store and results folder; None: the defaults.
+        browser: open a browser if there is a screen.
 
     Raises:
         UiError: the port is in use, a folder is missing, or Streamlit is not installed.
     """
     for option, folder in (("--store", store), ("--results", results)):
         if folder is not None and not folder.is_dir():
-            raise UiError(f"{option} {folder}: there is no such folder")
+            raise UiError(f"{option} {folder}: no such folder")
     for package in ("streamlit", "altair"):
         if importlib.util.find_spec(package) is None:
             raise UiError(
-                f"the pages need {package}, which is not installed: pip install {package}, or "
-                "`make setup` for the exact versions of this project"
+                f"the pages need {package}, which is not installed. Run `pip install {package}`, "
+                "or `make setup` for the exact versions of this project."
             )
     _check_port(host, port)
     if store is not None:
         os.environ[STORE_VARIABLE] = str(store.resolve())
     if results is not None:
         os.environ[RESULTS_VARIABLE] = str(results)
-    print(f"Training History: {address(host, port)} (ctrl-C ends it)", flush=True)
+    print(f"Training History: {address(host, port)} (press ctrl-C to stop)", flush=True)
     options = [f"--{name}={value}" for name, value in _settings(host, port, browser)]
-    threading.Thread(target=_import_ahead, daemon=True).start()
+    threading.Thread(target=_preload, daemon=True).start()
     from streamlit.web.cli import main
 
     sys.argv = ["streamlit", "run", str(APP), *options]
     main()
 
 
-def _import_ahead() -> None:
-    """Import what the first page needs while the reader's browser loads."""
+def _preload() -> None:
+    """Import the modules of the first page while the browser loads."""
     import pyarrow  # noqa: F401
 
     import heteromark.ui.data.signs
@@ -66,13 +66,13 @@ def _import_ahead() -> None:
 
 
 def address(host: str, port: int) -> str:
-    """Address of the list, as one types it on this machine."""
+    """Return the address of the list, as seen from this machine."""
     name = "localhost" if _is_loopback(host) or host in ("0.0.0.0", "::") else host
     return f"http://{name}:{port}/training"
 
 
 def _settings(host: str, port: int, browser: bool) -> list[tuple[str, object]]:
-    """Streamlit's options; each is said here, because a user's own settings may say otherwise."""
+    """Return Streamlit's options, all explicit, so that they override the user's own settings."""
     settings = [
         ("server.address", host),
         ("server.port", port),
@@ -87,7 +87,7 @@ def _settings(host: str, port: int, browser: bool) -> list[tuple[str, object]]:
         *THEME.items(),
     ]
     if _is_loopback(host):
-        # Against pages elsewhere whose name an attacker's server suddenly resolves to this machine.
+        # Against DNS rebinding: another site's name that resolves to this machine.
         settings += [("server.allowedHosts", name) for name in ("localhost", "127.0.0.1", host)]
         settings.append(("browser.serverAddress", "localhost"))
     return settings
@@ -101,15 +101,15 @@ def _is_loopback(host: str) -> bool:
 
 
 def _check_port(host: str, port: int) -> None:
-    """Raise UiError unless the server can listen there."""
+    """Raise UiError if the server cannot listen on this address."""
     try:
-        kind, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(kind, socket.SOCK_STREAM) as probe:
+        family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(place)
+            probe.bind(target)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             message = f"port {port} of {host} is in use, perhaps by another `heteromark ui`"
         else:
-            message = f"cannot listen at {host}, port {port}: {error.strerror or error}"
+            message = f"cannot listen on {host}, port {port}: {error.strerror or error}"
         raise UiError(f"{message}; choose another with --port or --host") from error

@@ -1,4 +1,4 @@
-"""Stores with made runs."""
+"""Stores with synthetic runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from made_history import Made, agent, make_run, run_config
+from made_history import RunSpec, agent, make_run, run_config
 
 from heteromark.runs.record import METRICS_FILE, Status
 from heteromark.runs.store import RunStore
@@ -16,29 +16,29 @@ from heteromark.runs.store import RunStore
 
 @pytest.fixture
 def store(own_store: Path) -> RunStore:
-    """The test's own store, empty; what the pages look in by default."""
+    """The empty store of the test, which the pages use by default."""
     return RunStore(own_store)
 
 
 @pytest.fixture
 def three_seeds(store: RunStore) -> list[Path]:
-    """Folders of the three seeds of one completed config."""
+    """Folders of three completed seeds of one config."""
     config = run_config(agent("happo_agent_v1"))
-    return [make_run(store, Made(config.model_copy(update={"seed": seed}))) for seed in range(3)]
+    return [make_run(store, RunSpec(config.model_copy(update={"seed": seed}))) for seed in range(3)]
 
 
 @pytest.fixture
 def training(store: RunStore):
-    """Start a pretended training of a seed; returns its digest and its process, killed at the end.
+    """Start a simulated training of a seed; returns its digest and its process, killed at the end.
 
-    It has written its first row when it is handed out.
+    The process has written its first row when the function returns.
     """
     processes = []
 
     def start(seed: int = 0, seconds: float = 600.0) -> tuple[str, subprocess.Popen]:
         config = run_config(agent("happo_agent_v1"), seed=seed)
-        made = Made(config, started=datetime.now(UTC), status=Status.RUNNING)
-        folder = make_run(store, made)
+        spec = RunSpec(config, started=datetime.now(UTC), status=Status.RUNNING)
+        folder = make_run(store, spec)
         (folder / METRICS_FILE).rename(folder / "rows.csv")
         script = Path(__file__).with_name("pretended_training.py")
         process = subprocess.Popen(

@@ -1,6 +1,6 @@
-"""Histories of any size without training: folders as training leaves them, by the project's classes.
+"""Synthetic histories of any size: run folders as training writes them, without training.
 
-The curves are made up: a rise whose speed and noise follow from the learning rate and the seed.
+The curves are synthetic: they rise with the given speed, and their noise is seeded by the run digest.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ FRAMES_PER_SECOND = 2000.0
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a made run is like; the rest follows from its config and seed.
+class RunSpec:
+    """Properties of a synthetic run; the rest is derived from its config and seed.
 
-    `share`: of its iterations that it has done. `speed`: how fast it learns.
+    `share`: share of the iterations that are done. `speed`: how fast the run learns.
     """
 
     config: RunConfig
@@ -67,7 +67,7 @@ class Made:
 
 
 def agent(file: str, **changes) -> AgentConfig:
-    """An agent config of this repository, with changes."""
+    """Return an agent config of this repository, with changes."""
     resolved = resolve_agent(ROOT / "config" / "agents" / f"{file}.yaml").agent
     return AgentConfig.model_validate(merge(resolved.model_dump(), changes))
 
@@ -75,23 +75,23 @@ def agent(file: str, **changes) -> AgentConfig:
 def run_config(
     agent_config: AgentConfig, environment: str = "skirmish", mode: str = "smoke", seed: int = 0
 ) -> RunConfig:
-    """The resolved config of one run, as the workflow composes it."""
+    """Return the resolved config of one run, as the workflow composes it."""
     params = load_params(ROOT, {"sweep": {"environment": environment}})
     return compose_run(agent_config, params, mode, seed, ROOT)
 
 
-def make_run(store: RunStore, made: Made) -> Path:
-    """Write the folder of one run into the store; returns it."""
-    config = made.config
+def make_run(store: RunStore, spec: RunSpec) -> Path:
+    """Write the folder of one run into the store, and return it."""
+    config = spec.config
     folder = store.folder(run_digest(config))
     folder.mkdir(parents=True)
-    rows = rows_of(made)
+    rows = rows_of(spec)
     (folder / CONFIG_FILE).write_text(_yaml(config), encoding="utf-8")
     (folder / METRICS_FILE).write_text(metrics_text(rows), encoding="utf-8")
-    (folder / LOG_FILE).write_text("a made run\n", encoding="utf-8")
-    record = _record(folder.name, made, len(rows))
-    if made.status.is_final:
-        report = _evaluation(made, rows)
+    (folder / LOG_FILE).write_text("a synthetic run\n", encoding="utf-8")
+    record = _record(folder.name, spec, len(rows))
+    if spec.status.is_final:
+        report = _evaluation(spec, rows)
         (folder / EVALUATION_FILE).write_text(json.dumps(report), encoding="utf-8")
         (folder / CHECKPOINT_FILE).write_bytes(b"weights")
         names = [name for name in RUN_FILES if (folder / name).is_file()]
@@ -105,25 +105,25 @@ def make_run(store: RunStore, made: Made) -> Path:
     return folder
 
 
-def many(number: int, seeds: int = 3) -> Iterator[Made]:
-    """As many runs of HAPPO and MaskablePPO configs on three environments, an hour apart.
+def run_specs(number: int, seeds: int = 3) -> Iterator[RunSpec]:
+    """Yield runs of HAPPO and MaskablePPO configs on three environments, started an hour apart.
 
     Most are completed; every 40th failed, every 50th diverged, every 60th was interrupted.
     """
     for index in range(number):
         variant, seed = divmod(index, seeds)
-        made = Made(
+        spec = RunSpec(
             _variant(variant).model_copy(update={"seed": seed}),
             started=FIRST_START + timedelta(hours=index),
             speed=0.5 + variant % 7 / 4,
         )
         if index % 40 == 39:
-            made = replace(made, status=Status.FAILED, reason="ValueError: made to fail", share=0.4)
+            spec = replace(spec, status=Status.FAILED, reason="ValueError: made to fail", share=0.4)
         elif index % 50 == 49:
-            made = replace(made, status=Status.DIVERGED, reason="the loss is NaN", share=0.5)
+            spec = replace(spec, status=Status.DIVERGED, reason="the loss is NaN", share=0.5)
         elif index % 60 == 59:
-            made = replace(made, status=Status.INTERRUPTED, reason="ended by SIGTERM", share=0.6)
-        yield made
+            spec = replace(spec, status=Status.INTERRUPTED, reason="ended by SIGTERM", share=0.6)
+        yield spec
 
 
 @functools.cache
@@ -144,55 +144,55 @@ def _yaml_without_seed(config: str) -> str:
 
 
 def _yaml(config: RunConfig) -> str:
-    """config.yaml; the seeds of one config share the work, which is the most of making a run."""
+    """Return the text of config.yaml. It is cached over seeds, because it is the slowest step."""
     text = _yaml_without_seed(config.model_copy(update={"seed": 0}).model_dump_json())
     return text.replace("\nseed: 0\n", f"\nseed: {config.seed}\n")
 
 
-def rows_of(made: Made) -> list[dict[str, float]]:
-    """Rows of metrics.csv: the columns that training writes, in its order."""
-    config = made.config
-    chance = random.Random(f"{run_digest(config)}")
+def rows_of(spec: RunSpec) -> list[dict[str, float]]:
+    """Return the rows of metrics.csv: the columns that training writes, in its order."""
+    config = spec.config
+    rng = random.Random(f"{run_digest(config)}")
     wins = config.environment.name in WITH_WINS
-    iterations = round(made.share * config.num_iterations)
+    iterations = round(spec.share * config.num_iterations)
     batch = config.collector.frames_per_batch
     if config.env_type == "text":
-        return language_rows(config, iterations, made.speed, chance)
+        return language_rows(config, iterations, spec.speed, rng)
     rows = []
     for iteration in range(1, iterations + 1):
         frames = iteration * batch
-        learnt = 1 - math.exp(-made.speed * frames / 40_000)
+        progress = 1 - math.exp(-spec.speed * frames / 40_000)
         row = {
             "iteration": iteration,
             "frames": frames,
             "episodes": 40,
-            "episode_return": 2 + 16 * learnt + chance.gauss(0, 0.5),
-            "episode_length": 50 + chance.gauss(0, 2),
-            "win_rate": min(1.0, max(0.0, learnt + chance.gauss(0, 0.03))) if wins else math.nan,
+            "episode_return": 2 + 16 * progress + rng.gauss(0, 0.5),
+            "episode_length": 50 + rng.gauss(0, 2),
+            "win_rate": min(1.0, max(0.0, progress + rng.gauss(0, 0.03))) if wins else math.nan,
         }
         for group in GROUPS[config.environment.name]:
             row |= {
-                f"loss_objective/{group}": -0.05 + chance.gauss(0, 0.02),
-                f"grad_norm/{group}": 0.3 + chance.gauss(0, 0.03),
-                f"entropy/{group}": 1.8 - 1.1 * learnt + chance.gauss(0, 0.02),
-                f"kl_approx/{group}": abs(0.012 + chance.gauss(0, 0.003)),
-                f"clip_fraction/{group}": abs(0.15 + chance.gauss(0, 0.03)),
+                f"loss_objective/{group}": -0.05 + rng.gauss(0, 0.02),
+                f"grad_norm/{group}": 0.3 + rng.gauss(0, 0.03),
+                f"entropy/{group}": 1.8 - 1.1 * progress + rng.gauss(0, 0.02),
+                f"kl_approx/{group}": abs(0.012 + rng.gauss(0, 0.003)),
+                f"clip_fraction/{group}": abs(0.15 + rng.gauss(0, 0.03)),
             }
         rows.append(
             row
             | {
-                "loss_critic": 0.3 * (1 - learnt) + abs(chance.gauss(0, 0.01)),
-                "explained_variance": 0.9 * learnt + chance.gauss(0, 0.02),
+                "loss_critic": 0.3 * (1 - progress) + abs(rng.gauss(0, 0.01)),
+                "explained_variance": 0.9 * progress + rng.gauss(0, 0.02),
                 "learning_rate": config.agent.learning_rate,
                 "time_elapsed": frames / FRAMES_PER_SECOND,
-                "frames_per_second": FRAMES_PER_SECOND + chance.gauss(0, 100),
+                "frames_per_second": FRAMES_PER_SECOND + rng.gauss(0, 100),
             }
         )
     return rows
 
 
 def metrics_text(rows: list[dict[str, float]]) -> str:
-    """metrics.csv of rows: full precision, empty where nothing was measured."""
+    """Return the text of metrics.csv: full precision, empty cells where nothing was measured."""
     text = io.StringIO()
     if rows:
         writer = csv.writer(text, lineterminator="\n")
@@ -203,17 +203,17 @@ def metrics_text(rows: list[dict[str, float]]) -> str:
     return text.getvalue()
 
 
-def _evaluation(made: Made, rows: list[dict[str, float]]) -> dict:
-    config = made.config
-    chance = random.Random(f"evaluation {run_digest(config)}")
-    episodes = 0 if made.status is Status.DIVERGED else config.evaluation.episodes
+def _evaluation(spec: RunSpec, rows: list[dict[str, float]]) -> dict:
+    config = spec.config
+    rng = random.Random(f"evaluation {run_digest(config)}")
+    episodes = 0 if spec.status is Status.DIVERGED else config.evaluation.episodes
     last = rows[-1]
-    returns = [last["episode_return"] + 1 + chance.gauss(0, 3) for _ in range(episodes)]
+    returns = [last["episode_return"] + 1 + rng.gauss(0, 3) for _ in range(episodes)]
     wins = None
     if episodes and config.environment.name in WITH_WINS:
-        wins = [chance.random() < last["win_rate"] for _ in range(episodes)]
+        wins = [rng.random() < last["win_rate"] for _ in range(episodes)]
     if config.env_type == "text" and episodes:
-        return language_report(config, last["win_rate"], chance)
+        return language_report(config, last["win_rate"], rng)
     return {
         "episodes": episodes,
         "deterministic": True,
@@ -243,9 +243,9 @@ def _summary(report: dict, rows: list[dict[str, float]]) -> RunSummary:
     )
 
 
-def _record(digest: str, made: Made, iterations: int) -> RunRecord:
-    config, agent_config = made.config, made.config.agent
-    ended = made.status is not Status.RUNNING
+def _record(digest: str, spec: RunSpec, iterations: int) -> RunRecord:
+    config, agent_config = spec.config, spec.config.agent
+    ended = spec.status is not Status.RUNNING
     seconds = iterations * config.collector.frames_per_batch / FRAMES_PER_SECOND
     suffix = f"sweep_{agent_config.sweep_variant}"
     if agent_config.sweep_variant is None:
@@ -265,10 +265,10 @@ def _record(digest: str, made: Made, iterations: int) -> RunRecord:
         kind=config.kind,
         mode=config.mode,
         seed=config.seed,
-        status=made.status,
-        reason=made.reason,
-        started=made.started.isoformat(timespec="seconds"),
-        ended=(made.started + timedelta(seconds=seconds)).isoformat(timespec="seconds")
+        status=spec.status,
+        reason=spec.reason,
+        started=spec.started.isoformat(timespec="seconds"),
+        ended=(spec.started + timedelta(seconds=seconds)).isoformat(timespec="seconds")
         if ended
         else None,
         duration_seconds=seconds if ended else None,

@@ -1,4 +1,4 @@
-"""What made runs of language models measured and said: the columns and the report of real ones."""
+"""Metrics and evaluation reports of synthetic language-model runs, in the format of real runs."""
 
 from __future__ import annotations
 
@@ -13,58 +13,58 @@ FRAMES_PER_SECOND = 100.0
 
 
 def language_rows(
-    config: RunConfig, iterations: int, speed: float, chance: random.Random
+    config: RunConfig, iterations: int, speed: float, rng: random.Random
 ) -> list[dict[str, float]]:
-    """Rows of metrics.csv: the columns that training writes, in its order."""
+    """Return the rows of metrics.csv: the columns that training writes, in its order."""
     batch = config.collector.frames_per_batch
     rows = []
     for iteration in range(1, iterations + 1):
-        learnt = 1 - math.exp(-speed * 3 * iteration / config.num_iterations)
+        progress = 1 - math.exp(-speed * 3 * iteration / config.num_iterations)
         row = {
             "iteration": iteration,
             "frames": iteration * batch,
             "episodes": config.problems_per_batch,
-            "episode_return": 0.1 + 0.8 * learnt + chance.gauss(0, 0.02),
-            "episode_length": 2 - learnt,
-            "win_rate": min(1.0, max(0.0, 0.1 + 0.8 * learnt + chance.gauss(0, 0.02))),
-            "pass_at_1": min(1.0, max(0.0, 0.6 * learnt + chance.gauss(0, 0.02))),
+            "episode_return": 0.1 + 0.8 * progress + rng.gauss(0, 0.02),
+            "episode_length": 2 - progress,
+            "win_rate": min(1.0, max(0.0, 0.1 + 0.8 * progress + rng.gauss(0, 0.02))),
+            "pass_at_1": min(1.0, max(0.0, 0.6 * progress + rng.gauss(0, 0.02))),
         }
         for role in config.turn_order:
             row |= {
-                f"reward/{role}": 0.8 * learnt + chance.gauss(0, 0.02),
-                f"response_length/{role}": 6 + chance.gauss(0, 0.3),
+                f"reward/{role}": 0.8 * progress + rng.gauss(0, 0.02),
+                f"response_length/{role}": 6 + rng.gauss(0, 0.3),
                 f"cut_off/{role}": 0.05,
-                f"flat_share/{role}": 0.3 + 0.1 * learnt + chance.gauss(0, 0.02),
+                f"flat_share/{role}": 0.3 + 0.1 * progress + rng.gauss(0, 0.02),
             }
         for policy in config.policy_names:
             row |= {
-                f"loss_objective/{policy}": chance.gauss(0, 0.02),
-                f"kl_approx/{policy}": abs(chance.gauss(0.004, 0.001)),
-                f"clip_fraction/{policy}": abs(chance.gauss(0.01, 0.003)),
-                f"grad_norm/{policy}": abs(chance.gauss(0.2, 0.02)),
+                f"loss_objective/{policy}": rng.gauss(0, 0.02),
+                f"kl_approx/{policy}": abs(rng.gauss(0.004, 0.001)),
+                f"clip_fraction/{policy}": abs(rng.gauss(0.01, 0.003)),
+                f"grad_norm/{policy}": abs(rng.gauss(0.2, 0.02)),
             }
             if config.grpo.beta:
                 row |= {
-                    f"loss_kl/{policy}": 0.001 * learnt,
-                    f"kl_reference/{policy}": 0.05 * learnt,
+                    f"loss_kl/{policy}": 0.001 * progress,
+                    f"kl_reference/{policy}": 0.05 * progress,
                 }
-            row[f"ratio_max/{policy}"] = 1.2 + abs(chance.gauss(0, 0.1))
+            row[f"ratio_max/{policy}"] = 1.2 + abs(rng.gauss(0, 0.1))
         row |= {
             "learning_rate": config.agent.learning_rate,
             "time_elapsed": iteration * batch / FRAMES_PER_SECOND,
-            "frames_per_second": FRAMES_PER_SECOND + chance.gauss(0, 3),
+            "frames_per_second": FRAMES_PER_SECOND + rng.gauss(0, 3),
         }
         rows.append(row)
     return rows
 
 
-def language_report(config: RunConfig, share: float, chance: random.Random) -> dict[str, Any]:
-    """An evaluation.json whose passes solve their problem with a probability of `share`.
+def language_report(config: RunConfig, share: float, rng: random.Random) -> dict[str, Any]:
+    """Return an evaluation.json whose passes solve their problem with probability `share`.
 
-    Its transcripts are of a solved problem, one that is not, and so on.
+    The transcripts alternate between solved and unsolved problems.
     """
     problems, passes = config.evaluation.episodes, config.evaluation.passes
-    solved = [[chance.random() < share for _ in range(passes)] for _ in range(problems)]
+    solved = [[rng.random() < share for _ in range(passes)] for _ in range(problems)]
     wins = [won for each in solved for won in each]
     returns = [1.0 if won else -0.1 for won in wins]
     mean = sum(returns) / len(returns)

@@ -1,4 +1,4 @@
-"""A finished sweep without training: made runs, and what the workflow writes about them."""
+"""A finished synthetic sweep: synthetic runs, and the workflow's files for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 from datetime import timedelta
 from pathlib import Path
 
-from made_history import FIRST_START, Made, agent, make_run, run_config
+from made_history import FIRST_START, RunSpec, agent, make_run, run_config
 
 from heteromark.config.models.params import SelectionParams
 from heteromark.runs.digest import config_digest
@@ -19,7 +19,7 @@ from heteromark.workflow.plots import save_figure
 from heteromark.workflow.rank_check import RANK_CHECK_FILE, rank_check
 from heteromark.workflow.select import BRACKET_FILE, SELECTION_FILE, select
 
-# How fast each candidate learns; the last one diverges in two of its seeds.
+# Learning speed of each candidate. The last one diverges in two of its seeds.
 SPEEDS = {
     "happo_agent_sweep_gamma_high": 1.6,
     "happo_agent_v1": 1.2,
@@ -33,9 +33,9 @@ SEEDS = range(3)
 def make_sweep(
     store: RunStore, results: Path, environment: str = "skirmish", halving: bool = False
 ) -> None:
-    """Make the smoke runs and a long run of the winner, and write tables, selection, rank check.
+    """Write the smoke runs, a long run of the winner, tables, selection and rank check.
 
-    With `halving`, also the picture of a bracket, of one rung.
+    With `halving`, also draw a bracket with one rung.
     """
     smokes = [_candidate(store, results, file, "smoke", SEEDS, environment) for file in SPEEDS]
     tables = aggregate(smokes)
@@ -57,13 +57,13 @@ def _candidate(
     for seed in seeds:
         config = run_config(agent_config, environment, mode, seed)
         diverges = file == DIVERGING and seed > 0
-        made = Made(
+        spec = RunSpec(
             config,
             started=FIRST_START + timedelta(minutes=len(SPEEDS) * seed + list(SPEEDS).index(file)),
             speed=SPEEDS[file],
             **({"status": Status.DIVERGED, "reason": "the loss is NaN"} if diverges else {}),
         )
-        stored = make_run(store, made)
+        stored = make_run(store, spec)
         name = f"{agent_config.short_name}-{config_digest(config)}"
         folders[seed] = results / ("smoke" if mode == "smoke" else "train") / name / f"seed_{seed}"
         shutil.copytree(stored, folders[seed])

@@ -1,4 +1,4 @@
-"""A process that holds a run's lock and writes its rows, as a training does: `python FILE DIGEST SECONDS`."""
+"""Simulate a training: hold the lock of a run and write its rows. `python FILE DIGEST SECONDS`"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from heteromark.runs.store import RunStore
 
 
 def main(digest: str, seconds: float) -> None:
-    """Append the rows that lie beside the record one by one, then wait to be killed."""
+    """Append the rows of rows.csv to metrics.csv one by one, then wait to be killed."""
     with RunStore().writing(digest) as folder:
         RunRecord.read(folder).write(folder)
         rows = (folder / "rows.csv").read_text(encoding="utf-8").splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""The pages as a user gets them: `heteromark ui` in a process of its own, and a browser."""
+"""The pages as a user sees them: `heteromark ui` in a separate process, and a browser."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from heteromark.ui.views.list import COLUMNS
 
 CHROMIUM = "/usr/bin/chromium"
 SCREENSHOTS_VARIABLE = "HETEROMARK_SCREENSHOTS"
-# Opened at a page's own address, Streamlit asks for its server below that address first, then
-# beside it; the browser logs the first two answers.
+# When a page is opened directly, Streamlit looks for its server below the address of the page first.
+# The browser logs these two failed requests.
 PROBES = re.compile(r"/_stcore/(health|host-config)$")
 
 
@@ -33,7 +33,7 @@ def free_port() -> int:
 
 
 def start(*options: str, folder: Path = ROOT) -> tuple[str, subprocess.Popen]:
-    """Start `heteromark ui`; returns its address, without a path, and the process."""
+    """Start `heteromark ui`; return its address, without a path, and the process."""
     port = free_port()
     command = [sys.executable, "-m", "heteromark", "ui", "--port", str(port), "--no-browser"]
     process = subprocess.Popen(
@@ -56,16 +56,16 @@ def start(*options: str, folder: Path = ROOT) -> tuple[str, subprocess.Popen]:
 
 @contextlib.contextmanager
 def serving(store: Path, results: Path, folder: Path = ROOT) -> Iterator[str]:
-    """Address of pages that show a store and a results folder."""
-    for place in (store, results):
-        place.mkdir(parents=True, exist_ok=True)
+    """Serve the pages for a store and a results folder; yields the address."""
+    for path in (store, results):
+        path.mkdir(parents=True, exist_ok=True)
     address, process = start("--store", str(store), "--results", str(results), folder=folder)
     try:
         yield address
     finally:
         process.terminate()
-        told, _ = process.communicate(timeout=30)
-        assert "Traceback" not in told, told
+        output, _ = process.communicate(timeout=30)
+        assert "Traceback" not in output, output
 
 
 @contextlib.contextmanager
@@ -76,7 +76,7 @@ def browsing() -> Iterator[Browser]:
         browser.close()
 
 
-# Of the list without progress, up to where it ends at the right.
+# Widths of the list's columns, left to right, without the progress column.
 COLUMN_WIDTHS = {
     column["label"]: column["width"] for name, column in COLUMNS.items() if name != "progress"
 }
@@ -88,7 +88,7 @@ READ_TABLE = """grid => {
 }"""
 
 
-KEEPS_ITS_HEIGHT = """() => {
+HEIGHT_IS_STABLE = """() => {
   const height = document.querySelector('[data-testid="stMainBlockContainer"]').scrollHeight;
   const now = performance.now();
   if (window.hmSeen?.height !== height) window.hmSeen = {height, since: now};
@@ -98,32 +98,32 @@ KEEPS_ITS_HEIGHT = """() => {
 
 @dataclass
 class Reader:
-    """A browser's page, and whatever in it a reader would not want."""
+    """A browser page that collects errors, dialogs and requests to other servers."""
 
     page: Page
     address: str
-    faults: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.page.on("console", self._console)
-        self.page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
+        self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         self.page.on("dialog", self._dialog)
         self.page.on("request", self._request)
         self.page.on("websocket", lambda socket: self._check(socket.url))
 
     def open(self, path: str) -> None:
-        """Open a page by its address, and wait until it is drawn."""
+        """Open a page and wait until it is drawn."""
         self.page.goto(self.address + path)
         self.page.locator(".hm-heading h1").wait_for()
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the script has run and charts have their places.
+        """Wait until the script has finished and the layout no longer moves.
 
-        A click while the page still grows goes down on one element and up on another.
+        While the page grows, a click could press one element and release on another.
         """
         self.page.locator('[data-testid="stApp"][data-test-script-state="notRunning"]').wait_for()
-        self.page.wait_for_function(KEEPS_ITS_HEIGHT)
+        self.page.wait_for_function(HEIGHT_IS_STABLE)
         assert self.page.locator('[data-testid="stException"]').count() == 0, self.text()
 
     def text(self) -> str:
@@ -133,23 +133,23 @@ class Reader:
         expect(self.page.locator('[data-testid="stMain"]')).to_contain_text(words)
 
     def rows(self, table: int = 0) -> list[dict[str, str]]:
-        """What a table shows now, by its columns' names; numbers come unformatted."""
+        """Return the rows of a table by column title; numbers are unformatted."""
         grid = self.page.locator('[data-testid="stDataFrame"] table[role="grid"]').nth(table)
         grid.locator("tbody tr").first.wait_for(state="attached")
         return grid.evaluate(READ_TABLE)
 
     def tick(self, row: int) -> None:
-        """Choose a row of the first table."""
+        """Tick a row of the first table."""
         canvas = self.page.locator('[data-testid="stDataFrame"] canvas').first
         canvas.evaluate("canvas => canvas.scrollIntoView({block: 'center'})")
         box = canvas.bounding_box()
         self.page.mouse.click(box["x"] + 16, box["y"] + 35 * (row + 1) + 17)
 
     def click_header(self, name: str) -> None:
-        """Click on the middle of a column's header in the first table."""
+        """Click on a column header of the first table."""
         canvas = self.page.locator('[data-testid="stDataFrame"] canvas').first
         box = canvas.bounding_box()
-        x = box["x"] + 35  # of the boxes to tick
+        x = box["x"] + 35  # width of the tick-box column
         for title, width in COLUMN_WIDTHS.items():
             if title == name:
                 self.page.mouse.click(x + width / 3, box["y"] + 17)
@@ -158,22 +158,22 @@ class Reader:
         raise ValueError(name)
 
     def picture(self, folder: Path, name: str) -> None:
-        """Keep a picture of the whole page, as an artefact of the test."""
+        """Save a screenshot of the whole page, as an artefact of the test."""
         folder = Path(os.environ.get(SCREENSHOTS_VARIABLE) or folder)
         folder.mkdir(parents=True, exist_ok=True)
         height = self.page.locator('[data-testid="stMainBlockContainer"]').bounding_box()["height"]
         size = self.page.viewport_size
         self.page.set_viewport_size({"width": size["width"], "height": max(900, int(height) + 60)})
-        self.page.wait_for_timeout(700)  # charts fit themselves into their new place
+        self.page.wait_for_timeout(700)  # charts adapt to the new size
         self.page.screenshot(path=folder / f"{name}.png")
         self.page.set_viewport_size(size)
 
     def _console(self, message) -> None:
         if message.type == "error" and not PROBES.search(message.location.get("url", "")):
-            self.faults.append(f"console: {message.text}")
+            self.problems.append(f"console: {message.text}")
 
     def _dialog(self, dialog) -> None:
-        self.faults.append(f"dialog: {dialog.message}")
+        self.problems.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
     def _request(self, request) -> None:
@@ -183,12 +183,12 @@ class Reader:
         local = self.address.partition("://")[2]
         inside = url.startswith(("data:", "blob:")) or url.partition("://")[2].startswith(local)
         if not inside:
-            self.faults.append(f"asked elsewhere: {url}")
+            self.problems.append(f"request to another server: {url}")
 
 
 @contextlib.contextmanager
 def reading(browser: Browser, address: str) -> Iterator[Reader]:
-    """A reader in a fresh browser profile who met no fault at the end."""
+    """Yield a reader with a new browser profile; fails at the end if it collected problems."""
     context = browser.new_context(viewport={"width": 1440, "height": 900})
     reader = Reader(context.new_page(), address)
     try:
@@ -198,4 +198,4 @@ def reading(browser: Browser, address: str) -> Iterator[Reader]:
         raise
     finally:
         context.close()
-    assert reader.faults == []
+    assert reader.problems == []

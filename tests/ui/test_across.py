@@ -1,9 +1,9 @@
-"""Agents over several environments."""
+"""Comparison of agents over several environments."""
 
 from __future__ import annotations
 
 import pytest
-from made_history import Made, agent, make_run, run_config
+from made_history import RunSpec, agent, make_run, run_config
 
 from heteromark.runs.record import RunRecord, Status
 from heteromark.ui.data.across import across_table, compare_across, profiles
@@ -27,7 +27,7 @@ def compared(store, tmp_path):
             for seed, value in enumerate(values):
                 config = run_config(agent(file), environment, seed=seed)
                 status = Status.FAILED if value is None else Status.COMPLETED
-                folder = make_run(store, Made(config, status=status))
+                folder = make_run(store, RunSpec(config, status=status))
                 record = RunRecord.read(folder)
                 summary = record.summary.model_copy(update={"evaluation_return": value})
                 record.model_copy(update={"summary": summary}).write(folder)
@@ -45,20 +45,20 @@ def test_scores_are_normalised_within_each_environment(compared):
     assert found.scores["ppo_agent_v1"].tolist() == [[0.75, 0.2], [0.0, 0.0]]
 
 
-def test_the_table_says_how_likely_the_best_beats_the_others(compared):
+def test_table_has_probability_that_the_best_agent_beats_each_agent(compared):
     table = across_table(compared(RETURNS)).set_index("agent")
     first, second = table.loc["happo_agent_v1"], table.loc["ppo_agent_v1"]
-    # of four scores the lowest and the highest are cut
+    # the IQM of four scores drops the lowest and the highest
     assert first["iqm"] == pytest.approx((0.6 + 1.0) / 2)
     assert second["iqm"] == pytest.approx((0.0 + 0.2) / 2)
     assert first["low"] < first["iqm"] <= first["high"]
-    # all four pairs of skirmish; in simple_spread 1 beats both, 0.5 beats one
+    # skirmish: wins all four pairs; simple_spread: 1.0 beats both scores, 0.5 beats one
     assert second["beaten"] == pytest.approx((4 / 4 + 3 / 4) / 2)
     assert second["beaten_low"] <= second["beaten"] <= second["beaten_high"]
     assert first[["beaten", "beaten_low", "beaten_high"]].isna().all()
 
 
-def test_a_profile_is_the_share_of_runs_above_each_score(compared):
+def test_profile_is_the_share_of_runs_above_each_score(compared):
     found = profiles(compared(RETURNS)).set_index(["label", "threshold"])
     shares = found.loc["ppo_agent_v1"]["share"]
     assert (shares.iloc[0], shares.iloc[-1]) == (0.5, 0.0)  # 0.75 and 0.2 are above 0
@@ -80,7 +80,7 @@ def test_only_seeds_completed_everywhere_count(compared):
     assert len(found.scores["happo_agent_v1"]) == 2
 
 
-def test_what_cannot_be_compared_is_left_out_with_the_reason(compared):
+def test_agents_that_cannot_be_compared_are_left_out_with_the_reason(compared):
     found = compared(
         {
             **RETURNS,
@@ -91,20 +91,20 @@ def test_what_cannot_be_compared_is_left_out_with_the_reason(compared):
         }
     )
     assert list(found.scores) == ["happo_agent_v1"]
-    told = "\n".join(found.left_out)
-    assert "speaker_listener: fewer than two returns that differ" in told
-    assert "ppo_agent_v1: no completed run in skirmish" in told
-    assert "happo_agent_lr_low: no seed completed in every environment" in told
+    reasons = "\n".join(found.left_out)
+    assert "speaker_listener: fewer than two distinct returns" in reasons
+    assert "ppo_agent_v1: no completed run in skirmish" in reasons
+    assert "happo_agent_lr_low: no seed completed in every environment" in reasons
 
 
 def test_several_configs_of_one_agent_in_an_environment_are_not_mixed(compared, store, tmp_path):
     compared(RETURNS)
-    make_run(store, Made(run_config(agent("ppo_agent_v1"), "skirmish", mode="full", seed=0)))
+    make_run(store, RunSpec(run_config(agent("ppo_agent_v1"), "skirmish", mode="full", seed=0)))
     found = compare_across(History(store, tmp_path / "results").runs())
     assert list(found.scores) == ["happo_agent_v1"]
     assert "ppo_agent_v1: several runs of one seed in skirmish" in found.left_out[0]
 
 
-def test_nothing_completed(compared):
+def test_without_completed_runs_the_comparison_is_empty(compared):
     found = compared({("happo_agent_v1", "skirmish"): (None,)})
     assert (found.environments, dict(found.scores), found.left_out) == ((), {}, ())

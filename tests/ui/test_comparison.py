@@ -1,4 +1,4 @@
-"""Mean and band over seeds."""
+"""Mean curves and interval bands over seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def line(values, step=100.0):
     return step * np.arange(1, len(values) + 1), np.array(values, dtype=float)
 
 
-def test_the_band_of_three_seeds_is_their_range_around_the_mean():
+def test_band_of_three_seeds_is_their_range():
     band = band_of([line([1, 2]), line([2, 4]), line([6, 3])])
     assert band.to_dict("records") == [
         {"x": 100, "mean": 3, "low": 1, "high": 6, "seeds": 3},
@@ -22,7 +22,7 @@ def test_the_band_of_three_seeds_is_their_range_around_the_mean():
     ]
 
 
-def test_the_band_is_the_bootstrap_interval_of_the_workflow():
+def test_band_is_the_bootstrap_interval_of_the_workflow():
     values = [1.0, 4.0, 2.0, 8.0, 5.0]
     row = band_of([line([value]) for value in values]).iloc[0]
     assert (row["low"], row["high"]) == bootstrap_interval(values, "mean")
@@ -34,13 +34,13 @@ def test_one_seed_has_no_band():
     assert band[["low", "high"]].isna().all(axis=None)
 
 
-def test_a_seed_that_ended_early_counts_as_far_as_it_came():
+def test_seed_that_ended_early_counts_up_to_its_last_point():
     band = band_of([line([1, 1, 1, 1]), line([3, 3])])
     assert band["seeds"].tolist() == [2, 2, 1, 1]
     assert band["mean"].tolist() == [2, 2, 1, 1]
 
 
-def test_seeds_measured_at_other_times_are_interpolated_between_but_not_beyond():
+def test_seeds_are_interpolated_but_not_extrapolated():
     band = band_of(
         [(np.array([0.0, 10.0]), np.array([0.0, 10.0])), (np.array([5.0]), np.array([9.0]))]
     )
@@ -49,19 +49,19 @@ def test_seeds_measured_at_other_times_are_interpolated_between_but_not_beyond()
     assert band["seeds"].tolist() == [1, 2, 1]
 
 
-def test_a_long_comparison_has_no_more_points_than_a_chart_has_room_for():
-    chance = np.random.default_rng(0)
-    lines = [(np.sort(chance.random(150)), chance.random(150)) for _ in range(3)]
+def test_long_comparison_has_at_most_max_points():
+    rng = np.random.default_rng(0)
+    lines = [(np.sort(rng.random(150)), rng.random(150)) for _ in range(3)]
     assert len(band_of(lines)) <= MAX_POINTS
 
 
-def test_nothing_measured_gives_an_empty_band():
+def test_band_without_values_is_empty():
     assert band_of([]).empty
     assert band_of([(np.empty(0), np.empty(0))]).empty
 
 
 @pytest.mark.parametrize(("axis", "x"), [("frames", [100, 200]), ("time", [1.5, 3.0])])
-def test_a_line_over_frames_or_wall_clock_time(axis, x):
+def test_line_over_frames_or_wall_clock_time(axis, x):
     table = pd.DataFrame(
         {"frames": [100, 200], "time_elapsed": [1.5, 3.0], "kl_approx/a": [1.0, 2.0]}
     )
@@ -69,6 +69,6 @@ def test_a_line_over_frames_or_wall_clock_time(axis, x):
     assert (found_x.tolist(), found_y.tolist()) == (x, [1, 2])
 
 
-def test_a_run_without_rows_has_an_empty_line():
+def test_run_without_rows_has_an_empty_line():
     x, y = line_of(pd.DataFrame(), "episode_return", "frames")
     assert len(x) == len(y) == 0

@@ -1,4 +1,4 @@
-"""Which runs there are, and what a look at them costs."""
+"""Finding runs in the store and below results/, and caching their files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from made_history import Made, agent, make_run, many, run_config
+from made_history import RunSpec, agent, make_run, run_config, run_specs
 
 from heteromark.runs.record import RECORD_FILE, RunRecord, Status
 from heteromark.runs.store import RunStore
@@ -28,7 +28,7 @@ def test_without_a_store_there_are_no_runs(tmp_path: Path):
     assert history(RunStore(tmp_path / "none"), tmp_path / "none").runs() == []
 
 
-def test_a_completed_run_has_its_figures(store: RunStore, three_seeds):
+def test_completed_run_has_its_results(store: RunStore, three_seeds):
     runs = history(store).runs()
     assert {run.folder for run in runs} == set(three_seeds)
     run = next(run for run in runs if run.record.seed == 1)
@@ -41,11 +41,11 @@ def test_a_completed_run_has_its_figures(store: RunStore, three_seeds):
 
 
 def test_the_newest_start_comes_first(store: RunStore):
-    folders = [make_run(store, made) for made in many(4)]
+    folders = [make_run(store, spec) for spec in run_specs(4)]
     assert [run.folder for run in history(store).runs()] == folders[::-1]
 
 
-def test_a_run_in_both_places_is_one_run(store: RunStore, three_seeds, tmp_path: Path):
+def test_run_in_store_and_results_is_listed_once(store: RunStore, three_seeds, tmp_path: Path):
     results = tmp_path / "results"
     copy = results / "smoke" / "happo_agent_v1-abc" / "seed_0"
     shutil.copytree(three_seeds[0], copy)
@@ -56,7 +56,7 @@ def test_a_run_in_both_places_is_one_run(store: RunStore, three_seeds, tmp_path:
     assert set(run.copies) == {copy, results / "model"}
 
 
-def test_a_run_that_only_lies_below_results_is_found(three_seeds, tmp_path: Path):
+def test_run_only_below_results_is_found(three_seeds, tmp_path: Path):
     folder = tmp_path / "results" / "watched"
     shutil.copytree(three_seeds[0], folder)
     run = only(history(RunStore(tmp_path / "none"), tmp_path / "results").runs())
@@ -64,7 +64,7 @@ def test_a_run_that_only_lies_below_results_is_found(three_seeds, tmp_path: Path
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"digest": 1}', b"\xff\xfe"])
-def test_a_record_that_cannot_be_read_is_a_row_that_says_so(store, three_seeds, content):
+def test_run_with_unreadable_record_is_listed_as_unreadable(store, three_seeds, content):
     (three_seeds[0] / RECORD_FILE).write_bytes(content)
     runs = history(store).runs()
     assert [run.status for run in runs] == ["completed", "completed", UNREADABLE]
@@ -74,56 +74,56 @@ def test_a_record_that_cannot_be_read_is_a_row_that_says_so(store, three_seeds, 
     assert "pydantic" not in runs[-1].reason
 
 
-def test_a_folder_without_a_record_is_a_row_that_says_so(store, three_seeds):
+def test_folder_without_a_record_is_listed_as_unreadable(store, three_seeds):
     (three_seeds[0] / RECORD_FILE).unlink()
     assert history(store).runs()[-1].reason.endswith("No such file or directory")
 
 
-def test_a_start_that_is_no_time_comes_last(store, three_seeds):
+def test_run_with_invalid_start_time_comes_last(store, three_seeds):
     record = RunRecord.read(three_seeds[0])
     record.model_copy(update={"started": "soon"}).write(three_seeds[0])
     last = history(store).runs()[-1]
     assert (last.folder, last.started) == (three_seeds[0], None)
 
 
-def test_only_what_changed_is_read_again(store, three_seeds):
-    looked = history(store)
-    before = looked.runs()
+def test_only_changed_files_are_read_again(store, three_seeds):
+    cached = history(store)
+    before = cached.runs()
     path = three_seeds[0] / RECORD_FILE
     state, size = path.stat(), path.stat().st_size
-    path.write_bytes(b"x" * size)  # whoever read it would find it corrupt
+    path.write_bytes(b"x" * size)  # would be unreadable if it were read
     os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert looked.runs() == before
+    assert cached.runs() == before
     os.utime(path)
-    assert [run.status for run in looked.runs()].count(UNREADABLE) == 1
+    assert [run.status for run in cached.runs()].count(UNREADABLE) == 1
 
 
-def test_a_run_that_trains_moves_and_is_interrupted_when_its_process_dies(store, training):
+def test_training_run_progresses_and_is_interrupted_when_its_process_dies(store, training):
     digest, process = training(seconds=0.3)
-    looked = history(store)
-    run = only(looked.runs())
+    live = history(store)
+    run = only(live.runs())
     assert (run.key, run.status, run.total_frames) == (digest, "running", 40960)
     assert 0 < run.frames <= 40960
     assert run.training_return is not None
     first_seconds = run.seconds
-    wait_until(lambda: only(looked.runs()).frames > run.frames)
-    assert only(looked.runs()).seconds > first_seconds
+    wait_until(lambda: only(live.runs()).frames > run.frames)
+    assert only(live.runs()).seconds > first_seconds
     process.kill()
     process.wait()
-    run = only(looked.runs())
+    run = only(live.runs())
     assert (run.status, run.total_frames) == ("interrupted", None)
     assert "killed" in run.reason
     assert 0 <= run.seconds < 60
 
 
-def wait_until(happened) -> None:
+def wait_until(condition) -> None:
     deadline = time.monotonic() + 15
-    while not happened():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def test_what_says_running_but_is_no_run_of_the_store_is_not_trained(store, training, tmp_path):
+def test_running_record_outside_the_store_is_interrupted(store, training, tmp_path):
     digest, _ = training()
     folder = tmp_path / "results" / "elsewhere"
     shutil.copytree(store.folder(digest), folder)
@@ -131,24 +131,24 @@ def test_what_says_running_but_is_no_run_of_the_store_is_not_trained(store, trai
     assert run.status == Status.INTERRUPTED
 
 
-def test_a_run_before_its_first_iteration(store):
+def test_run_that_failed_before_its_first_iteration(store):
     config = run_config(agent("happo_agent_v1"))
-    made = Made(config, status=Status.FAILED, reason="ValueError: no", share=0.0)
-    make_run(store, made)
+    spec = RunSpec(config, status=Status.FAILED, reason="ValueError: no", share=0.0)
+    make_run(store, spec)
     run = only(history(store).runs())
     assert (run.status, run.frames, run.training_return) == ("failed", 0, None)
 
 
 @pytest.mark.slow
 def test_a_thousand_runs_in_less_than_two_seconds(store):
-    for made in many(1000):
-        make_run(store, made)
-    looked = history(store)
+    for spec in run_specs(1000):
+        make_run(store, spec)
+    cached = history(store)
     began = time.perf_counter()
-    assert len(looked.runs()) == 1000
+    assert len(cached.runs()) == 1000
     cold = time.perf_counter() - began
     began = time.perf_counter()
-    looked.runs()
+    cached.runs()
     warm = time.perf_counter() - began
     assert cold < 2
     assert warm < 0.5

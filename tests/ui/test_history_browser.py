@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from made_history import Made, agent, make_run, many, run_config
+from made_history import RunSpec, agent, make_run, run_config, run_specs
 from made_sweep import make_sweep
 from PIL import Image
 from serving import browsing, reading, serving
@@ -35,18 +35,18 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    """A store and a results folder: a sweep, twelve other runs, and runs with names of markup."""
-    place = tmp_path_factory.mktemp("history")
-    store = RunStore(place / "store")
-    make_sweep(store, place / "results", halving=True)
-    for folder in (place / "results" / "smoke").glob("happo_agent_gamma_high-*/*"):
+def data_folder(tmp_path_factory) -> Path:
+    """A store and a results folder: a sweep, twelve other runs, and a run with markup in its names."""
+    data_folder = tmp_path_factory.mktemp("history")
+    store = RunStore(data_folder / "store")
+    make_sweep(store, data_folder / "results", halving=True)
+    for folder in (data_folder / "results" / "smoke").glob("happo_agent_gamma_high-*/*"):
         first, second = (Image.new("RGB", (120, 80), colour) for colour in ("#0072B2", "#D55E00"))
         first.save(folder / "episode.gif", save_all=True, append_images=[second], duration=100)
-    for made in many(12):
-        make_run(store, made)
+    for spec in run_specs(12):
+        make_run(store, spec)
     named = agent("ppo_agent_v1", name=NASTY, description=MARKUP)
-    folder = make_run(store, Made(run_config(named, environment="simple_spread")))
+    folder = make_run(store, RunSpec(run_config(named, environment="simple_spread")))
     record = RunRecord.read(folder)
     identity = record.agent.model_copy(update={"short_name": NASTY, "config_path": MARKUP})
     record.model_copy(update={"agent": identity, "environment": MARKUP, "reason": MARKUP}).write(
@@ -55,12 +55,12 @@ def place(tmp_path_factory) -> Path:
     broken = store.folder("0123456789ab")
     broken.mkdir()
     (broken / RECORD_FILE).write_text("{")
-    return place
+    return data_folder
 
 
 @pytest.fixture(scope="module")
-def address(place: Path):
-    with serving(place / "store", place / "results") as address:
+def address(data_folder: Path):
+    with serving(data_folder / "store", data_folder / "results") as address:
         yield address
 
 
@@ -70,8 +70,8 @@ def reader(browser, address):
         yield reader
 
 
-def records(place: Path) -> list[RunRecord]:
-    folders = (place / "store" / "runs").iterdir()
+def records(data_folder: Path) -> list[RunRecord]:
+    folders = (data_folder / "store" / "runs").iterdir()
     return [
         RunRecord.model_validate_json(text)
         for folder in folders
@@ -87,9 +87,9 @@ def wait_for_address(reader, pattern: str) -> None:
 # --- the list ---------------------------------------------------------------------------------
 
 
-def test_the_list(reader, place, tmp_path):
+def test_list(reader, data_folder, tmp_path):
     reader.open("/training")
-    assert f"{len(records(place)) + 1} runs: ✓" in reader.text()
+    assert f"{len(records(data_folder)) + 1} runs: ✓" in reader.text()
     assert "? 1 unreadable" in reader.text()
     first = reader.rows()[0]
     assert (first["Status"], first["Config"]) == ("✓ completed", "ppo_agent_lr_003")
@@ -97,13 +97,13 @@ def test_the_list(reader, place, tmp_path):
     reader.picture(tmp_path, "list")
 
 
-def test_the_bare_address_leads_to_the_list(reader):
+def test_bare_address_redirects_to_the_list(reader):
     reader.open("/")
     wait_for_address(reader, "/training$")
     assert "runs: ✓" in reader.text()
 
 
-def test_filters_are_in_the_address_and_the_address_shows_the_same(reader, browser, address):
+def test_filters_are_kept_in_the_address_and_can_be_shared(reader, browser, address):
     reader.open("/training")
     reader.page.get_by_label("Algorithm").click()
     reader.page.get_by_role("option", name="MaskablePPO").click()
@@ -119,49 +119,49 @@ def test_filters_are_in_the_address_and_the_address_shows_the_same(reader, brows
         assert {row["Config"] for row in other.rows()} == {"ppo_agent_lr_001"}
 
 
-def test_nothing_passes_the_filters(reader, tmp_path):
+def test_no_run_matches_the_filters(reader, tmp_path):
     reader.open("/training?text=nothing+of+that+name")
-    assert "No run passes the filters" in reader.text()
-    reader.picture(tmp_path, "list nothing passes")
+    assert "No run matches the filters" in reader.text()
+    reader.picture(tmp_path, "list without matches")
 
 
-def test_the_order(reader):
+def test_order(reader):
     reader.open("/training?order=evaluation+return&environment=skirmish&status=completed")
     returns = [float(row["Evaluation"]) for row in reader.rows()]
     assert returns == sorted(returns, reverse=True)
     assert len(returns) > 5
 
 
-def test_a_column_sorted_by_its_header_stays_so(reader):
+def test_table_stays_sorted_by_a_clicked_header(reader):
     reader.open("/training?text=happo_agent_v1")
     assert [row["Seed"] for row in reader.rows()] == ["2", "1", "0"]
     reader.click_header("Started")
     wait_until(reader, lambda: [row["Seed"] for row in reader.rows()] == ["0", "1", "2"])
-    reader.page.wait_for_timeout(2500)  # the table is drawn anew meanwhile
+    reader.page.wait_for_timeout(2500)  # the table refreshes meanwhile
     assert [row["Seed"] for row in reader.rows()] == ["0", "1", "2"]
     reader.tick(0)
     wait_for_address(reader, "run=[0-9a-f]{12}")
-    reader.page.get_by_text("Open the run").click()
+    reader.page.get_by_text("Open run").click()
     reader.page.get_by_text("seed 0").wait_for()
 
 
-def test_rows_are_chosen_opened_and_compared(reader, tmp_path):
+def test_rows_are_selected_opened_and_compared(reader, tmp_path):
     reader.open("/training?text=happo_agent_lr_000")
-    assert "Tick rows" in reader.text()
+    assert "Tick the boxes" in reader.text()
     reader.tick(0)
     wait_for_address(reader, "run=[0-9a-f]{12}")
-    reader.page.get_by_text("Open the run").wait_for()
+    reader.page.get_by_text("Open run").wait_for()
     reader.tick(2)
     wait_for_address(reader, "run=[0-9a-f]{12}&run=[0-9a-f]{12}")
-    reader.page.get_by_text("Compare 1 config, over all seeds").wait_for()
-    reader.picture(tmp_path, "list chosen")
-    time.sleep(2.5)  # the table is drawn anew meanwhile
-    reader.page.get_by_text("Compare 2 runs one by one").click()
+    reader.page.get_by_text("Compare 1 config over all seeds").wait_for()
+    reader.picture(tmp_path, "list selected")
+    time.sleep(2.5)  # the table refreshes meanwhile
+    reader.page.get_by_text("Compare 2 runs individually").click()
     wait_for_address(reader, "/compare.run=")
     reader.page.get_by_text("happo_agent_lr_000, seed 2").first.wait_for()
     reader.page.go_back()
     wait_for_address(reader, "/training")
-    reader.page.get_by_text("Open the first").click()
+    reader.page.get_by_text("Open first run").click()
     wait_for_address(reader, "/training_run.run=[0-9a-f]{12}$")
     reader.page.get_by_text("Config Summary").wait_for()
 
@@ -169,15 +169,15 @@ def test_rows_are_chosen_opened_and_compared(reader, tmp_path):
 # --- one run ----------------------------------------------------------------------------------
 
 
-def test_one_run(reader, place, tmp_path):
+def test_run_page(reader, data_folder, tmp_path):
     record = next(
         record
-        for record in records(place)
+        for record in records(data_folder)
         if (record.agent.short_name, record.mode) == ("happo_agent_gamma_high", "smoke")
     )
     reader.open(f"/training_run?run={record.digest}")
     reader.page.locator("canvas, svg.marks").nth(8).wait_for()
-    told = reader.text()
+    content = reader.text()
     for words in (
         "happo_agent_gamma_high",
         "Config Summary",
@@ -185,11 +185,11 @@ def test_one_run(reader, place, tmp_path):
         "config/agents/happo_agent_sweep_gamma_high.yaml",
         "[64, 64]",
         "return steady: the return rises",
-        "KL divergence in bounds",
+        "KL divergence within bounds",
         "episodes with most likely actions",
-        "What differs from its base config",
+        "Differences from the base config",
     ):
-        assert words in told
+        assert words in content
     reader.page.get_by_text("--episodes").first.wait_for()
     reader.page.get_by_text("episode.gif").first.wait_for()
     assert reader.page.locator("img").evaluate("image => image.naturalWidth") == 120
@@ -202,19 +202,18 @@ def test_one_run(reader, place, tmp_path):
     reader.picture(tmp_path, "run")
 
 
-def test_a_run_that_diverged_and_one_without_a_record(reader, place, tmp_path):
-    diverged = next(r for r in records(place) if r.status is Status.DIVERGED)
+def test_diverged_run_and_run_without_a_record(reader, data_folder, tmp_path):
+    diverged = next(r for r in records(data_folder) if r.status is Status.DIVERGED)
     reader.open(f"/training_run?run={diverged.digest}")
     assert "diverged: the loss is NaN" in reader.text()
     reader.picture(tmp_path, "run diverged")
     reader.open("/training_run?run=0123456789ab")
-    assert "its record cannot be read" in reader.text()
+    assert "the run record cannot be read" in reader.text()
     reader.picture(tmp_path, "run unreadable")
 
 
-def test_a_run_whose_files_are_damaged(browser, store, tmp_path):
-    """Whatever they hold, the pages say so rather than fail."""
-    folder = make_run(store, Made(run_config(agent("happo_agent_v1"))))
+def test_run_with_damaged_files_is_still_shown(browser, store, tmp_path):
+    folder = make_run(store, RunSpec(run_config(agent("happo_agent_v1"))))
     digest = RunRecord.read(folder).config_digest
     with serving(store.root, tmp_path / "results") as address, reading(browser, address) as reader:
         for config, metrics, evaluation in (
@@ -235,7 +234,7 @@ def test_a_run_whose_files_are_damaged(browser, store, tmp_path):
 @pytest.mark.parametrize(
     "query", ["", "?run=ffffffffffff", "?run=%3Cscript%3Ealert(1)%3C/script%3E"]
 )
-def test_a_run_that_is_not_there(reader, query):
+def test_missing_run(reader, query):
     reader.open(f"/training_run{query}")
     reader.page.get_by_text("All runs").click()
     wait_for_address(reader, "/training$")
@@ -244,11 +243,11 @@ def test_a_run_that_is_not_there(reader, query):
 # --- comparison -------------------------------------------------------------------------------
 
 
-def test_configs_are_compared(reader, place, tmp_path):
+def test_configs_are_compared(reader, data_folder, tmp_path):
     digests = sorted(
         {
             r.config_digest
-            for r in records(place)
+            for r in records(data_folder)
             if "gamma_high" in r.agent.short_name or r.agent.short_name == "happo_agent_v1"
         }
     )
@@ -276,37 +275,37 @@ def test_agents_are_compared_over_several_environments(browser, store, tmp_path)
     ):
         for seed in range(3):
             config = run_config(agent(file), environment, seed=seed)
-            make_run(store, Made(config, speed=1.5 if file.startswith("happo") else 0.5))
+            make_run(store, RunSpec(config, speed=1.5 if file.startswith("happo") else 0.5))
         digests[environment, file] = config_digest(config)
     with serving(store.root, tmp_path / "results") as address, reading(browser, address) as reader:
         first, *others = (f"config={digest}" for digest in digests.values())
         reader.open("/compare?" + "&".join((first, *others)))
-        told = reader.text()
-        assert "Returns of different environments say different things" in told
-        assert "Of simple_spread, skirmish. In each, 0 is the lowest" in told
-        assert "Left out" not in told
+        content = reader.text()
+        assert "Returns of different environments are not comparable" in content
+        assert "Environments: simple_spread, skirmish. In each, 0 is the lowest" in content
+        assert "Left out" not in content
         reader.page.locator("canvas, svg.marks").nth(1).wait_for()
         reader.picture(tmp_path, "compare environments")
         reader.open(f"/compare?{first}&{others[-1]}")  # one agent here, the other there
-        told = reader.text()
-        assert "happo_agent_v1: no completed run in skirmish" in told
-        assert "Choose configs of the same agents in each environment" in told
+        content = reader.text()
+        assert "happo_agent_v1: no completed run in skirmish" in content
+        assert "Choose configs with completed runs of the same agents" in content
 
 
-def test_what_the_address_names_but_is_not_there_is_left_out(reader):
+def test_unknown_values_in_the_address_are_ignored(reader):
     reader.open("/compare?config=nothing&run=nothing&metric=nothing&x=nothing")
-    assert "Choose what to compare" in reader.text()
+    assert "Choose configs or runs" in reader.text()
 
 
 # --- the sweep --------------------------------------------------------------------------------
 
 
-def test_the_sweep(reader, tmp_path):
+def test_sweep_page(reader, tmp_path):
     reader.open("/sweep")
     reader.page.locator("canvas, svg.marks").nth(1).wait_for()
-    told = reader.text()
-    assert "won: iqm of evaluation_return over 3 seeds" in told
-    assert "Confirmed" in told
+    content = reader.text()
+    assert "won: iqm of evaluation_return over 3 seeds" in content
+    assert "Confirmed" in content
     bracket = reader.page.locator("img[src^='data:image/svg'], img[src*='.svg']")
     assert bracket.evaluate("image => image.naturalWidth") > 300
     rows = reader.rows()
@@ -316,18 +315,18 @@ def test_the_sweep(reader, tmp_path):
     reader.picture(tmp_path, "sweep")
     reader.tick(0)
     wait_for_address(reader, "config=[0-9a-f]{12}")
-    reader.page.get_by_text("Compare 1 chosen").wait_for()
+    reader.page.get_by_text("Compare 1 selected").wait_for()
     reader.tick(1)
-    reader.page.get_by_text("Compare 2 chosen").click()
+    reader.page.get_by_text("Compare 2 selected").click()
     wait_for_address(reader, "/compare.config=")
     reader.page.get_by_text("happo_agent_v1").first.wait_for()
 
 
-# --- text is text -----------------------------------------------------------------------------
+# --- escaping ---------------------------------------------------------------------------------
 
 
-def test_names_of_markup_are_text_on_every_page(reader, place, tmp_path):
-    record = next(r for r in records(place) if r.agent.short_name == NASTY)
+def test_markup_in_names_is_shown_as_text_on_every_page(reader, data_folder, tmp_path):
+    record = next(r for r in records(data_folder) if r.agent.short_name == NASTY)
     reader.open("/training?text=script")
     assert reader.rows()[0]["Config"] == NASTY
     reader.picture(tmp_path, "markup in the list")
@@ -346,7 +345,7 @@ def test_names_of_markup_are_text_on_every_page(reader, place, tmp_path):
 # --- live -------------------------------------------------------------------------------------
 
 
-def test_a_run_that_trains_moves_without_reload_and_is_interrupted_when_killed(
+def test_training_run_updates_without_reload_and_is_interrupted_when_killed(
     browser, training, store, tmp_path
 ):
     with serving(store.root, tmp_path / "results") as address, reading(browser, address) as reader:
@@ -362,7 +361,7 @@ def test_a_run_that_trains_moves_without_reload_and_is_interrupted_when_killed(
         wait_until(reader, lambda: reader.rows()[0]["Status"] == "‖ interrupted")
         assert reader.page.evaluate("window.loadedOnce")
         reader.open(f"/training_run?run={digest}")
-        assert "go on from the last checkpoint" in reader.text()
+        assert "Resume from the last checkpoint" in reader.text()
         reader.picture(tmp_path, "run interrupted")
 
 
@@ -370,17 +369,17 @@ def frames_of_first(reader) -> int:
     return int(reader.rows()[0]["Frames"])
 
 
-def wait_until(reader, happened) -> None:
+def wait_until(reader, condition) -> None:
     deadline = time.monotonic() + 20
-    while not happened():
+    while not condition():
         assert time.monotonic() < deadline, reader.text()
         reader.page.wait_for_timeout(100)
 
 
-# --- how many ---------------------------------------------------------------------------------
+# --- number of runs ---------------------------------------------------------------------------
 
 
-def test_without_runs_every_page_says_what_to_do(browser, tmp_path):
+def test_without_runs_every_page_shows_what_to_do(browser, tmp_path):
     with (
         serving(tmp_path / "store", tmp_path / "results") as address,
         reading(browser, address) as reader,
@@ -388,16 +387,16 @@ def test_without_runs_every_page_says_what_to_do(browser, tmp_path):
         for path, words in (
             ("/training", "make run"),
             ("/training_run", "Choose a run in the list"),
-            ("/compare", "nothing to compare yet"),
+            ("/compare", "No runs to compare yet"),
             ("/sweep", "snakemake --cores 2"),
         ):
             reader.open(path)
-            reader.wait_for_text(words)  # blocks of code are drawn after the rest
+            reader.wait_for_text(words)  # code blocks are drawn last
             reader.picture(tmp_path, f"empty {path[1:]}")
 
 
 def test_with_one_run(browser, store, tmp_path):
-    folder = make_run(store, Made(run_config(agent("happo_agent_v1"))))
+    folder = make_run(store, RunSpec(run_config(agent("happo_agent_v1"))))
     with serving(store.root, tmp_path / "results") as address, reading(browser, address) as reader:
         reader.open("/training")
         assert "1 run: ✓ 1 completed" in reader.text()
@@ -406,14 +405,14 @@ def test_with_one_run(browser, store, tmp_path):
         assert "Config Summary" in reader.text()
         digest = RunRecord.read(folder).config_digest
         reader.open(f"/compare?config={digest}")
-        assert "With a second config" in reader.text()
+        assert "Choose a second config" in reader.text()
         reader.picture(tmp_path, "compare one")
 
 
 @pytest.mark.slow
 def test_with_a_thousand_runs(browser, store, tmp_path):
-    for made in many(1000):
-        make_run(store, made)
+    for spec in run_specs(1000):
+        make_run(store, spec)
     with serving(store.root, tmp_path / "results") as address, reading(browser, address) as reader:
         reader.open("/training?algorithm=HAPPO&order=win+rate")
         assert "shown of 1,000 runs" in reader.text()
@@ -421,7 +420,7 @@ def test_with_a_thousand_runs(browser, store, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_real_training_is_followed_live(browser, project, store, tmp_path):
+def test_real_training_is_shown_live(browser, project, store, tmp_path):
     train = ("heteromark", "train", "--agent-config", "config/agents/happo_agent_v1.yaml")
     options = ("--environment", "speaker_listener", "--total-timesteps", "100000")
     with (
@@ -429,7 +428,7 @@ def test_a_real_training_is_followed_live(browser, project, store, tmp_path):
         reading(browser, address) as reader,
     ):
         reader.open("/training")
-        assert "Nothing has been trained yet" in reader.text()
+        assert "No runs yet" in reader.text()
         training = project.start(*train, *options)
         try:
             reader.page.get_by_text("▶ 1 running").wait_for(timeout=60_000)

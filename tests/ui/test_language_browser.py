@@ -1,4 +1,4 @@
-"""Runs of language models in a real browser, among others."""
+"""Runs of language models in a real browser."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from made_history import Made, agent, make_run, run_config
+from made_history import RunSpec, agent, make_run, run_config
 from serving import browsing, reading, serving
 
 from heteromark.runs.digest import config_digest
@@ -29,18 +29,18 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory) -> Path:
-    """A store with two seeds of a team, a single agent, and agents that are no language models."""
-    place = tmp_path_factory.mktemp("language")
-    store = RunStore(place / "store")
+def data_folder(tmp_path_factory) -> Path:
+    """A store with two seeds of a team, a single language model, and network agents."""
+    data_folder = tmp_path_factory.mktemp("language")
+    store = RunStore(data_folder / "store")
     for config in (TEAM, TEAM.model_copy(update={"seed": 1}), ALONE, OTHER):
-        make_run(store, Made(config))
-    return place
+        make_run(store, RunSpec(config))
+    return data_folder
 
 
 @pytest.fixture(scope="module")
-def address(place):
-    with serving(place / "store", place / "results") as address:
+def address(data_folder):
+    with serving(data_folder / "store", data_folder / "results") as address:
         yield address
 
 
@@ -50,10 +50,10 @@ def reader(browser, address):
         yield reader
 
 
-def folder_of(place: Path, config) -> Path:
+def folder_of(data_folder: Path, config) -> Path:
     (folder,) = (
         folder
-        for folder in (place / "store" / "runs").iterdir()
+        for folder in (data_folder / "store" / "runs").iterdir()
         if f"algorithm: {config.agent.algorithm}\n" in (folder / "config.yaml").read_text()
         and f"\nseed: {config.seed}\n" in (folder / "config.yaml").read_text()
     )
@@ -61,28 +61,28 @@ def folder_of(place: Path, config) -> Path:
 
 
 def titles(reader) -> list[str]:
-    """Those of the charts that are in front."""
+    """Return the titles of the visible charts."""
     drawn = reader.page.locator("svg.marks .role-title-text text").filter(visible=True)
     return drawn.all_text_contents()
 
 
-def test_the_page_of_a_team(reader, place, tmp_path):
-    folder = folder_of(place, TEAM)
+def test_run_page_of_a_team(reader, data_folder, tmp_path):
+    folder = folder_of(data_folder, TEAM)
     text = json.loads((folder / EVALUATION_FILE).read_text())["text"]
     reader.open(f"/training_run?run={folder.name}")
     reader.page.locator("svg.marks").nth(11).wait_for()
     assert titles(reader)[:9] == [
-        "Training return (reward per line of work)",
+        "Training return (reward per trajectory)",
         "Solve rate in training",
-        "pass@1 (solved by one attempt)",
+        "pass@1 (solved in one attempt)",
         "Reward of a response",
         "Response length (tokens)",
         "Zero-std groups (all rewards equal)",
         "Responses cut off",
-        "KL from the reference (nats per token)",
+        "KL from the initial model (nats per token)",
         "KL divergence per update (nats per token)",
     ]
-    told = reader.text()
+    content = reader.text()
     rate, error = text["solve_rate"], text["solve_rate_standard_error"]
     for words in (
         "tool → reasoner",
@@ -92,17 +92,17 @@ def test_the_page_of_a_team(reader, place, tmp_path):
         "Responses per prompt (K)\n8",
         "KL weight (beta)\n0.04",
         "Solve rate\n",
-        "the groups have something to teach",
+        "learning signal in at least",
         f"Solve rate (pass@1)\n{rate:.1%} ± {error:.1%}",
         f"pass@2\n{text['pass_at_k']['2']:.1%}",
         "sampled (as in training)",
         "Within 10 %\n71.0%",
-        "The first pass over the first 8 of 50 problems. A response earns the team's reward",
-        "evaluate the final weights on fresh problems",
+        "The first pass over the first 8 of 50 problems. The reward of a response is the team reward",
+        "Evaluate the final weights on new problems",
     ):
-        assert words in told, words
+        assert words in content, words
     for words in ("Hidden layers", "Discount", "episode.gif", "most likely actions", "Win rate"):
-        assert words not in told, words
+        assert words not in content, words
     assert reader.rows()[:2] == [
         {"Role": "tool", "Responses": "100", "Length": "6.25", "Cut off": "6.25"},
         {"Role": "reasoner", "Responses": "100", "Length": "6.25", "Cut off": "6.25"},
@@ -114,9 +114,9 @@ def test_the_page_of_a_team(reader, place, tmp_path):
     reader.picture(tmp_path, "run of a team")
 
 
-def test_a_team_of_one_with_one_optimizer_step_per_iteration(reader, place, tmp_path):
-    """Its divergence from the policy that responded is 0 by definition: not worth a curve."""
-    folder = folder_of(place, ALONE)
+def test_run_page_of_one_model_with_one_optimizer_step_per_iteration(reader, data_folder, tmp_path):
+    """Its KL divergence per update is 0 by definition, so there is no curve."""
+    folder = folder_of(data_folder, ALONE)
     metrics = folder / "metrics.csv"
     header, *rows = metrics.read_text().splitlines()
     at = [header.split(",").index(f"{name}/team") for name in ("kl_approx", "clip_fraction")]
@@ -132,14 +132,17 @@ def test_a_team_of_one_with_one_optimizer_step_per_iteration(reader, place, tmp_
     reader.picture(tmp_path, "run of one language model")
 
 
-def test_what_was_said_is_shown_as_it_stands(browser, store, tmp_path):
-    folder = make_run(store, Made(TEAM))
+def test_transcripts_are_shown_verbatim(browser, store, tmp_path):
+    folder = make_run(store, RunSpec(TEAM))
     report = json.loads((folder / EVALUATION_FILE).read_text())
-    said = [NASTY, MARKUP, SPACES, LONG, "", "\x00\ud800"]
+    responses = [NASTY, MARKUP, SPACES, LONG, "", "\x00\ud800"]
     first, second = report["text"]["transcripts"][:2]
     step = first["steps"][0]
     first["key"] = f"{MARKUP} {NASTY} ` `` {'long ' * 40}"
-    first["steps"] = [step | {"turn": i, "role": NASTY, "response": r} for i, r in enumerate(said)]
+    first["steps"] = [
+        step | {"turn": turn, "role": NASTY, "response": response}
+        for turn, response in enumerate(responses)
+    ]
     second["steps"] = [step | {"prompt": NASTY + SPACES}]
     report["text"]["judgement"][NASTY] = 0.5
     report["text"]["roles"][NASTY] = {"responses": 0, "response_length": None, "cut_off": None}
@@ -150,14 +153,14 @@ def test_what_was_said_is_shown_as_it_stands(browser, store, tmp_path):
             summaries = reader.page.locator('[data-testid="stExpander"] summary')
             summaries.filter(has_text="reward").nth(number).click()
         shown = reader.page.locator(".hm-verbatim")
-        for number in (0, 2 * len(said)):  # of the first transcript and of the second
+        for number in (0, 2 * len(responses)):  # first box of the first and the second transcript
             shown.nth(number).wait_for()
         texts = shown.evaluate_all("boxes => boxes.map(box => box.textContent)")
-        # prompts and responses by turns; the empty response has a box of its own
+        # prompts and responses alternate; the empty response has a different box
         assert texts[1:8:2] == [NASTY, MARKUP, SPACES, LONG]
         assert NASTY + SPACES in texts
         assert "␀?" in texts
-        assert reader.page.locator(".hm-nothing").text_content() == "nothing"
+        assert reader.page.locator(".hm-empty").text_content() == "(empty)"
         style = "box => [getComputedStyle(box).whiteSpace, getComputedStyle(box).fontFamily]"
         kept, font = shown.nth(1).evaluate(style)
         assert kept in ("pre-wrap", "break-spaces")
@@ -167,10 +170,10 @@ def test_what_was_said_is_shown_as_it_stands(browser, store, tmp_path):
         for markup in ("script", "img[src='x']", "a[href^='javascript']", "strong", "b", "li"):
             assert reader.page.locator(f".hm-steps {markup}, summary {markup}").count() == 0, markup
         assert NASTY in reader.text().replace("\n", " ")
-        reader.picture(tmp_path, "markup that was said")
+        reader.picture(tmp_path, "markup in transcripts")
 
 
-def test_the_list_has_them_among_others(reader, tmp_path):
+def test_list_with_language_models_and_networks(reader, tmp_path):
     reader.open("/training")
     rows = {(row["Config"], row["Algorithm"], row["Environment"]) for row in reader.rows()}
     assert rows == {
@@ -184,15 +187,15 @@ def test_the_list_has_them_among_others(reader, tmp_path):
     assert {row["Algorithm"] for row in reader.rows()} == {"GRPO", "AT-GRPO"}
 
 
-def test_they_are_compared_with_others(reader, tmp_path):
+def test_language_models_are_compared_with_networks(reader, tmp_path):
     digests = "&".join(f"config={config_digest(config)}" for config in (TEAM, ALONE, OTHER))
     reader.open(f"/compare?{digests}&metric=flat_share")
     reader.page.locator("canvas, svg.marks").first.wait_for()
-    told = reader.text()
+    content = reader.text()
     chosen = reader.page.get_by_label("Metric")
     assert chosen.input_value() == "Zero-std groups (all rewards equal)"
-    assert "Without this metric: happo_agent_v1." in told
-    assert "happo_agent_v1: steady" in told
+    assert "Without this metric: happo_agent_v1." in content
+    assert "happo_agent_v1: steady" in content
     assert {row["Config or run"] for row in reader.rows()} == {
         "at_grpo_agent_v1",
         "grpo_agent_v1",
@@ -205,12 +208,14 @@ def test_they_are_compared_with_others(reader, tmp_path):
     reader.picture(tmp_path, "compare language models")
 
 
-def test_without_an_evaluation_nothing_is_said_of_one(browser, store, tmp_path):
+def test_run_without_an_evaluation_has_no_transcripts(browser, store, tmp_path):
     statuses = (Status.DIVERGED, Status.INTERRUPTED)
     folders = [
         make_run(
             store,
-            Made(TEAM.model_copy(update={"seed": seed}), status=status, reason="why", share=0.02),
+            RunSpec(
+                TEAM.model_copy(update={"seed": seed}), status=status, reason="why", share=0.02
+            ),
         )
         for seed, status in enumerate(statuses)
     ]

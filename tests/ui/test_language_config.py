@@ -13,7 +13,7 @@ def flat(algorithm: str = "GRPO", **overrides) -> dict:
     return flatten(make_text_config(algorithm, **overrides).model_dump(mode="json"))
 
 
-def test_what_matters_is_told_in_words():
+def test_most_important_settings():
     fields = language_fields(
         flat("AT-GRPO", model__specialization="lora", model__policies="role", grpo__beta=0.04)
     )
@@ -32,7 +32,7 @@ def test_what_matters_is_told_in_words():
             "Team weight (alpha)": "1.0",
             "KL weight (beta)": "0.04",
             "Temperature": "1.0",
-            "Longest response": "6 tokens",
+            "Max response length": "6 tokens",
             "Frames per update": "16 (4 problems)",
             "Task settings": "source arithmetic, operators +, max_operand 9, num_operands 2, tags false",
         }
@@ -56,7 +56,7 @@ def test_roles_and_policies_are_those_of_the_run(algorithm, overrides):
 
 
 @pytest.mark.parametrize(
-    ("overrides", "told"),
+    ("overrides", "expected"),
     [
         ({"algorithm": "GRPO"}, "one"),
         ({"algorithm": "AT-GRPO"}, "one, shared by all roles"),
@@ -66,22 +66,22 @@ def test_roles_and_policies_are_those_of_the_run(algorithm, overrides):
         ),
     ],
 )
-def test_who_shares_weights(overrides, told):
-    assert language_fields(flat(**overrides))["Policies"] == told
+def test_policies_show_how_weights_are_shared(overrides, expected):
+    assert language_fields(flat(**overrides))["Policies"] == expected
 
 
-def test_policies_that_differ_are_named():
+def test_policy_overrides_are_listed():
     small = {"tool": {"kind": "mlp", "hidden_sizes": [8, 8]}}
     config = flat("AT-GRPO", model__policies="role", model__by_policy=small)
-    assert language_fields(config)["Policies that differ"] == "tool.kind mlp, tool.hidden_sizes 8 8"
+    assert language_fields(config)["Policy overrides"] == "tool.kind mlp, tool.hidden_sizes 8 8"
 
 
-def test_a_model_that_is_loaded_is_told_by_its_name():
+def test_pretrained_model_is_shown_by_name():
     config = flat() | {"model.path": "google/gemma-3-270m-it", "model.dtype": "bfloat16"}
     assert language_fields(config)["Model"] == "google/gemma-3-270m-it, bfloat16"
 
 
-def test_a_task_of_ones_own():
+def test_custom_task():
     config = {
         "agent.algorithm": "AT-GRPO",
         "environment.text.task": "mine:Riddles",
@@ -90,7 +90,7 @@ def test_a_task_of_ones_own():
     fields = language_fields(config)
     assert fields == {
         "Task": "mine:Riddles",
-        "Roles in order": "as the task says",
+        "Roles in order": "defined by the task",
         "Task settings": "level 3",
     }
 
@@ -106,5 +106,5 @@ def test_a_task_of_ones_own():
         {"collector.frames_per_batch": 16, "grpo.num_generations": 0},
     ],
 )
-def test_what_a_damaged_config_lacks_is_left_out(damaged):
+def test_missing_settings_of_a_damaged_config_are_skipped(damaged):
     assert all(isinstance(value, str) and value for value in language_fields(damaged).values())

@@ -1,11 +1,11 @@
-"""What evaluation.json says of a team of language models."""
+"""Reading evaluation.json of a team of language models."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from made_history import Made, agent, make_run, run_config
+from made_history import RunSpec, agent, make_run, run_config
 from text_config import make_text_config
 
 from heteromark.runs.record import EVALUATION_FILE
@@ -17,7 +17,7 @@ from heteromark.ui.data.llm_evaluation import sampling_in_words, text_evaluation
 
 @pytest.fixture
 def run(store) -> HistoryRun:
-    make_run(store, Made(run_config(agent("at_grpo_agent_v1"), "math")))
+    make_run(store, RunSpec(run_config(agent("at_grpo_agent_v1"), "math")))
     (run,) = History(store, store.root / "none").runs()
     return run
 
@@ -30,8 +30,7 @@ def write(run: HistoryRun, report) -> None:
     (run.folder / EVALUATION_FILE).write_text(json.dumps(report))
 
 
-def test_it_is_what_a_training_writes(run):
-    """Every field that the pages read is in the report of a real training, and nothing is lost."""
+def test_report_of_a_real_training_is_read_without_loss(run):
     config = make_text_config("AT-GRPO", evaluation__passes=3)
     loop.train(config, run.folder)
     report = report_of(run)["text"]
@@ -44,7 +43,7 @@ def test_it_is_what_a_training_writes(run):
     assert len(evaluation_of(run).returns) == 15
 
 
-def test_characters_that_no_page_can_show_are_replaced(run):
+def test_unprintable_characters_are_replaced(run):
     report = report_of(run)
     report["text"]["transcripts"][0]["steps"][0]["response"] = "\x00a\ud800\r\n\tb"
     write(run, report)
@@ -52,10 +51,10 @@ def test_characters_that_no_page_can_show_are_replaced(run):
     assert step.response == "␀a?␍\n\tb"
 
 
-def test_that_of_other_agents_has_no_text(store):
-    make_run(store, Made(run_config(agent("happo_agent_v1"))))
+def test_network_agents_have_no_text_evaluation(store):
+    make_run(store, RunSpec(run_config(agent("happo_agent_v1"))))
     (run,) = History(store, store.root / "none").runs()
-    assert not run.is_of_language_models
+    assert not run.is_language_model_run
     assert text_evaluation_of(run) is None
     assert evaluation_of(run) is not None
 
@@ -64,7 +63,7 @@ def test_that_of_other_agents_has_no_text(store):
     "text",
     [None, [], {}, "text", {"problems": 1}],
 )
-def test_what_is_damaged_is_none(run, text):
+def test_damaged_text_evaluation_is_none(run, text):
     write(run, report_of(run) | {"text": text})
     assert text_evaluation_of(run) is None
 
@@ -72,7 +71,7 @@ def test_what_is_damaged_is_none(run, text):
 @pytest.mark.parametrize(
     ("key", "value"), [("solve_rate", None), ("transcripts", [{"key": "x"}]), ("roles", {"a": 1})]
 )
-def test_a_report_that_lacks_what_it_must_have_is_none(run, key, value):
+def test_report_with_an_invalid_required_field_is_none(run, key, value):
     report = report_of(run)
     report["text"][key] = value
     write(run, report)
@@ -80,7 +79,7 @@ def test_a_report_that_lacks_what_it_must_have_is_none(run, key, value):
 
 
 @pytest.mark.parametrize(
-    ("preset", "generation", "told"),
+    ("preset", "generation", "description"),
     [
         ("sampled", {"temperature": None, "top_k": None, "top_p": 1.0}, "sampled (as in training)"),
         ("greedy", {"temperature": 1e-4, "top_k": 1}, "greedy (the most likely token)"),
@@ -91,8 +90,8 @@ def test_a_report_that_lacks_what_it_must_have_is_none(run, key, value):
         ),
     ],
 )
-def test_how_responses_were_sampled(run, preset, generation, told):
+def test_sampling_description(run, preset, generation, description):
     report = report_of(run)
     report["text"] |= {"preset": preset, "generation": generation}
     write(run, report)
-    assert sampling_in_words(text_evaluation_of(run)) == told
+    assert sampling_in_words(text_evaluation_of(run)) == description

@@ -1,10 +1,10 @@
-"""The list: filters, orders, and the table."""
+"""The list of runs: filters, order and table."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from made_history import FIRST_START, Made, agent, make_run, many, run_config
+from made_history import FIRST_START, RunSpec, agent, make_run, run_config, run_specs
 
 from heteromark.runs.record import RECORD_FILE, Status
 from heteromark.ui.data.history import UNREADABLE, History
@@ -14,8 +14,8 @@ from heteromark.ui.data.listing import ORDERS, Filters, options, ordered, table_
 @pytest.fixture
 def runs(store, tmp_path):
     """Twelve runs of four configs, and one that cannot be read."""
-    for made in many(12):
-        make_run(store, made)
+    for spec in run_specs(12):
+        make_run(store, spec)
     broken = store.folder("0123456789ab")
     broken.mkdir()
     (broken / RECORD_FILE).write_text("{")
@@ -23,11 +23,11 @@ def runs(store, tmp_path):
 
 
 def names(runs, **filters):
-    return {run.name for run in runs if Filters(**filters).let_through(run)}
+    return {run.name for run in runs if Filters(**filters).matches(run)}
 
 
-def test_an_empty_filter_lets_everything_through(runs):
-    assert all(Filters().let_through(run) for run in runs)
+def test_empty_filter_matches_every_run(runs):
+    assert all(Filters().matches(run) for run in runs)
 
 
 @pytest.mark.parametrize(
@@ -51,9 +51,9 @@ def test_filters(runs, filters, expected):
     assert names(runs, **filters) == expected
 
 
-def test_a_run_is_found_by_its_reason(store, tmp_path):
+def test_run_is_found_by_its_reason(store, tmp_path):
     config = run_config(agent("happo_agent_v1"))
-    make_run(store, Made(config, status=Status.DIVERGED, reason="the loss is NaN"))
+    make_run(store, RunSpec(config, status=Status.DIVERGED, reason="the loss is NaN"))
     runs = History(store, tmp_path / "none").runs()
     assert names(runs, text="nan") == {"happo_agent_v1"}
 
@@ -64,7 +64,7 @@ def test_options_are_the_values_that_occur(runs):
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_every_order_keeps_all_runs_and_puts_what_is_not_known_last(runs, order):
+def test_every_order_keeps_all_runs_and_puts_missing_values_last(runs, order):
     found = ordered(runs, order)
     assert sorted(run.key for run in found) == sorted(run.key for run in runs)
     value, descending = ORDERS[order]
@@ -73,7 +73,7 @@ def test_every_order_keeps_all_runs_and_puts_what_is_not_known_last(runs, order)
     assert all(value(run) is None for run in found[len(known) :])
 
 
-def test_the_table_has_numbers_to_sort_by_and_gaps_where_nothing_is_known(runs):
+def test_table_has_numbers_and_missing_values(runs):
     table = table_of(runs)
     assert len(table) == 13
     broken = table[table["run"] == "0123456789ab"].iloc[0]
@@ -86,11 +86,11 @@ def test_the_table_has_numbers_to_sort_by_and_gaps_where_nothing_is_known(runs):
     assert np.isnan(table[table["environment"] == "speaker_listener"]["win_rate"]).all()
 
 
-def test_the_table_of_no_runs_has_the_same_columns(runs):
+def test_empty_table_has_the_same_columns(runs):
     assert list(table_of([]).columns) == list(table_of(runs).columns)
 
 
-def test_progress_is_that_of_a_run_that_trains(store, training, tmp_path):
+def test_progress_of_a_training_run(store, training, tmp_path):
     training()
     row = table_of(History(store, tmp_path / "none").runs()).iloc[0]
     assert row["status"] == "▶ running"

@@ -1,4 +1,4 @@
-"""metrics.csv of runs that may be writing it."""
+"""Reading metrics.csv, also while a run writes it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def path(tmp_path):
     return tmp_path / "metrics.csv"
 
 
-def test_all_rows_are_read_with_gaps_where_nothing_was_measured(path):
+def test_rows_are_read_with_nan_where_nothing_was_measured(path):
     path.write_text(HEADER + "1,100,,1.5,\n2,200,3.5,1.25,2.0\n")
     table = read_metrics(path)
     assert table["frames"].tolist() == [100, 200]
@@ -38,32 +38,32 @@ def test_all_rows_are_read_with_gaps_where_nothing_was_measured(path):
     }
 
 
-def test_a_row_that_is_being_written_is_left_for_the_next_look(path):
+def test_incomplete_last_row_is_ignored(path):
     path.write_text(HEADER + "1,100,1.0,1.5,2.5\n2,200,1.")
     assert len(read_metrics(path)) == 1
     assert newest_row(path)["frames"] == 100
 
 
 @pytest.mark.parametrize("content", ["", "iteration,fra", HEADER])
-def test_a_run_that_has_just_begun(path, content):
+def test_run_that_has_just_started(path, content):
     path.write_text(content)
     assert read_metrics(path).empty
     assert newest_row(path) == {}
 
 
-def test_the_newest_row_of_a_file_longer_than_what_is_looked_at(path):
+def test_newest_row_of_a_file_longer_than_the_tail(path):
     rows = [f"{index},{100 * index},1.0,1.0,1.0" for index in range(1, 20_001)]
     path.write_text(HEADER + "\n".join(rows) + "\n")
     assert newest_row(path)["frames"] == 2_000_000
 
 
-def test_a_row_of_another_width_is_told(path):
+def test_row_with_wrong_number_of_cells_is_an_error(path):
     path.write_text(HEADER + "1,100\n")
     with pytest.raises(ValueError, match="2 cells for 5 columns"):
         newest_row(path)
 
 
-def test_what_is_no_table_of_numbers_is_told(path):
+def test_text_values_are_an_error(path):
     path.write_text("a,b\n1,x\n")
     with pytest.raises(ValueError, match="x"):
         read_metrics(path)
@@ -78,18 +78,18 @@ def test_metrics_and_their_groups():
     assert np.isnan(metric_values(table, "win_rate")).all()
 
 
-def test_a_group_that_was_not_trained_does_not_count():
+def test_group_without_values_is_excluded_from_the_mean():
     table = pd.DataFrame({"entropy/a": [1.0, np.nan], "entropy/b": [np.nan, np.nan]})
     assert metric_values(table, "entropy")[0] == 1.0
     assert np.isnan(metric_values(table, "entropy")[1])
 
 
-def test_short_lines_stay_as_they_are_but_for_gaps():
+def test_short_lines_only_lose_missing_points():
     x, y = thinned(np.array([1.0, 2.0, 3.0]), np.array([1.0, np.nan, 5.0]))
     assert (x.tolist(), y.tolist()) == ([1, 3], [1, 5])
 
 
-def test_long_lines_become_means_of_their_parts():
+def test_long_lines_become_bin_means():
     x = np.arange(10_000.0)
     short_x, short_y = thinned(x, 2 * x)
     assert len(short_x) == MAX_POINTS

@@ -1,4 +1,4 @@
-"""What lies in a run's folders, and the commands to copy."""
+"""Files of a run, and the commands to resume and evaluate it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from made_history import Made, agent, make_run, run_config
+from made_history import RunSpec, agent, make_run, run_config
 
 from heteromark.runs.record import BEST_FILE, EVALUATION_FILE, RunRecord, Status
 from heteromark.ui.data.files import (
@@ -27,8 +27,8 @@ def the_run(store, results: Path | None = None) -> HistoryRun:
     return run
 
 
-def made(store, **changes) -> HistoryRun:
-    make_run(store, Made(run_config(agent("happo_agent_v1")), **changes))
+def stored_run(store, **changes) -> HistoryRun:
+    make_run(store, RunSpec(run_config(agent("happo_agent_v1")), **changes))
     return the_run(store)
 
 
@@ -43,7 +43,7 @@ def lines(run: HistoryRun) -> list[list[str]]:
 
 
 def test_checkpoints_newest_first(store):
-    run = made(store, status=Status.INTERRUPTED, share=0.5)
+    run = stored_run(store, status=Status.INTERRUPTED, share=0.5)
     assert checkpoints_of(run)["file"].tolist() == ["checkpoints/iteration_000010.pt"]
     (run.folder / "checkpoint.pt").write_bytes(b"four")
     table = checkpoints_of(run)
@@ -51,8 +51,8 @@ def test_checkpoints_newest_first(store):
     assert table["size"].tolist() == [4, 10]
 
 
-def test_a_run_without_checkpoints(store):
-    run = made(store, status=Status.FAILED, share=0.0)
+def test_run_without_checkpoints(store):
+    run = stored_run(store, status=Status.FAILED, share=0.0)
     assert checkpoints_of(run).empty
     assert evaluate_commands(run, checkpoints_of(run)) == []
 
@@ -71,24 +71,24 @@ def test_a_run_without_checkpoints(store):
         ),
     ],
 )
-def test_an_unfinished_run_is_resumed_by_the_command_that_started_it(store, recorded, expected):
-    run = with_command(made(store, status=Status.INTERRUPTED, share=0.5), store, *recorded)
+def test_unfinished_run_is_resumed_by_the_command_that_started_it(store, recorded, expected):
+    run = with_command(stored_run(store, status=Status.INTERRUPTED, share=0.5), store, *recorded)
     assert resume_command(run).line == f"HETEROMARK_STORE={store.root} {expected}"
 
 
-def test_the_default_store_is_not_named(store, monkeypatch):
-    run = made(store, status=Status.INTERRUPTED, share=0.5)
+def test_commands_do_not_set_the_default_store(store, monkeypatch):
+    run = stored_run(store, status=Status.INTERRUPTED, share=0.5)
     monkeypatch.delenv("HETEROMARK_STORE")
     assert resume_command(run).line.startswith("heteromark train --agent-config config/agents/")
 
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.DIVERGED])
-def test_a_finished_run_is_not_resumed(store, status):
-    assert resume_command(made(store, status=status)) is None
+def test_finished_run_has_no_resume_command(store, status):
+    assert resume_command(stored_run(store, status=status)) is None
 
 
-def test_final_and_best_weights_are_evaluated_and_drawn(store):
-    run = made(store)
+def test_commands_for_final_and_best_weights_and_a_gif(store):
+    run = stored_run(store)
     (run.folder / BEST_FILE).write_bytes(b"best")
     _, evaluate, digest, *final = lines(run)[0]
     assert (evaluate, digest, final) == ("heteromark", "evaluate", [run.key, "--episodes", "100"])
@@ -96,14 +96,14 @@ def test_final_and_best_weights_are_evaluated_and_drawn(store):
     assert lines(run)[2][-2:] == ["--gif", str(run.folder / "episode.gif")]
 
 
-def test_of_an_unfinished_run_its_newest_checkpoint_is_evaluated(store):
-    run = made(store, status=Status.INTERRUPTED, share=0.5)
+def test_unfinished_run_evaluates_its_newest_checkpoint(store):
+    run = stored_run(store, status=Status.INTERRUPTED, share=0.5)
     newest = ["--checkpoint", "checkpoints/iteration_000010.pt"]
     assert lines(run)[0][4:6] == lines(run)[1][4:6] == newest
 
 
-def test_a_run_below_results_is_addressed_there(store, tmp_path):
-    folder = made(store).folder
+def test_commands_of_a_run_below_results_use_its_folder(store, tmp_path):
+    folder = stored_run(store).folder
     copy = tmp_path / "results" / "watched"
     copy.mkdir(parents=True)
     (copy / "run.json").write_bytes((folder / "run.json").read_bytes())
@@ -112,8 +112,8 @@ def test_a_run_below_results_is_addressed_there(store, tmp_path):
     assert lines(run)[-1][-1] == str(copy / "episode.gif")
 
 
-def test_pictures_are_found_in_all_folders_of_a_run(store, tmp_path):
-    run = made(store)
+def test_gifs_are_found_in_all_folders_of_a_run(store, tmp_path):
+    run = stored_run(store)
     (run.folder / "b.gif").write_bytes(b"GIF89a")
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -122,14 +122,14 @@ def test_pictures_are_found_in_all_folders_of_a_run(store, tmp_path):
     assert [path.name for path in pictures_of(run)] == ["a.gif", "b.gif"]
 
 
-def test_an_evaluation(store):
-    evaluation = evaluation_of(made(store))
+def test_evaluation(store):
+    evaluation = evaluation_of(stored_run(store))
     assert len(evaluation.returns) == len(evaluation.wins) == 50
     assert evaluation.deterministic
 
 
-def test_episodes_whose_return_is_not_finite_are_left_out(store):
-    run = made(store)
+def test_episodes_without_a_finite_return_are_skipped(store):
+    run = stored_run(store)
     report = {"deterministic": False, "returns": [1.0, None, 3.0], "wins": [True, False, False]}
     (run.folder / EVALUATION_FILE).write_text(json.dumps(report))
     assert evaluation_of(run) == Evaluation(False, (1.0, 3.0), (True, False))
@@ -145,15 +145,15 @@ def test_episodes_whose_return_is_not_finite_are_left_out(store):
         '{"deterministic": true, "returns": [1, 2], "wins": [true]}',
     ],
 )
-def test_what_is_no_evaluation_is_none(store, content):
-    run = made(store)
+def test_invalid_evaluation_is_none(store, content):
+    run = stored_run(store)
     (run.folder / EVALUATION_FILE).write_text(content)
     assert evaluation_of(run) is None
 
 
 @pytest.mark.slow
-def test_the_commands_are_those_of_the_command_line(project, store):
-    """Train, kill, resume and evaluate by what the page says, in the project's folder."""
+def test_commands_work(project, store):
+    """Train, kill, resume and evaluate with the commands of the page, in the project folder."""
     train = ("heteromark", "train", "--agent-config", "config/agents/happo_agent_v1.yaml")
     short = ("--environment", "speaker_listener", "--total-timesteps", "4096")
     training = project.start(*train, *short)
@@ -169,8 +169,8 @@ def test_the_commands_are_those_of_the_command_line(project, store):
     assert "1 episodes" in project.run("bash", "-c", command).stdout
 
 
-def wait_until(happened) -> None:
+def wait_until(condition) -> None:
     deadline = time.monotonic() + 120
-    while not happened():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""`heteromark ui` itself: where it listens, what it refuses, how it ends, what it never imports."""
+"""The server `heteromark ui`: addresses, errors, shutdown, imports."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from heteromark.ui.server import RESULTS_VARIABLE, UiError, address, serve
 DOCUMENT = ROOT / "docs" / "history.md"
 
 
-def test_it_serves_at_localhost_only_and_ends_quietly_with_ctrl_c(tmp_path):
+def test_server_listens_on_localhost_only_and_stops_on_ctrl_c(tmp_path):
     where, process = start(folder=tmp_path)
     port = int(where.rpartition(":")[2])
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/training", timeout=10) as answer:
@@ -27,21 +27,21 @@ def test_it_serves_at_localhost_only_and_ends_quietly_with_ctrl_c(tmp_path):
     with socket.socket() as outside, pytest.raises(ConnectionRefusedError):
         outside.connect((own_address(), port))
     process.send_signal(signal.SIGINT)
-    told, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=30)
     assert process.returncode in (0, 130)
-    assert told.splitlines()[0] == f"Training History: {where}/training (ctrl-C ends it)"
-    assert "Traceback" not in told
+    assert output.splitlines()[0] == f"Training History: {where}/training (press ctrl-C to stop)"
+    assert "Traceback" not in output
 
 
 def own_address() -> str:
-    """An address of this machine that is not loopback; all of 127.0.0.0/8 is local."""
+    """Return an address of this machine that is not loopback (127.0.0.0/8)."""
     addresses = {
         info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
     }
     return next((found for found in addresses if not found.startswith("127.")), "127.0.0.2")
 
 
-def test_a_port_in_use_is_named(tmp_path):
+def test_port_in_use_is_an_error(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -50,7 +50,7 @@ def test_a_port_in_use_is_named(tmp_path):
             serve("127.0.0.1", port, None, None, browser=False)
 
 
-def test_the_command_tells_it_in_one_line():
+def test_command_prints_one_error_line():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -62,18 +62,18 @@ def test_the_command_tells_it_in_one_line():
 
 
 @pytest.mark.parametrize("option", ["store", "results"])
-def test_a_folder_that_is_not_there_is_named(tmp_path, option):
+def test_missing_folder_is_an_error(tmp_path, option):
     folders = {"store": None, "results": None, option: tmp_path / "none"}
-    with pytest.raises(UiError, match=rf"--{option} .*none: there is no such folder"):
+    with pytest.raises(UiError, match=rf"--{option} .*none: no such folder"):
         serve("127.0.0.1", free_port(), **folders, browser=False)
 
 
-def test_an_address_that_is_not_of_this_machine_is_told():
-    with pytest.raises(UiError, match=r"cannot listen at 203\.0\.113\.1"):
+def test_foreign_address_is_an_error():
+    with pytest.raises(UiError, match=r"cannot listen on 203\.0\.113\.1"):
         serve("203.0.113.1", free_port(), None, None, browser=False)
 
 
-def test_without_streamlit_it_says_what_to_install(monkeypatch):
+def test_without_streamlit_the_error_names_the_package(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UiError, match="pip install streamlit"):
         serve("127.0.0.1", free_port(), None, None, browser=False)
@@ -88,12 +88,12 @@ def test_without_streamlit_it_says_what_to_install(monkeypatch):
         ("192.0.2.7", "http://192.0.2.7:5173/training"),
     ],
 )
-def test_the_address_that_is_told(host, expected):
+def test_printed_address(host, expected):
     assert address(host, 5173) == expected
 
 
-def test_the_pages_never_import_torch(three_seeds, tmp_path, monkeypatch):
-    """Every module, and the list drawn in full."""
+def test_pages_never_import_torch(three_seeds, tmp_path, monkeypatch):
+    """Import every module and draw the list."""
     script = """
 import importlib, pkgutil, sys
 from streamlit.testing.v1 import AppTest
@@ -113,8 +113,8 @@ print(sorted({"torch", "torchrl", "tensordict", "matplotlib"} & set(sys.modules)
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_every_command_of_the_document_serves(tmp_path, monkeypatch):
-    """As it stands there, but at a free port and without a browser."""
+def test_every_command_in_the_document_works(tmp_path, monkeypatch):
+    """Run the commands unchanged, except for a free port and no browser."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".cache" / "heteromark" / "store").mkdir(parents=True)
     (tmp_path / "results").mkdir()
@@ -132,12 +132,11 @@ def test_every_command_of_the_document_serves(tmp_path, monkeypatch):
         process.communicate(timeout=30)
 
 
-def test_nothing_else_imports_the_pages():
-    """But for the command line, which starts them."""
+def test_only_the_command_line_imports_the_pages():
     importers = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "heteromark").rglob("*.py")
         if re.search(r"^\s*(from|import) heteromark\.ui", path.read_text("utf-8"), re.MULTILINE)
-        and "ui" not in path.parts
     }
-    assert importers == {"heteromark/cli.py"}
+    outside = {path for path in importers if not path.startswith("heteromark/ui/")}
+    assert outside == {"heteromark/cli.py"}

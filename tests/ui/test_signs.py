@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from made_history import Made, agent, rows_of, run_config
+from made_history import RunSpec, agent, rows_of, run_config
 
 from heteromark.runs.record import AgentIdentity, RunRecord, Status
 from heteromark.ui.data.history import HistoryRun
@@ -39,18 +39,18 @@ def run(status: Status = Status.COMPLETED, reason: str | None = None, seed: int 
 
 @pytest.fixture(scope="module")
 def healthy() -> pd.DataFrame:
-    return pd.DataFrame(rows_of(Made(run_config(agent("happo_agent_v1")))))
+    return pd.DataFrame(rows_of(RunSpec(run_config(agent("happo_agent_v1")))))
 
 
-def told(table: pd.DataFrame, kind: str, **of_run) -> str:
+def sign_texts(table: pd.DataFrame, kind: str, **of_run) -> str:
     return "\n".join(sign.text for sign in signs_of(run(**of_run), table) if sign.kind == kind)
 
 
-def test_a_healthy_run_has_good_signs_only(healthy):
-    assert told(healthy, "warning") == ""
-    good = told(healthy, "good")
+def test_healthy_run_has_only_good_signs(healthy):
+    assert sign_texts(healthy, "warning") == ""
+    good = sign_texts(healthy, "good")
     assert "return steady: the return rises" in good
-    assert "KL divergence in bounds" in good
+    assert "KL divergence within bounds" in good
     assert "still exploring" in good
     assert "the critic explains" in good
 
@@ -65,29 +65,29 @@ def test_a_healthy_run_has_good_signs_only(healthy):
         ),
         ("clip_fraction/medivac", 0.4, "clip fraction high (medivac): 40% of the actions"),
         ("entropy/marine", 0.01, "entropy collapsed (marine): 0."),
-        ("explained_variance", -0.3, "the critic predicts worse than the mean return would"),
+        ("explained_variance", -0.3, "the critic predicts worse than the mean return"),
     ],
 )
-def test_what_the_last_iterations_show_is_a_warning(healthy, column, value, sign):
+def test_bad_values_in_the_last_iterations_are_a_warning(healthy, column, value, sign):
     table = healthy.copy()
     table.loc[table.index[-2:], column] = value
-    assert sign in told(table, "warning")
+    assert sign in sign_texts(table, "warning")
 
 
 @pytest.mark.parametrize(
     ("column", "value"),
     [("kl_approx/marine", 0.05), ("clip_fraction/medivac", 0.4), ("explained_variance", -0.3)],
 )
-def test_what_is_over_is_no_warning(healthy, column, value):
+def test_bad_values_in_early_iterations_are_not_a_warning(healthy, column, value):
     table = healthy.copy()
     table.loc[table.index[:5], column] = value
-    assert told(table, "warning") == ""
+    assert sign_texts(table, "warning") == ""
 
 
-def test_an_entropy_that_passes_below_zero_is_that_of_continuous_actions(healthy):
+def test_negative_entropy_of_continuous_actions_is_not_a_warning(healthy):
     table = healthy.copy()
     table["entropy/marine"] = np.linspace(2.8, -1.0, len(table))
-    assert "entropy" not in told(table, "warning")
+    assert "entropy" not in sign_texts(table, "warning")
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_an_entropy_that_passes_below_zero_is_that_of_continuous_actions(healthy
         (np.full(20, np.nan), "note", "return unknown"),
     ],
 )
-def test_the_verdict_on_the_return(healthy, returns, kind, verdict):
-    assert verdict in told(healthy.assign(episode_return=returns), kind)
+def test_verdict_on_the_return(healthy, returns, kind, verdict):
+    assert verdict in sign_texts(healthy.assign(episode_return=returns), kind)
 
 
 def test_seeds_that_disagree_are_noisy(healthy):
@@ -112,14 +112,14 @@ def test_seeds_that_disagree_are_noisy(healthy):
     assert "3 seeds average 0 to" in stability.reason
 
 
-def test_a_diverged_run_says_so_once(healthy):
-    warnings = told(healthy, "warning", status=Status.DIVERGED, reason="the loss is NaN")
+def test_divergence_is_reported_once(healthy):
+    warnings = sign_texts(healthy, "warning", status=Status.DIVERGED, reason="the loss is NaN")
     assert warnings == "diverged: the loss is NaN"
 
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.INTERRUPTED])
-def test_a_run_that_did_not_finish_says_why(status):
-    warnings = told(pd.DataFrame(), "warning", status=status, reason="the disk is full")
+def test_unfinished_run_shows_its_reason(status):
+    warnings = sign_texts(pd.DataFrame(), "warning", status=status, reason="the disk is full")
     assert warnings.startswith(f"{status}: the disk is full")
 
 

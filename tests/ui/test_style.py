@@ -10,14 +10,14 @@ from heteromark.workflow.colours import PALETTE
 KNOWN = [f"config{index:02}" for index in range(40)]
 
 
-def test_a_config_keeps_its_colour_when_others_come_and_go():
+def test_config_keeps_its_colour_in_other_charts():
     alone = styles_of(["config03"], KNOWN)["config03"]
     among = styles_of(["config01", "config03", "config05"], KNOWN)["config03"]
     later = styles_of(["config03"], [*KNOWN, "new"])["config03"]
     assert alone.colour == among.colour == later.colour == PALETTE[3]
 
 
-def test_two_configs_of_one_colour_do_not_meet_while_another_is_free():
+def test_two_configs_share_no_colour_while_one_is_free():
     styles = styles_of(["config00", "config07"], KNOWN)
     assert styles["config00"].colour == PALETTE[0]
     assert styles["config07"].colour == PALETTE[1]
@@ -29,10 +29,10 @@ def test_no_two_lines_look_alike(number):
     assert len(set(styles.values())) == number
 
 
-def test_few_lines_differ_in_their_dashes_too():
+def test_few_lines_also_differ_in_dashes():
     styles = styles_of(["config00", "config04", "config08", "config12"], KNOWN)
     assert len({style.dash for style in styles.values()}) == len(DASHES)
 
 
-def test_an_unknown_config_has_a_style():
+def test_unknown_config_has_a_style():
     assert styles_of(["elsewhere"], KNOWN)["elsewhere"].colour in PALETTE

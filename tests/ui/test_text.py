@@ -1,4 +1,4 @@
-"""Text from configs and records stays text."""
+"""Text from configs and records is never shown as markup."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from html.parser import HTMLParser
 import pytest
 
 from heteromark.ui.drawing.html import (
+    caption,
     card,
-    clock,
+    duration,
     heading,
-    listed,
+    list_card,
     literal,
     number,
-    quiet,
     share,
     verbatim,
 )
@@ -34,8 +34,8 @@ NASTY = [
 ]
 
 
-class Read(HTMLParser):
-    """Which tags there are, and all text."""
+class ParsedHtml(HTMLParser):
+    """The tags and the text of an HTML fragment."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -56,30 +56,30 @@ class Read(HTMLParser):
     [
         lambda text: heading(text, small=text),
         lambda text: card(text, {text: text}),
-        lambda text: listed(text, [("good", text)]),
-        quiet,
+        lambda text: list_card(text, [("good", text)]),
+        caption,
         verbatim,
     ],
 )
-def test_html_has_the_same_tags_whatever_the_text(page, nasty):
-    plain, read = Read(page("plain")), Read(page(nasty))
-    assert [tag for tag, _ in read.tags] == [tag for tag, _ in plain.tags]
-    assert all(set(names) <= {"class"} for _, names in read.tags)
-    assert nasty in read.text
+def test_text_never_changes_the_tags(page, nasty):
+    plain, parsed = ParsedHtml(page("plain")), ParsedHtml(page(nasty))
+    assert [tag for tag, _ in parsed.tags] == [tag for tag, _ in plain.tags]
+    assert all(set(names) <= {"class"} for _, names in parsed.tags)
+    assert nasty in parsed.text
 
 
 @pytest.mark.parametrize("nasty", NASTY)
-def test_markdown_is_one_span_of_code_with_the_text_in_it(nasty):
+def test_markdown_is_one_code_span(nasty):
     markdown = literal(nasty)
     fence = len(markdown) - len(markdown.lstrip("`"))
     assert markdown.endswith("`" * fence)
     inner = markdown[fence:-fence]
-    # CommonMark: a span of code ends at the first run of as many backticks as it began with.
+    # CommonMark: a code span ends at the next run of backticks with the same length.
     assert "`" * fence not in inner.replace("`" * (fence + 1), "")
     assert inner.strip() == nasty
 
 
-def test_lines_become_one():
+def test_lines_are_joined():
     assert literal("a\n\n# b") == "`a # b`"
     assert literal("") == ""
 
@@ -94,5 +94,5 @@ def test_numbers(value, expected):
 
 def test_shares_and_durations():
     assert (share(0.834), share(None)) == ("83%", "-")
-    assert (clock(3723.4), clock(59.6), clock(None)) == ("1:02:03", "0:01:00", "-")
-    assert clock(360_000) == "100:00:00"
+    assert (duration(3723.4), duration(59.6), duration(None)) == ("1:02:03", "0:01:00", "-")
+    assert duration(360_000) == "100:00:00"

@@ -1,1 +1,1 @@
-"""What the pages show, read and computed."""
+"""Read and compute the data that the pages show."""

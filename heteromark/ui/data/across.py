@@ -1,4 +1,4 @@
-"""Agents that ran in several environments: one comparison over all of them."""
+"""Compare agents over several environments."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from heteromark.workflow.statistics import (
     score,
 )
 
-# Normalised scores at which a performance profile is drawn; at 1, no run is above.
+# Normalised scores at which a performance profile is evaluated. No run scores above 1.
 THRESHOLDS = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True)
 class Across:
-    """Evaluation returns of agents in the same environments.
+    """Normalised evaluation returns of agents in the same environments.
 
     Attributes:
         environments: the columns of the scores.
-        scores: by agent, best first: `[seeds, environments]`, 0 at the lowest and 1 at the highest
-            evaluation return of any of the compared runs in that environment.
-        left_out: why an agent or an environment is not among them.
+        scores: agent -> `[seeds, environments]`, best agent first. In each environment, 0 is the
+            lowest and 1 the highest evaluation return of the compared runs.
+        left_out: the excluded agents and environments, each with the reason.
     """
 
     environments: tuple[str, ...]
@@ -43,29 +43,29 @@ class Across:
 def compare_across(runs: Sequence[HistoryRun]) -> Across:
     """Compare the agents of completed runs over the environments of these runs.
 
-    An agent is known by its short name. Its seeds are those that it completed in every
-    environment, so that environments count alike.
+    Agents are matched by short name. Only seeds completed in every environment count, so that each
+    environment has the same weight.
     """
-    completed = [run.record for run in runs if run.status == Status.COMPLETED]
+    completed = [run.record for run in runs if run.record and run.status == Status.COMPLETED]
     rows = [
-        (one.agent.short_name, one.environment, one.seed, one.summary.evaluation_return)
-        for one in completed
+        (record.agent.short_name, record.environment, record.seed, record.summary.evaluation_return)
+        for record in completed
     ]
     table = pd.DataFrame(rows, columns=["agent", "environment", "seed", "value"])
     table["value"] = pd.to_numeric(table["value"]).where(lambda values: np.isfinite(values))
     table = table.dropna()
     bounds = table.groupby("environment")["value"].agg(["min", "max"])
-    is_told = bounds["min"] < bounds["max"]
-    left_out = [f"{name}: fewer than two returns that differ" for name in bounds.index[~is_told]]
-    bounds = bounds[is_told]
+    has_range = bounds["min"] < bounds["max"]
+    left_out = [f"{name}: fewer than two distinct returns" for name in bounds.index[~has_range]]
+    bounds = bounds[has_range]
     scores = {}
     for agent, own in table.groupby("agent", sort=False):
         own = own[own["environment"].isin(bounds.index)]
-        twice = own.loc[own.duplicated(["environment", "seed"]), "environment"].unique()
-        if len(twice):
+        ambiguous = own.loc[own.duplicated(["environment", "seed"]), "environment"].unique()
+        if len(ambiguous):
             left_out.append(
-                f"{agent}: several runs of one seed in {', '.join(twice)}; choose one config of it "
-                "for each environment"
+                f"{agent}: several runs of one seed in {', '.join(ambiguous)}; choose one config "
+                "per environment"
             )
             continue
         by_seed = own.pivot_table(index="seed", columns="environment", values="value")
@@ -77,38 +77,45 @@ def compare_across(runs: Sequence[HistoryRun]) -> Across:
             left_out.append(f"{agent}: no completed run in {', '.join(missing)}")
         else:
             left_out.append(f"{agent}: no seed completed in every environment")
-    best_first = sorted(scores, key=lambda agent: -score(scores[agent], "iqm"))
+    best_first = sorted(scores, key=lambda agent: -_iqm(scores[agent]))
     return Across(
         tuple(bounds.index), {agent: scores[agent] for agent in best_first}, tuple(left_out)
     )
 
 
+def _iqm(scores: np.ndarray) -> float:
+    value = score(scores, "iqm")
+    assert value is not None, "only agents with a complete seed have scores"
+    return value
+
+
 def across_table(across: Across) -> pd.DataFrame:
-    """One row per agent, best first: normalised score, and how likely the best one beats it.
+    """Return one row per agent, best first.
 
     Returns:
-        Columns agent, iqm, low, high, seeds, beaten, beaten_low, beaten_high: `beaten` is the
-        probability of improvement of the best agent over this one, missing for itself.
+        Columns agent, iqm (normalised score), low, high, seeds, beaten, beaten_low, beaten_high.
+        `beaten` is the probability of improvement of the best agent over this one; missing for the
+        best agent itself.
     """
     best = next(iter(across.scores.values()), None)
     rows = []
     for agent, scores in across.scores.items():
         low, high = bootstrap_interval(scores, "iqm") or (None, None)
         beaten = beaten_low = beaten_high = None
-        if scores is not best:
+        if best is not None and scores is not best:
             beaten = probability_of_improvement(best, scores)
             beaten_low, beaten_high = improvement_interval(best, scores) or (None, None)
-        own_score = score(scores, "iqm")
-        rows.append((agent, own_score, low, high, len(scores), beaten, beaten_low, beaten_high))
+        iqm = _iqm(scores)
+        rows.append((agent, iqm, low, high, len(scores), beaten, beaten_low, beaten_high))
     columns = ["agent", "iqm", "low", "high", "seeds", "beaten", "beaten_low", "beaten_high"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def profiles(across: Across) -> pd.DataFrame:
-    """Performance profiles, and their point-wise bootstrap 95 % intervals.
+    """Return performance profiles with point-wise bootstrap 95 % intervals.
 
     Returns:
-        Columns label (the agent), threshold, share (of its runs, over environments, that score
+        Columns label (the agent), threshold, share (of its runs, over all environments, that score
         above the threshold), low, high (missing with one seed).
     """
     tables = []

@@ -1,4 +1,4 @@
-"""A sweep as its files in results/ tell it: the selection, the table, the rank check."""
+"""Read a sweep from results/: the selection, the summary table, the rank check."""
 
 from __future__ import annotations
 
@@ -19,24 +19,28 @@ from heteromark.workflow.select import BRACKET_FILE, SELECTION_FILE, Selection
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is there of a sweep.
+    """The results of a sweep.
 
     Attributes:
-        summary: the table of its configs; None where it cannot be read.
-        rank_check: None before the long run.
-        bracket: SVG, the picture of successive halving; None after a grid.
-        faults: files that should be readable and are not.
+        summary: one row per config; None if it cannot be read.
+        rank_check: None before the long run, or if it cannot be read.
+        bracket: SVG of the successive-halving bracket; None for a grid sweep.
+        errors: files that cannot be read, each with the reason.
     """
 
     selection: Selection
     summary: pd.DataFrame | None
     rank_check: RankCheck | None
     bracket: str | None
-    faults: tuple[str, ...]
+    errors: tuple[str, ...]
 
 
 def read_sweep(results: Path) -> Sweep | str | None:
-    """The sweep of a results folder; why it cannot be read; or None where there is none."""
+    """Read the sweep of a results folder.
+
+    Returns:
+        The sweep; None if there is no selection; an error message if it cannot be read.
+    """
     path = results / "selected" / SELECTION_FILE
     try:
         selection = Selection.read(path)
@@ -46,25 +50,31 @@ def read_sweep(results: Path) -> Sweep | str | None:
         return f"{path}: {error}"
     tables, check = results / "tables", results / "model" / RANK_CHECK_FILE
     bracket = results / "selected" / BRACKET_FILE
-    faults: list[str] = []
+    errors: list[str] = []
 
-    def readable(path: Path, read: Callable[[Path], Any]) -> Any:
+    def read_or_none(path: Path, read: Callable[[Path], Any]) -> Any:
         try:
             return read(path)
         except (OSError, ValueError) as error:
-            faults.append(f"{path}: {error}")
+            errors.append(f"{path}: {error}")
+            return None
 
     return Sweep(
         selection,
-        readable(tables, lambda path: read_tables(path).summary),
-        readable(check, RankCheck.read) if check.exists() else None,
+        read_or_none(tables, lambda path: read_tables(path).summary),
+        read_or_none(check, RankCheck.read) if check.exists() else None,
         bracket.read_text(encoding="utf-8") if bracket.exists() else None,
-        tuple(faults),
+        tuple(errors),
     )
 
 
 def candidates_table(sweep: Sweep) -> pd.DataFrame:
-    """One row per candidate by rank: its score, how sure that is, its runs, its verdict, why."""
+    """Return one row per candidate, by rank.
+
+    Returns:
+        Columns rank, config, score, low, high, beaten (probability that the winner is better),
+        frames, completed, verdict, why.
+    """
     verdicts = {}
     if sweep.summary is not None:
         verdicts = dict(zip(sweep.summary["config"], sweep.summary["verdict"], strict=True))
@@ -88,12 +98,14 @@ def candidates_table(sweep: Sweep) -> pd.DataFrame:
 
 
 def coordinates(sweep: Sweep, runs: Sequence[HistoryRun]) -> pd.DataFrame:
-    """The candidates' hyperparameters as far as they differ, for parallel coordinates.
+    """Return the hyperparameters that differ between candidates, for parallel coordinates.
+
+    Candidates without a score or a readable config are skipped.
 
     Returns:
-        One row per candidate with a score whose config can be read and per hyperparameter: columns
-        label, rank, score, key, value (as text), place: 0 to 1, where the value stands among all
-        of its hyperparameter in their order, equally far apart. Empty where none differ.
+        One row per candidate and hyperparameter: columns label, rank, score, key, value (as text),
+        position. `position` is 0 to 1: the sorted values of a hyperparameter, equally spaced. Empty
+        if no hyperparameter differs.
     """
     known = {config.digest: config.runs[0] for config in configs_of(runs)}
     scored = {
@@ -110,17 +122,17 @@ def coordinates(sweep: Sweep, runs: Sequence[HistoryRun]) -> pd.DataFrame:
     table = differences(configs).table
     rows = []
     for key in table.columns:
-        places = _places(table[key])
+        positions = _positions(table[key])
         rows += [
-            (label, scored[label].rank, scored[label].score, key, value, places[value])
+            (label, scored[label].rank, scored[label].score, key, value, positions[value])
             for label, value in table[key].items()
         ]
-    return pd.DataFrame(rows, columns=["label", "rank", "score", "key", "value", "place"])
+    return pd.DataFrame(rows, columns=["label", "rank", "score", "key", "value", "position"])
 
 
-def _places(values: pd.Series) -> dict[str, float]:
-    """Numbers by size, other values by the alphabet before them, from 0 to 1."""
+def _positions(values: pd.Series) -> dict[str, float]:
+    """Return a position from 0 to 1 per value: text in alphabetical order, then numbers by size."""
     distinct = pd.DataFrame({"text": sorted(set(values))})
     distinct["number"] = pd.to_numeric(distinct["text"], errors="coerce")
     ordered = distinct.sort_values("number", na_position="first", kind="stable")["text"].tolist()
-    return {value: place / (len(ordered) - 1) for place, value in enumerate(ordered)}
+    return {value: index / (len(ordered) - 1) for index, value in enumerate(ordered)}

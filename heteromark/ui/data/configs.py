@@ -1,4 +1,4 @@
-"""Configs as the history has them: the seeds of one config together, and what differs."""
+"""Group runs by config, and compare configs."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from heteromark.runs.record import CONFIG_FILE, AgentIdentity
 from heteromark.ui.data.history import HistoryRun
 
 AGENTS_FOLDER = Path("config/agents")
-# Of a resolved config: what tells runs apart without changing what is learnt.
+# Keys of a resolved config that identify a run but are not hyperparameters.
 LABELS = frozenset(
     {"seed", "mode", "agent.agent_id", "agent.name", "agent.version"}
     | {"agent.sweep_variant", "agent.description", "environment.name"}
 )
-ABSENT = "-"  # a key that this config does not have
+ABSENT = "-"  # the config lacks this key
 
 
 @dataclass(frozen=True)
 class ConfigRuns:
-    """The runs of one config, over seeds.
+    """The runs of one config, sorted by seed.
 
     Attributes:
-        digest: the config's.
-        label: its short name, with as much besides as tells it from the others.
+        digest: digest of the config.
+        label: short name, extended until it is unique.
     """
 
     digest: str
@@ -42,40 +42,50 @@ class ConfigRuns:
 
 
 def configs_of(runs: Sequence[HistoryRun]) -> list[ConfigRuns]:
-    """The configs of all readable runs, in the order in which they were first trained.
+    """Return the configs of all readable runs, in the order in which they were first trained.
 
-    A config that is new comes last, so that places in this order stay what they are.
+    New configs are appended, so that the index of a config never changes.
     """
     by_digest: defaultdict[str, list[HistoryRun]] = defaultdict(list)
-    for run in reversed(runs):  # the newest come first
+    for run in reversed(runs):  # `runs` has the newest first
         if run.record is not None:
             by_digest[run.record.config_digest].append(run)
-    labels = _labels([members[0] for members in by_digest.values()])
+    labels = _labels({digest: members[0] for digest, members in by_digest.items()})
     return [
-        ConfigRuns(digest, labels[digest], tuple(sorted(members, key=lambda run: run.record.seed)))
+        ConfigRuns(digest, labels[digest], tuple(sorted(members, key=_seed)))
         for digest, members in by_digest.items()
     ]
 
 
-def _labels(examples: Sequence[HistoryRun]) -> dict[str, str]:
-    """Short names by digest; what stands for several configs gets more words, until it does not."""
+def _seed(run: HistoryRun) -> int:
+    return run.readable_record().seed
+
+
+def _labels(examples: Mapping[str, HistoryRun]) -> dict[str, str]:
+    """Return a label per digest: the short name, plus environment, mode and digest if ambiguous."""
     words = {}
-    for run in examples:
-        digest = run.config_digest
-        words[digest] = (run.name, run.record.environment, run.record.mode, digest[:6])
+    for digest, run in examples.items():
+        record = run.readable_record()
+        words[digest] = (run.name, record.environment, record.mode, digest[:6])
     labels: dict[str, str] = {}
     for length in (1, 3, 4):
-        told = {one: ", ".join(words[one][:length]) for one in words if one not in labels}
-        uses = Counter(told.values())
-        labels |= {one: label for one, label in told.items() if uses[label] == 1 or length == 4}
+        candidates = {
+            digest: ", ".join(parts[:length])
+            for digest, parts in words.items()
+            if digest not in labels
+        }
+        uses = Counter(candidates.values())
+        labels |= {
+            digest: label for digest, label in candidates.items() if uses[label] == 1 or length == 4
+        }
     return labels
 
 
 def resolved_config(run: HistoryRun) -> dict[str, Any]:
-    """A run's resolved config with dotted keys.
+    """Return the resolved config of a run, with dotted keys.
 
     Raises:
-        ConfigError: its config.yaml is missing or does not parse.
+        ConfigError: config.yaml is missing or invalid.
     """
     return flatten(read_mapping(run.folder / CONFIG_FILE))
 
@@ -85,18 +95,18 @@ class Differences:
     """The hyperparameters in which configs differ.
 
     Attributes:
-        table: a row per config, by its label, and a column per hyperparameter, as text.
-        along: hyperparameter -> keys that have the same values in every config, as
-            `optimizer.learning_rate` has those of `agent.learning_rate`.
+        table: one row per config label, one column per hyperparameter; values as text.
+        aliases: hyperparameter -> keys with the same value in every config. Example:
+            `learning_rate` -> `optimizer.learning_rate`.
     """
 
     table: pd.DataFrame
-    along: dict[str, list[str]]
+    aliases: dict[str, list[str]]
 
 
 def differences(configs: Mapping[str, Mapping[str, Any]]) -> Differences:
-    """Compare resolved configs (`resolved_config`), given by label."""
-    # keys without `agent.`: of those that have one name then, as agent.grpo.beta and grpo.beta, one
+    """Compare resolved configs (from `resolved_config`), keyed by label."""
+    # values -> keys. Dropping `agent.` merges duplicates such as agent.grpo.beta and grpo.beta.
     found: dict[tuple[str, ...], dict[str, None]] = {}
     for key in dict.fromkeys(key for config in configs.values() for key in config):
         values = tuple(value_text(config.get(key, ABSENT)) for config in configs.values())
@@ -112,35 +122,35 @@ def differences(configs: Mapping[str, Mapping[str, Any]]) -> Differences:
 
 @dataclass(frozen=True)
 class BaseComparison:
-    """What a run's hyperparameters have instead of its base config's.
+    """The hyperparameters in which a run differs from its base config.
 
     Attributes:
-        base: file of the base config; None where it was not found.
+        base: file of the base config; None if it was not found.
         table: columns `hyperparameter`, `base` and `this run`.
-        fault: why nothing can be said.
+        error: why the comparison failed; empty if it succeeded.
     """
 
     base: Path | None
     table: pd.DataFrame
-    fault: str = ""
+    error: str = ""
 
 
 def compare_with_base(run: HistoryRun) -> BaseComparison:
-    """Compare a run's agent config with `{agent_id}_v{version}` as it is in the project now."""
+    """Compare a readable run's agent config with the project's `{agent_id}_v{version}` file."""
     columns = ["hyperparameter", "base", "this run"]
-    nothing = pd.DataFrame(columns=columns, dtype=str)
-    path = base_config(run.record.agent)
+    empty = pd.DataFrame(columns=columns, dtype=str)
+    agent = run.readable_record().agent
+    path = base_config(agent)
     if path is None:
-        agent = run.record.agent
         name = f"{agent.agent_id}_v{agent.version}"
-        return BaseComparison(None, nothing, f"the base config {name} is not in {AGENTS_FOLDER}/")
+        return BaseComparison(None, empty, f"base config {name} not found in {AGENTS_FOLDER}/")
     try:
         base = flatten(resolve_agent(path).agent.hyperparameters())
         own = read_mapping(run.folder / CONFIG_FILE).get("agent")
     except ConfigError as error:
-        return BaseComparison(path, nothing, str(error))
+        return BaseComparison(path, empty, str(error))
     if not isinstance(own, dict):
-        return BaseComparison(path, nothing, f"{run.folder / CONFIG_FILE} has no agent")
+        return BaseComparison(path, empty, f"{run.folder / CONFIG_FILE} has no section `agent`")
     own = flatten({key: value for key, value in own.items() if key in Hyperparameters.model_fields})
     rows = [
         (key, value_text(base.get(key, ABSENT)), value_text(own.get(key, ABSENT)))
@@ -151,18 +161,18 @@ def compare_with_base(run: HistoryRun) -> BaseComparison:
 
 
 def base_config(agent: AgentIdentity) -> Path | None:
-    """File of an agent's base config: beside its own, or in config/agents/."""
-    beside = [Path(agent.config_path).parent] if agent.config_path else []
-    places = (
+    """Return the file of an agent's base config: next to its config file, or in config/agents/."""
+    own_folder = [Path(agent.config_path).parent] if agent.config_path else []
+    paths = (
         folder / f"{agent.agent_id}_v{agent.version}{suffix}"
-        for folder in (*beside, AGENTS_FOLDER)
+        for folder in (*own_folder, AGENTS_FOLDER)
         for suffix in SUFFIXES
     )
-    return next(filter(Path.is_file, places), None)
+    return next(filter(Path.is_file, paths), None)
 
 
 def value_text(value: Any) -> str:
-    """A config's value as one would write it."""
+    """Return a config value as written in YAML."""
     if value is None:
         return "null"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What lies in a run's folders, and the commands that make something of it."""
+"""List the files of a run, and the commands that resume and evaluate it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ MODULES = {"factory_train.py": "heteromark.training.factory_train"}
 
 @dataclass(frozen=True)
 class Command:
-    """A command line to copy, and what it is for."""
+    """A command line to copy, and its purpose."""
 
     purpose: str
     line: str
 
 
 def checkpoints_of(run: HistoryRun) -> pd.DataFrame:
-    """The run's files with weights, the newest first: file, size in bytes, time of writing."""
+    """Return the weight files of a run, newest first.
+
+    Returns:
+        Columns file (relative to the run's folder), size (bytes), written (local time).
+    """
     rows = []
     for path in filter(Path.is_file, run.folder.rglob("*.pt")):
         state = path.stat()
@@ -38,7 +42,7 @@ def checkpoints_of(run: HistoryRun) -> pd.DataFrame:
 
 
 def pictures_of(run: HistoryRun) -> list[Path]:
-    """Animated GIFs that lie in the run's folders, by name."""
+    """Return the animated GIFs in the run's folders, sorted by name."""
     folders = (run.folder, *run.copies)
     found = {path.resolve() for folder in folders for path in folder.glob("*.gif")}
     return sorted(found, key=lambda path: (path.name, path))
@@ -46,7 +50,7 @@ def pictures_of(run: HistoryRun) -> list[Path]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run's final evaluation: its episodes' returns, and who won where that is known."""
+    """The final evaluation of a run: returns per episode, and wins if the environment has them."""
 
     deterministic: bool
     returns: tuple[float, ...]
@@ -54,9 +58,9 @@ class Evaluation:
 
 
 def evaluation_of(run: HistoryRun) -> Evaluation | None:
-    """What evaluation.json says; None where it is missing, empty, or no evaluation.
+    """Read evaluation.json; None if it is missing, empty or invalid.
 
-    Episodes whose return is not finite are left out.
+    Episodes without a finite return are skipped.
     """
     try:
         report = json.loads((run.folder / EVALUATION_FILE).read_text(encoding="utf-8"))
@@ -76,7 +80,7 @@ def evaluation_of(run: HistoryRun) -> Evaluation | None:
 
 
 def resume_command(run: HistoryRun) -> Command | None:
-    """How to go on with an unfinished run: with the command that it was started by."""
+    """Return the command that resumes an unfinished run: the one that started it."""
     if run.record is None or run.status not in (Status.INTERRUPTED, Status.FAILED):
         return None
     if not run.record.command:
@@ -84,36 +88,36 @@ def resume_command(run: HistoryRun) -> Command | None:
     script, *arguments = run.record.command
     module = MODULES.get(Path(script).name)
     program = ["python", "-m", module] if module else ["heteromark"]
-    return Command("go on from the last checkpoint", _line_with_store([*program, *arguments]))
+    return Command("Resume from the last checkpoint", _line_with_store([*program, *arguments]))
 
 
 def evaluate_commands(run: HistoryRun, checkpoints: pd.DataFrame) -> list[Command]:
-    """How to evaluate what the run has: final and best weights, or its newest checkpoint."""
+    """Return commands that evaluate the final and best weights, or else the newest checkpoint."""
     files = list(checkpoints["file"])
     if not files:
         return []
     words = ["heteromark", "evaluate", str(run.copies[0]) if run.copies else run.key]
     best = ["--checkpoint", "best"]
     line_of = shlex.join if run.copies else _line_with_store
-    met = "problems" if run.is_of_language_models else "episodes"
-    if CHECKPOINT_FILE in files:
-        told, chosen = f"evaluate the final weights on fresh {met}", []
-    else:
+    noun = "problems" if run.is_language_model_run else "episodes"
+    chosen: list[str] = []
+    purpose = f"Evaluate the final weights on new {noun}"
+    if CHECKPOINT_FILE not in files:
         newest = next((file for file in files if file != BEST_FILE), BEST_FILE)
-        told = f"evaluate the newest checkpoint on fresh {met}"
+        purpose = f"Evaluate the newest checkpoint on new {noun}"
         chosen = best if newest == BEST_FILE else ["--checkpoint", newest]
-    commands = [Command(told, line_of([*words, *chosen, "--episodes", "100"]))]
+    commands = [Command(purpose, line_of([*words, *chosen, "--episodes", "100"]))]
     if BEST_FILE in files and CHECKPOINT_FILE in files:
         line = line_of([*words, *best, "--episodes", "100"])
-        commands.append(Command("evaluate the best weights", line))
-    if run.is_of_language_models:
-        return commands  # what they say cannot be drawn; the page has it in words
+        commands.append(Command("Evaluate the best weights", line))
+    if run.is_language_model_run:
+        return commands  # text has no GIF; the page shows transcripts
     picture = (run.copies[0] if run.copies else run.folder) / "episode.gif"
     line = line_of([*words, *chosen, "--episodes", "1", "--gif", str(picture)])
-    return [*commands, Command("draw an episode, to be seen on this page", line)]
+    return [*commands, Command("Record an episode as a GIF; this page then shows it", line)]
 
 
 def _line_with_store(words: list[str]) -> str:
-    """A command line that looks into the store, which is named where it is not the default one."""
+    """Return a command line that uses this run store; the variable is set unless it is default."""
     chosen = os.environ.get(STORE_VARIABLE)
     return (f"{STORE_VARIABLE}={shlex.quote(chosen)} " if chosen else "") + shlex.join(words)

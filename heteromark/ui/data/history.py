@@ -1,8 +1,8 @@
-"""Which runs there are: those of the run store and those below results/, each once.
+"""Find all runs in the run store and below results/, each once.
 
-A look costs what changed since the last: a file that has the same modification time and size is
-not read again. Nothing about a run raises: an unreadable record is a row that says so. Of
-metrics.csv only the newest row is read, and only of runs that have not finished.
+A file is read again only when its modification time or size has changed. A damaged run never
+raises: its row is marked unreadable. Only the last row of metrics.csv is read, and only for
+unfinished runs.
 """
 
 from __future__ import annotations
@@ -24,26 +24,27 @@ from heteromark.runs.store import RunStore
 from heteromark.ui.data.metrics import newest_row
 from heteromark.workflow.aggregate import fault_in_words
 
-# Besides the values of `Status`: the run's folder has no record that can be read.
+# In addition to `Status`: the run's folder has no readable record.
 UNREADABLE = "unreadable"
 STATUSES = (*(status.value for status in Status), UNREADABLE)
 
 
 @dataclass(frozen=True)
 class HistoryRun:
-    """One run, as far as it has come.
+    """One finished or unfinished run.
 
     Attributes:
-        key: its digest; without a readable record the name or the path of its folder.
-        folder: where its files are: in the run store if it is there, else below results/.
-        status: one of `STATUSES`. A run whose record says that it trains, but whose process is
-            gone, is interrupted.
-        copies: its folders below results/.
-        frames: so far.
-        total_frames: of a run that is training, how many it will be.
-        training_return: at the end; of an unfinished run that of its newest iteration.
-        frames_per_second: on average; of an unfinished run those of its newest iteration.
-        seconds: of wall-clock time so far, over all attempts.
+        key: the digest; without a readable record, the name or path of the folder.
+        folder: the folder in the run store, or else below results/.
+        status: one of `STATUSES`. A run that is recorded as running but has no process is
+            interrupted.
+        reason: why the run failed, diverged, was interrupted or is unreadable.
+        copies: folders of the run below results/.
+        frames: environment frames so far.
+        total_frames: planned frames of a run that is training; else None.
+        training_return: final return; for unfinished runs, of the newest iteration.
+        frames_per_second: mean; for unfinished runs, of the newest iteration.
+        seconds: wall-clock time so far, over all attempts.
     """
 
     key: str
@@ -58,19 +59,29 @@ class HistoryRun:
     frames_per_second: float | None = None
     seconds: float | None = None
 
+    def readable_record(self) -> RunRecord:
+        """Return the record of a run that is known to have one.
+
+        Raises:
+            ValueError: the run is unreadable.
+        """
+        if self.record is None:
+            raise ValueError(f"run {self.key} has no readable record: {self.reason}")
+        return self.record
+
     @property
     def name(self) -> str:
-        """The config's short name; of a run without a readable record its key."""
+        """The short name of the config; without a readable record, the key."""
         return self.key if self.record is None else self.record.agent.short_name
 
     @property
-    def is_of_language_models(self) -> bool:
-        """Whether language-model agents were trained."""
+    def is_language_model_run(self) -> bool:
+        """Whether the agents are language models."""
         return self.record is not None and self.record.kind == LLM
 
     @property
     def config_digest(self) -> str | None:
-        """What it has in common with the other seeds of its config."""
+        """Digest of the config, the same for all its seeds."""
         return None if self.record is None else self.record.config_digest
 
     @property
@@ -83,7 +94,7 @@ class HistoryRun:
 
 
 class History:
-    """The runs of a store and of a results folder. May be asked by several threads."""
+    """The runs of a store and of a results folder. Thread-safe."""
 
     def __init__(self, store: RunStore, results: Path) -> None:
         self.store = store
@@ -91,11 +102,11 @@ class History:
         self._records = _Reader(RECORD_FILE, lambda path: RunRecord.read(path.parent))
         self._newest_rows = _Reader(METRICS_FILE, newest_row)
         self._totals = _Reader(CONFIG_FILE, _total_frames)
-        self._asking = threading.Lock()
+        self._lock = threading.Lock()
 
     def runs(self) -> list[HistoryRun]:
-        """All runs, the newest start first; those whose start is not known come last."""
-        with self._asking:
+        """Return all runs, newest start first; runs without a known start come last."""
+        with self._lock:
             runs = {folder.name: self._run(folder, True) for folder in _stored(self.store)}
             copies: defaultdict[str, list[Path]] = defaultdict(list)
             for folder in _record_folders(self.results):
@@ -122,9 +133,9 @@ class History:
                 seconds=record.duration_seconds,
             )
         is_running = record.status is Status.RUNNING
-        if is_running and not (is_stored and self._is_written(key)):
+        if is_running and not (is_stored and self._is_locked(key)):
             is_running = False
-            reason = "its process is gone without a word: it was killed, or the machine went down"
+            reason = "the process ended without a result: it was killed, or the machine went down"
             run = replace(run, status=Status.INTERRUPTED.value, reason=reason)
         row = self._newest_rows.read(folder)[0] or {}
         return replace(
@@ -136,35 +147,36 @@ class History:
             seconds=_seconds_so_far(folder, record, is_running),
         )
 
-    def _is_written(self, digest: str) -> bool:
+    def _is_locked(self, digest: str) -> bool:
+        """Whether a process is training the run; True if a read-only store cannot be checked."""
         try:
             return self.store.is_locked(digest)
-        except OSError:  # a store that may only be read: nothing speaks against the record
+        except OSError:
             return True
 
 
 class _Reader:
-    """Reads a file of one name in many folders, each again only when it has changed."""
+    """Read one file name in many folders. Contents are cached until the file changes."""
 
     def __init__(self, name: str, read: Callable[[Path], Any]) -> None:
         self._name = name
         self._read = read
-        self._known: dict[Path, tuple[tuple[int, int], Any, str]] = {}
+        self._cache: dict[Path, tuple[tuple[int, int], Any, str]] = {}
 
     def read(self, folder: Path) -> tuple[Any, str]:
-        """What the file holds, or None and why it cannot be read."""
+        """Return the content of the file and "", or None and the reason why it cannot be read."""
         path = folder / self._name
         try:
             state = os.stat(path)
         except OSError as error:
             return None, f"{path}: {error.strerror}"
         version = (state.st_mtime_ns, state.st_size)
-        known = self._known.get(folder)
-        if known is None or known[0] != version:
-            known = self._known[folder] = (version, *self._look(path))
-        return known[1:]
+        cached = self._cache.get(folder)
+        if cached is None or cached[0] != version:
+            cached = self._cache[folder] = (version, *self._load(path))
+        return cached[1:]
 
-    def _look(self, path: Path) -> tuple[Any, str]:
+    def _load(self, path: Path) -> tuple[Any, str]:
         try:
             return self._read(path), ""
         except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as error:
@@ -174,17 +186,17 @@ class _Reader:
 def _stored(store: RunStore) -> Iterator[Path]:
     try:
         entries = sorted(os.scandir(store.root / "runs"), key=lambda entry: entry.name)
-    except OSError:  # nothing was trained yet
+    except OSError:  # nothing has been trained yet
         return
     yield from (Path(entry.path) for entry in entries if entry.is_dir())
 
 
 def _record_folders(results: Path) -> Iterator[Path]:
-    """Folders with a record, at any depth; what lies within one of them belongs to it."""
-    for folder, inner, files in os.walk(results):
-        inner.sort()
+    """Yield the folders with a record, at any depth; the subfolders of a run are skipped."""
+    for folder, subfolders, files in os.walk(results):
+        subfolders.sort()
         if RECORD_FILE in files:
-            inner.clear()
+            subfolders.clear()
             yield Path(folder)
 
 
@@ -194,14 +206,14 @@ def _newest_first(run: HistoryRun) -> tuple[float, str]:
 
 
 def _total_frames(config_file: Path) -> int:
-    """Frames that a run's config asks for, in whole iterations."""
+    """Return the total frames of a config, rounded up to whole iterations."""
     config = read_mapping(config_file)
     batch = config["collector"]["frames_per_batch"]
     return -(-config["training"]["total_frames"] // batch) * batch
 
 
 def _seconds_so_far(folder: Path, record: RunRecord, is_running: bool) -> float | None:
-    """Of earlier attempts, by the record; and of this one, which began when it was written."""
+    """Return the time of earlier attempts (in the record) plus the time since it was written."""
     if record.status is not Status.RUNNING:
         return record.duration_seconds
     try:

@@ -1,4 +1,4 @@
-"""The list of runs: which ones a reader asks for, in which order, and their figures as a table."""
+"""The list of runs: filters, order and table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from heteromark.ui.data.history import HistoryRun
 
-# A status is told by a word and a mark, never by colour alone.
+# A status is shown as a word and a mark, never by colour alone.
 MARKS = {
     "running": "▶",
     "completed": "✓",
@@ -23,10 +23,10 @@ MARKS = {
 
 @dataclass(frozen=True)
 class Filters:
-    """What a run must be; an empty filter lets everything through.
+    """Filters of the list; an empty filter matches every run.
 
-    `text`: words that all occur in a run's names, environment, algorithm, config path, digest or
-    reason, in any case.
+    `text`: words, ignoring case. Each must occur in the run's names, status, algorithm, config
+    path, environment, mode, digests or reason.
     """
 
     agent_id: Sequence[str] = ()
@@ -35,23 +35,24 @@ class Filters:
     status: Sequence[str] = ()
     text: str = ""
 
-    def let_through(self, run: HistoryRun) -> bool:
-        wanted = {name: getattr(self, name) for name in FIELDS}
+    def matches(self, run: HistoryRun) -> bool:
+        """Whether the run matches every filter."""
+        allowed = {name: getattr(self, name) for name in FIELDS}
         return all(
-            not values or FIELDS[name](run) in values for name, values in wanted.items()
-        ) and all(word in _searched(run) for word in self.text.casefold().split())
+            not values or FIELDS[name](run) in values for name, values in allowed.items()
+        ) and all(word in _search_text(run) for word in self.text.casefold().split())
 
 
-# What runs are filtered by; None without a readable record.
+# Field -> its value for a run; None without a readable record.
 FIELDS: dict[str, Callable[[HistoryRun], str | None]] = {
-    "agent_id": lambda run: run.record and run.record.agent.agent_id,
-    "environment": lambda run: run.record and run.record.environment,
-    "algorithm": lambda run: run.record and run.record.agent.algorithm,
+    "agent_id": lambda run: run.record.agent.agent_id if run.record else None,
+    "environment": lambda run: run.record.environment if run.record else None,
+    "algorithm": lambda run: run.record.agent.algorithm if run.record else None,
     "status": lambda run: run.status,
 }
 
 
-def _searched(run: HistoryRun) -> str:
+def _search_text(run: HistoryRun) -> str:
     words = [run.key, run.status, run.reason or ""]
     if record := run.record:
         agent = record.agent
@@ -61,11 +62,11 @@ def _searched(run: HistoryRun) -> str:
 
 
 def options(runs: Sequence[HistoryRun], field: str) -> list[str]:
-    """The values that occur, in alphabetical order."""
-    return sorted({FIELDS[field](run) for run in runs} - {None})
+    """Return the values that occur, in alphabetical order."""
+    return sorted({value for run in runs if (value := FIELDS[field](run)) is not None})
 
 
-# By the words of the page's control; what was not measured comes last.
+# Label of the control -> sort key, and whether it is descending. Runs without a value come last.
 ORDERS: dict[str, tuple[Callable[[HistoryRun], Any], bool]] = {
     "newest first": (lambda run: run.started and run.started.timestamp(), True),
     "oldest first": (lambda run: run.started and run.started.timestamp(), False),
@@ -80,7 +81,7 @@ ORDERS: dict[str, tuple[Callable[[HistoryRun], Any], bool]] = {
 
 
 def ordered(runs: Sequence[HistoryRun], order: str) -> list[HistoryRun]:
-    """Runs in one of `ORDERS`; equal ones stay in the order they have."""
+    """Sort runs by one of `ORDERS`; ties keep their order."""
     value, descending = ORDERS[order]
     known = [run for run in runs if value(run) is not None]
     unknown = [run for run in runs if value(run) is None]
@@ -88,21 +89,21 @@ def ordered(runs: Sequence[HistoryRun], order: str) -> list[HistoryRun]:
 
 
 def table_of(runs: Sequence[HistoryRun]) -> pd.DataFrame:
-    """One row per run. Starts are local times, win rates in percent, progress from 0 to 1."""
+    """Return one row per run: starts in local time, win rates in percent, progress from 0 to 1."""
     table = pd.DataFrame(
         {
             name: pd.Series([cell(run) for run in runs], dtype=object).astype(dtype)
             for name, (dtype, cell) in _COLUMNS.items()
         }
     )
-    # Nobody reads fractions of seconds and frames.
+    # Round to whole seconds and frames.
     table["duration"] = pd.to_timedelta(table["duration"].round(), unit="s")
     table["frames_per_second"] = table["frames_per_second"].round()
     table["win_rate"] *= 100
     return table
 
 
-# Column -> its dtype, and its cell in the row of a run.
+# Column -> dtype, and the value for a run.
 _COLUMNS: dict[str, tuple[str, Callable[[HistoryRun], Any]]] = {
     "status": ("str", lambda run: f"{MARKS[run.status]} {run.status}"),
     "config": ("str", lambda run: run.name),

@@ -1,4 +1,4 @@
-"""What a reader wants to know first of how language-model agents were trained."""
+"""The config card of language-model agents: their most important settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from heteromark.workflow.words import counted
 
 Config = Mapping[str, Any]
 
-# What takes a word of its own; the others are values as they stand.
+# Label -> key, for settings that are shown unchanged. `language_fields` formats the other ones.
 SETTINGS = {
     "Responses per prompt (K)": "grpo.num_generations",
     "Sampling": "grpo.sampling",
@@ -21,53 +21,53 @@ SETTINGS = {
     "KL weight (beta)": "grpo.beta",
     "Temperature": "generation.temperature",
     "Normalization": "grpo.normalization",
-    "Longest prompt": "generation.max_prompt_length",
-    "Longest response": "generation.max_response_length",
+    "Max prompt length": "generation.max_prompt_length",
+    "Max response length": "generation.max_response_length",
     "Learning rate": "agent.learning_rate",
     "Minibatch": "replay_buffer.minibatch_size",
     "Epochs": "training.num_epochs",
     "Clip range": "loss.clip_epsilon",
 }
-UNITS = {"Longest prompt": "tokens", "Longest response": "tokens"}
+UNITS = {"Max prompt length": "tokens", "Max response length": "tokens"}
 
-TRAINED = {
-    "full": "full: all weights",
-    "prompt": "prompt: no weights, the wording is chosen",
-    "none": "none: a baseline",
+SPECIALIZATIONS = {
+    "full": "full: trains all weights",
+    "prompt": "prompt: trains no weights, selects the best wording",
+    "none": "none: untrained baseline",
 }
 
 
 def language_fields(config: Config) -> dict[str, str]:
-    """A run's essentials by what they are called, in the order in which they are read.
+    """Return the most important settings of a run: label -> text, in display order.
 
     Args:
-        config: resolved, with dotted keys (`resolved_config`). What it lacks is left out.
+        config: resolved config with dotted keys (`resolved_config`). Missing keys are skipped.
     """
     task = _text(config, "environment.text.task")
-    is_users_own = ":" in str(task)
-    settings = "environment.kwargs" if is_users_own else f"environment.text.{task}"
+    is_custom = ":" in str(task)
+    settings = "environment.kwargs" if is_custom else f"environment.text.{task}"
     fields = {
         "Task": task,
         "Roles in order": _roles(config),
         "Rounds": _rounds(config),
         "Warm-up": _warm_up(config),
         "Model": _model(config),
-        "Specialization": _trained(config),
+        "Specialization": _specialization(config),
         "Policies": _policies(config),
-        "Policies that differ": _listed(config, "model.by_policy"),
-        **{told: _text(config, key) for told, key in SETTINGS.items()},
+        "Policy overrides": _section_text(config, "model.by_policy"),
+        **{label: _text(config, key) for label, key in SETTINGS.items()},
         "Frames per update": _frames(config),
-        "Task settings": _listed(config, settings),
+        "Task settings": _section_text(config, settings),
     }
     return {
-        told: f"{value} {UNITS[told]}" if told in UNITS else value
-        for told, value in fields.items()
+        label: f"{value} {UNITS[label]}" if label in UNITS else value
+        for label, value in fields.items()
         if value
     }
 
 
 def roles_of(config: Config) -> list[str]:
-    """Roles of a round, in order; empty where only the user's own task knows them."""
+    """Return the roles of a round, in order; empty if only the code of a custom task names them."""
     order = config.get("environment.text.turn_order")
     if isinstance(order, list):
         return [str(role) for role in order]
@@ -87,7 +87,7 @@ def _words(value: Any) -> str:
 
 
 def _section(config: Config, prefix: str) -> dict[str, Any]:
-    """The keys below a prefix, without it; those that are null or empty say nothing."""
+    """Return the keys below a prefix, without the prefix; null and empty values are skipped."""
     below = {
         key.removeprefix(f"{prefix}."): value
         for key, value in config.items()
@@ -96,8 +96,8 @@ def _section(config: Config, prefix: str) -> dict[str, Any]:
     return {key: value for key, value in below.items() if value not in (None, {}, [])}
 
 
-def _listed(config: Config, prefix: str) -> str:
-    """The settings below a prefix, in one line."""
+def _section_text(config: Config, prefix: str) -> str:
+    """Return the settings below a prefix as one line."""
     return ", ".join(f"{key} {_words(value)}" for key, value in _section(config, prefix).items())
 
 
@@ -105,7 +105,7 @@ def _roles(config: Config) -> str | None:
     roles = roles_of(config)
     if roles:
         return " → ".join(roles)
-    return "as the task says" if "environment.text.task" in config else None
+    return "defined by the task" if "environment.text.task" in config else None
 
 
 def _rounds(config: Config) -> str | None:
@@ -131,12 +131,12 @@ def _warm_up(config: Config) -> str | None:
     return None if steps is None else f"{steps:,} steps" if steps else "none"
 
 
-def _trained(config: Config) -> str | None:
+def _specialization(config: Config) -> str | None:
     chosen = _text(config, "model.specialization")
     if chosen == "lora":
         rank, alpha = (_text(config, f"model.lora_{name}") for name in ("rank", "alpha"))
         return f"lora: adapters, rank {rank}, alpha {alpha}"
-    return TRAINED.get(chosen, chosen)
+    return None if chosen is None else SPECIALIZATIONS.get(chosen, chosen)
 
 
 def _policies(config: Config) -> str | None:
@@ -144,15 +144,17 @@ def _policies(config: Config) -> str | None:
         return ", ".join(f"{role}: {policy}" for role, policy in named.items())
     if len(roles_of(config)) == 1:
         return "one"
-    told = {"shared": "one, shared by all roles", "role": "one per role"}
-    return told.get(str(config.get("model.policies")))
+    labels = {"shared": "one, shared by all roles", "role": "one per role"}
+    return labels.get(str(config.get("model.policies")))
 
 
 def _frames(config: Config) -> str | None:
-    """Frames of an update, and how many problems these are."""
+    """Return the frames per update, with the number of problems."""
     keys = ("collector.frames_per_batch", "grpo.num_generations", "environment.text.max_turns")
-    frames, candidates, rounds = map(config.get, keys)
-    if not all(isinstance(number, int) and number > 0 for number in (frames, candidates, rounds)):
+    values = [config.get(key) for key in keys]
+    numbers = [value for value in values if isinstance(value, int) and value > 0]
+    if len(numbers) < len(keys):
         return _text(config, keys[0])
+    frames, candidates, rounds = numbers
     problems = frames // (candidates * rounds)
     return f"{frames:,} ({counted(problems, 'problem')})"

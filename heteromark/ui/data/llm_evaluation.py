@@ -1,4 +1,4 @@
-"""The evaluation of a team of language models, as evaluation.json tells it."""
+"""Read the evaluation of a team of language models from evaluation.json."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, FiniteFloat, Valida
 from heteromark.runs.record import EVALUATION_FILE
 from heteromark.ui.data.history import HistoryRun
 
-# Of control characters: U+2400 and on, and U+2421 for DEL.
-_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {127: 0x2421}
+# Unicode control pictures: U+2400 and up, and U+2421 for DEL.
+_CONTROL_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {
+    127: 0x2421
+}
 
 
-def visible(text: str) -> str:
-    """The text with control characters as their pictures, and half characters as `?`.
+def printable(text: str) -> str:
+    """Replace control characters by control pictures, and lone surrogates by `?`.
 
-    No page could show them otherwise, and half ones cannot even be sent to a browser. Line breaks
-    and tabs stay.
+    Browsers do not show control characters, and lone surrogates cannot be encoded as UTF-8. Line
+    breaks and tabs are kept.
     """
-    return text.encode("utf-8", "replace").decode("utf-8").translate(_PICTURES)
+    return text.encode("utf-8", "replace").decode("utf-8").translate(_CONTROL_PICTURES)
 
 
-# What was said may hold any characters, even some that no page can.
-Said = Annotated[
-    str, BeforeValidator(lambda text: visible(text) if isinstance(text, str) else text)
+# Text from models and tasks may contain any characters.
+PrintableText = Annotated[
+    str, BeforeValidator(lambda text: printable(text) if isinstance(text, str) else text)
 ]
 
 
@@ -34,28 +36,28 @@ class _Report(BaseModel):
 
 
 class Step(_Report):
-    """One response: the round, counted from 0, the role, and what it earned."""
+    """One response and its reward. `turn` is the round, counted from 0."""
 
     turn: int
-    role: Said
-    prompt: Said
-    response: Said
+    role: PrintableText
+    prompt: PrintableText
+    response: PrintableText
     reward: float
     team: float
     local: float
 
 
 class Transcript(_Report):
-    """All that was said about one problem in one pass."""
+    """All prompts and responses of one pass over one problem."""
 
-    key: Said
+    key: PrintableText
     solved: bool
     reward: float
     steps: tuple[Step, ...]
 
 
 class RoleFigures(_Report):
-    """How long a role's responses were on average, in tokens, and which share was cut off."""
+    """The mean response length of a role, in tokens, and the share of responses cut off."""
 
     responses: int
     response_length: FiniteFloat | None
@@ -63,7 +65,7 @@ class RoleFigures(_Report):
 
 
 class Sampling(_Report):
-    """Which tokens responses were sampled among; a temperature of None is that of training."""
+    """Sampling settings. A temperature of None is the one used in training."""
 
     temperature: float | None = None
     top_k: int | None = None
@@ -71,7 +73,7 @@ class Sampling(_Report):
 
 
 class TextEvaluation(_Report):
-    """What a team achieved; see `heteromark.llm.evaluation.evaluate` for what its fields say."""
+    """The results of a team; `heteromark.llm.evaluation.evaluate` documents the fields."""
 
     preset: str = ""
     generation: Sampling = Sampling()
@@ -83,13 +85,13 @@ class TextEvaluation(_Report):
     solved_passes: tuple[int, ...]
     reward: FiniteFloat
     turns: FiniteFloat
-    roles: dict[Said, RoleFigures]
-    judgement: dict[Said, FiniteFloat]
+    roles: dict[PrintableText, RoleFigures]
+    judgement: dict[PrintableText, FiniteFloat]
     transcripts: tuple[Transcript, ...]
 
 
 def text_evaluation_of(run: HistoryRun) -> TextEvaluation | None:
-    """What evaluation.json says of a team; None where it is missing, or says nothing of one."""
+    """Read the team's part of evaluation.json; None if it is missing or invalid."""
     try:
         report = json.loads((run.folder / EVALUATION_FILE).read_text(encoding="utf-8"))
         return TextEvaluation.model_validate(report["text"])
@@ -98,17 +100,17 @@ def text_evaluation_of(run: HistoryRun) -> TextEvaluation | None:
 
 
 def sampling_in_words(evaluation: TextEvaluation) -> str:
-    """How responses were sampled: the preset's name, and what it means."""
+    """Describe how responses were sampled: the name of the preset, and its settings."""
     sampling = evaluation.generation
-    told = []
+    parts = []
     if sampling.top_k == 1:
-        told.append("the most likely token")
+        parts.append("the most likely token")
     else:
         if sampling.temperature is not None:
-            told.append(f"temperature {sampling.temperature:g}")
+            parts.append(f"temperature {sampling.temperature:g}")
         if sampling.top_k is not None:
-            told.append(f"the {sampling.top_k:,} most likely tokens")
+            parts.append(f"the {sampling.top_k:,} most likely tokens")
         if sampling.top_p < 1:
-            told.append(f"top_p {sampling.top_p:g}")
-    meaning = ", ".join(told) or "as in training"
+            parts.append(f"top_p {sampling.top_p:g}")
+    meaning = ", ".join(parts) or "as in training"
     return f"{evaluation.preset} ({meaning})" if evaluation.preset else meaning

@@ -1,4 +1,4 @@
-"""metrics.csv of runs that may still be training, and learning curves over a config's seeds."""
+"""Read metrics.csv, also of runs that are training, and average learning curves over seeds."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pandas as pd
 
 from heteromark.workflow.statistics import bootstrap_interval
 
-# A row has some thousand bytes at most; the newest whole one is found in the last part of the file.
+# How much of the end of a file is read to find the last complete row. Rows have a few kB at most.
 TAIL_BYTES = 65_536
-# More points than a chart has room for only make it slow: a line is then drawn through bin means.
+# Longer lines are drawn through the means of this many bins: more points only make charts slow.
 MAX_POINTS = 200
 
 Axis = Literal["frames", "time"]
@@ -26,14 +26,14 @@ Line = tuple[np.ndarray, np.ndarray]
 
 
 def read_metrics(path: Path) -> pd.DataFrame:
-    """All whole rows of a metrics.csv, in floats; NaN where nothing was measured.
+    """Return all complete rows of a metrics.csv as floats; NaN where nothing was measured.
 
-    A run that has just begun has an empty table. The row that a training process is writing at
-    this moment is left for the next look.
+    A run that has just started has an empty table. An incomplete last row, which the training
+    process is still writing, is ignored.
 
     Raises:
         OSError: the file cannot be read; a run that failed early has none.
-        ValueError: it is no table of numbers.
+        ValueError: the file is not a table of numbers.
     """
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
@@ -43,13 +43,13 @@ def read_metrics(path: Path) -> pd.DataFrame:
 
 
 def newest_row(path: Path) -> dict[str, float]:
-    """The last whole row of a metrics.csv, by column; empty where there is none.
+    """Return the last complete row of a metrics.csv, by column; empty if there is none.
 
-    Reads the header and the end of the file only.
+    Only the header and the end of the file are read.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the row is not one of numbers.
+        ValueError: a value is not a number, or the number of cells is wrong.
     """
     with path.open("rb") as file:
         header = file.readline()
@@ -60,23 +60,23 @@ def newest_row(path: Path) -> dict[str, float]:
         return {}
     columns, row = csv.reader([header.decode(), whole[-1].decode()])
     if len(columns) != len(row):
-        raise ValueError(f"{path}: its last row has {len(row)} cells for {len(columns)} columns")
+        raise ValueError(f"{path}: the last row has {len(row)} cells for {len(columns)} columns")
     return {name: float(cell or math.nan) for name, cell in zip(columns, row, strict=True)}
 
 
 def metric_names(table: pd.DataFrame) -> list[str]:
-    """Metrics without their groups, in the order of the columns: `entropy` of `entropy/marine`."""
+    """Return metric names without groups, in column order: `entropy` for `entropy/marine`."""
     return list(dict.fromkeys(column.partition("/")[0] for column in table.columns))
 
 
 def columns_of(table: pd.DataFrame, metric: str) -> dict[str, str]:
-    """Columns of a metric by the group each belongs to; "" where it has no groups."""
+    """Return the columns of a metric by group; the group is "" if the metric has no groups."""
     split = {column: column.partition("/") for column in table.columns}
     return {group: column for column, (name, _, group) in split.items() if name == metric}
 
 
 def metric_values(table: pd.DataFrame, metric: str) -> np.ndarray:
-    """A metric `[rows]`, the mean over the groups that measured it; NaN where none did."""
+    """Return a metric `[rows]`: the mean over the groups that measured it; NaN if none did."""
     columns = list(columns_of(table, metric).values())
     if not columns:
         return np.full(len(table), np.nan)
@@ -84,7 +84,7 @@ def metric_values(table: pd.DataFrame, metric: str) -> np.ndarray:
 
 
 def thinned(x: np.ndarray, y: np.ndarray) -> Line:
-    """The finite points of a line, at most `MAX_POINTS`: of longer ones the means of equal bins."""
+    """Return the finite points of a line; more than `MAX_POINTS` are averaged in equal bins."""
     measured = np.isfinite(x) & np.isfinite(y)
     x, y = x[measured], y[measured]
     if len(x) <= MAX_POINTS:
@@ -94,10 +94,10 @@ def thinned(x: np.ndarray, y: np.ndarray) -> Line:
 
 
 def line_of(table: pd.DataFrame, metric: str, axis: Axis) -> Line:
-    """Where a run's metric was measured, at most `MAX_POINTS` points: x and y.
+    """Return x and y of a run's metric where it was measured, at most `MAX_POINTS` points.
 
     Args:
-        axis: frames, or time: seconds of training.
+        axis: `frames`, or `time` (seconds of training).
     """
     column = COLUMN_OF_AXIS[axis]
     if column not in table:
@@ -106,13 +106,13 @@ def line_of(table: pd.DataFrame, metric: str, axis: Axis) -> Line:
 
 
 def band_of(lines: Sequence[Line]) -> pd.DataFrame:
-    """Mean of several seeds' lines, and the bootstrap 95 % interval of that mean.
+    """Return the mean of the lines of several seeds, with its bootstrap 95 % interval.
 
-    Each line is interpolated between its first and its last point, never beyond: where some seeds
-    have not come that far, the mean is over the others, and `seeds` says over how many.
+    Each line is interpolated between its first and last point, never extrapolated. Beyond the end
+    of a shorter line, the mean is over the remaining seeds; `seeds` is their number.
 
     Returns:
-        Columns x, mean, low, high, seeds; low and high are NaN where there is one seed.
+        Columns x, mean, low, high, seeds; low and high are NaN with one seed.
     """
     lines = [line for line in lines if len(line[0])]
     if not lines:

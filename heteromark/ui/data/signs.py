@@ -1,4 +1,4 @@
-"""Good and warning signs of a run in words, each with its number and the limit it is held to."""
+"""Good and warning signs of a run, each with its value and limit."""
 
 from __future__ import annotations
 
@@ -23,37 +23,36 @@ from heteromark.workflow.stability import (
     last_half_trend,
 )
 
-# What is judged: the mean over this share of the newest iterations, as in `final_return`.
+# Most signs use the mean over the newest iterations: this share of all, as in `final_return`.
 RECENT_SHARE = 0.1
-# Spinning Up's PPO aims at a divergence of 0.01 and ends an update at one and a half times that
-# (Achiam 2018, spinningup.openai.com, PPO, `target_kl`). A run that stays at twice this limit goes
-# further with every update than that code would ever let it.
+# Spinning Up's PPO targets a KL divergence of 0.01 and stops an update at 1.5 times that value
+# (Achiam 2018, spinningup.openai.com, PPO, `target_kl`). The limit here is twice that threshold.
 KL_HIGH = 0.03
-# Of this project's own runs on mini_MMM those that learn clip 5 to 27 % of the actions; with a
-# learning rate two and a half times as high it is 28 to 43 %, and they learn less.
+# On mini_MMM, runs of this project that learn clip 5 to 27 % of the actions. With a learning rate
+# 2.5 times as high they clip 28 to 43 % and learn less.
 CLIP_FRACTION_HIGH = 0.3
-# Runs on mini_MMM that win every battle keep 7 % and more of the entropy they began with. Only of
-# discrete actions: with continuous ones entropy has no zero to be near to.
+# On mini_MMM, runs that win every battle keep at least 7 % of their initial entropy. Discrete
+# actions only: the entropy of continuous actions is not bounded by 0.
 ENTROPY_LEFT = 0.05
-# By definition: below 0 a critic that always says the mean return would predict better.
+# By definition: below 0, predicting the mean return would be better than the critic.
 EXPLAINED_VARIANCE_LOW = 0.0
 EXPLAINED_VARIANCE_GOOD = 0.5
 
-# Responses of language models. A group whose rewards are all equal has advantages of 0: above this
-# share less than a tenth of what was sampled moves the policy; a good sign is when half of it does.
+# Language models. A group with equal rewards has advantages of 0. Above the high limit, less than
+# a tenth of the samples train the policy; below the good limit, at least half of them do.
 FLAT_SHARE_HIGH = 0.9
 FLAT_SHARE_GOOD = 0.5
-# Where most problems are solved, flat groups are those that all responses solve.
+# Above this pass@1, rewards are mostly equal because all responses solve the problem.
 SOLVED_MOSTLY = 0.5
-# Most responses are ended by the limit on their length rather than by the model.
+# More than half of the responses end at the length limit.
 CUT_OFF_HIGH = 0.5
-# Of the length in the first iteration; a warning only where the reward has not risen with it.
+# Share of the length in the first iteration; a warning only if the reward has not risen.
 LENGTH_LEFT = 0.25
-# By definition: on average, the model before training would give a token 1/e of its probability.
-# From a tenth of that on growth is worth a note.
+# At 1 nat, the initial model gives a token 1/e of its current probability, on average. From a
+# tenth of that on, growth is worth a note.
 REFERENCE_KL_HIGH = 1.0
 REFERENCE_KL_NOTED = 0.1
-# Of the divergence itself, over the last half; one that rises evenly from 0 makes a half.
+# Growth over the last half, as a share of the current value; linear growth from 0 gives 0.5.
 REFERENCE_KL_GROWTH = 0.25
 
 Kind = Literal["good", "warning", "note"]
@@ -61,7 +60,7 @@ Kind = Literal["good", "warning", "note"]
 
 @dataclass(frozen=True)
 class Sign:
-    """One observation: whether it is a good or a warning sign, and what was seen."""
+    """One observation: its kind and its text."""
 
     kind: Kind
     text: str
@@ -82,34 +81,34 @@ KIND_OF_VERDICT: dict[Verdict, Kind] = {
 
 
 def signs_of(run: HistoryRun, table: pd.DataFrame) -> list[Sign]:
-    """What is to be said about one run; warnings first.
+    """Return the signs of one run, warnings first.
 
     Args:
-        table: its metrics (`read_metrics`), as far as they go.
+        table: metrics of the run so far (`read_metrics`).
     """
     signs = [
-        *_of_status(run),
-        *_of_return(run, table),
-        *_of_learning(table, "tokens" if run.is_of_language_models else "actions"),
-        *_of_groups(table),
-        *_of_lengths(table),
-        *_of_reference(table),
+        *_status_signs(run),
+        *_return_signs(run, table),
+        *_update_signs(table, "tokens" if run.is_language_model_run else "actions"),
+        *_group_signs(table),
+        *_length_signs(table),
+        *_reference_signs(table),
     ]
     return sorted(signs, key=lambda sign: ("warning", "note", "good").index(sign.kind))
 
 
 def stability_of(runs: Sequence[HistoryRun], tables: Sequence[pd.DataFrame]) -> Stability:
-    """The verdict over the seeds of one config, by what they have measured so far."""
+    """Judge the stability of one config over its seeds, from the metrics measured so far."""
     curves = [curve for table in tables if len((curve := _curve(table)).frames)]
     diverged = {
         run.record.seed: run.reason or "no reason recorded"
         for run in runs
-        if run.status == Status.DIVERGED
+        if run.record and run.status == Status.DIVERGED
     }
     return judge_stability(curves, seeds=len(runs), diverged=diverged)
 
 
-def _of_status(run: HistoryRun) -> Iterator[Sign]:
+def _status_signs(run: HistoryRun) -> Iterator[Sign]:
     why = f": {run.reason}" if run.reason else ""
     if run.status in (Status.FAILED, Status.DIVERGED, UNREADABLE):
         yield _warning(f"{run.status}{why}")
@@ -117,16 +116,16 @@ def _of_status(run: HistoryRun) -> Iterator[Sign]:
         yield _warning(f"interrupted{why}; the command below resumes it")
 
 
-def _of_return(run: HistoryRun, table: pd.DataFrame) -> Iterator[Sign]:
+def _return_signs(run: HistoryRun, table: pd.DataFrame) -> Iterator[Sign]:
     if run.status == Status.DIVERGED:
-        return  # said already
+        return  # reported by _status_signs
     stability = stability_of([run], [table])
     kind = KIND_OF_VERDICT[stability.verdict]
     yield Sign(kind, f"return {stability.verdict}: {stability.reason}")
 
 
-def _of_learning(table: pd.DataFrame, clipped: str) -> Iterator[Sign]:
-    """How the updates go, by the groups that stand out most; `clipped` is what the loss clips."""
+def _update_signs(table: pd.DataFrame, clipped: str) -> Iterator[Sign]:
+    """Judge the updates by the most extreme group. `clipped`: what the loss clips, as a noun."""
     group, value = _most_extreme(table, "kl_approx", max)
     if value > KL_HIGH:
         yield _warning(
@@ -134,89 +133,89 @@ def _of_learning(table: pd.DataFrame, clipped: str) -> Iterator[Sign]:
             f"(high above {KL_HIGH}); lower learning_rate or n_epochs"
         )
     elif value <= KL_HIGH and value != 0:  # with one optimizer step per batch it is always 0
-        yield _good(f"KL divergence in bounds: {_at_most(value)} nats{group}")
+        yield _good(f"KL divergence within bounds: {_at_most(value)} nats{group}")
     group, value = _most_extreme(table, "clip_fraction", max)
     if value > CLIP_FRACTION_HIGH:
         yield _warning(
             f"clip fraction high{group}: {value:.0%} of the {clipped} are clipped (high above "
             f"{CLIP_FRACTION_HIGH:.0%}); lower learning_rate or n_epochs"
         )
-    group, value = _most_extreme(table, "entropy", min, _of_the_first)
+    group, value = _most_extreme(table, "entropy", min, _share_of_initial)
     if value < ENTROPY_LEFT:
         yield _warning(
-            f"entropy collapsed{group}: {value:.1%} of what it began with (low below "
-            f"{ENTROPY_LEFT:.0%}), so little is tried any more; fine where the task is solved, "
+            f"entropy collapsed{group}: {value:.1%} of its initial value (low below "
+            f"{ENTROPY_LEFT:.0%}), so the policy hardly explores; fine if the task is solved, "
             "else raise ppo.ent_coef"
         )
     elif value >= ENTROPY_LEFT:
-        yield _good(f"still exploring: at least {value:.0%} of the entropy left{group}")
+        yield _good(f"still exploring: at least {value:.0%} of the initial entropy left{group}")
     group, value = _most_extreme(table, "explained_variance", min)
     if value < EXPLAINED_VARIANCE_LOW:
         yield _warning(
-            f"the critic predicts worse than the mean return would{group}: explained variance "
-            f"{value:.2f}; more n_steps, or another learning rate for the critic"
+            f"the critic predicts worse than the mean return{group}: explained variance "
+            f"{value:.2f}; raise n_steps, or change the critic's learning rate"
         )
     elif value > EXPLAINED_VARIANCE_GOOD:
-        yield _good(f"the critic explains {value:.0%} of the returns' variance{group}")
+        yield _good(f"the critic explains {value:.0%} of the variance of the returns{group}")
 
 
-def _of_groups(table: pd.DataFrame) -> Iterator[Sign]:
-    """Whether responses to one prompt are rewarded differently, which is all there is to learn."""
+def _group_signs(table: pd.DataFrame) -> Iterator[Sign]:
+    """Judge how many groups have different rewards: groups with equal rewards train nothing."""
     role, value = _most_extreme(table, "flat_share", max)
     if value <= FLAT_SHARE_HIGH:
-        kind = "good" if value <= FLAT_SHARE_GOOD else "note"
-        yield Sign(kind, f"at least {1 - value:.0%} of the groups have something to teach{role}")
+        kind: Kind = "good" if value <= FLAT_SHARE_GOOD else "note"
+        yield Sign(kind, f"learning signal in at least {1 - value:.0%} of the groups{role}")
     if not value > FLAT_SHARE_HIGH:
         return
-    seen = (
-        f"{'no group has' if value == 1 else 'few groups have'} anything to teach{role}: the "
-        f"rewards in {value:.0%} of them are all equal (high above {FLAT_SHARE_HIGH:.0%})"
+    finding = (
+        f"{'no' if value == 1 else 'little'} learning signal{role}: all rewards are equal in "
+        f"{value:.0%} of the groups (high above {FLAT_SHARE_HIGH:.0%})"
     )
     _, solved = _most_extreme(table, "pass_at_1", max)
     if solved > SOLVED_MOSTLY:
-        yield _note(f"{seen}; one attempt solves {solved:.0%}, so harder problems would teach more")
+        yield _note(f"{finding}; one attempt solves {solved:.0%}, so use harder problems")
     else:
         yield _warning(
-            f"{seen}; more environment.text.warm_up_steps, easier problems or a higher "
-            "grpo.num_generations"
+            f"{finding}; raise environment.text.warm_up_steps or grpo.num_generations, or use "
+            "easier problems"
         )
 
 
-def _of_lengths(table: pd.DataFrame) -> Iterator[Sign]:
-    """Whether responses run into the limit, or become shorter without becoming better."""
+def _length_signs(table: pd.DataFrame) -> Iterator[Sign]:
+    """Check for responses that hit the length limit, or get shorter without a higher reward."""
     role, value = _most_extreme(table, "cut_off", max)
     if value > CUT_OFF_HIGH:
         yield _warning(
-            f"responses at the limit{role}: {value:.0%} are cut off (high above "
+            f"responses hit the length limit{role}: {value:.0%} are cut off (high above "
             f"{CUT_OFF_HIGH:.0%}); raise environment.text.max_response_length"
         )
     rewards = columns_of(table, "reward")
     for role, column in columns_of(table, "response_length").items():
-        share, better = _of_the_first(table[column]), _risen(table, rewards.get(role))
-        if share < LENGTH_LEFT and not better:
+        share, improved = _share_of_initial(table[column]), _has_risen(table, rewards.get(role))
+        if share < LENGTH_LEFT and not improved:
             yield _warning(
-                f"responses collapse{_of_group(role)}: they have {share:.0%} of the length they "
-                f"began with (low below {LENGTH_LEFT:.0%}), and earn no more; lower learning_rate, "
-                "or raise grpo.beta"
+                f"responses collapse{_in_brackets(role)}: {share:.0%} of their initial length (low "
+                f"below {LENGTH_LEFT:.0%}) without a higher reward; lower learning_rate, or raise "
+                "grpo.beta"
             )
 
 
-def _of_reference(table: pd.DataFrame) -> Iterator[Sign]:
-    """How far policies have come from the model before training."""
+def _reference_signs(table: pd.DataFrame) -> Iterator[Sign]:
+    """Judge the divergence of the policies from the initial model."""
     role, value = _most_extreme(table, "kl_reference", max)
     growing = _growth(table, "kl_reference")
     if value > REFERENCE_KL_HIGH:
         yield _warning(
-            f"far from the model before training{role}: {value:.2f} nats per token (high above "
+            f"far from the initial model{role}: {value:.2f} nats per token (high above "
             f"{REFERENCE_KL_HIGH:g}); raise grpo.beta, or lower learning_rate"
         )
     elif value > REFERENCE_KL_NOTED and growing > REFERENCE_KL_GROWTH * value:
         yield _note(
-            f"moves away from the model before training{role}: {value:.2f} nats per token, up by "
-            f"{growing:.2f} over the last half (high above {REFERENCE_KL_HIGH:g})"
+            f"moving away from the initial model{role}: {value:.2f} nats per token, up by "
+            f"{growing:.2f} in the second half (high above {REFERENCE_KL_HIGH:g})"
         )
     elif value <= REFERENCE_KL_HIGH:
-        yield _good(f"near the model before training: {_at_most(value)} nats per token{role}")
+        yield _good(f"close to the initial model: {_at_most(value)} nats per token{role}")
 
 
 def _at_most(value: float) -> str:
@@ -224,7 +223,7 @@ def _at_most(value: float) -> str:
 
 
 def _growth(table: pd.DataFrame, metric: str) -> float:
-    """The largest significant rise of a metric over the last half, of any group; 0 without one."""
+    """Return the largest significant rise of a metric in the second half, over groups; or 0."""
     changes = [0.0]
     for column in columns_of(table, metric).values():
         measured = table[np.isfinite(table[column])]
@@ -234,10 +233,11 @@ def _growth(table: pd.DataFrame, metric: str) -> float:
     return max(changes)
 
 
-def _of_the_first(values: pd.Series) -> float:
-    """The recent mean as a share of the first value; NaN where nothing has changed yet.
+def _share_of_initial(values: pd.Series) -> float:
+    """Return the recent mean as a share of the first value.
 
-    NaN as well where values are negative, as the entropy of continuous actions may be.
+    NaN with fewer than two values, or if values are negative, as entropies of continuous actions
+    can be.
     """
     measured = values.dropna()
     if len(measured) < 2 or measured.iloc[0] <= 0 or measured.min() < 0:
@@ -245,7 +245,7 @@ def _of_the_first(values: pd.Series) -> float:
     return _recent_mean(measured) / measured.iloc[0]
 
 
-def _risen(table: pd.DataFrame, column: str | None) -> bool:
+def _has_risen(table: pd.DataFrame, column: str | None) -> bool:
     if column is None:
         return False
     measured = table[column].dropna()
@@ -261,22 +261,22 @@ def _most_extreme(
     table: pd.DataFrame,
     metric: str,
     extreme: Callable[..., str],
-    figure_of: Callable[[pd.Series], float] = _recent_mean,
+    value_of: Callable[[pd.Series], float] = _recent_mean,
 ) -> tuple[str, float]:
-    """The group with the largest or smallest figure of a metric, as words, and that figure.
+    """Return the group with the largest or smallest value of a metric, in brackets, and the value.
 
-    NaN, which is neither above nor below any limit, where nothing was measured.
+    The value is NaN, neither above nor below any limit, if nothing was measured.
     """
     columns = columns_of(table, metric)
-    figures = {group: figure_of(table[column]) for group, column in columns.items()}
-    finite = [group for group, value in figures.items() if math.isfinite(value)]
+    values = {group: value_of(table[column]) for group, column in columns.items()}
+    finite = [group for group, value in values.items() if math.isfinite(value)]
     if not finite:
         return "", math.nan
-    group = extreme(finite, key=figures.__getitem__)
-    return _of_group(group), figures[group]
+    group = extreme(finite, key=values.__getitem__)
+    return _in_brackets(group), values[group]
 
 
-def _of_group(group: str) -> str:
+def _in_brackets(group: str) -> str:
     return f" ({group})" if group else ""
 
 

@@ -1,4 +1,4 @@
-"""The charts of runs and configs. Their data is embedded; names and labels are drawn as text."""
+"""Charts of runs and configs. Data is embedded; names and labels are drawn as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from heteromark.workflow.colours import PALETTE
 HEIGHT = 230
 TALL = 420
 
-# What the columns of metrics.csv are called and counted in.
+# Titles and units of the columns of metrics.csv.
 TITLES = {
     "episode_return": "Training return (reward per episode)",
     "evaluation_return": "Evaluation return (reward per episode)",
@@ -33,29 +33,29 @@ TITLES = {
     "episode_length": "Episode length (frames)",
     "grad_norm": "Gradient norm",
     "learning_rate": "Learning rate",
-    "factor_mean": "Factor of the sequential update, mean",
+    "factor_mean": "Mean factor of the sequential update",
     "episodes": "Episodes per iteration",
-    "pass_at_1": "pass@1 (solved by one attempt)",
+    "pass_at_1": "pass@1 (solved in one attempt)",
     "reward": "Reward of a response",
     "response_length": "Response length (tokens)",
     "cut_off": "Responses cut off",
     "flat_share": "Zero-std groups (all rewards equal)",
-    "kl_reference": "KL from the reference (nats per token)",
+    "kl_reference": "KL from the initial model (nats per token)",
     "loss_kl": "KL penalty",
-    "best_wording": "Wording that earns most (its number)",
+    "best_wording": "Best wording (its index)",
     "ratio_max": "Largest probability ratio of a token",
 }
-# What they are called instead where all runs are of language models.
+# Titles that replace these if all runs are of language models.
 LANGUAGE_TITLES = {
-    "episode_return": "Training return (reward per line of work)",
+    "episode_return": "Training return (reward per trajectory)",
     "evaluation_return": "Evaluation return (reward per pass)",
     "win_rate": "Solve rate in training",
     "evaluation_win_rate": "Solve rate in evaluations",
     "kl_approx": "KL divergence per update (nats per token)",
-    "episode_length": "Rounds per line of work",
-    "episodes": "Lines of work per iteration",
+    "episode_length": "Rounds per trajectory",
+    "episodes": "Trajectories per iteration",
 }
-# No curves: what they are drawn over.
+# Drawn as x axes, not as curves.
 COUNTERS = frozenset({"iteration", *COLUMN_OF_AXIS.values()})
 
 _SHARES = frozenset(
@@ -63,17 +63,17 @@ _SHARES = frozenset(
 )
 
 
-def title_of(metric: str, of_language_models: bool = False) -> str:
-    """What a metric is called; of unknown ones their column's name in words."""
-    known = TITLES | LANGUAGE_TITLES if of_language_models else TITLES
+def title_of(metric: str, language_models: bool = False) -> str:
+    """Return the title of a metric; unknown metrics get their column name in words."""
+    known = TITLES | LANGUAGE_TITLES if language_models else TITLES
     return known.get(metric, metric.replace("_", " ").capitalize())
 
 
 def run_chart(
-    table: pd.DataFrame, metric: str, axis: Axis, of_language_models: bool = False
+    table: pd.DataFrame, metric: str, axis: Axis, language_models: bool = False
 ) -> alt.LayerChart | None:
-    """A metric of one run, a line per group; None where nothing was measured."""
-    title = title_of(metric, of_language_models)
+    """Draw a metric of one run, one line per group; None if nothing was measured."""
+    title = title_of(metric, language_models)
     if COLUMN_OF_AXIS[axis] not in table:
         return None
     measured = [pd.DataFrame()]
@@ -94,78 +94,80 @@ def run_chart(
     lines = lines.encode(
         x=_x(axis, None if axis == "frames" else unit),
         y=_y(metric),
-        **_styled(styles, legend=len(labels) > 1),
+        **_style_encodings(styles, legend=len(labels) > 1),
     )
-    return alt.layer(lines, _pointed(data, axis, metric)).properties(height=HEIGHT, title=title)
+    return alt.LayerChart(layer=[lines, _hover_points(data, axis, metric)]).properties(
+        height=HEIGHT, title=title
+    )
 
 
 def comparison_chart(
     data: pd.DataFrame, styles: Mapping[str, LineStyle], metric: str, axis: Axis
 ) -> alt.LayerChart:
-    """Means with bands.
+    """Draw mean curves with interval bands.
 
     Args:
         data: columns label, x, mean, low, high, seeds.
-        styles: by label.
+        styles: label -> style.
     """
     unit, per_unit = _unit_of(axis, data["x"].max())
     data = data.assign(x=data["x"] / per_unit, y=data["mean"])
     base = alt.Chart(data).encode(x=_x(axis, unit))
-    styled = _styled(styles, legend=True)
-    line = base.mark_line(strokeWidth=2).encode(y=_y(metric), **styled)
-    layers = [line, _pointed(data, axis, metric, banded=True)]
+    encodings = _style_encodings(styles, legend=True)
+    line = base.mark_line(strokeWidth=2).encode(y=_y(metric), **encodings)
+    layers = [line, _hover_points(data, axis, metric, banded=True)]
     if data["low"].notna().any():
         band = base.mark_area(opacity=0.18).encode(
-            y=alt.Y("low:Q", title=None), y2="high:Q", color=styled["color"]
+            y=alt.Y("low:Q", title=None), y2="high:Q", color=encodings["color"]
         )
         layers.insert(0, band)
-    return alt.layer(*layers).properties(height=TALL)
+    return alt.LayerChart(layer=layers).properties(height=TALL)
 
 
 def profile_chart(data: pd.DataFrame, styles: Mapping[str, LineStyle]) -> alt.LayerChart:
-    """Performance profiles with bands.
+    """Draw performance profiles with interval bands.
 
     Args:
         data: columns label, threshold, share, low, high.
-        styles: by label.
+        styles: label -> style.
     """
-    styled = _styled(styles, legend=True)
+    encodings = _style_encodings(styles, legend=True)
     base = alt.Chart(data).encode(
         x=alt.X("threshold:Q", title="normalised score", axis=alt.Axis(tickCount=6))
     )
     share = alt.Axis(format="~%", tickCount=5)
     line = base.mark_line(strokeWidth=2, interpolate="step-after").encode(
-        y=alt.Y("share:Q", title="runs that score above it", axis=share),
+        y=alt.Y("share:Q", title="share of runs with a higher score", axis=share),
         tooltip=[
             alt.Tooltip("label:N", title="agent"),
             alt.Tooltip("threshold:Q", title="score", format=".2f"),
             alt.Tooltip("share:Q", title="runs above", format=".0%"),
         ],
-        **styled,
+        **encodings,
     )
     band = base.mark_area(opacity=0.15, interpolate="step-after").encode(
-        y=alt.Y("low:Q", title=None), y2="high:Q", color=styled["color"]
+        y=alt.Y("low:Q", title=None), y2="high:Q", color=encodings["color"]
     )
-    return alt.layer(band, line).properties(height=HEIGHT + 60)
+    return alt.LayerChart(layer=[band, line]).properties(height=HEIGHT + 60)
 
 
 def evaluation_histogram(
     evaluation: Evaluation,
-    counted: str = "episodes",
+    noun: str = "episodes",
     measure: str = "return of an episode",
-    won: str = "won",
+    success: str = "won",
 ) -> alt.LayerChart:
-    """Episodes by their return, won and lost ones apart where that is known; a rule at the mean.
+    """Draw a histogram of episode returns, coloured by outcome if known, with a line at the mean.
 
     Args:
-        counted, measure, won: what episodes, their returns and won ones are called.
+        noun, measure, success: words for episodes, their returns, and won episodes.
     """
     returns, wins = evaluation.returns, evaluation.wins
-    outcome = [counted] * len(returns)
+    outcome = [noun] * len(returns)
     if wins is not None:
-        outcome = [won if has_won else f"not {won}" for has_won in wins]
+        outcome = [success if won else f"not {success}" for won in wins]
     data = pd.DataFrame({"episode_return": returns, "outcome": outcome})
-    styles = {won: PALETTE[2], f"not {won}": PALETTE[4], counted: PALETTE[0]}
+    styles = {success: PALETTE[2], f"not {success}": PALETTE[4], noun: PALETTE[0]}
     shown = [name for name in styles if name in set(outcome)]
     number = alt.Axis(format="~g", labelOverlap="greedy", labelSeparation=12)
     legend = None if wins is None else alt.Legend(title=None, orient="top")
@@ -173,11 +175,11 @@ def evaluation_histogram(
     bars = alt.Chart(data).mark_bar(stroke="white", strokeWidth=1)
     bars = bars.encode(
         x=alt.X("episode_return:Q", bin=alt.Bin(maxbins=30), title=measure, axis=number),
-        y=alt.Y("count():Q", title=counted, axis=alt.Axis(tickMinStep=1)),
+        y=alt.Y("count():Q", title=noun, axis=alt.Axis(tickMinStep=1)),
         color=alt.Color("outcome:N", scale=colours, legend=legend),
         tooltip=[
             alt.Tooltip("episode_return:Q", bin=True, title="return"),
-            alt.Tooltip("count():Q", title=counted),
+            alt.Tooltip("count():Q", title=noun),
             alt.Tooltip("outcome:N", title="outcome"),
         ],
     )
@@ -186,21 +188,23 @@ def evaluation_histogram(
     rule = rule.encode(
         x="mean:Q", tooltip=alt.Tooltip("mean:Q", format=",.2f", title="mean return")
     )
-    return alt.layer(bars, rule).properties(height=HEIGHT)
+    return alt.LayerChart(layer=[bars, rule]).properties(height=HEIGHT)
 
 
 def solved_histogram(solved_passes: Sequence[int], passes: int) -> alt.Chart:
-    """Problems by how many of their passes solved them, from 0 to all."""
+    """Draw a histogram of problems by the number of passes that solved them."""
     counts = Counter(solved_passes)
     data = pd.DataFrame(
         {"solved": range(passes + 1), "problems": [counts[n] for n in range(passes + 1)]}
     )
     bars = alt.Chart(data, height=HEIGHT).mark_bar(color=PALETTE[0])
     return bars.encode(
-        x=alt.X("solved:O", title=f"passes that solved it, of {passes}").axis(labelAngle=0),
+        x=alt.X("solved:O", title=f"passes that solved the problem, of {passes}").axis(
+            labelAngle=0
+        ),
         y=alt.Y("problems:Q", title="problems", axis=alt.Axis(tickMinStep=1)),
         tooltip=[
-            alt.Tooltip("solved:O", title="passes that solved it"),
+            alt.Tooltip("solved:O", title="passes that solved the problem"),
             alt.Tooltip("problems:Q", title="problems"),
         ],
     )
@@ -210,7 +214,7 @@ def solved_histogram(solved_passes: Sequence[int], passes: int) -> alt.Chart:
 
 
 def _unit_of(axis: Axis, largest: float) -> tuple[str, float]:
-    """Title of the x axis, and by what its numbers are divided."""
+    """Return the title of the x axis, and the divisor of its values."""
     if axis == "frames":
         return "environment frames", 1
     if largest > 3 * 3600:
@@ -230,8 +234,10 @@ def _y(metric: str) -> alt.Y:
     return alt.Y("y:Q", title=None, axis=alt.Axis(tickCount=5), scale=alt.Scale(zero=False))
 
 
-def _styled(styles: Mapping[str, LineStyle], legend: bool) -> dict[str, alt.Color | alt.StrokeDash]:
-    told = alt.Legend(
+def _style_encodings(
+    styles: Mapping[str, LineStyle], legend: bool
+) -> dict[str, alt.Color | alt.StrokeDash]:
+    appearance = alt.Legend(
         title=None,
         orient="bottom",
         columns=1 if max(map(len, styles)) > 45 else 3,
@@ -241,17 +247,17 @@ def _styled(styles: Mapping[str, LineStyle], legend: bool) -> dict[str, alt.Colo
         symbolStrokeWidth=2.5,
         symbolOpacity=1,
     )
-    options = {"legend": told if legend else None}
+    shown_legend = appearance if legend else None
     colours = alt.Scale(domain=[*styles], range=[style.colour for style in styles.values()])
     dashes = alt.Scale(domain=[*styles], range=[[*style.dash] for style in styles.values()])
     return {
-        "color": alt.Color("label:N", scale=colours, **options),
-        "strokeDash": alt.StrokeDash("label:N", scale=dashes, **options),
+        "color": alt.Color("label:N", scale=colours, legend=shown_legend),
+        "strokeDash": alt.StrokeDash("label:N", scale=dashes, legend=shown_legend),
     }
 
 
-def _pointed(data: pd.DataFrame, axis: Axis, metric: str, banded: bool = False) -> alt.Chart:
-    """Unseen points that tell their numbers when one points at them."""
+def _hover_points(data: pd.DataFrame, axis: Axis, metric: str, banded: bool = False) -> alt.Chart:
+    """Draw invisible points that show their values in a tooltip."""
     number = ".1%" if metric in _SHARES else ",.4~g"
     tooltips = [
         alt.Tooltip("label:N", title="line"),

@@ -1,4 +1,4 @@
-"""Text that was written elsewhere, in configs and records, shown as text and never as markup."""
+"""Escape text from configs and records, so that it is never shown as markup."""
 
 from __future__ import annotations
 
@@ -8,64 +8,64 @@ import re
 from collections.abc import Iterable, Mapping
 
 NOT_MEASURED = "-"
-# On a card, values of more characters take the room of two, or the whole width.
+# On a card, values with more characters than this span two columns, or the whole width.
 LONG, LONGER = 20, 40
 
 
 def literal(text: object) -> str:
-    """Markdown that shows the text as it stands, in the font of code.
+    """Return Markdown that shows the text unchanged, as inline code.
 
-    Backslashes would not do: Streamlit looks for `:material/…:` icons, emoji shortcodes and arrows
-    after Markdown is parsed, everywhere but in code.
+    Escaping with backslashes is not enough: after parsing Markdown, Streamlit replaces
+    `:material/…:` icons, emoji shortcodes and arrows everywhere except in code.
     """
     line = " ".join(str(text).split())
     if not line:
         return ""
     fence = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
-    # A space that stands on both sides is taken off again; it keeps backticks apart.
+    # Markdown strips one space from both ends; it separates the fence from backticks in the text.
     return f"{fence} {line} {fence}" if "`" in (line[0], line[-1]) else f"{fence}{line}{fence}"
 
 
 def verbatim(text: str) -> str:
-    """HTML of a text with all its spaces and line breaks, in letters of one width; it scrolls.
+    """Return HTML of a text with all spaces and line breaks, in a scrolling monospace box.
 
-    Line breaks are written as references: Streamlit takes the spaces out of lines that have
-    nothing else. It is no `pre`, of which browsers drop a first line break.
+    Line breaks are written as character references, because Streamlit removes spaces from blank
+    lines. The box is not a `pre`, because browsers drop its first line break.
     """
-    shown = html.escape(text).replace("\n", "&#10;")
     if not text:
-        return '<div class="hm-nothing">nothing</div>'
-    return f'<div class="hm-verbatim">{shown}</div>'
+        return '<div class="hm-empty">(empty)</div>'
+    escaped = html.escape(text).replace("\n", "&#10;")
+    return f'<div class="hm-verbatim">{escaped}</div>'
 
 
 def heading(text: str, small: str = "") -> str:
-    """HTML of a page's heading, with a quieter line below it."""
+    """Return HTML of a page heading, with a smaller line below it."""
     below = f"<p>{html.escape(small)}</p>" if small else ""
     return f'<div class="hm-heading"><h1>{html.escape(text)}</h1>{below}</div>'
 
 
-def quiet(text: str) -> str:
-    """HTML of a line below a picture."""
-    return f'<p class="hm-quiet">{html.escape(text)}</p>'
+def caption(text: str) -> str:
+    """Return HTML of a caption below a picture."""
+    return f'<p class="hm-caption">{html.escape(text)}</p>'
 
 
 def card(title: str, fields: Mapping[str, str]) -> str:
-    """HTML of a card: a title, and values below their names."""
+    """Return HTML of a card: a title, and values below their names."""
     entries = "".join(
-        f"<div{_room(value)}><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
+        f"<div{_width(value)}><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
         for name, value in fields.items()
     )
     return f'<div class="hm-card"><h2>{html.escape(title)}</h2><dl>{entries}</dl></div>'
 
 
-def _room(value: str) -> str:
+def _width(value: str) -> str:
     if len(value) > LONGER:
         return ' class="hm-longer"'
     return ' class="hm-long"' if len(value) > LONG else ""
 
 
-def listed(title: str, entries: Iterable[tuple[str, str]]) -> str:
-    """HTML of a card of sentences, each with its kind: good, warning or note."""
+def list_card(title: str, entries: Iterable[tuple[str, str]]) -> str:
+    """Return HTML of a card that lists (kind, text) entries; kinds: good, warning, note."""
     items = "".join(
         f'<li class="hm-{html.escape(kind)}">{html.escape(text)}</li>' for kind, text in entries
     )
@@ -76,20 +76,20 @@ def listed(title: str, entries: Iterable[tuple[str, str]]) -> str:
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """`1,234.50`; a dash where nothing was measured."""
+    """Format a number as `1,234.50`; `-` if it was not measured."""
     if value is None or not math.isfinite(value):
         return NOT_MEASURED
     return f"{value:,.{digits}f}"
 
 
 def share(value: float | None) -> str:
-    """`83 %`, from 0.83."""
+    """Format 0.83 as `83%`; `-` if it was not measured."""
     return NOT_MEASURED if value is None or not math.isfinite(value) else f"{value:.0%}"
 
 
-def clock(seconds: float | None) -> str:
-    """`1:02:03`, hours first."""
+def duration(seconds: float | None) -> str:
+    """Format seconds as `1:02:03` (hours, minutes, seconds); `-` if they were not measured."""
     if seconds is None:
         return NOT_MEASURED
-    minutes, left = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{left:02}"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"

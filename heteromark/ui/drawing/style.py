@@ -1,4 +1,4 @@
-"""How the pages look: colours and dashes of configs, the theme, a little CSS."""
+"""Styles of the pages: line colours and dashes, the theme, CSS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CSS = f"""<style>
 [data-testid="stMainBlockContainer"] {{ padding: 4.2rem 2.5rem 4rem; }}
 .hm-heading h1 {{ font-size: 1.7rem; margin: 0; padding: 0; overflow-wrap: anywhere; }}
 .hm-heading p {{ color: #5F6B7A; margin: .2rem 0 0; overflow-wrap: anywhere; }}
-.hm-quiet {{ color: #5F6B7A; font-size: .85rem; margin: 0; overflow-wrap: anywhere; }}
+.hm-caption {{ color: #5F6B7A; font-size: .85rem; margin: 0; overflow-wrap: anywhere; }}
 .hm-card {{ border: 1px solid #D9DEE5; border-radius: .5rem; padding: .9rem 1.1rem; }}
 .hm-card h2 {{ font-size: 1.05rem; margin: 0; padding: 0 0 .6rem; }}
 .hm-card dl {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr));
@@ -46,7 +46,7 @@ CSS = f"""<style>
 .hm-verbatim {{ font-family: "Source Code Pro", ui-monospace, monospace; font-size: .82rem;
   white-space: pre-wrap; overflow-wrap: anywhere; overflow-y: auto; max-height: 16rem;
   background: #F6F8FA; border-radius: .3rem; padding: .5rem .7rem; tab-size: 4; }}
-.hm-nothing {{ color: #5F6B7A; font-style: italic; font-size: .85rem; padding: .5rem .7rem; }}
+.hm-empty {{ color: #5F6B7A; font-style: italic; font-size: .85rem; padding: .5rem .7rem; }}
 .hm-good::before {{ content: "✓"; color: {GOOD}; }}
 .hm-warning::before {{ content: "!"; color: {WARNING}; }}
 .hm-note::before {{ content: "·"; color: {NOTE}; }}
@@ -55,28 +55,28 @@ CSS = f"""<style>
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How a line is drawn: its colour, and its dash pattern in pixels."""
+    """The colour of a line, and its dash pattern in pixels."""
 
     colour: str
     dash: tuple[int, ...]
 
 
 def styles_of(shown: Iterable[str], known: Iterable[str]) -> dict[str, LineStyle]:
-    """Styles of the configs in one chart; a config keeps its colour wherever it can.
+    """Return the line style of each config in a chart. A config keeps its colour if possible.
 
     Args:
         shown: digests of the configs in the chart.
-        known: digests of all configs, in an order in which new ones come last.
+        known: digests of all configs; new configs are appended.
 
     Returns:
-        By digest. The colour follows from the place among all configs; where others of the chart
-        have it already, the next one takes its place. Dashes tell lines apart without colours.
+        Digest -> style. The index among all configs sets the colour. If another config of the chart
+        already has that colour, the next free one is used. Dashes distinguish lines without colour.
     """
-    places = {digest: place for place, digest in enumerate(known)}
+    indices = {digest: index for index, digest in enumerate(known)}
     styles: dict[str, LineStyle] = {}
-    for digest in sorted(shown, key=lambda digest: places.get(digest, len(places))):
-        wanted = places.get(digest, len(places))
-        colours = PALETTE[wanted % len(PALETTE) :] + PALETTE[: wanted % len(PALETTE)]
+    for digest in sorted(shown, key=lambda digest: indices.get(digest, len(indices))):
+        start = indices.get(digest, len(indices)) % len(PALETTE)
+        colours = PALETTE[start:] + PALETTE[:start]
         taken = list(styles.values())
         colour = min(colours, key=lambda colour: sum(style.colour == colour for style in taken))
         dash = min(

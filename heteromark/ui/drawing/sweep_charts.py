@@ -1,6 +1,8 @@
-"""The charts of a sweep: the ranking, its hyperparameters, and whether the smoke was right."""
+"""Charts of a sweep: the ranking, the hyperparameters, the rank check."""
 
 from __future__ import annotations
+
+import functools
 
 import altair as alt
 import pandas as pd
@@ -11,28 +13,27 @@ from heteromark.workflow.rank_check import RankCheck
 from heteromark.workflow.select import Selection
 from heteromark.workflow.words import words
 
-# As in the workflow's plots: the winner stands out in colour and shape.
+# Colour and shape per standing, as in the workflow's plots.
 STANDINGS = {
     "winner": (PALETTE[1], "diamond"),
     "eligible": (PALETTE[0], "circle"),
     "left out": (LEFT_OUT_COLOUR, "cross"),
 }
 ROW_HEIGHT = 34
-# Of more candidates, those of lower rank are left to the table.
-MOST_ROWS = 40
+MAX_ROWS = 40  # the table shows all candidates
 NUMBER = ",.4~g"
 CONFIG_TOOLTIP = alt.Tooltip("label:N", title="config")
-# Between labels of one axis, as a share of its length.
+# Minimum distance between labels on one axis, as a share of its length.
 LABEL_DISTANCE = 0.07
 
 
 def ranking_chart(selection: Selection) -> alt.LayerChart:
-    """A row per candidate, by rank: score, its interval, and the value of each seed.
+    """Draw one row per candidate, by rank: score, interval, and the value of each seed.
 
-    Beyond `MOST_ROWS` candidates, the first of them.
+    Only the first `MAX_ROWS` candidates are drawn.
     """
     rows, seeds = [], []
-    for candidate in selection.candidates[:MOST_ROWS]:
+    for candidate in selection.candidates[:MAX_ROWS]:
         standing = (
             "winner" if candidate.rank == 1 else "eligible" if candidate.eligible else "left out"
         )
@@ -50,20 +51,20 @@ def ranking_chart(selection: Selection) -> alt.LayerChart:
         alt.Scale(domain=[*STANDINGS], range=marks)
         for marks in zip(*STANDINGS.values(), strict=True)
     )
-    row = {
-        "y": alt.Y("label:N", sort=order, title=None, axis=axis, scale=alt.Scale(domain=order)),
-        "color": alt.Color("standing:N", scale=colours, legend=legend),
-    }
+    y = alt.Y("label:N", sort=order, title=None, axis=axis, scale=alt.Scale(domain=order))
+    colour = alt.Color("standing:N", scale=colours, legend=legend)
     title = f"{selection.settings.statistic} of {words(selection.settings.metric)}"
     interval = alt.Chart(data).transform_filter("isValid(datum.low)")
     interval = interval.mark_rule(strokeWidth=3, opacity=0.45)
     score = alt.Chart(data).transform_filter("isValid(datum.score)")
     score = score.mark_point(filled=True, size=130, opacity=1)
-    number = {"axis": alt.Axis(tickCount=8), "scale": alt.Scale(zero=False)}
+    x = alt.X("score:Q", title=title, axis=alt.Axis(tickCount=8), scale=alt.Scale(zero=False))
     layers = [
-        interval.encode(x=alt.X("low:Q", title=title), x2="high:Q", **row),
+        interval.encode(x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=colour),
         score.encode(
-            x=alt.X("score:Q", title=title, **number),
+            x=x,
+            y=y,
+            color=colour,
             shape=alt.Shape("standing:N", scale=shapes, legend=legend),
             tooltip=[
                 CONFIG_TOOLTIP,
@@ -71,74 +72,72 @@ def ranking_chart(selection: Selection) -> alt.LayerChart:
                 alt.Tooltip("low:Q", title="from", format=NUMBER),
                 alt.Tooltip("high:Q", title="to", format=NUMBER),
             ],
-            **row,
         ),
     ]
     if seeds:
         ticks = alt.Chart(pd.DataFrame(seeds)).mark_tick(thickness=1.5, size=15, opacity=0.9)
         tooltip = [CONFIG_TOOLTIP, "seed:Q", alt.Tooltip("value:Q", format=NUMBER)]
-        layers.append(ticks.encode(x="value:Q", tooltip=tooltip, **row))
-    return alt.layer(*layers).properties(height=120 + ROW_HEIGHT * len(data))
+        layers.append(ticks.encode(x="value:Q", y=y, color=colour, tooltip=tooltip))
+    return alt.LayerChart(layer=layers).properties(height=120 + ROW_HEIGHT * len(data))
 
 
 def parallel_coordinates(data: pd.DataFrame) -> alt.LayerChart:
-    """A line per candidate through its hyperparameters to its score.
+    """Draw one line per candidate through its hyperparameters to its score.
 
     Args:
-        data: result of `sweep.coordinates`, not empty.
+        data: result of `candidates.coordinates`, not empty.
     """
     scores = data.drop_duplicates("label").assign(key="score")
     low, high = scores["score"].min(), scores["score"].max()
-    scores["place"] = (scores["score"] - low) / (high - low) if high > low else 0.5
+    scores["position"] = (scores["score"] - low) / (high - low) if high > low else 0.5
     scores["value"] = scores["score"].map("{:.4g}".format)
     data = pd.concat([data, scores])
     axes = list(dict.fromkeys(data["key"]))
     labels = alt.Axis(orient="top", labelAngle=0, labelLimit=220, labelFontWeight="bold", grid=True)
     points = alt.Scale(type="point", padding=0.35)
-    place = {
-        "x": alt.X("key:N", sort=axes, title=None, axis=labels, scale=points),
-        "y": alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.08, 1.08])),
-    }
+    x = alt.X("key:N", sort=axes, title=None, axis=labels, scale=points)
+    y = alt.Y("position:Q", axis=None, scale=alt.Scale(domain=[-0.08, 1.08]))
     colours = alt.Scale(range=[PALETTE[4], PALETTE[0]], interpolate="lab")
     legend = alt.Legend(title="score", orient="right", gradientLength=180)
     lines = alt.Chart(data).mark_line(opacity=0.85)
     lines = lines.encode(
+        x=x,
+        y=y,
         detail="label:N",
         color=alt.Color("score:Q", scale=colours, legend=legend),
         strokeWidth=alt.condition("datum.rank == 1", alt.value(4), alt.value(1.8)),
         tooltip=[CONFIG_TOOLTIP, "rank:Q", alt.Tooltip("score:Q", format=NUMBER)],
-        **place,
     )
     values = data.drop_duplicates(["key", "value"])
-    told = pd.concat([_some(group) for _, group in values.groupby("key", sort=False)])
-    text = alt.Chart(told).encode(text="value:N", **place)
-    beside = {"align": "left", "dx": 6, "dy": -9, "fontSize": 12}
-    halo = text.mark_text(stroke="white", strokeWidth=3, strokeOpacity=0.8, **beside)
-    text = text.mark_text(color="#1F2937", **beside)
-    return alt.layer(lines, halo, text).properties(height=HEIGHT + 110)
+    labelled = pd.concat([_spaced(group) for _, group in values.groupby("key", sort=False)])
+    text = alt.Chart(labelled).encode(x=x, y=y, text="value:N")
+    mark = functools.partial(text.mark_text, align="left", dx=6, dy=-9, fontSize=12)
+    halo = mark(stroke="white", strokeWidth=3, strokeOpacity=0.8)
+    text = mark(color="#1F2937")
+    return alt.LayerChart(layer=[lines, halo, text]).properties(height=HEIGHT + 110)
 
 
-def _some(values: pd.DataFrame) -> pd.DataFrame:
-    """Values that can be told without covering each other, from the top."""
+def _spaced(values: pd.DataFrame) -> pd.DataFrame:
+    """Return the values whose labels do not overlap, starting at the top."""
     kept: list[int] = []
-    ordered = values.sort_values("place", ascending=False)
-    places = ordered["place"].tolist()
-    for row, place in enumerate(places):
-        if not kept or places[kept[-1]] - place >= LABEL_DISTANCE:
+    ordered = values.sort_values("position", ascending=False)
+    positions = ordered["position"].tolist()
+    for row, position in enumerate(positions):
+        if not kept or positions[kept[-1]] - position >= LABEL_DISTANCE:
             kept.append(row)
     return ordered.iloc[kept]
 
 
 def rank_check_chart(check: RankCheck) -> alt.LayerChart:
-    """Scores in the smoke and after the long run, a line per config that was trained long."""
+    """Draw the scores of the smoke and the long run, one line per config that has a long run."""
     data = pd.DataFrame(
         [
-            {"config": run.config, "when": when, "score": score, "place": place}
+            {"config": run.config, "when": when, "score": score}
             for run in check.runs
-            for place, (when, score) in enumerate((("smoke", run.smoke), ("long run", run.long)))
+            for when, score in (("smoke", run.smoke), ("long run", run.long))
             if score is not None
         ],
-        columns=["config", "when", "score", "place"],
+        columns=["config", "when", "score"],
     )
     when = alt.X("when:N", sort=["smoke", "long run"], title=None, axis=alt.Axis(labelAngle=0))
     legend = alt.Legend(title=None, orient="bottom", labelLimit=500, columns=1)
@@ -150,4 +149,4 @@ def rank_check_chart(check: RankCheck) -> alt.LayerChart:
     )
     line = base.mark_line(strokeWidth=2)
     points = base.mark_point(filled=True, size=90, opacity=1)
-    return alt.layer(line, points).properties(height=HEIGHT + 40)
+    return alt.LayerChart(layer=[line, points]).properties(height=HEIGHT + 40)

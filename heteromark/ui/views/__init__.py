@@ -1,1 +1,1 @@
-"""The Training History pages. Not `pages/`, which Streamlit would take for pages of its own."""
+"""The Training History pages. Streamlit would load a folder named `pages/` by itself."""

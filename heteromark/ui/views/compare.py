@@ -41,20 +41,20 @@ def show() -> None:
     """Draw the page."""
     st.html(text.heading("Compare"))
     runs = history().runs()
-    configs, singles = ({one.digest: one for one in group} for group in _candidates(runs))
+    configs, singles = ({entry.digest: entry for entry in group} for group in _candidates(runs))
     if not configs:
-        st.info("There is nothing to compare yet. The list says how to train something.")
+        st.info("No runs to compare yet. The list explains how to train.")
         link(TRAINING, "All runs")
         return
     chosen = choose(
-        "Configs, each as the mean over its seeds",
+        "Configs (mean over seeds)",
         "config",
         list(configs),
         lambda digest: f"{configs[digest].label} ({counted(len(configs[digest].runs), 'run')})",
         "choose configs",
     ) + choose("Single runs", "run", list(singles), lambda key: singles[key].label, "choose runs")
     if not chosen:
-        st.info("Choose what to compare: configs above, or rows of the list.")
+        st.info("Choose configs or runs above, or select rows in the list.")
         link(TRAINING, "All runs")
         return
     is_live = any(
@@ -67,12 +67,13 @@ def show() -> None:
 
 
 def _candidates(runs: Sequence[HistoryRun]) -> tuple[list[ConfigRuns], list[ConfigRuns]]:
-    """What may become one line: a config over its seeds, or a single run; new ones come last."""
+    """Return all configs, and all single runs as configs with one run; new entries come last."""
     configs = configs_of(runs)
     singles = [
-        ConfigRuns(run.key, f"{config.label}, seed {run.record.seed}, {run.key[:6]}", (run,))
+        ConfigRuns(run.key, f"{config.label}, seed {record.seed}, {run.key[:6]}", (run,))
         for config in configs
         for run in config.runs
+        if (record := run.record)
     ]
     return configs, singles
 
@@ -82,7 +83,7 @@ def _draw(chosen: Sequence[str]) -> None:
     candidates = configs + singles
     entries = [entry for entry in candidates if entry.digest in chosen]
     if not entries:
-        st.rerun()  # they were removed while one looked at them
+        st.rerun()  # the runs were removed while the page was open
     tables = {run.key: metrics_of(run)[0] for entry in entries for run in entry.runs}
     by_digest = styles_of(chosen, [entry.digest for entry in candidates])
     styles = {entry.label: by_digest[entry.digest] for entry in entries}
@@ -99,14 +100,14 @@ def _curves(
         name for table in tables.values() for name in metric_names(table) if name not in COUNTERS
     )
     if not measured:
-        st.info("None of them has measured anything yet.")
+        st.info("No metrics yet.")
         return
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     metrics = sorted(measured, key=lambda name: name != DEFAULT_METRIC)
-    of_language_models = all(run.is_of_language_models for entry in entries for run in entry.runs)
+    language_models = all(run.is_language_model_run for entry in entries for run in entry.runs)
     with left:
-        told = functools.partial(title_of, of_language_models=of_language_models)
-        metric = choose_one("Metric", "metric", metrics, told)
+        label_of = functools.partial(title_of, language_models=language_models)
+        metric = choose_one("Metric", "metric", metrics, label_of)
     with right:
         axis = choose_axis()
     bands = []
@@ -115,17 +116,17 @@ def _curves(
         bands.append(band_of(lines).assign(label=entry.label))
     data = pd.concat(bands, ignore_index=True)
     if data.empty:
-        st.info("None of them has measured this yet.")
+        st.info("This metric has no values yet.")
         return
     shown = {label: style for label, style in styles.items() if label in set(data["label"])}
     st.altair_chart(comparison_chart(data, shown, metric, axis), width="stretch")
-    if without := [label for label in styles if label not in shown]:
-        st.caption(f"Without this metric: {', '.join(map(text.literal, without))}.")
+    if missing := [label for label in styles if label not in shown]:
+        st.caption(f"Without this metric: {', '.join(map(text.literal, missing))}.")
     if data["seeds"].max() > 1:
         st.caption(
-            f"Lines: mean over the seeds. Bands: bootstrap {CONFIDENCE:.0%} interval of that mean; "
-            "of two or three seeds their range. Where some seeds have not come that far, the mean "
-            "is over the others. Metrics of several groups are the mean over the groups."
+            f"Lines: mean over the seeds. Bands: bootstrap {CONFIDENCE:.0%} interval of the mean; "
+            "with two or three seeds, their range. Beyond the end of a shorter run, the mean is "
+            "over the remaining seeds. Metrics with groups are averaged over the groups."
         )
 
 
@@ -143,18 +144,16 @@ def _results(entries: Sequence[ConfigRuns], tables: dict[str, pd.DataFrame]) -> 
             "iqm": NumberColumn(
                 "Evaluation return (IQM)",
                 format="%.2f",
-                help="Interquartile mean over the completed seeds; of up to three their mean.",
+                help="Interquartile mean over the completed seeds; with up to three, their mean.",
             ),
             "low": NumberColumn("95 % from", format="%.2f"),
             "high": NumberColumn("to", format="%.2f"),
             "win_rate": NumberColumn("Win rate", format="%.1f %%"),
-            "verdict": TextColumn(
-                "Verdict", help="What the training returns look like, over the seeds."
-            ),
+            "verdict": TextColumn("Verdict", help="Stability of the training returns over seeds."),
         },
     )
     words = [(row.kind, f"{row.label}: {row.verdict}: {row.why}") for row in table.itertuples()]
-    st.html(text.listed("What the learning curves look like", words))
+    st.html(text.list_card("Stability of the learning curves", words))
 
 
 def _result(entry: ConfigRuns, tables: dict[str, pd.DataFrame]) -> dict[str, object]:
@@ -178,26 +177,26 @@ def _result(entry: ConfigRuns, tables: dict[str, pd.DataFrame]) -> dict[str, obj
 
 
 def _measured(runs: Sequence[HistoryRun], name: str) -> list[float]:
-    """A figure of the records' summaries, of the runs that have it."""
-    values = [getattr(run.record.summary, name) for run in runs]
+    """Return a value of the run summaries, for the runs that have it."""
+    values = [getattr(run.record.summary, name) for run in runs if run.record]
     return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def _environments(runs: Sequence[HistoryRun]) -> None:
-    """Where there are several environments: one comparison over all of them."""
-    names = sorted({run.record.environment for run in runs})
+    """Draw one comparison over all environments, if the runs have several."""
+    names = sorted({run.record.environment for run in runs if run.record})
     if len(names) < 2:
         return
     st.subheader("Over all environments")
     st.warning(
-        "Returns of different environments say different things and are not to be compared: "
-        f"{', '.join(map(text.literal, names))}. Here they are normalised."
+        "Returns of different environments are not comparable: "
+        f"{', '.join(map(text.literal, names))}. Below they are normalised."
     )
     found = compare_across(runs)
     for why in found.left_out:
         st.warning(f"Left out: {text.literal(why)}")
     if len(found.environments) < 2 or not found.scores:
-        st.caption("Choose configs of the same agents in each environment, with completed runs.")
+        st.caption("Choose configs with completed runs of the same agents in each environment.")
         return
     st.dataframe(
         across_table(found),
@@ -214,10 +213,10 @@ def _environments(runs: Sequence[HistoryRun]) -> None:
             "high": NumberColumn("to", format="%.3f"),
             "seeds": NumberColumn("Seeds"),
             "beaten": NumberColumn(
-                "P(first better)",
+                "P(best better)",
                 format="%.2f",
-                help="How likely a run of the first agent scores higher than a run of this one in "
-                "the same environment, averaged over environments.",
+                help="Probability that a run of the best agent scores higher than a run of this "
+                "agent in the same environment, averaged over environments.",
             ),
             "beaten_low": NumberColumn("95 % from", format="%.2f"),
             "beaten_high": NumberColumn("to", format="%.2f"),
@@ -226,10 +225,10 @@ def _environments(runs: Sequence[HistoryRun]) -> None:
     agents = list(found.scores)
     st.altair_chart(profile_chart(profiles(found), styles_of(agents, sorted(agents))))
     st.caption(
-        f"Of {', '.join(map(text.literal, found.environments))}. In each, 0 is the lowest "
-        "evaluation return of the runs that are compared here, and 1 the highest: with other runs "
-        "the numbers change. Seeds are those completed in every environment. Intervals: bootstrap "
-        "over seeds, within each environment."
+        f"Environments: {', '.join(map(text.literal, found.environments))}. In each, 0 is the "
+        "lowest and 1 the highest evaluation return of the chosen runs, so the scores depend on "
+        "the choice. Only seeds completed in every environment count. Intervals: bootstrap over "
+        "seeds, within each environment."
     )
 
 
@@ -242,16 +241,16 @@ def _hyperparameters(entries: Sequence[ConfigRuns]) -> None:
         except ConfigError as error:
             st.warning(f"Left out of this table: {text.literal(str(error))}")
     if len(configs) < 2:
-        st.caption("With a second config, this is where they differ.")
+        st.caption("Choose a second config to see the differences.")
         return
     found = differences(configs)
     if found.table.empty:
-        st.caption("None: they differ in their seeds, or in the code that trained them.")
+        st.caption("None. The runs differ in their seeds or in the code that trained them.")
         return
     st.dataframe(found.table.reset_index(names="config"), hide_index=True)
-    if found.along:
-        along = "; ".join(
-            f"{text.literal(', '.join(keys))} along with {text.literal(key)}"
-            for key, keys in found.along.items()
+    if found.aliases:
+        aliases = "; ".join(
+            f"{text.literal(', '.join(keys))} (same as {text.literal(key)})"
+            for key, keys in found.aliases.items()
         )
-        st.caption(f"The same values: {along}.")
+        st.caption(f"Not shown because the values are the same: {aliases}.")

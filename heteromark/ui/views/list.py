@@ -1,4 +1,4 @@
-"""/training: all runs, those that train now included."""
+"""/training: all runs, including those that are training."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from heteromark.ui.navigation import (
     COMPARE,
     REFRESH_SECONDS,
     RUN,
-    ask,
-    choosable_table,
     choose,
     choose_one,
+    enter_text,
     history,
     link,
+    selectable_table,
 )
 from heteromark.workflow.words import counted
 
 NOTHING_TRAINED = """
-Nothing has been trained yet. In the project's folder, this runs the whole workflow in minutes:
+No runs yet. Run the whole workflow in the project folder, which takes minutes:
 
 ```bash
 make run
 ```
 
-and this trains one config, which shows up here while it trains:
+Or train one config. It appears here while it trains:
 
 ```bash
 heteromark train --agent-config config/agents/happo_agent_v1.yaml
@@ -61,7 +61,7 @@ COLUMNS = {
         help="Wall-clock time over all attempts: hours, minutes, seconds.",
     ),
     "progress": ProgressColumn(
-        "Progress", width=105, format="percent", help="Of runs that train now."
+        "Progress", width=105, format="percent", help="Only of runs that are training."
     ),
     "frames": NumberColumn("Frames", width=86, format="localized"),
     "evaluation_return": NumberColumn(
@@ -74,17 +74,17 @@ COLUMNS = {
         "Win rate",
         width=76,
         format="%.1f %%",
-        help="Of the final evaluation; of language models the share of problems that they solve.",
+        help="Win rate of the final evaluation; for language models, the share of solved problems.",
     ),
     "training_return": NumberColumn(
         "Training",
         width=76,
         format="%.2f",
-        help="Mean return over the last tenth of the iterations; of unfinished runs, in the "
-        "newest one.",
+        help="Mean return over the last tenth of the iterations; for unfinished runs, the return "
+        "of the newest iteration.",
     ),
     "frames_per_second": NumberColumn("Frames/s", width=72, format="localized"),
-    "run": TextColumn("Run", width=105, help="Its digest."),
+    "run": TextColumn("Run", width=105, help="Digest of the run."),
 }
 
 
@@ -104,14 +104,14 @@ def _wait_for_a_run() -> None:
         st.rerun()
     known = history()
     st.info(
-        f"{NOTHING_TRAINED}\nLooked in the run store {text.literal(str(known.store.root))} and in "
-        f"{text.literal(str(known.results))}; `heteromark ui --store DIR --results DIR` looks "
-        "elsewhere."
+        f"{NOTHING_TRAINED}\nSearched the run store {text.literal(str(known.store.root))} and "
+        f"{text.literal(str(known.results))}. To search other folders: "
+        "`heteromark ui --store DIR --results DIR`."
     )
 
 
 def _controls(runs: Sequence[HistoryRun]) -> tuple[Filters, str]:
-    """The filters and the order, which the address holds."""
+    """Draw the filters and the order; both are kept in the address."""
     columns = st.columns([1.1, 1.1, 1.1, 1.1, 1.5, 1])
     chosen = {}
     for column, field in zip(columns, FILTERS, strict=False):
@@ -119,23 +119,23 @@ def _controls(runs: Sequence[HistoryRun]) -> tuple[Filters, str]:
         with column:
             chosen[field] = choose(FILTERS[field], field, values)
     with columns[-2]:
-        words = ask("Text", "text", "name, path, digest, reason …")
+        words = enter_text("Text", "text", "name, path, digest, reason …")
     with columns[-1]:
         order = choose_one("Order", "order", list(ORDERS))
     return Filters(**chosen, text=words), order
 
 
 def _live_table(filters: Filters, order: str) -> None:
-    """The table and what can be done with its chosen rows; drawn anew every few seconds."""
+    """Draw the table and the links for its selected rows; refreshed every few seconds."""
     runs = history().runs()
-    shown = ordered([run for run in runs if filters.let_through(run)], order)
+    shown = ordered([run for run in runs if filters.matches(run)], order)
     st.caption(_summary(runs, shown))
     if not shown:
-        st.info("No run passes the filters. Take one of them away to see more.")
+        st.info("No run matches the filters. Remove a filter to see more runs.")
         return
     table = table_of(shown)
     is_live = table["progress"].notna().any()
-    chosen = choosable_table(
+    selected = selectable_table(
         table,
         [run.key for run in shown],
         "run",
@@ -143,29 +143,29 @@ def _live_table(filters: Filters, order: str) -> None:
         column_order=[name for name in COLUMNS if is_live or name != "progress"],
         height=min(560, 38 + 35 * len(shown)),
     )
-    _actions([run for run in shown if run.key in chosen])
+    _actions([run for run in shown if run.key in selected])
 
 
-def _actions(chosen: Sequence[HistoryRun]) -> None:
-    """Where the chosen rows lead to."""
-    configs = list(dict.fromkeys(run.config_digest for run in chosen if run.record))
+def _actions(selected: Sequence[HistoryRun]) -> None:
+    """Draw links to open or compare the selected runs."""
+    configs = list(dict.fromkeys(run.record.config_digest for run in selected if run.record))
     with st.container(horizontal=True, vertical_alignment="center"):
-        if not chosen:
-            st.caption("Tick rows on their left to open or compare them.")
+        if not selected:
+            st.caption("Tick the boxes on the left to open or compare runs.")
             return
-        link(RUN, "Open the run" if len(chosen) == 1 else "Open the first", run=chosen[0].key)
+        link(RUN, "Open run" if len(selected) == 1 else "Open first run", run=selected[0].key)
         if configs:
-            label = f"Compare {counted(len(configs), 'config')}, over all seeds"
+            label = f"Compare {counted(len(configs), 'config')} over all seeds"
             link(COMPARE, label, config=configs)
-        if len(chosen) > 1:
-            label = f"Compare {counted(len(chosen), 'run')} one by one"
-            link(COMPARE, label, run=[run.key for run in chosen])
+        if len(selected) > 1:
+            label = f"Compare {counted(len(selected), 'run')} individually"
+            link(COMPARE, label, run=[run.key for run in selected])
 
 
 def _summary(runs: Sequence[HistoryRun], shown: Sequence[HistoryRun]) -> str:
     statuses = Counter(run.status for run in runs)
-    told = " · ".join(
+    counts = " · ".join(
         f"{MARKS[status]} {statuses[status]:,} {status}" for status in STATUSES if statuses[status]
     )
-    of_them = "" if len(shown) == len(runs) else f"**{len(shown):,} shown** of "
-    return f"{of_them}{counted(len(runs), 'run')}: {told}"
+    shown_of = "" if len(shown) == len(runs) else f"**{len(shown):,} shown** of "
+    return f"{shown_of}{counted(len(runs), 'run')}: {counts}"

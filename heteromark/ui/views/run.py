@@ -13,6 +13,7 @@ import streamlit as st
 from streamlit.column_config import DatetimeColumn, NumberColumn
 
 from heteromark.config.errors import ConfigError
+from heteromark.runs.record import RunRecord
 from heteromark.ui.data.configs import compare_with_base, resolved_config, value_text
 from heteromark.ui.data.files import (
     checkpoints_of,
@@ -25,7 +26,7 @@ from heteromark.ui.data.history import HistoryRun
 from heteromark.ui.data.listing import MARKS
 from heteromark.ui.data.llm_config import language_fields
 from heteromark.ui.data.llm_evaluation import text_evaluation_of
-from heteromark.ui.data.metrics import columns_of, metric_names
+from heteromark.ui.data.metrics import Axis, columns_of, metric_names
 from heteromark.ui.data.signs import Sign, signs_of
 from heteromark.ui.drawing import html as text
 from heteromark.ui.drawing.charts import COUNTERS, evaluation_histogram, run_chart
@@ -41,8 +42,8 @@ from heteromark.ui.navigation import (
 )
 from heteromark.ui.views.transcripts import show_evaluation
 
-# Curves that everybody looks at; the others are behind a click.
-FIRST = (
+# Curves that are always shown; the other ones are under "More curves".
+MAIN_METRICS = (
     "episode_return",
     "win_rate",
     "evaluation_return",
@@ -55,7 +56,7 @@ FIRST = (
     "explained_variance",
     "frames_per_second",
 )
-LANGUAGE_FIRST = (
+LANGUAGE_MAIN_METRICS = (
     "episode_return",
     "win_rate",
     "pass_at_1",
@@ -73,11 +74,11 @@ LANGUAGE_FIRST = (
     "grad_norm",
     "frames_per_second",
 )
-# With one optimizer step per iteration these have one value by definition.
+# With one optimizer step per iteration, these metrics are constant by definition.
 CONSTANT = {"kl_approx": 0.0, "clip_fraction": 0.0, "ratio_max": 1.0}
 CHARTS_PER_ROW = 3
 
-# On the card: what they are called, and where they are in the resolved config.
+# Label on the card -> key in the resolved config.
 HYPERPARAMETERS = {
     "Learning rate": "agent.learning_rate",
     "Discount (gamma)": "agent.gamma",
@@ -98,28 +99,29 @@ def show() -> None:
     key = st.query_params.get("run", "")
     run = find_run(history().runs(), key)
     if run is None:
-        _explain(key)
+        _show_missing_run(key)
         return
     if run.record is None:
         st.html(text.heading(run.name, small=str(run.folder)))
-        st.html(text.listed("Signs", [("warning", f"its record cannot be read: {run.reason}")]))
+        signs = [("warning", f"the run record cannot be read: {run.reason}")]
+        st.html(text.list_card("Signs", signs))
         st.caption(
-            "`heteromark store verify` lists all damaged runs. Whatever needs this one next sets "
-            "it aside, into the store's `quarantine/`, and trains it anew."
+            "`heteromark store verify` lists all damaged runs. The next command that needs this "
+            "run moves it to the store's `quarantine/` and trains it again."
         )
         link(TRAINING, "All runs")
         return
-    # What has not finished may go on at any time.
+    # An unfinished run may be resumed at any time.
     seconds = None if run.record.status.is_final else REFRESH_SECONDS
     st.fragment(_draw, run_every=seconds)(run.key)
 
 
-def _explain(key: str) -> None:
-    st.html(text.heading("One run"))
+def _show_missing_run(key: str) -> None:
+    st.html(text.heading("Run"))
     if key:
         st.warning(
-            f"There is no run {text.literal(key)}, or several begin so. It may have been removed "
-            "from the run store, or lie in another one."
+            f"No run {text.literal(key)}, or several digests start with it. The run may have been "
+            "removed, or be in another run store."
         )
     else:
         st.info("Choose a run in the list, or add its digest to the address: `?run=DIGEST`.")
@@ -129,46 +131,46 @@ def _explain(key: str) -> None:
 def _draw(key: str) -> None:
     run = find_run(history().runs(), key)
     if run is None or run.record is None:
-        st.rerun()  # it was removed while one looked at it
-    table, fault = metrics_of(run)
+        st.rerun()  # the run was removed while the page was open
+    table, error = metrics_of(run)
     record = run.record
-    whereabouts = (
+    details = (
         f"{MARKS[run.status]} {run.status} · {record.environment} · {record.mode} · "
         f"seed {record.seed} · run {run.key}"
     )
-    st.html(text.heading(record.agent.short_name, small=whereabouts))
-    _links(run)
+    st.html(text.heading(record.agent.short_name, small=details))
+    _links(record)
     try:
         config = resolved_config(run)
     except ConfigError:
         config = {}
     left, right = st.columns([3, 2])
-    left.html(_figures(run))
-    left.html(_config_card(run, config))
-    signs = [*([Sign("warning", fault)] if fault else []), *signs_of(run, table)]
-    right.html(text.listed("Signs", [(sign.kind, sign.text) for sign in signs]))
-    _curves(table, run.is_of_language_models)
+    left.html(_figures(run, record))
+    left.html(_config_card(run, record, config))
+    signs = [*([Sign("warning", error)] if error else []), *signs_of(run, table)]
+    right.html(text.list_card("Signs", [(sign.kind, sign.text) for sign in signs]))
+    _curves(table, run.is_language_model_run)
     _evaluation(run, config)
     _checkpoints(run)
     _base(run)
-    _record(run)
+    _record(run, record)
 
 
-def _links(run: HistoryRun) -> None:
-    seeds = sum(other.config_digest == run.config_digest for other in history().runs())
-    label = f"All {seeds} runs of this config" if seeds > 1 else "Compare it with others"
+def _links(record: RunRecord) -> None:
+    seeds = sum(other.config_digest == record.config_digest for other in history().runs())
+    label = f"All {seeds} runs of this config" if seeds > 1 else "Compare with other configs"
     with st.container(horizontal=True):
         link(TRAINING, "All runs")
-        link(COMPARE, label, config=run.config_digest)
+        link(COMPARE, label, config=record.config_digest)
 
 
-def _figures(run: HistoryRun) -> str:
-    summary = run.record.summary
+def _figures(run: HistoryRun, record: RunRecord) -> str:
+    summary = record.summary
     started = run.started
     frames = f"{run.frames:,}"
     if run.total_frames:
         frames += f" of {run.total_frames:,} ({run.frames / run.total_frames:.0%})"
-    rate = "Solve rate" if run.is_of_language_models else "Win rate"
+    rate = "Solve rate" if run.is_language_model_run else "Win rate"
     figures = {
         "Evaluation return": text.number(summary.evaluation_return),
         rate: text.share(summary.evaluation_win_rate),
@@ -180,24 +182,24 @@ def _figures(run: HistoryRun) -> str:
         "Frames": frames,
         "Frames/s": text.number(run.frames_per_second, 0),
         "Started": f"{started.astimezone():%Y-%m-%d %H:%M:%S}" if started else text.NOT_MEASURED,
-        "Duration": text.clock(run.seconds),
+        "Duration": text.duration(run.seconds),
     }
-    return text.card("Figures", figures)
+    return text.card("Results", figures)
 
 
-def _config_card(run: HistoryRun, config: Mapping[str, Any]) -> str:
-    agent = run.record.agent
-    if run.is_of_language_models:
+def _config_card(run: HistoryRun, record: RunRecord, config: Mapping[str, Any]) -> str:
+    agent = record.agent
+    if run.is_language_model_run:
         hyperparameters = language_fields(config)
     else:
-        known = {told: key for told, key in HYPERPARAMETERS.items() if key in config}
-        hyperparameters = {told: value_text(config[key]) for told, key in known.items()}
+        known = {label: key for label, key in HYPERPARAMETERS.items() if key in config}
+        hyperparameters = {label: value_text(config[key]) for label, key in known.items()}
     return text.card(
         "Config Summary",
         {
             "Name": agent.name or agent.short_name,
             "Version": str(agent.version),
-            "Variant": agent.sweep_variant or "none: a base config",
+            "Variant": agent.sweep_variant or "none (base config)",
             "Algorithm": agent.algorithm,
             **hyperparameters,
             "Config path": agent.config_path or text.NOT_MEASURED,
@@ -205,22 +207,22 @@ def _config_card(run: HistoryRun, config: Mapping[str, Any]) -> str:
     )
 
 
-def _curves(table: pd.DataFrame, of_language_models: bool) -> None:
+def _curves(table: pd.DataFrame, language_models: bool) -> None:
     st.subheader("Curves")
     if table.empty:
-        st.info("Nothing was measured yet: metrics.csv gets a row after each iteration.")
+        st.info("No metrics yet: each iteration adds a row to metrics.csv.")
         return
     axis = choose_axis()
     measured = [
         name
         for name in metric_names(table)
-        if name not in COUNTERS and not (of_language_models and _is_constant(table, name))
+        if name not in COUNTERS and not (language_models and _is_constant(table, name))
     ]
-    chosen = LANGUAGE_FIRST if of_language_models else FIRST
-    _grid(table, [name for name in chosen if name in measured], axis, of_language_models)
-    if others := [name for name in measured if name not in chosen]:
+    main = LANGUAGE_MAIN_METRICS if language_models else MAIN_METRICS
+    _grid(table, [name for name in main if name in measured], axis, language_models)
+    if more := [name for name in measured if name not in main]:
         with st.expander("More curves"):
-            _grid(table, others, axis, of_language_models)
+            _grid(table, more, axis, language_models)
 
 
 def _is_constant(table: pd.DataFrame, metric: str) -> bool:
@@ -229,8 +231,8 @@ def _is_constant(table: pd.DataFrame, metric: str) -> bool:
     return metric in CONSTANT and bool((values == CONSTANT[metric]).all())
 
 
-def _grid(table: pd.DataFrame, names: list[str], axis: str, of_language_models: bool) -> None:
-    drawn = (run_chart(table, name, axis, of_language_models) for name in names)
+def _grid(table: pd.DataFrame, names: list[str], axis: Axis, language_models: bool) -> None:
+    drawn = (run_chart(table, name, axis, language_models) for name in names)
     charts = [chart for chart in drawn if chart is not None]
     for start in range(0, len(charts), CHARTS_PER_ROW):
         columns = st.columns(CHARTS_PER_ROW)
@@ -241,12 +243,12 @@ def _grid(table: pd.DataFrame, names: list[str], axis: str, of_language_models: 
 def _evaluation(run: HistoryRun, config: Mapping[str, Any]) -> None:
     evaluation = evaluation_of(run)
     pictures = pictures_of(run)
-    of_text = text_evaluation_of(run)
-    if evaluation is None and of_text is None and not pictures:
+    text_evaluation = text_evaluation_of(run)
+    if evaluation is None and text_evaluation is None and not pictures:
         return
     st.subheader("Evaluation")
-    if of_text is not None:
-        show_evaluation(of_text, evaluation, config)
+    if text_evaluation is not None:
+        show_evaluation(text_evaluation, evaluation, config)
         return
     left, right = st.columns([2, 1])
     if evaluation is not None:
@@ -260,7 +262,7 @@ def _evaluation(run: HistoryRun, config: Mapping[str, Any]) -> None:
         left.altair_chart(evaluation_histogram(evaluation), width="stretch")
     for picture in pictures:
         right.image(str(picture))
-        right.html(text.quiet(picture.name))
+        right.html(text.caption(picture.name))
 
 
 def _checkpoints(run: HistoryRun) -> None:
@@ -269,7 +271,7 @@ def _checkpoints(run: HistoryRun) -> None:
     commands = [*filter(None, [resume_command(run)]), *evaluate_commands(run, checkpoints)]
     left, right = st.columns([2, 3])
     if checkpoints.empty:
-        left.info("None yet: the first is written after `checkpoint_interval` iterations.")
+        left.info("None yet. The first is written after `checkpoint_interval` iterations.")
     else:
         left.dataframe(
             checkpoints,
@@ -281,30 +283,30 @@ def _checkpoints(run: HistoryRun) -> None:
             },
         )
     with right:
-        st.caption("In the project's folder:")
+        st.caption("Run these commands in the project folder:")
         for command in commands:
             st.caption(command.purpose)
             st.code(command.line, language="bash", wrap_lines=True)
 
 
 def _base(run: HistoryRun) -> None:
-    st.subheader("What differs from its base config")
+    st.subheader("Differences from the base config")
     comparison = compare_with_base(run)
-    if comparison.fault:
-        st.warning(f"Not compared: {text.literal(comparison.fault)}")
+    if comparison.error:
+        st.warning(f"Not compared: {text.literal(comparison.error)}")
     elif comparison.table.empty:
-        st.caption(f"Nothing: its hyperparameters are those of {text.literal(comparison.base)}.")
+        st.caption(f"None. All hyperparameters equal those of {text.literal(comparison.base)}.")
     else:
         st.caption(
-            f"By a sweep variant, `params.yaml` or the command line; base: "
-            f"{text.literal(comparison.base)}."
+            f"Base config: {text.literal(comparison.base)}. The changes come from a sweep variant, "
+            "`params.yaml` or the command line."
         )
         st.dataframe(comparison.table, hide_index=True)
 
 
-def _record(run: HistoryRun) -> None:
+def _record(run: HistoryRun, record: RunRecord) -> None:
     st.subheader("Record")
     with st.expander("run.json"):
-        st.code(json.dumps(run.record.model_dump(mode="json"), indent=2), language="json")
+        st.code(json.dumps(record.model_dump(mode="json"), indent=2), language="json")
     for folder in (run.folder, *run.copies):
         st.code(str(folder), language=None)

@@ -1,4 +1,4 @@
-"""/sweep: the candidates, why one of them won, and whether its long run agreed."""
+"""/sweep: the candidates, the winner, and the rank check of its long run."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from streamlit.column_config import NumberColumn, TextColumn
 from heteromark.ui.data.candidates import Sweep, candidates_table, coordinates, read_sweep
 from heteromark.ui.drawing import html as text
 from heteromark.ui.drawing.sweep_charts import (
-    MOST_ROWS,
+    MAX_ROWS,
     parallel_coordinates,
     rank_check_chart,
     ranking_chart,
 )
-from heteromark.ui.navigation import COMPARE, choosable_table, history, link, results_folder
+from heteromark.ui.navigation import COMPARE, history, link, results_folder, selectable_table
 
 NO_SWEEP = """
-There is no finished sweep here yet. In the project's folder, this runs every agent config over
-several seeds, selects one and trains it long:
+No finished sweep yet. Run one in the project folder. It trains every agent config with several
+seeds, selects the best one and trains it longer:
 
 ```bash
 snakemake --cores 2
 ```
 
-or, versioned by DVC, `dvc repro`. What is swept stands in `params.yaml`.
+Use `dvc repro` to version the results with DVC. `params.yaml` defines the sweep.
 """
 KIND_OF_CHECK = {"confirmed": "good", "questioned": "warning", "unknown": "note"}
 
@@ -32,18 +32,18 @@ def show() -> None:
     """Draw the page."""
     results = results_folder()
     sweep = read_sweep(results)
-    st.html(text.heading("Sweep", small=f"the selection in {results}"))
+    st.html(text.heading("Sweep", small=f"selection in {results}"))
     if sweep is None:
-        st.info(f"{NO_SWEEP}\nLooked in {text.literal(results)}.")
+        st.info(f"{NO_SWEEP}\nSearched {text.literal(results)}.")
         return
     if isinstance(sweep, str):
         st.error(
-            f"The selection cannot be read: {text.literal(sweep)}. Remove it and run the workflow "
-            "again: finished runs are not repeated."
+            f"The selection cannot be read: {text.literal(sweep)}. Delete it and run the workflow "
+            "again; finished runs are not repeated."
         )
         return
-    for fault in sweep.faults:
-        st.warning(f"Cannot be read: {text.literal(fault)}")
+    for error in sweep.errors:
+        st.warning(f"Cannot be read: {text.literal(error)}")
     _winner(sweep)
     if sweep.bracket:
         _bracket(sweep.bracket)
@@ -58,7 +58,7 @@ def _winner(sweep: Sweep) -> None:
         "Config": winner.name,
         "Score": text.number(winner.score),
         "Selected by": f"{settings.statistic} of {settings.metric}",
-        "Seeds needed": str(settings.min_seeds),
+        "Minimum seeds": str(settings.min_seeds),
         "Config path": winner.config_path,
         "Why": winner.why,
     }
@@ -69,8 +69,8 @@ def _bracket(picture: str) -> None:
     st.subheader("Successive halving")
     st.image(picture, width=820)
     st.caption(
-        "Scores after each rung; the best go on, from their own checkpoints. Scores of different "
-        "rungs are of runs of different length."
+        "Scores after each rung. The best configs continue from their checkpoints. Later rungs are "
+        "longer, so scores of different rungs are not comparable."
     )
 
 
@@ -78,15 +78,15 @@ def _ranking(sweep: Sweep) -> None:
     st.subheader("Candidates")
     st.altair_chart(ranking_chart(sweep.selection), width="stretch")
     candidates = sweep.selection.candidates
-    first = f"The first {MOST_ROWS} of {len(candidates):,}. " if len(candidates) > MOST_ROWS else ""
+    first = f"The first {MAX_ROWS} of {len(candidates):,}. " if len(candidates) > MAX_ROWS else ""
     st.caption(
-        f"{first}Large marks: scores. Bars: their bootstrap 95 % intervals; of two or three seeds "
+        f"{first}Large marks: scores. Bars: bootstrap 95 % intervals; with two or three seeds, "
         "their range. Ticks: single seeds."
     )
-    everything = [candidate.config_digest for candidate in candidates]
-    chosen = choosable_table(
+    digests = [candidate.config_digest for candidate in candidates]
+    selected = selectable_table(
         candidates_table(sweep),
-        everything,
+        digests,
         "config",
         column_config={
             "rank": NumberColumn("Rank", width=55),
@@ -98,8 +98,9 @@ def _ranking(sweep: Sweep) -> None:
                 "P(winner better)",
                 format="%.2f",
                 width=115,
-                help="How likely a run of the winner scores higher than a run of this config: the "
-                "share of pairs of runs, ties half. Only among runs of equal length.",
+                help="Probability that a run of the winner scores higher than a run of this "
+                "config: the share of all pairs of runs; ties count half. Only for runs of equal "
+                "length.",
             ),
             "frames": NumberColumn("Frames", format="localized", width=85),
             "completed": TextColumn("Completed", width=90),
@@ -107,29 +108,29 @@ def _ranking(sweep: Sweep) -> None:
             "why": TextColumn("Why", width=900),
         },
     )
-    label = f"Compare {len(chosen)} chosen" if chosen else f"Compare all {len(everything)}"
-    link(COMPARE, f"{label}, with learning curves", config=chosen or everything)
-    with st.expander("Why each candidate stands where it stands"):
+    label = f"Compare {len(selected)} selected" if selected else f"Compare all {len(digests)}"
+    link(COMPARE, f"{label}, with learning curves", config=selected or digests)
+    with st.expander("Reason for each rank"):
         reasons = [
             ("good" if candidate.rank == 1 else "note", f"{candidate.label}: {candidate.why}")
             for candidate in candidates
         ]
-        st.html(text.listed("Reasons", reasons))
+        st.html(text.list_card("Reasons", reasons))
 
 
 def _hyperparameters(sweep: Sweep) -> None:
-    st.subheader("What the candidates vary")
+    st.subheader("Hyperparameters of the candidates")
     data = coordinates(sweep, history().runs())
     if data.empty:
         st.caption(
-            "Nothing to draw: fewer than two scored candidates whose runs are here, or no "
-            "hyperparameter in which they differ."
+            "Nothing to draw. At least two candidates need a score, runs in this store, and "
+            "different hyperparameters."
         )
         return
     st.altair_chart(parallel_coordinates(data), width="stretch")
     st.caption(
-        "A line per candidate, the winner's is thick. The values of a hyperparameter are in order "
-        "and equally far apart; the score is to scale."
+        "One line per candidate; the thick line is the winner. Hyperparameter values are sorted "
+        "and equally spaced; the score axis is to scale."
     )
 
 
@@ -137,9 +138,9 @@ def _rank_check(sweep: Sweep) -> None:
     st.subheader("Did the smoke predict the long run?")
     check = sweep.rank_check
     if check is None:
-        st.info("Not known yet: the workflow checks it after the long run of the winner.")
+        st.info("Not known yet. The workflow checks this after the winner's long run.")
         return
-    st.html(text.listed(check.verdict.capitalize(), [(KIND_OF_CHECK[check.verdict], check.why)]))
+    st.html(text.list_card(check.verdict.capitalize(), [(KIND_OF_CHECK[check.verdict], check.why)]))
     if check.runs:
         left, right = st.columns([3, 2])
         if len(check.runs) > 1:
@@ -148,7 +149,7 @@ def _rank_check(sweep: Sweep) -> None:
             [run.model_dump() for run in check.runs],
             hide_index=True,
             column_config={
-                "config": "Trained long",
+                "config": "Config",
                 "smoke": NumberColumn("Smoke score", format="%.2f"),
                 "long": NumberColumn("Long score", format="%.2f"),
             },
