@@ -1,4 +1,4 @@
-"""Run configs of language-model agents for tests: tiny models, few problems."""
+"""Create run configs of language-model agents for tests: tiny models, few problems."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ TINY = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "max_length": 128}
 
 
 def make_text_config(algorithm: str = "GRPO", **overrides: Any) -> RunConfig:
-    """A run of two iterations on math, or by other keys.
+    """Create the config of a run with two iterations on the math task.
 
     Args:
-        overrides: by key, sections separated by double underscores, e.g. `model__policies="role"`.
+        algorithm: GRPO or AT-GRPO.
+        overrides: values by key; double underscores separate sections, as in
+            `model__policies="role"`.
     """
     data: dict[str, Any] = {
         "agent": {

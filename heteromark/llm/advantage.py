@@ -1,7 +1,7 @@
-"""Group-relative advantages: a response is judged beside the others to the same prompt.
+"""Group-relative advantages: compare each response with the others to the same prompt.
 
 Source: Shao et al., DeepSeekMath, 2024 (GRPO), section 4.1.2; Liu et al., Understanding
-R1-Zero-Like Training, 2025 (Dr. GRPO), which leaves out the standard deviation.
+R1-Zero-Like Training, 2025 (Dr. GRPO), which omits the standard deviation.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-# Added to a group's standard deviation, in units of the reward.
+# Added to a group's standard deviation to avoid division by zero, in units of the reward.
 EPSILON = 1e-4
 
 
 class GroupAdvantage(NamedTuple):
-    """Advantages, and how much of the batch can teach something.
+    """Advantages, and which groups carry no learning signal.
 
     Attributes:
-        advantage: `[responses]`; 0 throughout groups whose rewards are all equal.
-        is_flat: `[responses]`: whether all rewards of its group are equal.
-        flat_share: of the groups.
+        advantage: `[responses]`; 0 in groups whose rewards are all equal.
+        is_flat: `[responses]`; whether all rewards of the response's group are equal.
+        flat_share: share of groups whose rewards are all equal.
     """
 
     advantage: Tensor
@@ -31,17 +31,17 @@ class GroupAdvantage(NamedTuple):
 
 
 def group_advantage(reward: Tensor, group: Tensor, scale: bool = True) -> GroupAdvantage:
-    """Rewards minus the mean of their group, in units of its standard deviation.
+    """Return the rewards minus their group's mean, divided by the group's standard deviation.
 
-    The deviation is that of the group itself (divided by n): a single response has advantage 0.
+    The standard deviation is the population one (divided by n). A single response has advantage 0.
 
     Args:
         reward: `[responses]`.
-        group: `[responses]`, whole numbers; equal where the prompt is the same.
-        scale: divide by the standard deviation; false as in Dr. GRPO.
+        group: `[responses]`, integers; equal for responses to the same prompt.
+        scale: divide by the standard deviation; False for Dr. GRPO.
 
     Raises:
-        ValueError: shapes differ, or a reward is NaN or infinite.
+        ValueError: The shapes differ, or a reward is NaN or infinite.
     """
     if reward.shape != group.shape or reward.dim() != 1:
         raise ValueError(
@@ -58,7 +58,7 @@ def group_advantage(reward: Tensor, group: Tensor, scale: bool = True) -> GroupA
     is_flat = lowest == highest
     flat_share = is_flat.float().mean().item()
     is_flat = is_flat[index]
-    # The mean of equal numbers may differ from them by rounding, which dividing would blow up.
+    # The mean of equal numbers can differ from them by rounding; the division would amplify this.
     centred = centred.masked_fill(is_flat, 0.0)
     if not scale:
         return GroupAdvantage(centred, is_flat, flat_share)
@@ -69,17 +69,17 @@ def group_advantage(reward: Tensor, group: Tensor, scale: bool = True) -> GroupA
 def best_responses(
     reward: Tensor, group: Tensor, method: Literal["mean", "median"], share: float
 ) -> Tensor:
-    """Which responses earned most above the mean (or median) of their group.
+    """Select the responses with the highest reward relative to their group's mean or median.
 
-    Of equal ones, those that come first. What is kept is biased towards what went well: the
-    policy sees fewer of its failures.
+    Ties go to the earlier response. The selection is biased: the policy sees fewer of its failures.
 
     Args:
-        reward, group: as `group_advantage` takes them.
-        share: how much is kept, rounded up to whole responses; more than 0, at most 1.
+        reward, group: see `group_advantage`.
+        method: the center that rewards are compared with.
+        share: share of responses to keep, in (0, 1]; the count is rounded up.
 
     Returns:
-        bool `[responses]`.
+        bool `[responses]`; True for the responses to keep.
     """
     above = torch.empty_like(reward)
     for number in group.unique():

@@ -1,7 +1,7 @@
-"""GRPO and AT-GRPO: what a team of text policies said in one iteration becomes updated weights.
+"""GRPO and AT-GRPO: update the weights of a team of text policies from one iteration's responses.
 
-Every policy is trained on what the roles that it speaks for said, all of it at once; the groups
-that responses are judged in are those of one prompt (see `llm.rollout`).
+Each policy is trained on all responses of its roles. Advantages compare responses to the same
+prompt (see `llm.rollout`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from heteromark.import_paths import Registry
 from heteromark.llm.advantage import GroupAdvantage, group_advantage
 from heteromark.llm.batches import concatenate
 from heteromark.llm.loss import GroupRelativeLoss
-from heteromark.llm.out_of_memory import memory_told
+from heteromark.llm.out_of_memory import explain_out_of_memory
 from heteromark.llm.policies.base import TextPolicy
 from heteromark.llm.policies.prompt import PromptPolicy
 from heteromark.llm.rollout import Rollout
@@ -29,12 +29,14 @@ from heteromark.seeds import stream_seed
 
 
 class LanguageModelAlgorithm:
-    """Updates policies on rollouts. A subclass may judge responses otherwise, or by another loss.
+    """Updates policies on rollouts.
+
+    Subclasses override `judge` to compute other advantages, or `make_loss` to use another loss.
 
     Args:
-        config: the run.
-        learner: policies as actors; those without weights of their own have no optimizer, and are
-            left as they are.
+        config: config of the run.
+        learner: holds the policies as actors. Policies without trainable weights have no optimizer
+            and are not updated.
     """
 
     def __init__(self, config: RunConfig, learner: Learner) -> None:
@@ -51,15 +53,15 @@ class LanguageModelAlgorithm:
         )
 
     def judge(self, batch: TensorDict) -> GroupAdvantage:
-        """How much better each response is than the others to its prompt.
+        """Return how much better each response is than the others to the same prompt.
 
         Args:
-            batch: `[responses]` with reward and group_id, which is equal for equal prompts.
+            batch: `[responses]` with reward and group_id; equal prompts have the same group_id.
         """
         return judge_by_group(batch, scale=self.config.grpo.normalization != "dr_grpo")
 
     def make_loss(self, name: str) -> GroupRelativeLoss:
-        """The loss of a policy; its output is that of `GroupRelativeLoss`."""
+        """Create the loss of a policy. Its output must have the keys of `GroupRelativeLoss`."""
         grpo, overrides = self.config.grpo, self.config.loss.groups
         clip = overrides[name].clip_epsilon if name in overrides else None
         clip = clip or self.config.loss.clip_epsilon
@@ -69,15 +71,16 @@ class LanguageModelAlgorithm:
         """Update every policy on its responses.
 
         Args:
-            rollout: of the policies as they are.
-            iteration: counted from 0; sets the learning rate, and seeds the order of responses.
+            rollout: sampled with the current weights.
+            iteration: counted from 0; sets the learning rate and seeds the order of responses.
 
         Returns:
-            metrics named `quantity/policy`, and learning_rate; NaN for a policy that said nothing.
+            Metrics named `quantity/policy`, and learning_rate. The values are NaN for a policy
+            without responses.
 
         Raises:
-            Diverged: a loss, gradient or weight is not finite.
-            OutOfMemory: too many responses are computed at once, or too long ones.
+            Diverged: A loss, gradient or weight is not finite.
+            OutOfMemory: The responses of a micro-batch do not fit in memory.
         """
         config = self.config
         rate = set_learning_rates(config, self.optimizers.values(), iteration)
@@ -90,29 +93,36 @@ class LanguageModelAlgorithm:
                 batch = concatenate(batches)
                 update = replace(self._update, minibatch_size=self._minibatch_size(len(batch)))
                 try:
-                    with memory_told(config, f"policy {name} was updated"):
-                        told = update(
+                    with explain_out_of_memory(config, f"updating policy {name}"):
+                        measured = update(
                             self.policies[name], self._losses[name], optimizer, batch, generator
                         )
                 except Diverged as diverged:
                     raise diverged.of(f"policy {name}", iteration) from diverged
                 self._require_finite_weights(name, iteration)
             else:
-                told = dict.fromkeys(self._update.measured(self._losses[name]), math.nan)
+                measured = dict.fromkeys(self._update.measured(self._losses[name]), math.nan)
             metrics |= {
                 f"{quantity}/{name}": value
-                for quantity, value in told.items()
-                if quantity != "flat_share"  # which `rollout_metrics` tells by role
+                for quantity, value in measured.items()
+                if quantity != "flat_share"  # `rollout_metrics` reports it per role
             }
         return metrics | self._credit_wordings(rollout, iteration) | {"learning_rate": rate}
 
     def _credit_wordings(self, rollout: Rollout, iteration: int) -> dict[str, float]:
-        """Count what this iteration's wordings earned, where some are to be chosen among."""
+        """Add this iteration's rewards to the prompt wordings that earned them.
+
+        Only policies that are trained by prompt selection have such wordings.
+
+        Returns:
+            best_wording/role: index of the wording with the highest mean reward so far.
+        """
         metrics: dict[str, float] = {}
         for step in rollout.steps:
             policy = self.policies[self.config.policy_of(step.role)]
             if isinstance(policy, PromptPolicy):
-                policy.credit(step.role, policy.tried(step.role, iteration), step.batch["reward"])
+                wording = policy.wording_index(step.role, iteration)
+                policy.credit(step.role, wording, step.batch["reward"])
         for policy in self.policies.values():
             if isinstance(policy, PromptPolicy):
                 for role, texts in policy.wordings.items():
@@ -120,7 +130,10 @@ class LanguageModelAlgorithm:
         return metrics
 
     def _minibatch_size(self, responses: int) -> int:
-        """Responses of an optimizer step: as many steps per epoch as the config's frames make."""
+        """Return the responses per optimizer step.
+
+        The number of steps per epoch equals frames_per_batch / minibatch_size of the config.
+        """
         frames = self.config.collector.frames_per_batch
         return math.ceil(responses * self.config.replay_buffer.minibatch_size / frames)
 
@@ -139,7 +152,7 @@ ALGORITHMS: Registry[type[LanguageModelAlgorithm]] = Registry(
 
 @ALGORITHMS.register("GRPO")
 class GRPO(LanguageModelAlgorithm):
-    """Responses to one prompt are judged beside each other.
+    """Compares the responses to one prompt with each other.
 
     Source: Shao et al., DeepSeekMath, 2024.
     """
@@ -147,22 +160,22 @@ class GRPO(LanguageModelAlgorithm):
 
 @ALGORITHMS.register("AT-GRPO")
 class ATGRPO(GRPO):
-    """The same for a team: a group is one role's responses in one turn.
+    """GRPO for a team: a group is one role's responses in one turn.
 
     Source: AT-GRPO ("Stronger-MAS", arXiv 2510.11062).
     """
 
 
 def rollout_metrics(rollout: Rollout) -> dict[str, float | int]:
-    """What the work on an iteration's problems was like.
+    """Return the metrics of an iteration's rollout.
 
     Returns:
-        episodes, episode_return, episode_length (rounds), win_rate: of the lines of work that the
-        team went on with, which with tree sampling are those of the best candidates;
-        pass_at_1: of the first round's last responses, the share that solved their problem: what
-        one attempt at each would;
-        by role: reward, response_length (tokens), cut_off (share of responses that the longest
-        length ended), and flat_share (of groups whose rewards are all equal).
+        - episodes, episode_return, episode_length (rounds), win_rate: over the continued episodes;
+          tree sampling continues each problem from the best candidate;
+        - pass_at_1: share of the last role's responses in the first round that solved the problem,
+          i.e. the success rate of a single attempt;
+        - per role: reward, response_length (tokens), cut_off (share of responses truncated at the
+          maximum length), flat_share (share of groups whose rewards are all equal).
     """
     episodes = rollout.episodes
     first = [step for step in rollout.steps if step.turn == 0]

@@ -9,13 +9,13 @@ from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torch.nn.functional import pad
 
-# What is as long as the prompts and stands at their right; what is as long as the responses.
+# Prompt tensors are padded on the left; response tensors on the right.
 PROMPT_KEYS = ("prompt_ids", "prompt_mask")
 RESPONSE_KEYS = ("action", "response_mask", "log_prob", "reference_log_prob", "weight")
 
 
 def concatenate(batches: Sequence[TensorDictBase]) -> TensorDict:
-    """One batch of several, padded with zeros to the longest prompt and the longest response."""
+    """Concatenate batches, padded with zeros to the longest prompt and the longest response."""
     width, length = (
         max(each[key].shape[-1] for each in batches) for key in ("prompt_ids", "action")
     )
@@ -23,7 +23,7 @@ def concatenate(batches: Sequence[TensorDictBase]) -> TensorDict:
 
 
 def trimmed(batch: TensorDictBase) -> TensorDict:
-    """The batch without columns that are padding in every row."""
+    """Return the batch without the columns that are padding in every row."""
     width = int(batch["prompt_mask"].sum(-1).max())
     length = int(batch["response_mask"].sum(-1).max())
     cut = {key: batch[key][:, -width:] for key in PROMPT_KEYS}
@@ -32,38 +32,46 @@ def trimmed(batch: TensorDictBase) -> TensorDict:
 
 
 def distinct_rows(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each kind of row of `[rows, columns]` stands first, in order, and each row's kind."""
+    """Find the distinct rows of a matrix `[rows, columns]`.
+
+    Returns:
+        The index of the first occurrence of each distinct row, in ascending order, `[distinct]`;
+        and for every row the number of its distinct row, `[rows]`.
+    """
     _, kind = values.unique(dim=0, return_inverse=True)
-    places = torch.arange(len(values), device=kind.device)
-    first = places.new_zeros(int(kind.max()) + 1)
-    first = first.scatter_reduce(0, kind, places, "amin", include_self=False)
+    rows = torch.arange(len(values), device=kind.device)
+    first = rows.new_zeros(int(kind.max()) + 1)
+    first = first.scatter_reduce(0, kind, rows, "amin", include_self=False)
     order = first.argsort()
     return first[order], order.argsort()[kind]
 
 
 def merged(batch: TensorDictBase) -> TensorDict:
-    """The batch with a response that a group holds several times computed once.
+    """Merge repeated responses of a group, so that each is computed once.
 
-    A policy that is sure of itself says the same again and again. Such rows become one, which
-    counts what they counted together, so that a weighted sum over the rows stays what it was.
+    A low-entropy policy repeats its responses. Repeated rows become one row whose weight is the sum
+    of theirs, so weighted sums over the rows do not change.
 
     Args:
-        batch: with group_id, advantage and weight; rows are alike if they agree in the first two
-            and in the response, and then they count the same.
+        batch: with group_id, advantage and weight. Rows with the same group_id, advantage and
+            response are merged; they must have the same weight.
 
     Returns:
-        the first row of each kind, in order, with count: how many there were.
+        The first row of each kind, in order, with count `[rows]`: the number of rows merged.
     """
     _, level = batch["advantage"].unique(return_inverse=True)
-    said = batch["action"].masked_fill(~batch["response_mask"], -1)
-    alike = torch.cat([torch.stack([batch["group_id"], level], -1), said], -1)
-    first, kind = distinct_rows(alike)
-    found, count = batch[first], kind.bincount()
-    return found.update({"weight": found["weight"] * count.unsqueeze(-1), "count": count})
+    responses = batch["action"].masked_fill(~batch["response_mask"], -1)
+    keys = torch.cat([torch.stack([batch["group_id"], level], -1), responses], -1)
+    first, kind = distinct_rows(keys)
+    result, count = batch[first], kind.bincount()
+    return result.update({"weight": result["weight"] * count.unsqueeze(-1), "count": count})
 
 
 def micro_batches(batch: TensorDictBase, rows: int) -> Iterator[TensorDict]:
-    """Parts of so many rows, each without needless padding: rows of similar length go together."""
+    """Split a batch into parts of `rows` rows; rows of similar length share a part.
+
+    Each part is trimmed to its own longest prompt and response.
+    """
     lengths = batch["prompt_mask"].sum(-1) + batch["response_mask"].sum(-1)
     for part in lengths.argsort(stable=True).split(rows):
         yield trimmed(batch[part])

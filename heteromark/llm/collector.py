@@ -1,4 +1,4 @@
-"""Collects what a team of text policies says about fresh problems."""
+"""Collect rollouts of a team of text policies on newly drawn problems."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from heteromark.config.models.run import RunConfig
-from heteromark.llm.out_of_memory import memory_told
+from heteromark.llm.out_of_memory import explain_out_of_memory
 from heteromark.llm.policies.prompt import PromptPolicy
 from heteromark.llm.rollout import Rollout, Team, joined, roll_out
 from heteromark.llm.tasks.base import Problem, Task
@@ -15,16 +15,16 @@ from heteromark.seeds import stream_seed
 
 
 class RolloutCollector:
-    """One rollout per iteration.
+    """Collects one rollout per iteration.
 
-    Problems and responses of an iteration follow from (seed, stream, iteration) alone, so that a
-    resumed run goes on exactly.
+    The problems and responses of an iteration depend only on (seed, stream, iteration), so a
+    resumed run continues exactly.
 
     Args:
-        config: the run.
-        task: makes the problems.
-        team: the policies at work.
-        device: of the policies.
+        config: config of the run.
+        task: draws the problems.
+        team: the team that works on the problems.
+        device: device of the policies.
     """
 
     def __init__(self, config: RunConfig, task: Task, team: Team, device: torch.device) -> None:
@@ -32,42 +32,42 @@ class RolloutCollector:
         self.task = task
         self.team = team
         self.device = device
-        self._place: tuple[int, str, int] = (config.seed, "training", 0)
+        self._position: tuple[int, str, int] = (config.seed, "training", 0)
 
     def restart(self, seed: int, stream: str, iteration: int) -> None:
-        """Go on at an iteration, counted from 0."""
-        self._place = (seed, stream, iteration)
+        """Continue at an iteration, counted from 0."""
+        self._position = (seed, stream, iteration)
 
     def collect(self) -> Rollout:
         """Let the team work on this iteration's problems.
 
         Raises:
-            ValueError: a prompt is too long.
-            OutOfMemory: there are too many responses at once, or too long ones.
+            ValueError: A prompt is too long.
+            OutOfMemory: The responses that are sampled in parallel do not fit in memory.
         """
-        seed, stream, iteration = self._place
+        seed, stream, iteration = self._position
         config, grpo = self.config, self.config.grpo
-        responses = stream_seed(seed, stream, "responses", iteration)
-        generator = torch.Generator(self.device).manual_seed(responses)
+        response_seed = stream_seed(seed, stream, "responses", iteration)
+        generator = torch.Generator(self.device).manual_seed(response_seed)
         problems = self.problems(seed, stream, iteration)
-        team = trying(self.team, iteration)
-        together = config.environment.num_parallel_envs
-        with memory_told(config, "responses were sampled"):
+        team = with_trial_wordings(self.team, iteration)
+        parallel = config.environment.num_parallel_envs
+        with explain_out_of_memory(config, "sampling responses"):
             rollouts = [
                 roll_out(
                     team,
-                    problems[start : start + together],
+                    problems[start : start + parallel],
                     samples=grpo.num_generations,
                     sampling=grpo.sampling,
                     generator=generator,
                 )
-                for start in range(0, len(problems), together)
+                for start in range(0, len(problems), parallel)
             ]
-        self._place = (seed, stream, iteration + 1)
+        self._position = (seed, stream, iteration + 1)
         return joined(rollouts)
 
     def problems(self, seed: int, stream: str, iteration: int) -> list[Problem]:
-        """An iteration's problems, of the training split."""
+        """Draw an iteration's problems from the training split."""
         text = self.config.environment.text
         drawn = iteration if text.epoch_size is None else iteration % text.epoch_size
         drawn //= text.resample_freq
@@ -77,21 +77,27 @@ class RolloutCollector:
         ]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the collector holds no resources."""
 
 
-def trying(team: Team, iteration: int) -> Team:
-    """The team with the wordings that an iteration tries, where some are to be chosen among."""
-    tried = {
-        role: policy.wordings[role][policy.tried(role, iteration)]
+def with_trial_wordings(team: Team, iteration: int) -> Team:
+    """Return the team with the prompt wordings to try in an iteration.
+
+    Only roles whose policy is trained by prompt selection change.
+    """
+    trial = {
+        role: policy.wordings[role][policy.wording_index(role, iteration)]
         for role, policy in team.policies.items()
         if isinstance(policy, PromptPolicy)
     }
-    return replace(team, templates={**team.templates, **tried})
+    return replace(team, templates={**team.templates, **trial})
 
 
 def with_best_wordings(team: Team) -> Team:
-    """The team with the wordings that have earned most, where some are chosen among."""
+    """Return the team with the prompt wordings of the highest mean reward so far.
+
+    Only roles whose policy is trained by prompt selection change.
+    """
     best = {
         role: policy.best(role)
         for role, policy in team.policies.items()

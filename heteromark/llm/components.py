@@ -1,4 +1,4 @@
-"""What language models are trained with, from a run's config."""
+"""Build the training components of language-model agents from a run's config."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from heteromark.training.components import Components
 
 
 def language_model_components(config: RunConfig, device: torch.device) -> Components:
-    """See `training.components.Kind.components`."""
+    """Build the components of a run; see `training.components.Kind.components`."""
     task = make_task(config.environment)
     team, policies = make_team(config, task, device)
     optimizers = {}
@@ -25,8 +25,8 @@ def language_model_components(config: RunConfig, device: torch.device) -> Compon
         weights = list(policy.trained_parameters().values())
         if weights:
             override = config.optimizer.groups.get(name, OptimizerOverride())
-            own = config.optimizer.model_copy(update=override.model_dump(exclude_none=True))
-            optimizers[name] = make_optimizer(config.optimizer_type, own, weights)
+            settings = config.optimizer.model_copy(update=override.model_dump(exclude_none=True))
+            optimizers[name] = make_optimizer(config.optimizer_type, settings, weights)
     learner = Learner(actors=policies, actor_optimizers=optimizers)
     return Components(
         learner=learner,

@@ -1,4 +1,4 @@
-"""`heteromark evaluate` for runs of language-model agents."""
+"""Implement `heteromark evaluate` for runs of language-model agents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-BAR = "    │ "  # before every line of what was said
+BAR = "    │ "  # prefix of every line of a prompt or response
 
 
 def evaluate_team(
@@ -35,19 +35,22 @@ def evaluate_team(
     settings: EvaluationConfig,
     device: torch.device,
 ) -> tuple[dict[str, Any], list[RenderableType]]:
-    """Let the team of a checkpoint work on held-out problems.
+    """Evaluate a checkpoint's team on held-out problems.
 
     Args:
+        saved: the checkpoint.
+        request: the options of the command.
         settings: how to evaluate.
+        device: where to run the models.
 
     Returns:
-        The report of `TeamEvaluator.evaluate` with iteration, single_agent (the role that worked
-        alone, or None), and with `request.swap_roles` the rows of `swap_roles` as role_swaps; and
-        what tells it to people.
+        The report and its printable form. The report is that of `TeamEvaluator.evaluate` plus
+        iteration, single_agent (the role that worked alone, or None) and, if
+        `request.swap_roles` is set, role_swaps (the rows of `swap_roles`).
 
     Raises:
-        ConfigError: an option does not fit the team.
-        ValueError: the checkpoint does not fit its task or model, or a prompt is too long.
+        ConfigError: An option does not fit the team.
+        ValueError: The checkpoint does not fit its task or model, or a prompt is too long.
     """
     loaded = restored_team(saved, device)
     alone = _role_alone(loaded) if request.single_agent else None
@@ -64,10 +67,10 @@ def evaluate_team(
         if request.swap_roles:
             problems, passes = evaluator.problems(request.seed), evaluator.passes(request.seed)
             report["role_swaps"] = swap_roles(team, problems, passes, references)
-    shown = report["text"]["transcripts"][: request.transcripts or 0]
+    transcripts = report["text"]["transcripts"][: request.transcripts or 0]
     lines: list[RenderableType] = [
-        *(shown_transcript(number, each) for number, each in enumerate(shown, start=1)),
-        *_described(loaded, report),
+        *(format_transcript(number, each) for number, each in enumerate(transcripts, start=1)),
+        *_summary(loaded, report),
     ]
     if request.swap_roles:
         lines.append(_swaps_table(report["role_swaps"]))
@@ -75,10 +78,10 @@ def evaluate_team(
 
 
 def _role_alone(loaded: LoadedTeam) -> str:
-    """The task's last role, which can solve problems alone.
+    """Return the task's last role, which can solve problems alone.
 
     Raises:
-        ConfigError: it does not act in this team, or is alone already.
+        ConfigError: The role does not act in this team, or is already its only role.
     """
     role, acting = list(loaded.task.roles)[-1], list(dict.fromkeys(loaded.team.turn_order))
     if acting == [role]:
@@ -86,16 +89,16 @@ def _role_alone(loaded: LoadedTeam) -> str:
     if role not in acting:
         raise ConfigError.single(
             "--single-agent",
-            f"needs the task's last role, {role}, but in this run there acted {', '.join(acting)}",
+            f"needs the task's last role ({role}), but this run's roles are {', '.join(acting)}",
         )
     return role
 
 
 def references_of(loaded: LoadedTeam, team: Team, device: torch.device) -> dict[str, Responder]:
-    """By role whose weights were trained, what responds as its policy did before that.
+    """Return the untrained counterpart of each role's policy, for roles with trained weights.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: No role has trained weights.
     """
     trained = {
         role: team.policies[role]
@@ -105,62 +108,62 @@ def references_of(loaded: LoadedTeam, team: Team, device: torch.device) -> dict[
     if not trained:
         raise ConfigError.single(
             "--swap-roles",
-            "has no effect: no weights were trained in this run, so all roles say the same in "
-            "each other's place",
+            "has no effect: this run trained no weights, so swapping roles changes nothing",
         )
     fresh: Mapping[str, Responder] = {}
-    if not all(map(_knows_reference, trained.values())):
+    if not all(map(_has_reference, trained.values())):
         fresh = untrained_team(loaded.config, loaded.task, device)[0].policies
     return {
-        role: Reference(policy) if _knows_reference(policy) else fresh[role]
+        role: Reference(policy) if _has_reference(policy) else fresh[role]
         for role, policy in trained.items()
     }
 
 
-def _knows_reference(policy: TextPolicy) -> bool:
-    """Whether a policy itself can respond as it did before training."""
+def _has_reference(policy: TextPolicy) -> bool:
+    """Return whether the policy object can still respond as it did before training."""
     return isinstance(policy, AdapterPolicy) or policy.reference is not None
 
 
-def shown_transcript(number: int, transcript: Mapping[str, Any]) -> Text:
-    """One problem's transcript, as `llm.evaluation.evaluate` writes it down.
+def format_transcript(number: int, transcript: Mapping[str, Any]) -> Text:
+    """Format one problem's transcript for the terminal.
 
-    What was said stands there as it is: brackets style nothing, and characters that would steer
-    the terminal are written as Python writes them in a string.
+    Prompts and responses are printed verbatim: brackets are not treated as markup, and control
+    characters are escaped as in Python strings.
 
     Args:
-        number: of the problem, from 1.
+        number: number of the problem, from 1.
+        transcript: an entry of the report's transcripts (`llm.evaluation.evaluate`).
     """
     solved = transcript["solved"]
-    shown = Text.assemble(
+    text = Text.assemble(
         (f"problem {number}: ", "bold"),
         ("solved", "green") if solved else ("not solved", "red"),
         f", reward {transcript['reward']:.2f}\n",
     )
     for step in transcript["steps"]:
-        shown.append(f"  round {step['turn'] + 1}, ").append(step["role"], "bold")
-        shown.append(
+        text.append(f"  round {step['turn'] + 1}, ").append(step["role"], "bold")
+        text.append(
             f": reward {step['reward']:.2f} (team {step['team']:.2f}, local {step['local']:.2f})\n"
         )
-        shown.append("    prompt\n", "dim").append(_quoted(step["prompt"]), "dim")
-        shown.append("    response\n").append(_quoted(step["response"]), "cyan")
-    return shown
+        text.append("    prompt\n", "dim").append(_quoted(step["prompt"]), "dim")
+        text.append("    response\n").append(_quoted(step["response"]), "cyan")
+    return text
 
 
-def _quoted(said: str) -> str:
+def _quoted(text: str) -> str:
     lines = (
-        "".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in said.split("\n")
+        "".join(c if c.isprintable() else repr(c)[1:-1] for c in line) for line in text.split("\n")
     )
     return "".join(f"{BAR}{line}\n" for line in lines)
 
 
-def _described(loaded: LoadedTeam, report: Mapping[str, Any]) -> Iterator[str]:
+def _summary(loaded: LoadedTeam, report: Mapping[str, Any]) -> Iterator[str]:
     config, text = loaded.config, report["text"]
-    who = "" if report["single_agent"] is None else f"; {report['single_agent']} works alone"
+    alone = "" if report["single_agent"] is None else f"; {report['single_agent']} works alone"
     yield (
         f"{config.agent.short_name}, seed {config.seed}, on {config.environment.name}, after "
         f"iteration {report['iteration']}: {_counted(text['problems'], 'problem')}, "
-        f"{_counted(text['passes'], 'pass')} over each, preset {text['preset']}{who}"
+        f"{_counted(text['passes'], 'pass')} each, preset {text['preset']}{alone}"
     )
     yield f"solve rate:       {_rate(text)}"
     if text["passes"] > 1:
@@ -168,40 +171,41 @@ def _described(loaded: LoadedTeam, report: Mapping[str, Any]) -> Iterator[str]:
         yield f"pass@k:           {', '.join(rates)}"
     yield f"reward:           {text['reward']:.2f}"
     yield f"rounds:           {text['turns']:.2f} of {loaded.team.max_turns}"
-    for role, said in text["roles"].items():
-        yield f"{f'{role}:':<17} {_responses(said, loaded.team)}"
+    for role, responses in text["roles"].items():
+        yield f"{f'{role}:':<17} {_response_summary(responses, loaded.team)}"
     if text["judgement"]:
         shares = (f"{_words(name)} {share:.1%}" for name, share in text["judgement"].items())
         yield f"judgement:        {', '.join(shares)}"
 
 
-def _responses(said: Mapping[str, Any], team: Team) -> str:
-    if not said["responses"]:
+def _response_summary(responses: Mapping[str, Any], team: Team) -> str:
+    if not responses["responses"]:
         return "did not respond"
     return (
-        f"{said['response_length']:.1f} tokens a response, {said['cut_off']:.1%} cut off at "
-        f"{team.max_response_length}"
+        f"{responses['response_length']:.1f} tokens per response, {responses['cut_off']:.1%} cut "
+        f"off at {team.max_response_length}"
     )
 
 
 def _swaps_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table("roles", "solve rate", title="with roles filled otherwise", title_justify="left")
+    title = "with swapped or untrained policies"
+    table = Table("roles", "solve rate", title=title, title_justify="left")
     for row in rows:
         table.add_row(row["name"], _rate(row))
     return table
 
 
-def _rate(solving: Mapping[str, Any]) -> str:
-    """A solve rate and its standard error; a single problem has none."""
-    error = solving["solve_rate_standard_error"]
+def _rate(row: Mapping[str, Any]) -> str:
+    """Format a solve rate and its standard error, which a single problem does not have."""
+    error = row["solve_rate_standard_error"]
     spread = "" if error is None else f" ± {error:.1%} (standard error)"
-    return f"{solving['solve_rate']:.1%}{spread}"
+    return f"{row['solve_rate']:.1%}{spread}"
 
 
 def _words(name: str) -> str:
     return name.replace("_percent", " %").replace("_", " ")
 
 
-def _counted(number: int, what: str) -> str:
-    plural = "es" if what.endswith("s") else "s"
-    return f"{number} {what}{'' if number == 1 else plural}"
+def _counted(number: int, noun: str) -> str:
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{'' if number == 1 else plural}"

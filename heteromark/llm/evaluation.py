@@ -1,7 +1,7 @@
-"""What a team of text policies achieves, over independent passes on each of several problems.
+"""Evaluate a team of text policies over several independent passes on each problem.
 
-In a pass every role gives one response per turn, whichever way the team was trained: to choose
-among candidates takes their rewards, which are not known where a problem is to be solved.
+In a pass, every role gives one response per turn, regardless of how the team was trained: choosing
+among several candidates requires their rewards, which are unknown at test time.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from heteromark.llm.sampling import Generation
 from heteromark.llm.tasks.base import Problem
 from heteromark.seeds import stream_seed
 
-STREAM = "evaluation of text"  # of seeds
+STREAM = "evaluation of text"  # name of the seed stream
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How a team is evaluated.
+    """Settings of an evaluation.
 
     Attributes:
         generation: how responses are sampled.
-        num_passes: how often each problem is worked on, from the start each time.
-        chunk_size: problems that are worked on at once, `chunk_size * num_passes` responses. It
-            bounds the memory. It also decides which responses share a generator: with another one
-            other responses are sampled, of the same distribution. Greedy ones stay the same, but
-            for ties within rounding.
-        seed: of the responses.
-        num_transcripts: of how many problems, the first ones, the first pass is written down.
-        device: that the policies are on; generators are made there.
+        num_passes: passes over each problem; every pass starts from the beginning.
+        chunk_size: problems that are evaluated in parallel, with `chunk_size * num_passes`
+            responses. It limits the memory. It also changes the sampled responses, because a chunk
+            shares one random generator; their distribution stays the same. Greedy responses do not
+            depend on it, except for ties within rounding.
+        seed: seed of the responses.
+        num_transcripts: number of problems, from the first, whose first pass is recorded.
+        device: device of the policies and of the random generators.
 
     Raises:
-        ValueError: one of them is too low.
+        ValueError: num_passes, chunk_size or num_transcripts is too low.
     """
 
     generation: Generation
@@ -51,53 +51,52 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         for name, least in (("num_passes", 1), ("chunk_size", 1), ("num_transcripts", 0)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+                raise ValueError(f"{name} ({getattr(self, name)}) must be at least {least}")
 
 
 def evaluate(
     team: Team, problems: Sequence[Problem], settings: EvaluationSettings
 ) -> dict[str, Any]:
-    """Let a team work on problems, and say how that went.
+    """Evaluate a team on problems.
 
-    The problems are copied, not changed, and no global random stream is drawn from. A chunk of
-    problems has a generator of its own, so that the same call gives the same report, whatever ran
-    before it. Policies are to be in evaluation mode.
+    The problems are copied, not changed. The global random state is neither used nor changed: each
+    chunk of problems has its own generator, so the same call always gives the same report. The
+    policies must be in evaluation mode.
 
     Returns:
-        A report that JSON can hold; None stands for what was not measured.
+        A JSON-serializable report; None marks values that were not measured.
 
-        - problems, passes, chunk_size, seed, generation: what was evaluated, and how;
-        - solve_rate, solve_rate_standard_error, pass_at_k: see `solving`;
-        - solved_passes: by problem;
-        - passes_of_problems: `[reward, turns, solved]` of each pass, those of a problem next to
-          each other;
-        - reward, turns: means over all passes, of the sum of rewards and the number of rounds;
-        - roles: by name, responses (how many), response_length (mean, in tokens, the end of
-          sequence among them) and cut_off (share ended by `max_response_length`);
-        - judgement: mean over all passes of what the task says of how they ended, see
-          `Problem.judgement`;
-        - transcripts: key, solved, reward and steps of problems; of a step its turn, role, prompt
-          and response, the reward, and its parts team and local.
+        - problems, passes, chunk_size, seed, generation: the settings;
+        - solve_rate, solve_rate_standard_error, pass_at_k: see `solve_statistics`;
+        - solved_passes: number of solved passes, per problem;
+        - passes_of_problems: `[reward, turns, solved]` of each pass, grouped by problem;
+        - reward, turns: total reward and number of rounds of a pass, averaged over all passes;
+        - roles: per role, responses (count), response_length (mean in tokens, including the end of
+          sequence) and cut_off (share truncated at `max_response_length`);
+        - judgement: the values of `Problem.judgement`, averaged over all passes;
+        - transcripts: key, solved, reward and steps per problem; each step has turn, role, prompt,
+          response, reward, and the reward's parts team and local.
 
     Raises:
-        ValueError: there are no problems, or a prompt is longer than the team allows.
+        ValueError: There are no problems, or a prompt is longer than the team allows.
     """
     if not problems:
-        raise ValueError("there are no problems to evaluate on: give one at least")
+        raise ValueError("no problems to evaluate: pass at least one")
     episodes: list[Episode] = []
-    # by role: how many tokens each response had, and whether it was cut off
-    said: dict[str, list[tuple[int, bool]]] = {role: [] for role in team.turn_order}
+    # by role: the length of each response in tokens, and whether it was cut off
+    responses: dict[str, list[tuple[int, bool]]] = {role: [] for role in team.turn_order}
     transcripts: list[dict[str, Any]] = []
     for start in range(0, len(problems), settings.chunk_size):
         chunk = problems[start : start + settings.chunk_size]
-        rollout = _work_on(team, chunk, settings, stream_seed(settings.seed, STREAM, start))
+        rollout = _run_passes(team, chunk, settings, stream_seed(settings.seed, STREAM, start))
         episodes += rollout.episodes
         for step in rollout.steps:
             lengths = step.batch["response_mask"].sum(-1).tolist()
-            said[step.role] += zip(lengths, step.batch["is_cut_off"].tolist(), strict=True)
+            responses[step.role] += zip(lengths, step.batch["is_cut_off"].tolist(), strict=True)
         for number, problem in enumerate(chunk[: max(0, settings.num_transcripts - start)]):
-            line = number * settings.num_passes
-            transcripts.append({"key": problem.key, **_transcript(rollout, line, team.team_weight)})
+            first_pass = number * settings.num_passes
+            transcript = _transcript(rollout, first_pass, team.team_weight)
+            transcripts.append({"key": problem.key, **transcript})
     passes = settings.num_passes
     solved = [
         sum(episode.is_solved for episode in episodes[first : first + passes])
@@ -109,7 +108,7 @@ def evaluate(
         "chunk_size": settings.chunk_size,
         "seed": settings.seed,
         "generation": asdict(settings.generation),
-        **solving(solved, passes),
+        **solve_statistics(solved, passes),
         "solved_passes": solved,
         "passes_of_problems": [[each.reward, each.turns, each.is_solved] for each in episodes],
         "reward": fmean(episode.reward for episode in episodes),
@@ -120,7 +119,7 @@ def evaluate(
                 "response_length": fmean(length for length, _ in each) if each else None,
                 "cut_off": fmean(is_cut_off for _, is_cut_off in each) if each else None,
             }
-            for role, each in said.items()
+            for role, each in responses.items()
         },
         "judgement": {
             name: fmean(episode.judgement[name] for episode in episodes)
@@ -131,23 +130,23 @@ def evaluate(
 
 
 def single_agent(team: Team, role: str) -> Team:
-    """One role of a team on its own, with as many rounds: what a team is to be compared with.
+    """Return a team of one role with the same number of rounds, as a baseline for the team.
 
     Args:
-        role: one that can solve the problem alone; the last one of a task can.
+        role: a role that can solve the problem alone, such as the task's last role.
 
     Raises:
-        ValueError: the team has no such role.
+        ValueError: The team has no such role.
     """
     if role not in team.policies:
         raise ValueError(f"no role {role!r} in this team; its roles are {', '.join(team.policies)}")
     return replace(team, turn_order=(role,))
 
 
-def _work_on(
+def _run_passes(
     team: Team, problems: Sequence[Problem], settings: EvaluationSettings, seed: int
 ) -> Rollout:
-    """The rollout of a chunk of problems; a line of work is one pass."""
+    """Roll out all passes over a chunk of problems; each episode is one pass."""
     return roll_out(
         team,
         [problem for problem in problems for _ in range(settings.num_passes)],
@@ -158,20 +157,20 @@ def _work_on(
     )
 
 
-def _transcript(rollout: Rollout, line: int, team_weight: float) -> dict[str, Any]:
-    """What was said in one line of work, and how it ended."""
-    episode = rollout.episodes[line]
+def _transcript(rollout: Rollout, number: int, team_weight: float) -> dict[str, Any]:
+    """Return the transcript of the episode with this number."""
+    episode = rollout.episodes[number]
     steps = []
     for step in rollout.steps:
-        if line in step.problems:
-            row = step.problems.index(line)
+        if number in step.problems:
+            row = step.problems.index(number)
             steps.append(
                 {
                     "turn": step.turn,
                     "role": step.role,
                     "prompt": step.prompts[row],
                     "response": step.texts[row],
-                    # the batch has it as well, in single precision
+                    # not taken from the batch, which has single precision
                     "reward": team_weight * step.team[row] + step.local[row],
                     "team": step.team[row],
                     "local": step.local[row],
@@ -181,17 +180,17 @@ def _transcript(rollout: Rollout, line: int, team_weight: float) -> dict[str, An
 
 
 def pass_at_k(passes: int, solved: int, k: int) -> float:
-    """Probability that one of k passes solves a problem, estimated without bias from more of them.
+    """Return the unbiased estimate of the probability that at least one of k passes solves.
 
-    It is the share of all choices of k among the passes that have one in them that solves.
+    The estimate is the share of all subsets of k passes that contain a solving pass.
 
     Args:
-        passes: how often the problem was worked on.
-        solved: how many of these passes solved it.
+        passes: number of passes over the problem.
+        solved: number of passes that solved it.
         k: at most `passes`.
 
     Raises:
-        ValueError: the numbers contradict each other.
+        ValueError: The numbers contradict each other.
 
     Source: Chen et al., Evaluating Large Language Models Trained on Code, 2021, section 2.1.
     """
@@ -200,22 +199,24 @@ def pass_at_k(passes: int, solved: int, k: int) -> float:
             f"pass@{k} with {solved} of {passes} passes solved: needs 0 <= solved <= passes "
             "and 1 <= k <= passes"
         )
-    # whole numbers until the division: no term can overflow or lose a digit
+    # integers until the division: no overflow and no loss of precision
     return 1 - math.comb(passes - solved, k) / math.comb(passes, k)
 
 
-def solving(solved: Sequence[int], passes: int) -> dict[str, float | dict[str, float] | None]:
-    """The solve rate and pass@k over problems.
+def solve_statistics(
+    solved: Sequence[int], passes: int
+) -> dict[str, float | dict[str, float] | None]:
+    """Return the solve rate and pass@k over problems.
 
     Args:
-        solved: by problem, how many of its passes solved it; of one problem at least.
-        passes: over each problem.
+        solved: number of passes that solved each problem; at least one problem.
+        passes: number of passes over each problem.
 
     Returns:
-        solve_rate: over all passes of all problems; solve_rate_standard_error: of its estimate for
-        all problems of the kind, so from how much problems differ, since passes over one problem
-        are not independent of each other; None with a single problem; pass_at_k: by k as text, for
-        1, 2, 4, … up to `passes`.
+        - solve_rate: over all passes of all problems;
+        - solve_rate_standard_error: computed over problems, because passes over the same problem
+          are not independent; None for a single problem;
+        - pass_at_k: keyed by k as text, for k = 1, 2, 4, … up to `passes`.
     """
     rates = [count / passes for count in solved]
     ks = [2**power for power in range(passes.bit_length())]

@@ -1,4 +1,4 @@
-"""What a team of text policies achieves on held-out problems."""
+"""Evaluate a team of text policies on held-out problems."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from heteromark.config.models.components import EvaluationConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.llm.collector import with_best_wordings
 from heteromark.llm.evaluation import EvaluationSettings, evaluate
-from heteromark.llm.out_of_memory import memory_told
+from heteromark.llm.out_of_memory import explain_out_of_memory
 from heteromark.llm.rollout import Team
 from heteromark.llm.sampling import PRESETS
 from heteromark.llm.tasks.base import Problem, Task
@@ -20,18 +20,17 @@ from heteromark.training.evaluation_report import Episode, as_report
 
 
 class TeamEvaluator:
-    """Lets a team work on problems of the validation split, one response to each prompt.
+    """Evaluates a team on problems of the validation split, with one response per prompt.
 
     Args:
-        config: the run.
-        task: makes the problems.
-        team: the policies at work.
-        device: of the policies.
-        settings: how to evaluate; by default as the run's config says.
+        config: config of the run.
+        task: draws the problems.
+        team: the team to evaluate.
+        device: device of the policies.
+        settings: how to evaluate; by default those of the run's config.
 
     Attributes:
-        num_transcripts: problems whose first pass is written down in evaluation.json, for people
-            to read.
+        num_transcripts: number of problems whose first pass is recorded in evaluation.json.
     """
 
     num_transcripts = 8
@@ -51,14 +50,14 @@ class TeamEvaluator:
         self._settings = settings or config.evaluation
 
     def problems(self, seed: int) -> list[Problem]:
-        """The `settings.episodes` problems of a seed."""
+        """Draw the `settings.episodes` problems of a seed."""
         return [
             self._task.problem(stream_seed(seed, "evaluation", number), "validation")
             for number in range(self._settings.episodes)
         ]
 
     def passes(self, seed: int) -> EvaluationSettings:
-        """How the problems are worked on."""
+        """Return the settings of the passes over each problem."""
         settings = self._settings
         return EvaluationSettings(
             generation=PRESETS[preset_of(settings)],
@@ -70,18 +69,20 @@ class TeamEvaluator:
         )
 
     def evaluate(self, seed: int, opponent_pool: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Work on `settings.episodes` problems, `settings.passes` times; the same for one seed.
+        """Evaluate `settings.episodes` problems, `settings.passes` times each.
+
+        The same seed gives the same report.
 
         Args:
-            opponent_pool: nobody plays against a team.
+            opponent_pool: ignored; a team has no opponents.
 
         Returns:
-            `as_report` of the passes, whose lengths are rounds and whose wins are solved problems;
-            under "text" what `llm.evaluation.evaluate` says, and the preset.
+            The report of `as_report`, where lengths are rounds and wins are solved problems. Its
+            "text" entry holds the preset and the report of `llm.evaluation.evaluate`.
         """
         settings = self._settings
         team = with_best_wordings(self._team)
-        with memory_told(self._config, "problems were evaluated"):
+        with explain_out_of_memory(self._config, "evaluating problems"):
             report = evaluate(team, self.problems(seed), self.passes(seed))
         episodes = [
             Episode(reward, turns, int(solved))
@@ -92,11 +93,11 @@ class TeamEvaluator:
         return as_report(episodes, judged, seed) | {"text": {"preset": preset, **report}}
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: the evaluator holds no resources."""
 
 
 def preset_of(settings: EvaluationConfig) -> str:
-    """The name of how responses are sampled."""
+    """Return the name of the sampling preset."""
     if settings.preset is not None:
         return settings.preset
     return "greedy" if settings.deterministic else "sampled"

@@ -1,4 +1,4 @@
-"""Agents that are language models: their side of the seam (`training.components`)."""
+"""The language-model implementation of the agent-kind interface (`training.components.Kind`)."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from heteromark.training.components import KINDS, Components, Report
 from heteromark.training.evaluation_request import EvaluationRequest
 from heteromark.training.saved_policy import SavedPolicy
 
-_NOBODY_OPPOSES = "nobody plays against language-model agents"
-_NO_PICTURES = "text is not drawn; --transcripts shows what was said"
-# Options of an evaluation that only networks can be asked for, and why.
-_NOT_HERE = {
-    "opponent": _NOBODY_OPPOSES,
-    "seat": _NOBODY_OPPOSES,
+_NO_OPPONENTS = "language-model agents have no opponents"
+_NO_IMAGES = "text tasks have no images; use --transcripts to see prompts and responses"
+# Evaluation options that language-model agents do not support, with the reason.
+_UNSUPPORTED = {
+    "opponent": _NO_OPPONENTS,
+    "seat": _NO_OPPONENTS,
     "max_steps": "problems end after environment.text.max_turns rounds",
-    "gif": _NO_PICTURES,
-    "fps": _NO_PICTURES,
+    "gif": _NO_IMAGES,
+    "fps": _NO_IMAGES,
 }
 
 
 @KINDS.register("llm")
 class LanguageModels:
-    """See `training.components.Kind`."""
+    """Implements `training.components.Kind` for language-model agents."""
 
     def components(self, config: RunConfig, device: torch.device) -> Components:
         return language_model_components(config, device)
@@ -48,29 +48,29 @@ class LanguageModels:
         for name, policy in components.learner.actors.items():
             size = sum(parameter.numel() for parameter in policy.parameters())
             trained = sum(map(torch.numel, policy.trained_parameters().values()))
-            yield f"actor {name}: {size:,} parameters, of which it trains {trained:,}"
+            yield f"actor {name}: {size:,} parameters, {trained:,} of them trained"
 
     def faults(self, config: RunConfig) -> list[Fault]:
-        return []  # nothing but the task and the models, which the config's rules look at
+        return []  # the config's rules already check the task and the models
 
     def evaluation(self, request: EvaluationRequest, config: RunConfig) -> EvaluationConfig:
         preset = _preset(request, config)
         greedy = preset == "greedy"
-        only_pass = {"passes": 1} if greedy else {}  # more would all be the same
+        only_pass = {"passes": 1} if greedy else {}  # greedy passes are identical
         return request.applied(config, preset=preset, deterministic=greedy, **only_pass)
 
     def refused(self, request: EvaluationRequest, config: RunConfig) -> Iterator[Fault]:
-        yield from request.given(_NOT_HERE, "language-model agents")
+        yield from request.given(_UNSUPPORTED, "language-model agents")
         if request.preset is not None and request.deterministic is not None:
             flag = "--deterministic" if request.deterministic else "--sampled"
             preset = "greedy" if request.deterministic else "sampled"
-            message = f"and {flag}, which means {preset}: give one of them"
+            message = f"conflicts with {flag}, which means --preset {preset}: use only one of them"
             yield Fault("--preset", message, "", request.preset)
         elif request.passes not in (None, 1) and _preset(request, config) == "greedy":
             others = ", ".join(name for name in get_args(Preset) if name != "greedy")
             message = (
-                "must be 1 with preset greedy, whose passes over a problem are all the same; or "
-                f"choose --preset {others}"
+                "must be 1 with preset greedy, because all its passes are identical; for more "
+                f"passes, choose --preset {others}"
             )
             yield Fault("--passes", message, "", request.passes)
 
@@ -81,7 +81,7 @@ class LanguageModels:
 
 
 def _preset(request: EvaluationRequest, config: RunConfig) -> str:
-    """How responses are sampled in an evaluation."""
+    """Return the sampling preset of an evaluation."""
     if request.preset is not None:
         return request.preset
     if request.deterministic is not None:

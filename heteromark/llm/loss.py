@@ -1,4 +1,4 @@
-"""The clipped surrogate of GRPO over the tokens of responses.
+"""The clipped surrogate objective of GRPO over response tokens.
 
 Sources: Shao et al., DeepSeekMath, 2024 (grpo); Yu et al., DAPO, 2025 (token mean, a higher upper
 clip); Liu et al., Understanding R1-Zero-Like Training, 2025 (dr_grpo); Schulman, Approximating KL
@@ -18,15 +18,15 @@ Normalisation = Literal["grpo", "dapo", "dr_grpo"]
 
 
 def token_weights(mask: Tensor, normalisation: Normalisation, max_length: int) -> Tensor:
-    """What each token counts in the loss of a whole batch; the loss is the weighted sum.
+    """Return the weight of each token in the loss of a batch, which is a weighted sum.
 
-    So the losses of micro-batches add up to that of their batch, and padding changes nothing.
+    Therefore, the losses of micro-batches add up to the loss of the batch; padding has no effect.
 
     Args:
-        mask: `[responses, length]`, true at the tokens of a response.
-        normalisation: grpo: the mean over responses of the mean over their tokens; dapo: the mean
-            over all tokens; dr_grpo: the sum over `responses * max_length`.
-        max_length: of a response, in tokens.
+        mask: `[responses, length]`, True at the tokens of a response.
+        normalisation: grpo: mean over responses of the mean over their tokens; dapo: mean over all
+            tokens; dr_grpo: sum divided by `responses * max_length`.
+        max_length: maximum length of a response, in tokens.
 
     Returns:
         `[responses, length]`, 0 outside the mask.
@@ -40,22 +40,27 @@ def token_weights(mask: Tensor, normalisation: Normalisation, max_length: int) -
 
 
 class GroupRelativeLoss(LossModule):
-    """Clipped policy loss plus a penalty for leaving the reference policy.
+    """Clipped policy loss plus a KL penalty towards the reference policy.
 
     Args:
         policy: computes log-probabilities of the responses in a TensorDict, `[responses, length]`,
             with gradient.
-        clip_low, clip_high: the ratio is kept in `[1 - clip_low, 1 + clip_high]`.
-        kl_coef: weight of the KL divergence from the reference policy (k3); 0: none is needed.
+        clip_low, clip_high: the ratio is clipped to `[1 - clip_low, 1 + clip_high]`.
+        kl_coef: weight of the KL divergence from the reference policy (estimator k3); 0: no
+            reference is needed.
 
-    Input, `[responses, length]` each but for the advantage:
-        what the policy needs, response_mask, log_prob (of the policy that sampled; without it,
-        that is the policy as it is now), weight (from `token_weights`), advantage `[responses]`,
-        reference_log_prob where kl_coef is not 0, and count `[responses]` where `merged` made it.
+    Input, `[responses, length]` unless noted:
+        - the policy's inputs, and response_mask;
+        - log_prob: of the sampling policy; if missing, the current policy is the sampling policy;
+        - weight: from `token_weights`;
+        - advantage: `[responses]`;
+        - reference_log_prob: if kl_coef is not 0;
+        - count: `[responses]`, if the batch comes from `merged`.
 
     Output:
-        loss_objective and loss_kl, to be added up; without gradient, as weighted means:
-        kl_approx (to the sampling policy), kl_reference, clip_fraction, and ratio_max.
+        The loss is the sum of loss_objective and, if kl_coef is not 0, loss_kl. Without gradient:
+        the means kl_approx (from the sampling policy), clip_fraction and kl_reference over tokens,
+        and ratio_max.
     """
 
     def __init__(
@@ -71,16 +76,16 @@ class GroupRelativeLoss(LossModule):
         self.kl_coef = kl_coef
 
     def forward(self, batch: TensorDictBase) -> TensorDictBase:
-        """The loss of a batch or micro-batch."""
+        """Compute the loss of a batch or micro-batch."""
         mask, weight = batch["response_mask"], batch["weight"]
         log_prob = self.policy(batch)
-        # Whatever stands beyond a response must not reach the sums, even as 0 times infinity.
+        # Mask the padding before any product: 0 times infinity would be NaN.
         log_ratio = (log_prob - batch.get("log_prob", log_prob.detach())).masked_fill(~mask, 0.0)
         ratio = log_ratio.exp()
         clipped = ratio.clamp(1 - self.clip_low, 1 + self.clip_high)
         advantage = batch["advantage"].unsqueeze(-1)
         gain = torch.minimum(ratio * advantage, clipped * advantage)
-        told = {
+        measured = {
             "kl_approx": ratio - 1 - log_ratio,
             "clip_fraction": (gain < ratio * advantage).float(),
         }
@@ -90,8 +95,8 @@ class GroupRelativeLoss(LossModule):
             to_reference = to_reference.masked_fill(~mask, 0.0)
             divergence = to_reference.exp() - to_reference - 1
             losses["loss_kl"] = self.kl_coef * (weight * divergence).sum()
-            told["kl_reference"] = divergence
+            measured["kl_reference"] = divergence
         counted = mask * batch["count"].unsqueeze(-1) if "count" in batch else mask
         total = counted.sum().clamp(min=1)
-        means = {name: (value.detach() * counted).sum() / total for name, value in told.items()}
+        means = {name: (value.detach() * counted).sum() / total for name, value in measured.items()}
         return TensorDict({**losses, **means, "ratio_max": ratio.detach().max()})

@@ -1,4 +1,4 @@
-"""Running out of memory, told with what to lower."""
+"""Report out-of-memory errors with the settings to lower."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ import torch
 
 from heteromark.config.models.run import RunConfig
 
-_ON_THE_CPU = "DefaultCPUAllocator"  # torch has no class of its own for it
+_CPU_ALLOCATOR = "DefaultCPUAllocator"  # in the message: torch has no exception class for the CPU
 
 
 class OutOfMemory(RuntimeError):
-    """There was not enough memory. The message says what to lower."""
+    """Not enough memory. The message names the settings to lower."""
 
 
 @contextmanager
-def memory_told(config: RunConfig, doing: str) -> Iterator[None]:
-    """Tell torch's errors about memory as `OutOfMemory`.
+def explain_out_of_memory(config: RunConfig, activity: str) -> Iterator[None]:
+    """Convert torch's out-of-memory errors to `OutOfMemory`.
 
     Args:
-        config: of language-model agents.
-        doing: what is being done, for the message.
+        config: config of a run with language-model agents.
+        activity: for the message, such as "sampling responses".
 
     Raises:
-        OutOfMemory: instead of them.
+        OutOfMemory: Torch ran out of CPU or GPU memory.
     """
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and _ON_THE_CPU not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError) and _CPU_ALLOCATOR not in str(error):
             raise
-        kind = "CUDA" if isinstance(error, torch.OutOfMemoryError) else "the machine"
-        levers = [
+        device = "CUDA" if isinstance(error, torch.OutOfMemoryError) else "the machine"
+        settings = [
             f"grpo.micro_batch_size ({config.grpo.micro_batch_size})",
             f"environment.num_parallel_envs ({config.environment.num_parallel_envs})",
             f"generation.max_response_length ({config.generation.max_response_length})",
             f"grpo.num_generations ({config.grpo.num_generations})",
         ]
-        remedy = f"lower {', '.join(levers)}"
+        remedy = f"lower {', '.join(settings)}"
         if config.model.specialization == "full":
             remedy += ", or train adapters only: model.specialization=lora"
         raise OutOfMemory(
-            f"{kind} ran out of memory while {doing}: {remedy}. The last checkpoint stands; with "
-            "other values it is another run"
+            f"{device} ran out of memory while {activity}: {remedy}. The last checkpoint is kept, "
+            "but changed settings start a new run"
         ) from error

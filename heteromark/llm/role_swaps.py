@@ -1,4 +1,4 @@
-"""Whether policies have specialised: a team is evaluated with its roles filled otherwise.
+"""Test whether policies have specialised: evaluate a team with swapped or untrained policies.
 
 Source: AT-GRPO ("Stronger-MAS", arXiv 2510.11062), the ablation that swaps trained roles.
 """
@@ -18,26 +18,26 @@ from heteromark.llm.rollout import Responder, Team
 from heteromark.llm.sampling import Request
 from heteromark.llm.tasks.base import Problem
 
-# By role, whose policy fills it; None: the role's reference.
+# Maps each role to the role whose policy acts in it, or to None for its untrained reference.
 _Cast = dict[str, str | None]
 
 
 class Reference:
-    """Responds as a policy did before any training.
+    """Responds as a policy did before training.
 
     Args:
-        policy: a trained one, with a reference.
+        policy: a trained policy with a reference.
     """
 
     def __init__(self, policy: TextPolicy) -> None:
         self._policy = policy
 
     def respond(self, prompts: Sequence[str], request: Request) -> tuple[TensorDict, list[str]]:
-        """As `TextPolicy.respond`, at the policy's own temperature unless told another."""
+        """Respond as `TextPolicy.respond` does; the default temperature is the policy's."""
         policy = self._policy
         trained = policy.model
         with policy.as_reference() as model:
-            policy.model = model  # an adapter's model is the same one, with its adapters off
+            policy.model = model  # for an adapter: the same model with its adapters disabled
             try:
                 return policy.respond(prompts, request)
             finally:
@@ -50,46 +50,48 @@ def swap_roles(
     settings: EvaluationSettings,
     references: Mapping[str, Responder] | None = None,
 ) -> list[dict[str, Any]]:
-    """Evaluate a team as it is, and with its roles filled otherwise, on the same problems.
+    """Evaluate a team as trained, with swapped policies and with untrained ones.
 
-    Prompts stay those of the roles; only who responds changes. Roles that share a policy have
-    nothing to exchange.
+    All variants get the same problems. Each role keeps its prompt; only the responding policy
+    changes. Roles that share a policy are not swapped.
 
     Args:
-        team: trained, with a policy for each role.
-        references: by role, what responds as if untrained, such as `Reference`.
+        team: a trained team.
+        problems: the problems to evaluate.
+        settings: how to evaluate; no transcripts are recorded.
+        references: untrained responder of each role, such as `Reference`.
 
     Returns:
-        A table by rows: name; policies, by role the role whose policy filled it, or None for the
-        reference; solve_rate and solve_rate_standard_error. First the team as trained, then each
-        exchange of two roles, each role replaced by its reference, and all of them.
+        Rows with name; policies, which maps each role to the role whose policy acted, or to None
+        for the reference; solve_rate and solve_rate_standard_error. The order is: the trained
+        team, each swap of two roles, each role replaced by its reference, all roles replaced.
 
     Raises:
-        ValueError: there is a reference for a role that does not act.
+        ValueError: There is a reference for a role that does not act.
     """
     roles = list(dict.fromkeys(team.turn_order))
     references = references or {}
-    if strange := [role for role in references if role not in roles]:
+    if unknown := [role for role in references if role not in roles]:
         raise ValueError(
-            f"references for {', '.join(strange)}, but the roles that act are {', '.join(roles)}"
+            f"references contains {', '.join(unknown)}, but the team's roles are {', '.join(roles)}"
         )
     settings = replace(settings, num_transcripts=0)
     rows = []
     for name, cast in _casts(roles, team.policies, references):
         policies = {
-            role: references[role] if whose is None else team.policies[whose]
-            for role, whose in cast.items()
+            role: references[role] if source is None else team.policies[source]
+            for role, source in cast.items()
         }
         report = evaluate(replace(team, policies=policies), problems, settings)
-        told = {key: report[key] for key in ("solve_rate", "solve_rate_standard_error")}
-        rows.append({"name": name, "policies": cast, **told})
+        rates = {key: report[key] for key in ("solve_rate", "solve_rate_standard_error")}
+        rows.append({"name": name, "policies": cast, **rates})
     return rows
 
 
 def _casts(
     roles: Sequence[str], policies: Mapping[str, Responder], references: Mapping[str, Responder]
 ) -> Iterator[tuple[str, _Cast]]:
-    """Ways to fill the roles, each with its name."""
+    """Yield the name and role assignment of each variant."""
     trained: _Cast = {role: role for role in roles}
     yield "trained", trained
     for first, second in combinations(roles, 2):

@@ -1,11 +1,11 @@
-"""A team of agents that read and write text works on problems, and every response is scored.
+"""Roll out a team of text agents on problems and score every response.
 
-Rounds: in each, every role of `turn_order` acts once, in order, and sees what those before it did.
-Each of a role's candidate responses is scored on a copy of the problem of its own.
+In each round, the roles of `turn_order` act in order. Each sees the effects of earlier actions.
+Every candidate response is scored on its own copy of the problem.
 
-- tree: to each problem a role gives several candidates, all to the same prompt; the team goes on
-  from the best of them.
-- chain: each problem is worked on several times over, independently.
+- tree: a role gives several candidate responses to the same prompt; the team continues from the
+  best one.
+- chain: the team works on each problem several times, independently.
 
 Source: AT-GRPO ("Stronger-MAS", arXiv 2510.11062), section 4.
 """
@@ -26,20 +26,20 @@ Sampling = Literal["tree", "chain"]
 
 
 class Responder(Protocol):
-    """What answers prompts; `TextPolicy` does."""
+    """Responds to prompts, such as `TextPolicy`."""
 
     def respond(self, prompts: Sequence[str], request: Request) -> tuple[TensorDict, list[str]]: ...
 
 
 @dataclass(frozen=True)
 class Team:
-    """Who acts in which order, by which policy, and how responses are rewarded.
+    """The roles of a team, their policies and prompts, and the weight of the team reward.
 
     Attributes:
-        turn_order: roles of a round; a role may act more than once in it.
-        policies: by role; roles may share one.
-        templates: each role's prompt.
-        max_turns: rounds after which the team stops.
+        turn_order: roles in the order in which they act in a round; a role may occur repeatedly.
+        policies: by role; roles may share a policy.
+        templates: prompt template of each role.
+        max_turns: maximum number of rounds.
         team_weight: alpha; the reward of a response is `alpha * team + local`.
         max_prompt_length, max_response_length: in tokens.
     """
@@ -55,18 +55,18 @@ class Team:
 
 @dataclass(frozen=True)
 class Step:
-    """One role's responses to all open problems at one point of a round.
+    """One role's responses to all unfinished problems in one turn.
 
     Attributes:
         turn: the round, from 0.
-        role: who acted.
-        batch: `[responses]`, as `TextPolicy.respond` makes it, with reward and group_id; the same
-            group_id means the same prompt.
+        role: the role that acted.
+        batch: `[responses]`, from `TextPolicy.respond`, plus reward and group_id; responses with
+            the same group_id have the same prompt.
         prompts: `[responses]`.
-        texts: the responses.
-        problems: `[responses]`: which problem each belongs to.
-        team, local: `[responses]`: the parts of the reward.
-        solved: `[responses]`: whether each solved the problem.
+        texts: `[responses]`; the responses as text.
+        problems: `[responses]`; number of the episode that each response belongs to.
+        team, local: `[responses]`; the parts of the reward.
+        solved: `[responses]`; whether the response solved the problem.
     """
 
     turn: int
@@ -82,13 +82,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Episode:
-    """How the work on one problem went.
+    """The outcome of the work on one problem.
 
     Attributes:
-        problem: its number.
-        is_solved, turns: whether it was solved, and in how many rounds.
-        reward: the sum of the rewards of the responses that the team went on from.
-        judgement: what the task says of it at the end, see `Problem.judgement`.
+        problem: number of the problem.
+        is_solved: whether it was solved.
+        turns: number of rounds.
+        reward: sum of the rewards of the responses that the team continued from.
+        judgement: the task's judgement of the final state, see `Problem.judgement`.
     """
 
     problem: int
@@ -100,14 +101,14 @@ class Episode:
 
 @dataclass(frozen=True)
 class Rollout:
-    """All that was said, and what came of it."""
+    """All responses of a rollout, and the outcomes."""
 
     steps: list[Step]
     episodes: list[Episode]
 
 
 class _Thread:
-    """One line of work on a problem."""
+    """One independent attempt at a problem."""
 
     def __init__(self, number: int, problem: Problem) -> None:
         self.number, self.problem = number, problem
@@ -123,14 +124,17 @@ def roll_out(
     generation: Generation = PRESETS["sampled"],
     generator: torch.Generator | None = None,
 ) -> Rollout:
-    """Let a team work on problems until each is solved or `max_turns` rounds are over.
+    """Let a team work on problems until each is done or `max_turns` rounds are over.
 
     The problems are copied, not changed.
 
     Args:
-        samples: candidates of a role per problem, or with chain: lines of work per problem.
-        generation: how responses are sampled; training takes the default.
-        generator: of the responses, on the policies' device.
+        team: the team that responds.
+        problems: the problems to work on.
+        samples: tree: candidate responses per turn; chain: independent attempts per problem.
+        sampling: see the module's description.
+        generation: how responses are sampled; training uses the default.
+        generator: random generator of the responses, on the policies' device.
     """
     copies = samples if sampling == "chain" else 1
     request = Request(
@@ -169,7 +173,7 @@ def roll_out(
 
 
 def joined(rollouts: Sequence[Rollout]) -> Rollout:
-    """Rollouts on different problems as one, its problems and groups numbered through."""
+    """Join rollouts on different problems; renumber the problems and groups consecutively."""
     steps: list[Step] = []
     episodes: list[Episode] = []
     problems = groups = 0
@@ -194,27 +198,27 @@ def _act(
     request: Request,
     first_group: int,
 ) -> Step:
-    """One role responds to every thread, and each thread goes on from its best response."""
+    """Let one role respond to every thread; each thread continues from its best response."""
     prompts = [thread.problem.prompt(role, team.templates[role]) for thread in threads]
     batch, texts = team.policies[role].respond(prompts, request)
     candidates = request.samples
     rewards, teams, locals_, solved = [], [], [], []
     for row, thread in enumerate(threads):
-        tried = []
+        scored = []
         for text in texts[row * candidates : (row + 1) * candidates]:
             problem = thread.problem.clone()
-            told = problem.act(role, text)
-            teams.append(told.team)
-            locals_.append(told.local)
+            earned = problem.act(role, text)
+            teams.append(earned.team)
+            locals_.append(earned.local)
             solved.append(problem.is_solved)
-            tried.append((team.team_weight * told.team + told.local, problem))
-        rewards += [reward for reward, _ in tried]
-        best, thread.problem = max(tried, key=lambda candidate: candidate[0])
+            scored.append((team.team_weight * earned.team + earned.local, problem))
+        rewards += [reward for reward, _ in scored]
+        best, thread.problem = max(scored, key=lambda candidate: candidate[0])
         thread.reward += best
         thread.turns = turn + 1
     numbers = [thread.number for thread in threads for _ in range(candidates)]
     repeated = [prompt for prompt in prompts for _ in range(candidates)]
-    # Lines of work on one problem share a group for as long as they read the same.
+    # Attempts at the same problem share a group as long as their prompts are equal.
     known: dict[tuple[int, str], int] = {}
     for key in zip(numbers, repeated, strict=True):
         known.setdefault(key, first_group + len(known))

@@ -1,8 +1,8 @@
-"""Responses of a causal language model, and their log-probabilities.
+"""Sample responses of a causal language model and compute their log-probabilities.
 
-Padding: prompts on the left, responses on the right. Positions count real tokens only, so padding
-changes nothing. Log-probabilities are of the logits over the temperature: of the distribution that
-is sampled from, unless `Generation` leaves out unlikely tokens.
+Prompts are padded on the left, responses on the right. Positions count real tokens only, so padding
+has no effect. Log-probabilities are those of the logits divided by the temperature. This is the
+sampling distribution unless `Generation` excludes unlikely tokens (top_k, top_p).
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from heteromark.llm.batches import distinct_rows
 
 
 class Responses(NamedTuple):
-    """Sampled responses, `samples` to each prompt, those of one prompt next to each other.
+    """Sampled responses, `samples` per prompt; the responses to one prompt are adjacent.
 
     Attributes:
-        ids: `[prompts * samples, length]`, padded on the right; the end-of-sequence token, where
-            one was sampled, is part of a response.
-        mask: the same shape: true at the tokens of a response.
-        log_prob: the same shape: of each token when it was sampled, among all tokens; 0 beyond the
+        ids: `[prompts * samples, length]`, padded on the right. A sampled end-of-sequence token is
+            part of the response.
+        mask: same shape; True at the tokens of a response.
+        log_prob: same shape; log-probability of each sampled token among all tokens, 0 outside the
             mask.
-        is_cut_off: `[prompts * samples]`: whether the longest length ended a response.
+        is_cut_off: `[prompts * samples]`; whether the response was truncated at the maximum length.
     """
 
     ids: Tensor
@@ -39,19 +39,20 @@ class Responses(NamedTuple):
 
 @dataclass(frozen=True)
 class Generation:
-    """Which tokens are sampled among, and how.
+    """How tokens are sampled.
 
-    Training samples among all tokens, at the policy's own temperature: the ratio of its loss takes
-    log_prob to be exact.
+    Training samples from all tokens at the policy's temperature, because the probability ratio in
+    its loss requires exact values of log_prob.
 
     Attributes:
-        temperature: 0: the most likely token each time; None: the one that the policy trains with.
-        top_k: only this many of the most likely tokens (and those as likely as the last of them);
-            1: the most likely one each time; None: all.
-        top_p: and only the fewest that together have at least this probability; 1: all.
+        temperature: 0: always the most likely token; None: the policy's training temperature.
+        top_k: sample only from the k most likely tokens, plus ties with the last of them;
+            1: always the most likely token; None: all tokens.
+        top_p: of these, sample only from the smallest set with at least this total probability;
+            1: all.
 
     Raises:
-        ValueError: one of them is out of its range.
+        ValueError: A value is out of range.
     """
 
     temperature: float | None = None
@@ -61,17 +62,17 @@ class Generation:
     def __post_init__(self) -> None:
         if self.temperature is not None and self.temperature < 0:
             raise ValueError(
-                f"temperature is {self.temperature}: it must be 0 (the most likely token), more, "
-                "or None (the policy's own)"
+                f"temperature ({self.temperature}) must be at least 0 (always the most likely "
+                "token), or None (the policy's temperature)"
             )
         if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k is {self.top_k}: it must be at least 1, or None for all")
+            raise ValueError(f"top_k ({self.top_k}) must be at least 1, or None for all tokens")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}: it must be above 0, and 1 (for all) or less")
+            raise ValueError(f"top_p ({self.top_p}) must be above 0 and at most 1 (all tokens)")
 
 
-# greedy, standard and liberal in the spirit of agent-tunix. Passes of greedy are all the same.
-# sampled is what the policy trains with: the others tell less of what an update changed.
+# greedy, standard and liberal follow agent-tunix. All passes with greedy are identical.
+# sampled is the distribution used in training, so it shows the effect of an update most directly.
 PRESETS: Mapping[str, Generation] = MappingProxyType(
     {
         "greedy": Generation(temperature=1e-4, top_k=1),
@@ -84,13 +85,13 @@ PRESETS: Mapping[str, Generation] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What responses are asked for.
+    """How many responses to sample, of which length, and how.
 
     Attributes:
         samples: responses per prompt.
         max_prompt_length, max_response_length: in tokens.
-        generation: how they are sampled.
-        generator: on the model's device; None: torch's global one.
+        generation: how tokens are sampled.
+        generator: random generator on the model's device; None: torch's global generator.
     """
 
     samples: int
@@ -110,14 +111,15 @@ def sample(
     end_id: int,
     pad_id: int,
 ) -> Responses:
-    """Sample responses; each prompt is read once, however many responses it gets.
+    """Sample responses. Each prompt is processed once, regardless of the number of responses.
 
     Args:
+        model: the language model.
         prompt_ids: `[prompts, length]`, padded on the left.
-        prompt_mask: the same shape: true at the tokens of a prompt.
-        request: with a temperature.
+        prompt_mask: same shape; True at the tokens of a prompt.
+        request: its temperature must be set.
         end_id: the token that ends a response.
-        pad_id: fills up; it may equal `end_id`, since masks do not depend on it.
+        pad_id: the padding token; may equal `end_id`, since the masks do not depend on it.
     """
     samples, max_length = request.samples, request.max_response_length
     cache = DynamicCache(config=model.config)
@@ -138,7 +140,7 @@ def sample(
     mask = torch.zeros_like(ids, dtype=torch.bool)
     log_probs = torch.zeros_like(ids, dtype=torch.float32)
     is_cut_off = mask.new_ones(responses)
-    # rows: which responses are computed; is_open: which of these go on
+    # rows: the responses that are computed; is_open: which of these have not ended
     rows, is_open = torch.arange(responses, device=ids.device), is_cut_off
     for step in range(max_length):
         token, log_prob = draw(logits, request)
@@ -148,10 +150,10 @@ def sample(
         attended = torch.cat([attended, is_open.unsqueeze(-1)], -1)
         is_open = is_open & (token != end_id)
         is_cut_off = is_cut_off.index_copy(0, rows, is_open)
-        going_on = int(is_open.sum())
-        if step == max_length - 1 or not going_on:
+        num_open = int(is_open.sum())
+        if step == max_length - 1 or not num_open:
             break
-        if 2 * going_on <= len(rows):  # the others would be computed for nothing
+        if 2 * num_open <= len(rows):  # stop computing the responses that have ended
             kept = is_open.nonzero().squeeze(-1)
             cache.batch_select_indices(kept)
             rows, token, attended, position, is_open = (
@@ -164,8 +166,8 @@ def sample(
             position_ids=position,
             past_key_values=cache,
         ).logits[:, -1]
-    made = (each[:, : step + 1].contiguous() for each in (ids, mask, log_probs))
-    return Responses(*made, is_cut_off)
+    ids, mask, log_probs = (each[:, : step + 1].contiguous() for each in (ids, mask, log_probs))
+    return Responses(ids, mask, log_probs, is_cut_off)
 
 
 def response_log_probs(
@@ -176,9 +178,9 @@ def response_log_probs(
     response_mask: Tensor,
     temperature: float,
 ) -> Tensor:
-    """Log-probabilities of the tokens of responses: `[responses, length]`, 0 beyond the mask.
+    """Return log-probabilities of response tokens, `[responses, length]`; 0 outside the mask.
 
-    A prompt that several responses have is read once.
+    A prompt that several responses share is processed once.
     """
     first, kind = distinct_rows(prompt_ids.masked_fill(~prompt_mask, -1))
     width, length = prompt_ids.shape[-1], response_ids.shape[-1]
@@ -194,7 +196,7 @@ def response_log_probs(
         ).logits[:, :-1]
     else:
         cache = DynamicCache(config=model.config)
-        begun = model(
+        first_logits = model(
             input_ids=prompt_ids[first],
             attention_mask=prompt_mask[first].long(),
             position_ids=positions[first, :width],
@@ -208,29 +210,33 @@ def response_log_probs(
             position_ids=positions[:, width:-1],
             past_key_values=cache,
         ).logits
-        logits = torch.cat([begun[kind], rest], 1)
+        logits = torch.cat([first_logits[kind], rest], 1)
     return log_probs_of(response_ids, logits, temperature).masked_fill(~response_mask, 0.0)
 
 
 def draw(logits: Tensor, request: Request) -> tuple[Tensor, Tensor]:
-    """Tokens and their log-probabilities among all, `[rows]`, from logits `[rows, vocabulary]`."""
-    how = request.generation
-    log_probs = _log_softmax(logits, how.temperature)
-    if how.temperature == 0 or how.top_k == 1:
+    """Sample tokens from logits `[rows, vocabulary]`.
+
+    Returns:
+        The tokens and their log-probabilities among all tokens, `[rows]` each.
+    """
+    generation = request.generation
+    log_probs = _log_softmax(logits, generation.temperature)
+    if generation.temperature == 0 or generation.top_k == 1:
         token = logits.argmax(-1)
     else:
         weights = log_probs
-        # their first argument, in the library's words the tokens so far, is not used
-        if how.top_k is not None:
-            weights = TopKLogitsWarper(how.top_k)(logits, weights)
-        if how.top_p < 1:
-            weights = TopPLogitsWarper(how.top_p)(logits, weights)
+        # the warpers ignore their first argument, input_ids
+        if generation.top_k is not None:
+            weights = TopKLogitsWarper(generation.top_k)(logits, weights)
+        if generation.top_p < 1:
+            weights = TopPLogitsWarper(generation.top_p)(logits, weights)
         token = torch.multinomial(weights.exp(), 1, generator=request.generator).squeeze(-1)
     return token, _chosen(log_probs, token)
 
 
 def log_probs_of(ids: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """Of tokens, `[...]`, given logits `[..., vocabulary]`."""
+    """Return the log-probabilities of tokens `[...]`, given logits `[..., vocabulary]`."""
     return _chosen(_log_softmax(logits, temperature), ids)
 
 
@@ -239,10 +245,10 @@ def _chosen(log_probs: Tensor, ids: Tensor) -> Tensor:
 
 
 def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
-    # greedy responses are told with the probabilities of temperature 1
+    # with temperature 0, report the probabilities at temperature 1
     return (logits.float() / (temperature or 1.0)).log_softmax(-1)
 
 
 def _positions(mask: Tensor) -> Tensor:
-    """Places of tokens among the real ones; padding stands at the first."""
+    """Return the position of each token, not counting padding; padding gets a valid position."""
     return (mask.long().cumsum(-1) - 1).clamp(min=0)

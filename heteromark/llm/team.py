@@ -1,4 +1,4 @@
-"""A team of language-model agents, as a run starts from it, or as it was trained."""
+"""Create untrained teams of language-model agents, and load trained ones."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from heteromark.training.saved_policy import SavedPolicy, read_saved, restore
 def make_team(
     config: RunConfig, task: Task, device: torch.device
 ) -> tuple[Team, dict[str, TextPolicy]]:
-    """The team that works on a task, and its policies by name.
+    """Create the team that works on a task; also return its policies by name.
 
     Raises:
-        ValueError: roles, prompts or models do not fit.
+        ValueError: The config's roles, prompts or models do not fit the task or each other.
     """
     text = config.environment.text
     order = turn_order_of(task, text, alone=config.acts_alone)
     templates = templates_of(task, text, config.model.wording)
-    keep = RunStore().shared_file
-    policies = TextPolicyFactory(config, task, order, templates, device, keep).create()
+    shared_file = RunStore().shared_file
+    policies = TextPolicyFactory(config, task, order, templates, device, shared_file).create()
     team = Team(
         turn_order=order,
         policies={role: policies[config.policy_of(role)] for role in order},
@@ -47,15 +47,14 @@ def make_team(
 
 
 class LoadedTeam(NamedTuple):
-    """A trained team, from a file.
+    """A trained team from a file.
 
     Attributes:
-        config: of the run that trained it.
-        task: that it was trained on.
-        team: its roles, with their policies, and with the wordings that earned most where these
-            were chosen among.
+        config: config of the run that trained it.
+        task: the task it was trained on.
+        team: the team; prompts that were trained by prompt selection have their best wording.
         policies: by name.
-        iteration: after which it was taken.
+        iteration: number of training iterations at the time of saving.
     """
 
     config: RunConfig
@@ -66,20 +65,20 @@ class LoadedTeam(NamedTuple):
 
 
 def load_team(path: Path, device: torch.device | str = "cpu") -> LoadedTeam:
-    """The trained team of a run's checkpoint.pt or best.pt, on any device.
+    """Load the trained team from a run's checkpoint.pt or best.pt, onto any device.
 
     Raises:
-        ValueError: the file is missing, damaged, or does not fit this heteromark, task or model.
+        ValueError: The file is missing or damaged, or does not fit this version of heteromark,
+            its task or its model.
     """
-    # weights go from the main memory straight into the models, which are on the device
     return restored_team(read_saved(path), device)
 
 
 def restored_team(saved: SavedPolicy, device: torch.device | str) -> LoadedTeam:
-    """The trained team of what was read from a file.
+    """Restore the trained team from the content of a file.
 
     Raises:
-        ValueError: it does not fit its task or model.
+        ValueError: The content does not fit its task or model.
     """
     config = saved.config
     task = make_task(config.environment)
@@ -92,7 +91,7 @@ def restored_team(saved: SavedPolicy, device: torch.device | str) -> LoadedTeam:
 def untrained_team(
     config: RunConfig, task: Task, device: torch.device | str
 ) -> tuple[Team, dict[str, TextPolicy]]:
-    """The team that a run starts from, and its policies by name.
+    """Create the team that a run starts from; also return its policies by name.
 
     Raises:
         ValueError: see `make_team`.

@@ -1,4 +1,4 @@
-"""GRPO: a text policy's update on the responses of one iteration."""
+"""GRPO: update a text policy on the responses of one iteration."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from heteromark.llm.batches import merged, micro_batches
 from heteromark.llm.loss import GroupRelativeLoss, token_weights
 from heteromark.llm.policies.base import TextPolicy
 
-LARGEST = "ratio_max"  # of all tokens; the other metrics are sums or means
+LARGEST = "ratio_max"  # a maximum over all tokens; the other metrics are sums or means
 
 
 def judge_by_group(batch: TensorDict, scale: bool = True) -> GroupAdvantage:
-    """Advantages within the groups of a batch `[responses]`, see `group_advantage`."""
+    """Compute the advantages within the groups of a batch `[responses]`; see `group_advantage`."""
     return group_advantage(batch["reward"], batch["group_id"], scale=scale)
 
 
 @dataclass(frozen=True)
 class GroupRelativeUpdate:
-    """How responses become updated weights.
+    """The update of a policy, with its settings.
 
     Attributes:
-        settings: how responses count, and how many are computed at once.
+        settings: normalization, filtering and micro-batch size.
         epochs: passes over the responses.
-        max_length: of a response, in tokens.
-        max_grad_norm: gradients are clipped to this norm; None: not clipped.
+        max_length: maximum length of a response, in tokens.
+        max_grad_norm: maximum norm of the gradients; None: not clipped.
         minibatch_size: responses per optimizer step; None: all.
-        judge: the advantages of a batch `[responses]`, see `LanguageModelAlgorithm.judge`.
+        judge: computes the advantages of a batch `[responses]`; see
+            `LanguageModelAlgorithm.judge`.
     """
 
     settings: GroupRelativeConfig
@@ -56,36 +57,38 @@ class GroupRelativeUpdate:
         """Update a policy.
 
         Args:
-            optimizer: of the policy's own weights.
-            batch: `[responses]`, as `roll_out` made it.
-            generator: of the order of responses; on the CPU.
+            policy: the policy to update.
+            loss: the policy's loss.
+            optimizer: optimizer of the policy's trained weights.
+            batch: `[responses]`, from `roll_out`.
+            generator: shuffles the responses; on the CPU.
 
         Returns:
-            metrics by name: means over the optimizer steps, and the largest ratio in any of them.
+            Metrics by name: means over the optimizer steps, and the maximum ratio over all steps.
 
         Raises:
-            Diverged: a loss or gradient is not finite.
+            Diverged: A loss or gradient is not finite.
         """
         judged = self.judge(batch)
         batch = batch.exclude("log_prob").set("advantage", judged.advantage)
         batch["is_flat"] = judged.is_flat
         settings = self.settings
         if settings.filter_method != "none":
-            # all are judged, and the best are trained on
+            # the advantages come from all responses, the update only from the best
             reward, group = batch["reward"], batch["group_id"]
             batch = batch[
                 best_responses(reward, group, settings.filter_method, settings.filter_ratio)
             ]
         if loss.kl_coef:
-            batch["reference_log_prob"] = self._computed(policy.reference_log_probs, batch)
+            batch["reference_log_prob"] = self._log_probs(policy.reference_log_probs, batch)
         size = self.minibatch_size or len(batch)
         if self.epochs > 1 or size < len(batch):
             with torch.no_grad():
-                batch["log_prob"] = self._computed(policy, batch)
+                batch["log_prob"] = self._log_probs(policy, batch)
         steps = [
             self._step(policy, loss, optimizer, minibatch)
             for minibatch in self._minibatches(batch, size, generator)
-            # a step without a gradient would still follow the momentum
+            # skip steps without a gradient: the optimizer's momentum would still change the weights
             if not (settings.drop_flat and minibatch["is_flat"].all())
         ]
         means = {
@@ -97,7 +100,7 @@ class GroupRelativeUpdate:
 
     @staticmethod
     def measured(loss: GroupRelativeLoss) -> list[str]:
-        """What is averaged over steps."""
+        """Return the names of the metrics that are averaged over steps."""
         names = ["loss_objective", "kl_approx", "clip_fraction", "grad_norm"]
         return names + (["loss_kl", "kl_reference"] if loss.kl_coef else [])
 
@@ -116,7 +119,7 @@ class GroupRelativeUpdate:
         optimizer: Optimizer,
         minibatch: TensorDict,
     ) -> dict[str, float]:
-        """One optimizer step, its gradients accumulated over micro-batches."""
+        """Take one optimizer step with gradients accumulated over micro-batches."""
         mask = minibatch["response_mask"]
         minibatch["weight"] = token_weights(mask, self.settings.normalization, self.max_length)
         if self.settings.drop_flat:
@@ -126,23 +129,27 @@ class GroupRelativeUpdate:
         optimizer.zero_grad()
         sums: dict[str, float] = {}
         for part in micro_batches(minibatch, self.settings.micro_batch_size):
-            found = loss(part)
-            losses = [found["loss_objective"], *([found["loss_kl"]] if loss.kl_coef else [])]
-            sum(losses).backward()
+            measured = loss(part)
+            total = measured["loss_objective"]
+            if loss.kl_coef:
+                total = total + measured["loss_kl"]
+            total.backward()
             share = int((part["response_mask"].sum(-1) * part["count"]).sum()) / tokens
-            for name, value in found.items():
+            for name, value in measured.items():
                 if name == LARGEST:
                     sums[name] = max(sums.get(name, 0.0), value.item())
                 else:
-                    # losses are sums over tokens, the others means over them
-                    counts = 1.0 if name.startswith("loss_") else share
-                    sums[name] = sums.get(name, 0.0) + counts * value.item()
+                    # losses are sums over tokens; the other metrics are means over tokens
+                    factor = 1.0 if name.startswith("loss_") else share
+                    sums[name] = sums.get(name, 0.0) + factor * value.item()
         return take_step(optimizer, self.max_grad_norm, sums)
 
-    def _computed(self, function, batch: TensorDict) -> torch.Tensor:
-        """Log-probabilities of all responses, micro-batch by micro-batch."""
-        found = torch.zeros(batch["action"].shape, device=batch["action"].device)
-        numbered = batch.copy().set("row", torch.arange(len(batch), device=found.device))
+    def _log_probs(
+        self, function: Callable[[TensorDict], torch.Tensor], batch: TensorDict
+    ) -> torch.Tensor:
+        """Compute the log-probabilities of all responses, one micro-batch at a time."""
+        log_probs = torch.zeros(batch["action"].shape, device=batch["action"].device)
+        numbered = batch.copy().set("row", torch.arange(len(batch), device=log_probs.device))
         for part in micro_batches(numbered, self.settings.micro_batch_size):
-            found[part["row"], : part["action"].shape[-1]] = function(part)
-        return found
+            log_probs[part["row"], : part["action"].shape[-1]] = function(part)
+        return log_probs

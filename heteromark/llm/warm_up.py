@@ -1,4 +1,4 @@
-"""Supervised learning from demonstrations, which gives a tiny model something to improve."""
+"""Supervised warm-up: train a tiny model on demonstrations before reinforcement learning."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from heteromark.config.models.llm import WarmUpConfig
 from heteromark.llm.policies.backbone import Backbone
 from heteromark.llm.tasks.base import Task
 
-IGNORED = -100  # of no token: what cross entropy leaves out
-RECENT = 20  # steps whose losses tell together how far learning is
+IGNORED = -100  # label of tokens that cross entropy ignores
+RECENT = 20  # number of steps whose mean loss is compared with the target
 
 
 class Demonstration(NamedTuple):
-    """What a perfect agent responds to a prompt."""
+    """A prompt and a perfect agent's response."""
 
     prompt: str
     response: str
@@ -33,14 +34,19 @@ def demonstrations(
     seed: int,
     mistakes: float = 0.0,
 ) -> Iterator[Demonstration]:
-    """What a perfect team says, problem after problem, for ever; of the training split only.
+    """Yield the responses of a perfect team to training problems, indefinitely.
 
     Args:
-        mistakes: how often those who act later are told what belongs to the problem before
-            instead. Where they have only seen perfect colleagues, they repeat whatever they hear.
+        task: draws the problems.
+        turn_order: roles of a round.
+        templates: prompt template of each role.
+        seed: seed of the problems and mistakes.
+        mistakes: probability of replacing the response that later roles see by the same role's
+            response to the previous problem. Without mistakes, later roles learn to copy whatever
+            they see.
     """
     chance = random.Random(seed)
-    before: dict[str, str] = {}  # what each role said on the problem before
+    before: dict[str, str] = {}  # each role's response to the previous problem
     number = 0
     while True:
         problem = task.problem(seed + number)
@@ -49,34 +55,38 @@ def demonstrations(
         for role in turn_order:
             if problem.is_done:
                 break
-            said = Demonstration(problem.prompt(role, templates[role]), problem.demonstration(role))
-            is_heard = role != turn_order[-1]
-            is_wrong = is_heard and role in before and chance.random() < mistakes
-            problem.act(role, before[role] if is_wrong else said.response)
-            now[role] = said.response
-            yield said
+            shown = Demonstration(
+                problem.prompt(role, templates[role]), problem.demonstration(role)
+            )
+            is_seen_later = role != turn_order[-1]
+            is_wrong = is_seen_later and role in before and chance.random() < mistakes
+            problem.act(role, before[role] if is_wrong else shown.response)
+            now[role] = shown.response
+            yield shown
         before = now
 
 
 def warm_up(
     backbone: Backbone,
-    shown: Iterator[Demonstration],
+    examples: Iterator[Demonstration],
     settings: WarmUpConfig,
     on_step: Callable[[int, float], None] | None = None,
 ) -> float:
     """Train all weights of a model on demonstrations.
 
-    The learning rate rises over the first steps, without which learning takes much longer, and
-    falls to zero at the last. Training stops when the mean loss of the last `RECENT` steps is no
-    higher than the target: models learn a task suddenly, at steps that differ from seed to seed,
-    and one that has learnt it altogether leaves reinforcement learning nothing to improve.
+    The learning rate rises over the first steps, which speeds up learning considerably, and then
+    falls to zero. Training stops early when the mean loss of the last `RECENT` steps reaches the
+    target. Models learn a task suddenly, at a step that depends on the seed, and a fully trained
+    model leaves nothing for reinforcement learning to improve.
 
     Args:
-        shown: as many as are asked for, `steps * batch_size`.
-        on_step: called after each step with its number and its loss.
+        backbone: the model to train.
+        examples: must yield at least `steps * batch_size` demonstrations.
+        settings: steps, batch size, learning rate and target loss.
+        on_step: called after each step with its number and loss.
 
     Returns:
-        the last step's loss: mean cross entropy per token of the responses, in nats.
+        The last step's loss: mean cross entropy per response token, in nats.
     """
     model, tokenizer = backbone.model, backbone.tokenizer
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.0)
@@ -86,7 +96,7 @@ def warm_up(
         share = min(1 - step / settings.steps, (step + 1) / (settings.ramp or 1))
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * share
-        batch = [next(shown) for _ in range(settings.batch_size)]
+        batch = [next(examples) for _ in range(settings.batch_size)]
         order.shuffle(batch)
         ids, labels, mask = _tensors(batch, tokenizer)
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
@@ -100,14 +110,16 @@ def warm_up(
         recent.append(loss.item())
         if on_step is not None:
             on_step(step, recent[-1])
-        is_full = settings.target_loss is not None and len(recent) == RECENT
-        if is_full and sum(recent) / RECENT <= settings.target_loss:
+        target = settings.target_loss
+        if target is not None and len(recent) == RECENT and sum(recent) / RECENT <= target:
             break
     return recent[-1] if recent else math.nan
 
 
-def _tensors(batch: Sequence[Demonstration], tokenizer) -> tuple[torch.Tensor, ...]:
-    """Token ids, labels and mask, `[demonstrations, longest]`, padded on the right."""
+def _tensors(
+    batch: Sequence[Demonstration], tokenizer: PreTrainedTokenizerBase
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return token ids, labels and mask, `[demonstrations, longest]` each, padded on the right."""
     prompts = tokenizer([each.prompt for each in batch]).input_ids
     responses = tokenizer([each.response for each in batch]).input_ids
     rows = [

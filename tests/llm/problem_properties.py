@@ -1,4 +1,4 @@
-"""What holds for the problems of every task, checked on any of them."""
+"""Check properties that hold for the problems of every task."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from heteromark.llm.tasks.base import check_template
 
-# any text, and text of the characters that answers are made of, in any number and arrangement
+# arbitrary text, and arbitrary text over the characters of valid answers
 ANY_TEXT = st.one_of(
     st.text(max_size=200),
     st.text(alphabet="UDLRudlr \n\r\t", max_size=60),
@@ -25,24 +25,24 @@ HUGE_TEXTS = [
 
 
 def situation(problem) -> list:
-    """All that can be seen of a problem from outside."""
+    """Return the externally visible state of a problem."""
     roles = list(problem_roles(problem))
-    seen = [problem.key, problem.is_done, problem.is_solved]
-    return seen + [problem.fields(role) for role in roles]
+    visible = [problem.key, problem.is_done, problem.is_solved]
+    return visible + [problem.fields(role) for role in roles]
 
 
 def problem_roles(problem) -> tuple[str, ...]:
-    """The roles of a problem, as its error names them."""
+    """Return the roles of a problem, parsed from its error message."""
     with pytest.raises(ValueError, match="no role") as raised:
         problem.fields("nobody")
     return tuple(str(raised.value).partition("its roles are ")[2].split(", "))
 
 
 def play(problem, roles, rounds) -> int | None:
-    """Demonstrations in turn until the problem is done.
+    """Play demonstrations in turn until the problem is done.
 
     Returns:
-        The rounds that it took; None where it is not done by then.
+        The number of rounds; None if the problem is not done after all of them.
     """
     for number in range(1, rounds + 1):
         for role in roles:
@@ -53,7 +53,7 @@ def play(problem, roles, rounds) -> int | None:
 
 
 def check_drawing(task, n_seeds=100, different=0.8) -> None:
-    """The same seed draws the same problem, seeds differ, and the splits share nothing."""
+    """Check that equal seeds draw equal problems, seeds differ, and the splits are disjoint."""
     keys = {
         split: [task.problem(seed, split).key for seed in range(n_seeds)]
         for split in ("train", "validation")
@@ -65,7 +65,7 @@ def check_drawing(task, n_seeds=100, different=0.8) -> None:
 
 
 def check_prompts(problem, roles, longest) -> None:
-    """Every wording names fields only, and is short text that every tokenizer knows."""
+    """Check that every wording uses only known fields and gives short printable ASCII text."""
     for name, role in roles.items():
         fields = problem.fields(name)
         assert len(role.templates) >= 3
@@ -78,7 +78,7 @@ def check_prompts(problem, roles, longest) -> None:
 
 
 def check_any_text(problem, role, text) -> None:
-    """Any text at all is a response, with a reward that is within bounds."""
+    """Check that any text is accepted as a response, with a bounded reward."""
     names = {name: problem.fields(name).keys() for name in problem_roles(problem)}
     reward = problem.act(role, text)
     assert -2 <= reward.team <= 2
@@ -87,10 +87,10 @@ def check_any_text(problem, role, text) -> None:
 
 
 def check_clones(problem, responses) -> None:
-    """Neither a problem nor its clone feels what is done to the other.
+    """Check that a problem and its clone are independent.
 
     Args:
-        responses: pairs of a role and what it responds, which change the problem.
+        responses: pairs of role and response that change the problem.
     """
     first = situation(problem)
     clone = problem.clone()
@@ -110,7 +110,7 @@ def check_clones(problem, responses) -> None:
 
 
 def check_refusals(problem, done) -> None:
-    """Unknown roles are refused, and so is everyone on a problem that is done."""
+    """Check that unknown roles are rejected, and all roles once the problem is done."""
     for call in (
         lambda: problem.act("nobody", "U"),
         lambda: problem.fields("nobody"),

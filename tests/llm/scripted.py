@@ -1,4 +1,4 @@
-"""Policies that say what a test wants, in the form in which language models say it."""
+"""Policies with scripted responses, in the format of language models."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from heteromark.llm.policies.backbone import character_tokenizer
 from heteromark.llm.sampling import Generation, Request
 
 
-def asked(
+def make_request(
     *,
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float = 1.0,
     **settings: Any,
 ) -> Request:
-    """A request, with the fields of its `Generation` among its own."""
+    """Create a request; the fields of its `Generation` are separate arguments."""
     return Request(generation=Generation(temperature, top_k, top_p), **settings)
 
 
 class Scripted:
-    """Says what a function of the prompt and a random number in [0, 1) returns.
+    """Responds with the result of a function of the prompt and a random number in [0, 1).
 
-    The number comes from the generator that a language model would sample with.
+    The number comes from the generator that a language model would use for sampling.
     """
 
     tokenizer = character_tokenizer()
 
     def __init__(self, say: Callable[[str, float], str]) -> None:
         self.say = say
-        self.rows: list[int] = []  # responses of each call
+        self.rows: list[int] = []  # number of responses of each call
 
     def respond(self, prompts: Sequence[str], request: Request) -> tuple[TensorDict, list[str]]:
         repeated = [prompt for prompt in prompts for _ in range(request.samples)]

@@ -1,4 +1,4 @@
-"""The rewards for answers between tags, against sums worked out by hand."""
+"""Test the rewards for answers between tags against values computed by hand."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_accuracies_without_tags():
 
 
 @pytest.mark.parametrize("reward", [answer_reward, number_reward, is_exact, is_within])
-def test_a_right_answer_that_is_no_number_is_told(reward):
+def test_a_right_answer_must_be_a_number(reward):
     with pytest.raises(ValueError, match=r"must be a number such as 46 or -2\.5, not 'many'"):
         reward(GOOD, "many")
 
@@ -129,7 +129,7 @@ def test_full_reward_only_for_the_format_with_the_answer(response):
     assert -3 <= total <= 9.5
     assert (total == 9.5) == (has_format(response) and tagged_answer(response) == "46")
     if is_exact(response, "46"):
-        # what a reader would see as well: one answer, and it is the last thing said
+        # there is exactly one answer
         assert response.split("<answer>")[1].split("</answer>")[0].strip() == "46"
         assert response.count("<answer>") == 1
 

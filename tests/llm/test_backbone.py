@@ -19,7 +19,7 @@ from heteromark.llm.policies.backbone import (
 
 @pytest.fixture
 def folder(tmp_path):
-    """A tiny model as a folder that save_pretrained wrote."""
+    """Return the folder of a tiny model, written by save_pretrained."""
     backbone = tiny_backbone("qwen3", hidden_size=32, num_layers=2)
     backbone.model.save_pretrained(tmp_path / "model")
     backbone.tokenizer.save_pretrained(tmp_path / "model")
@@ -27,7 +27,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3", "qwen3"])
-def test_a_tiny_model_has_about_a_million_weights_that_follow_from_the_seed(architecture):
+def test_a_tiny_model_has_about_a_million_weights_determined_by_the_seed(architecture):
     state = torch.get_rng_state()
     first, again, other = (tiny_backbone(architecture, seed=seed).model for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
@@ -39,7 +39,7 @@ def test_a_tiny_model_has_about_a_million_weights_that_follow_from_the_seed(arch
     assert not first.training
 
 
-def test_characters_come_back_as_they_went_in():
+def test_encoding_and_decoding_preserves_characters():
     tokenizer = character_tokenizer()
     text = string.printable[:95] + "\n  two  spaces <end> <pad>"
     assert tokenizer.decode(tokenizer(text).input_ids) == text
@@ -48,7 +48,7 @@ def test_characters_come_back_as_they_went_in():
     assert len(CHARACTERS) == 96
 
 
-def test_a_folder_is_loaded_as_it_was_saved(folder):
+def test_a_loaded_model_equals_the_saved_one(folder):
     loaded = load_backbone(str(folder))
     saved = tiny_backbone("qwen3", hidden_size=32, num_layers=2)
     for name, weight in saved.model.state_dict().items():
@@ -59,28 +59,28 @@ def test_a_folder_is_loaded_as_it_was_saved(folder):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_dtype_is_the_one_asked_for(folder, dtype):
+def test_the_dtype_is_applied(folder, dtype):
     assert load_backbone(str(folder), dtype=dtype).model.dtype == getattr(torch, dtype)
 
 
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(BackboneError, match=r"absent does not exist: give a folder written by"):
+def test_a_missing_folder_is_reported(tmp_path):
+    with pytest.raises(BackboneError, match=r"absent does not exist: use a folder written by"):
         load_backbone(str(tmp_path / "absent"))
 
 
-def test_a_folder_without_a_model(tmp_path):
+def test_a_folder_without_a_model_is_reported(tmp_path):
     with pytest.raises(BackboneError, match=r"has no config\.json"):
         load_backbone(str(tmp_path))
 
 
-def test_damaged_weights_are_told(folder):
+def test_damaged_weights_are_reported(folder):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(BackboneError, match="cannot be loaded: SafetensorError"):
         load_backbone(str(folder))
 
 
-def test_weights_that_are_not_there_are_told_rather_than_drawn(folder):
+def test_missing_weights_are_reported_not_drawn(folder):
     smaller = tiny_backbone("qwen3", hidden_size=32, num_layers=1).model
     smaller.save_pretrained(folder.parent / "smaller")
     (folder.parent / "smaller" / "model.safetensors").replace(folder / "model.safetensors")
@@ -88,15 +88,15 @@ def test_weights_that_are_not_there_are_told_rather_than_drawn(folder):
         load_backbone(str(folder))
 
 
-def test_pickled_weights_are_refused(folder):
+def test_pickled_weights_are_rejected(folder):
     (folder / "model.safetensors").unlink()
     torch.save(tiny_backbone(hidden_size=32).model.state_dict(), folder / "pytorch_model.bin")
     with pytest.raises(BackboneError, match="cannot be loaded"):
         load_backbone(str(folder))
 
 
-def test_a_model_that_is_no_causal_language_model(tmp_path):
+def test_other_model_types_are_rejected(tmp_path):
     config = T5Config(d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8, vocab_size=32)
     T5ForConditionalGeneration(config).save_pretrained(tmp_path)
-    with pytest.raises(BackboneError, match="is a t5, which is no causal language model"):
+    with pytest.raises(BackboneError, match="has type t5, which is not a causal language model"):
         load_backbone(str(tmp_path))

@@ -1,4 +1,4 @@
-"""A cast: agents by name, several in one role of a task."""
+"""Test `environment.text.cast`: named agents, several of them in one role of a task."""
 
 import pytest
 
@@ -11,7 +11,7 @@ ROLES = {"helper": "tool", "solver": "reasoner", "judge": "reasoner"}
 
 
 def cast(roles, **settings):
-    """Math as a config casts it."""
+    """Create the math task with a cast, from a config."""
     text = {"task": "math", "cast": roles, "math": settings}
     return make_task(EnvironmentConfig.model_validate({"name": "math", "text": text}))
 
@@ -24,7 +24,7 @@ def test_agents_play_the_roles_of_the_task_on_the_same_problems():
         assert task.problem(3, split).key == inner.problem(3, split).key
 
 
-def test_what_an_agent_says_counts_as_its_role():
+def test_an_agents_response_counts_for_its_role():
     problem, inner = cast(ROLES).problem(0), MathTask(MathConfig()).problem(0)
     assert problem.prompt("judge", "{question}") == inner.prompt("reasoner", "{question}")
     assert problem.act("helper", inner.demonstration("tool")) == inner.act(

@@ -1,4 +1,4 @@
-"""Numbers and expressions in text: exact, and nothing else than these."""
+"""Test that numbers and expressions are parsed exactly, and that all other text is rejected."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def test_numbers_are_read_exactly(text, value):
         ),
         *("12,34", "--46", "- 46", "46-", "1/2", "nan", "inf", "4\n6", "$46", "46%", "(46)"),
         "\u0664\u0666",  # Arabic-Indic digits
-        "4\u200b6",  # a space of no width
+        "4\u200b6",  # a zero-width space
         "\uff14\uff16",  # full-width digits
         "46\u00b2",  # a superscript
-        "\u221246",  # the minus sign that is no hyphen
+        "\u221246",  # U+2212, the mathematical minus sign
         "46\u0660",
         "\u00a046",
         "9" * 60,
@@ -61,7 +61,7 @@ def test_numbers_are_read_exactly(text, value):
         "0." + "0" * 61 + "1",
     ],
 )
-def test_what_is_no_number_is_refused(text):
+def test_other_texts_are_not_numbers(text):
     assert parse_number(text) is None
 
 
@@ -120,13 +120,13 @@ def test_expressions_have_exact_values(text, value):
         "(" * 5_000_000,
     ],
 )
-def test_anything_else_is_refused_fast(text):
+def test_invalid_expressions_are_rejected_quickly(text):
     before = time.perf_counter()
     assert evaluate(text) is None
     assert time.perf_counter() - before < 0.5
 
 
-def test_deep_nesting_is_no_trouble():
+def test_deep_nesting_is_handled():
     assert evaluate("(" * 60 + "7" + ")" * 60) == 7
     assert evaluate("-" * 100 + "7") == 7
     for depth in range(120, 129):
@@ -147,7 +147,7 @@ expressions = st.recursive(
 
 @settings(max_examples=300, derandomize=True)
 @given(expressions)
-def test_values_are_pythons(text):
+def test_values_equal_pythons(text):
     try:
         expected = eval(text, {"__builtins__": {}})
     except ZeroDivisionError:
@@ -158,7 +158,7 @@ def test_values_are_pythons(text):
 @settings(max_examples=300, derandomize=True)
 @given(expressions)
 def test_fractions_are_exact(text):
-    """A division as fractions have it, put together by hand."""
+    """Compare a division with the division of `Fraction`."""
     whole = evaluate(text)
     expected = None if whole is None else whole / 7
     assert evaluate(f"({text})/7") == expected
@@ -166,7 +166,7 @@ def test_fractions_are_exact(text):
 
 @settings(max_examples=200, derandomize=True)
 @given(st.text())
-def test_any_text_is_taken(text):
+def test_any_text_is_accepted(text):
     for read in (parse_number, evaluate):
         value = read(text)
         assert value is None or isinstance(value, Fraction)
@@ -174,11 +174,11 @@ def test_any_text_is_taken(text):
 
 @settings(max_examples=200, derandomize=True)
 @given(st.decimals(-(10**12), 10**12, places=6))
-def test_what_is_written_is_read_again(number):
+def test_formatted_numbers_can_be_parsed(number):
     assert parse_number(number_text(Fraction(number))) == Fraction(number)
 
 
-def test_numbers_are_written_as_people_do():
+def test_numbers_are_formatted_as_decimals_or_fractions():
     texts = {Fraction(46): "46", Fraction(-5, 2): "-2.5", Fraction(7, 3): "7/3", Fraction(0): "0"}
     assert {value: number_text(value) for value in texts} == texts
     assert number_text(Fraction(10**30)) == "1" + "0" * 30

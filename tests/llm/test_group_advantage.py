@@ -1,4 +1,4 @@
-"""Group-relative advantages."""
+"""Test group-relative advantages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_group_is_judged_by_itself(rows, scale):
             assert found == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_flat_group_teaches_nothing_and_is_told():
+def test_a_flat_group_has_no_advantage_and_is_reported():
     # in single precision the mean of three times 0.9 is not 0.9
     reward = torch.tensor([0.9, 0.9, 0.9, 1.0, 0.0])
     found = group_advantage(reward, torch.tensor([7, 7, 7, 2, 2]))

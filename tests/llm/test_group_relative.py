@@ -1,4 +1,4 @@
-"""GRPO's update of a text policy, on a real tiny model."""
+"""Test GRPO's update of a text policy on a tiny model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from scripted import asked
+from scripted import make_request
 from tensordict import TensorDict
 from torch.nn.functional import pad
 
@@ -29,7 +29,7 @@ PROMPTS = ["1+1=", "a longer prompt"]
 
 
 def changed(update: GroupRelativeUpdate, **changes) -> GroupRelativeUpdate:
-    """An update with other fields, or other fields of its settings."""
+    """Return an update with changed fields or changed fields of its settings."""
     own = {name: changes.pop(name) for name in changes.keys() & GroupRelativeConfig.model_fields}
     return replace(update, settings=update.settings.model_copy(update=own), **changes)
 
@@ -40,10 +40,10 @@ def policy() -> TextPolicy:
 
 
 def judged(policy: TextPolicy) -> TensorDict:
-    """Responses to two prompts, four each; those that hold an even token are rewarded."""
+    """Sample four responses to each of two prompts; rewards count the odd tokens."""
     batch, _ = policy.respond(
         PROMPTS,
-        asked(
+        make_request(
             samples=4,
             max_prompt_length=32,
             max_response_length=8,
@@ -63,24 +63,24 @@ def updated(update: GroupRelativeUpdate, kl_coef: float = 0.0, **batch_changes):
     policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
     batch = judged(policy).update(batch_changes)
     loss = GroupRelativeLoss(policy, kl_coef=kl_coef)
-    told = update(policy, loss, sgd(policy), batch, torch.Generator().manual_seed(0))
-    return {name: weight.detach() for name, weight in policy.trained_parameters().items()}, told
+    metrics = update(policy, loss, sgd(policy), batch, torch.Generator().manual_seed(0))
+    return {name: weight.detach() for name, weight in policy.trained_parameters().items()}, metrics
 
 
 def test_the_first_update_has_ratio_exactly_one():
-    _, told = updated(UPDATE)
-    assert (told["ratio_max"], told["clip_fraction"], told["kl_approx"]) == (1.0, 0.0, 0.0)
-    assert told["grad_norm"] > 0
+    _, metrics = updated(UPDATE)
+    assert (metrics["ratio_max"], metrics["clip_fraction"], metrics["kl_approx"]) == (1.0, 0.0, 0.0)
+    assert metrics["grad_norm"] > 0
 
 
 @pytest.mark.parametrize("minibatch_size", [None, 3])
-def test_later_steps_compare_each_response_with_itself_before_the_update(minibatch_size):
+def test_later_steps_use_log_probs_from_before_the_update(minibatch_size):
     update = changed(UPDATE, epochs=2, minibatch_size=minibatch_size, micro_batch_size=2)
     policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), with_reference=True)
     loss = GroupRelativeLoss(policy, kl_coef=0.1)
-    told = update(policy, loss, sgd(policy, rate=0.0), judged(policy), torch.Generator())
-    assert told["ratio_max"] == pytest.approx(1.0, abs=1e-5)
-    assert told["kl_reference"] == pytest.approx(0.0, abs=1e-5)
+    metrics = update(policy, loss, sgd(policy, rate=0.0), judged(policy), torch.Generator())
+    assert metrics["ratio_max"] == pytest.approx(1.0, abs=1e-5)
+    assert metrics["kl_reference"] == pytest.approx(0.0, abs=1e-5)
 
 
 def test_rewarded_responses_become_likelier(policy):
@@ -99,16 +99,16 @@ def test_rewarded_responses_become_likelier(policy):
 @pytest.mark.parametrize("kl_coef", [0.0, 0.1])
 def test_micro_batches_change_nothing_but_rounding(normalisation, kl_coef):
     update = changed(UPDATE, normalization=normalisation)
-    whole, told = updated(update, kl_coef)
-    parts, told_of_parts = updated(changed(update, micro_batch_size=3), kl_coef)
+    whole, metrics = updated(update, kl_coef)
+    parts, part_metrics = updated(changed(update, micro_batch_size=3), kl_coef)
     for name, weight in whole.items():
         torch.testing.assert_close(parts[name], weight, atol=1e-5, rtol=1e-4)
-    assert told_of_parts == pytest.approx(told, abs=1e-5)
+    assert part_metrics == pytest.approx(metrics, abs=1e-5)
 
 
 @pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
-def test_an_update_on_repeated_responses_is_that_on_all_of_them(normalisation):
-    """Beside the loss over all rows, none of them left out."""
+def test_merging_repeated_responses_does_not_change_the_update(normalisation):
+    """Compare with the loss over all rows, without merging."""
     policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1))
     batch = judged(policy)
     batch = torch.cat([batch, batch[:1], batch[:3], batch[6:]])
@@ -133,8 +133,8 @@ def test_equal_rewards_teach_nothing():
     before = dict(
         LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1)).trained_parameters()
     )
-    after, told = updated(UPDATE, reward=torch.full((8,), 0.3))
-    assert (told["grad_norm"], told["flat_share"]) == (0.0, 1.0)
+    after, metrics = updated(UPDATE, reward=torch.full((8,), 0.3))
+    assert (metrics["grad_norm"], metrics["flat_share"]) == (0.0, 1.0)
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
 
 
@@ -145,18 +145,18 @@ def test_padding_changes_nothing_at_all(normalisation):
     batch = judged(policy)
     padded = {key: pad(batch[key], (5, 0)) for key in ("prompt_ids", "prompt_mask")}
     padded |= {key: pad(batch[key], (0, 7)) for key in ("action", "response_mask", "log_prob")}
-    alone, told = updated(update, kl_coef=0.1)
-    found, told_of_padded = updated(update, kl_coef=0.1, **padded)
+    alone, metrics = updated(update, kl_coef=0.1)
+    found, padded_metrics = updated(update, kl_coef=0.1, **padded)
     assert all(torch.equal(found[name], weight) for name, weight in alone.items())
-    assert told_of_padded == told
+    assert padded_metrics == metrics
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3", "qwen3"])
 @pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
-def test_padding_that_is_computed_changes_no_loss_and_no_gradient(architecture, normalisation):
+def test_computed_padding_changes_neither_loss_nor_gradient(architecture, normalisation):
     policy = LanguageModelPolicy(tiny_backbone(architecture, hidden_size=32, num_layers=1))
     batch = judged(policy)
-    batch["log_prob"] += 0.3  # so that the unrewarded are clipped
+    batch["log_prob"] += 0.3  # so that responses without reward are clipped
     batch["advantage"] = batch["reward"] - batch["reward"].mean()
     padded = batch.copy()
     for key in ("prompt_ids", "prompt_mask"):
@@ -175,7 +175,7 @@ def test_padding_that_is_computed_changes_no_loss_and_no_gradient(architecture, 
 
 
 class Talk(Problem):
-    """A team that is rewarded for each letter, and nobody for anything else."""
+    """Rewards the team for each letter; there is no local reward."""
 
     key = "talk"
     is_done = is_solved = False
@@ -192,7 +192,7 @@ class Talk(Problem):
 
 @pytest.mark.parametrize("team_weight", [0.0, 1.0])
 @pytest.mark.parametrize("normalisation", ["grpo", "dapo", "dr_grpo"])
-def test_without_a_share_in_the_teams_reward_or_one_of_its_own_nothing_is_learnt(
+def test_without_a_weighted_team_reward_or_local_reward_nothing_is_learnt(
     policy, team_weight, normalisation
 ):
     team = Team(["speaker"], {"speaker": policy}, {"speaker": "Talk:"}, 1, team_weight, 8, 8)
@@ -201,36 +201,36 @@ def test_without_a_share_in_the_teams_reward_or_one_of_its_own_nothing_is_learnt
     before = {name: weight.clone() for name, weight in policy.trained_parameters().items()}
     update = changed(UPDATE, normalization=normalisation)
     loss = GroupRelativeLoss(policy)
-    told = update(policy, loss, sgd(policy), rollout.steps[0].batch, torch.Generator())
+    metrics = update(policy, loss, sgd(policy), rollout.steps[0].batch, torch.Generator())
     assert len(set(rollout.steps[0].team)) > 1
-    assert (told["grad_norm"] == 0) == (team_weight == 0)
+    assert (metrics["grad_norm"] == 0) == (team_weight == 0)
     after = policy.trained_parameters()
     is_same = all(torch.equal(after[name], weight) for name, weight in before.items())
     assert is_same == (team_weight == 0)
 
 
-def test_flat_groups_can_be_left_out_without_changing_what_the_others_count():
+def test_dropping_flat_groups_does_not_change_the_update():
     reward = torch.tensor([0.0, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0, 5.0])
-    kept, told = updated(UPDATE, reward=reward)
-    dropped, told_of_dropped = updated(changed(UPDATE, drop_flat=True), reward=reward)
-    assert told["flat_share"] == told_of_dropped["flat_share"] == 0.5
+    kept, metrics = updated(UPDATE, reward=reward)
+    dropped, dropped_metrics = updated(changed(UPDATE, drop_flat=True), reward=reward)
+    assert metrics["flat_share"] == dropped_metrics["flat_share"] == 0.5
     for name, weight in kept.items():
         torch.testing.assert_close(dropped[name], weight, atol=1e-6, rtol=1e-5)
 
 
-def test_if_all_groups_are_left_out_nothing_is_trained():
-    after, told = updated(changed(UPDATE, drop_flat=True), reward=torch.zeros(8))
+def test_without_remaining_groups_nothing_is_trained():
+    after, metrics = updated(changed(UPDATE, drop_flat=True), reward=torch.zeros(8))
     before = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1)).trained_parameters()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
-    assert told["grad_norm"] != told["grad_norm"]  # NaN
+    assert metrics["grad_norm"] != metrics["grad_norm"]  # NaN
 
 
-def test_later_steps_are_clipped_and_told():
+def test_clipping_in_later_steps_is_reported():
     update = changed(UPDATE, epochs=6, minibatch_size=4)
-    _, told = updated(update)
-    assert told["clip_fraction"] > 0
-    assert told["kl_approx"] > 0
-    assert told["ratio_max"] > 1
+    _, metrics = updated(update)
+    assert metrics["clip_fraction"] > 0
+    assert metrics["kl_approx"] > 0
+    assert metrics["ratio_max"] > 1
 
 
 def test_the_largest_ratio_is_that_of_any_token_in_any_step():
@@ -241,7 +241,7 @@ def test_the_largest_ratio_is_that_of_any_token_in_any_step():
     assert 1 < first["ratio_max"] <= whole["ratio_max"]
 
 
-def test_updates_follow_from_their_seeds():
+def test_updates_are_determined_by_their_seeds():
     update = changed(UPDATE, epochs=2, minibatch_size=3)
     first, again = updated(update)[0], updated(update)[0]
     assert all(torch.equal(first[name], weight) for name, weight in again.items())
@@ -256,34 +256,34 @@ def test_the_reference_pulls_back(policy):
     batch["reward"] = torch.zeros(8)
     loss = GroupRelativeLoss(policy, kl_coef=1.0)
     for _ in range(3):
-        told = UPDATE(policy, loss, sgd(policy, 0.1), batch, torch.Generator())
-    assert told["kl_reference"] > 0
+        metrics = UPDATE(policy, loss, sgd(policy, 0.1), batch, torch.Generator())
+    assert metrics["kl_reference"] > 0
     with torch.no_grad():
         assert (policy(batch) - policy.reference_log_probs(batch)).abs().sum() < far
 
 
-def test_an_update_of_one_adapter_leaves_the_others_as_they_were_to_the_bit():
+def test_an_update_leaves_other_adapters_bit_identical():
     roles = ("tool", "planner", "critic")
     adapters = adapter_policies(tiny_backbone(hidden_size=32, num_layers=1), roles, Lora(rank=2))
-    for policy in adapters.values():  # so that none of them does nothing
+    for policy in adapters.values():  # so that every adapter has an effect
         UPDATE(policy, GroupRelativeLoss(policy), sgd(policy), judged(policy), torch.Generator())
     policy, batch = adapters["planner"], judged(adapters["planner"])
     others = {name: judged(adapters[name]) for name in ("tool", "critic")}
     with torch.no_grad():
         before = {name: adapter(batch) for name, adapter in adapters.items()}
     assert not torch.equal(before["tool"], before["critic"])
-    told = UPDATE(policy, GroupRelativeLoss(policy), sgd(policy), batch, torch.Generator())
-    assert told["grad_norm"] > 0
+    metrics = UPDATE(policy, GroupRelativeLoss(policy), sgd(policy), batch, torch.Generator())
+    assert metrics["grad_norm"] > 0
     with torch.no_grad():
         assert not torch.equal(policy(batch), before["planner"])
-        for name, said in others.items():
+        for name, earlier in others.items():
             assert torch.equal(adapters[name](batch), before[name])
             again = judged(adapters[name])
-            assert torch.equal(again["action"], said["action"])
-            assert torch.equal(again["log_prob"], said["log_prob"])
+            assert torch.equal(again["action"], earlier["action"])
+            assert torch.equal(again["log_prob"], earlier["log_prob"])
 
 
-def test_a_loss_that_is_not_finite_is_told(policy):
+def test_a_non_finite_loss_is_reported(policy):
     batch = judged(policy)
     with torch.no_grad():
         next(iter(policy.trained_parameters().values())).fill_(float("nan"))

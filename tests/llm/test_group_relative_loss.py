@@ -1,4 +1,4 @@
-"""The group-relative loss, beside plain Python."""
+"""Compare the group-relative loss with an implementation in plain Python."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_LENGTH = 6
 
 
 class Table(torch.nn.Module):
-    """Log-probabilities that are parameters."""
+    """A policy whose log-probabilities are its parameters."""
 
     def __init__(self, values: torch.Tensor) -> None:
         super().__init__()
@@ -52,12 +52,12 @@ def weighted(batch: TensorDict, normalisation: str) -> TensorDict:
 
 
 def total_of(loss: GroupRelativeLoss, batch: TensorDict) -> torch.Tensor:
-    told = loss(batch)
-    return told["loss_objective"] + told.get("loss_kl", 0.0)
+    result = loss(batch)
+    return result["loss_objective"] + result.get("loss_kl", 0.0)
 
 
 def plain(batch: TensorDict, normalisation: str, low: float, high: float, kl_coef: float) -> float:
-    """The same by loops over responses and tokens."""
+    """Compute the loss by loops over responses and tokens."""
     terms, lengths = [], []
     for row, length in enumerate(LENGTHS):
         advantage = batch["advantage"][row].item()
@@ -82,14 +82,14 @@ def plain(batch: TensorDict, normalisation: str, low: float, high: float, kl_coe
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 @pytest.mark.parametrize("kl_coef", [0.0, 0.3])
-def test_as_by_loops(batch, normalisation, kl_coef):
+def test_the_loss_equals_that_of_loops(batch, normalisation, kl_coef):
     loss = GroupRelativeLoss(Table(batch["current"]), 0.2, 0.3, kl_coef)
     found = total_of(loss, weighted(batch, normalisation)).item()
     assert found == pytest.approx(plain(batch, normalisation, 0.2, 0.3, kl_coef), rel=1e-6)
 
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
-def test_the_gradient_is_that_of_the_loops(batch, normalisation):
+def test_the_gradient_equals_that_of_loops(batch, normalisation):
     table = Table(batch["current"])
     total_of(GroupRelativeLoss(table, 0.2, 0.3, 0.3), weighted(batch, normalisation)).backward()
     step = 1e-6
@@ -107,8 +107,8 @@ def test_the_gradient_is_that_of_the_loops(batch, normalisation):
 
 
 def test_on_the_first_update_the_ratio_is_one(batch):
-    told = GroupRelativeLoss(Table(batch["log_prob"]))(weighted(batch, "dapo"))
-    assert (told["ratio_max"], told["clip_fraction"], told["kl_approx"]) == (1, 0, 0)
+    result = GroupRelativeLoss(Table(batch["log_prob"]))(weighted(batch, "dapo"))
+    assert (result["ratio_max"], result["clip_fraction"], result["kl_approx"]) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
@@ -124,7 +124,9 @@ def test_padding_changes_nothing(batch, normalisation):
         loss.backward()
         found.append(loss.item())
         gradients.append(table.values.grad[:, : max(LENGTHS)])
-    assert found[0] == pytest.approx(found[1], rel=1e-14)  # sums of another length round anew
+    assert found[0] == pytest.approx(
+        found[1], rel=1e-14
+    )  # sums of different lengths round differently
     assert torch.equal(*gradients)
 
 
@@ -139,27 +141,27 @@ def test_micro_batches_add_up_to_their_batch(batch, normalisation):
 
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
-def test_responses_that_were_merged_count_as_often_as_they_were_given(batch, normalisation):
+def test_merged_responses_count_once_per_occurrence(batch, normalisation):
     batch["action"] = torch.arange(batch["current"].numel()).view(batch["current"].shape)
     batch["group_id"] = torch.tensor([0, 0, 1, 1])
     batch = weighted(batch[torch.tensor([0, 2, 0, 1, 3, 2, 0])], normalisation)
-    told, gradients = [], []
+    result, gradients = [], []
     for each in (batch, merged(batch)):
         table = Table(batch["current"])
-        told.append(GroupRelativeLoss(table, kl_coef=0.1)(each))
-        (told[-1]["loss_objective"] + told[-1]["loss_kl"]).backward()
+        result.append(GroupRelativeLoss(table, kl_coef=0.1)(each))
+        (result[-1]["loss_objective"] + result[-1]["loss_kl"]).backward()
         gradients.append(table.values.grad)
     assert len(merged(batch)) == len(LENGTHS)
-    assert told[0]["clip_fraction"] > 0
+    assert result[0]["clip_fraction"] > 0
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-6, atol=0)
-    for name, value in told[0].items():
-        assert told[1][name].item() == pytest.approx(value.item(), rel=1e-6), name
+    for name, value in result[0].items():
+        assert result[1][name].item() == pytest.approx(value.item(), rel=1e-6), name
 
 
-def test_only_the_tokens_that_were_clipped_are_told(batch):
-    told = GroupRelativeLoss(Table(batch["current"]), 0.2, 0.3)(weighted(batch, "dapo"))
+def test_the_clip_fraction_counts_only_clipped_tokens(batch):
+    result = GroupRelativeLoss(Table(batch["current"]), 0.2, 0.3)(weighted(batch, "dapo"))
     ratio = (batch["current"] - batch["log_prob"]).exp()
     rises = batch["advantage"].unsqueeze(-1) > 0
     is_clipped = torch.where(rises, ratio > 1.3, ratio < 0.8) & batch["response_mask"]
     assert 0 < is_clipped.sum() < sum(LENGTHS)
-    assert told["clip_fraction"].item() == pytest.approx(is_clipped.sum() / sum(LENGTHS))
+    assert result["clip_fraction"].item() == pytest.approx(is_clipped.sum() / sum(LENGTHS))

@@ -1,16 +1,16 @@
-"""The group-relative loss beside TorchRL's GRPOLoss on the same models, value and gradient.
+"""Compare value and gradient of the group-relative loss with TorchRL's GRPOLoss.
 
-TorchRL's masking strategy is "sft", which counts response tokens only, and its temperature always
-1. Its aggregation "token_mean" is our dapo and "prompt_mean" our grpo; it has no dr_grpo, so its
-losses of tokens ("none") are added up here. Its KL penalty is averaged over prompts and padding
-too, and is compared after undoing that.
+TorchRL uses the masking strategy "sft", which counts response tokens only, and temperature 1. Its
+aggregation "token_mean" is our dapo and "prompt_mean" is our grpo. It has no dr_grpo, so its token
+losses ("none") are added up here. Its KL penalty is also averaged over prompts and padding; the
+comparison undoes that.
 """
 
 from __future__ import annotations
 
 import pytest
 import torch
-from scripted import asked
+from scripted import make_request
 from tensordict import TensorDict, TensorDictBase, lazy_stack
 from torchrl.modules.llm import TransformersWrapper
 from torchrl.objectives.llm import GRPOLoss
@@ -31,10 +31,10 @@ def backbone(request) -> Backbone:
 
 @pytest.fixture(scope="module")
 def batch(backbone) -> TensorDict:
-    """Responses of different lengths, as if policies not far from this one had sampled them."""
+    """Return responses of different lengths, as if sampled by similar policies."""
     batch, _ = LanguageModelPolicy(backbone).respond(
         ["1+1=", "a longer prompt"],
-        asked(
+        make_request(
             samples=8,
             max_prompt_length=32,
             max_response_length=MAX_LENGTH,
@@ -54,11 +54,11 @@ def batch(backbone) -> TensorDict:
 
 
 def for_torchrl(row: TensorDictBase) -> TensorDict:
-    """Prompt and response in one, without padding; log-probabilities are 0 in the prompt."""
-    prompt, said = row["prompt_ids"][row["prompt_mask"]], row["response_mask"]
-    tokens = torch.cat([prompt, row["action"][said]])
+    """Convert a row to TorchRL's format: no padding, log-probabilities 0 in the prompt."""
+    prompt, response = row["prompt_ids"][row["prompt_mask"]], row["response_mask"]
+    tokens = torch.cat([prompt, row["action"][response]])
     old, reference = (
-        torch.cat([torch.zeros(len(prompt)), row[key][said]])
+        torch.cat([torch.zeros(len(prompt)), row[key][response]])
         for key in ("log_prob", "reference_log_prob")
     )
     return TensorDict(
@@ -107,18 +107,18 @@ def assert_equal(backbone: Backbone, found: torch.Tensor, expected: torch.Tensor
 
 
 @pytest.mark.parametrize("normalisation", AGGREGATIONS)
-def test_the_clipped_objective_is_torchrls(backbone, batch, normalisation):
+def test_the_clipped_objective_equals_torchrls(backbone, batch, normalisation):
     expected = theirs(backbone, batch, AGGREGATIONS[normalisation]).loss_objective.sum()
     if normalisation == "dr_grpo":
         expected = expected / (len(batch) * MAX_LENGTH)
-    told = ours(backbone, batch, normalisation, kl_coef=0.0)
-    assert 0.1 < told["clip_fraction"] < 0.5
-    assert_equal(backbone, told["loss_objective"], expected)
+    result = ours(backbone, batch, normalisation, kl_coef=0.0)
+    assert 0.1 < result["clip_fraction"] < 0.5
+    assert_equal(backbone, result["loss_objective"], expected)
 
 
-def test_the_penalty_is_torchrls_but_for_what_it_is_divided_by(backbone, batch):
+def test_the_kl_penalty_equals_torchrls_up_to_normalisation(backbone, batch):
     expected = theirs(backbone, batch, "token_mean", kl_coef=0.5).loss_kl_to_ref
     lengths = (batch["prompt_mask"].sum(-1) + batch["response_mask"].sum(-1)).tolist()
     expected = expected * len(batch) * max(lengths) / batch["response_mask"].sum()
-    told = ours(backbone, batch, "dapo", kl_coef=0.5)
-    assert_equal(backbone, told["loss_kl"], expected)
+    result = ours(backbone, batch, "dapo", kl_coef=0.5)
+    assert_equal(backbone, result["loss_kl"], expected)

@@ -1,4 +1,4 @@
-"""Questions of a file: what is read, what becomes of it, and what is refused."""
+"""Test reading questions from a file, and the errors for invalid files."""
 
 from __future__ import annotations
 
@@ -58,21 +58,21 @@ def test_problems_of_a_file(tmp_path: Path):
         assert problem.question.answer == 2 * int(problem.key.split()[2])
     one = task_of(write_lines(tmp_path / "one.jsonl", lines[0]))
     missing = "train" if split_of(one.draw(random.Random(0))) == "validation" else "validation"
-    with pytest.raises(ValueError, match=f"math has no problem for {missing}"):
+    with pytest.raises(ValueError, match=f"math drew 10,000 .* none belongs to the {missing}"):
         one.problem(0, missing)
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
-        ("{", "is not JSON in UTF-8: Expecting"),
-        ("[" * 100_000, "is not JSON in UTF-8"),
+        ("{", "is not valid JSON in UTF-8: Expecting"),
+        ("[" * 100_000, "is not valid JSON in UTF-8"),
         ('{"question": "q", "answer": NaN}', "NaN is not a number"),
-        ('{"question": "q", "answer": ' + "9" * 5000 + "}", "is not JSON"),
-        ("[1, 2]", r"must be an object with question and answer, not \[1, 2\]"),
-        ('{"answer": 1}', "question must be text that is not empty, not None"),
-        ('{"question": " ", "answer": 1}', "question must be text that is not empty, not ' '"),
-        ('{"question": 5, "answer": 1}', "question must be text that is not empty, not 5"),
+        ('{"question": "q", "answer": ' + "9" * 5000 + "}", "is not valid JSON"),
+        ("[1, 2]", r"must be a JSON object with question and answer, not \[1, 2\]"),
+        ('{"answer": 1}', "question must be a non-empty text, not None"),
+        ('{"question": " ", "answer": 1}', "question must be a non-empty text, not ' '"),
+        ('{"question": 5, "answer": 1}', "question must be a non-empty text, not 5"),
         ('{"question": "q"}', "answer must be a number .* not None"),
         ('{"question": "q", "answer": true}', "answer must be a number .* not True"),
         ('{"question": "q", "answer": "many"}', "answer must be a number .* not 'many'"),
@@ -80,23 +80,23 @@ def test_problems_of_a_file(tmp_path: Path):
         ('{"question": "q", "answer": "42 ####"}', "answer must be a number"),
         ('{"question": "q", "answer": 1e99}', "answer must be a number"),
         ('{"question": "q", "answer": "' + "x" * 999 + '"}', "not 'x{50,58}…$"),
-        ('{"question": "Good?", "answer": 2}', "another answer, 1 rather than 2; keep one"),
+        ('{"question": "Good?", "answer": 2}', "another answer: 1 there, 2 here; keep one"),
     ],
 )
-def test_faults_of_a_file_name_the_line(tmp_path: Path, line, told):
+def test_errors_in_a_file_name_the_line(tmp_path: Path, line, message):
     good = {"question": "Good?", "answer": 1}
     path = write_lines(tmp_path / "bad.jsonl", good, "", line, good)
-    with pytest.raises(ValueError, match=rf"bad\.jsonl, line 3:? .*{told}"):
+    with pytest.raises(ValueError, match=rf"bad\.jsonl, line 3:? .*{message}"):
         task_of(path)
 
 
-def test_files_that_are_none(tmp_path: Path):
+def test_missing_and_empty_files_are_reported(tmp_path: Path):
     path = tmp_path / "bad.jsonl"
-    with pytest.raises(ValueError, match=r"there is no file .*bad\.jsonl; check the path"):
+    with pytest.raises(ValueError, match=r"file: .*bad\.jsonl does not exist; check the path"):
         task_of(path)
     path.write_text(" \n\n")
-    with pytest.raises(ValueError, match=r"bad\.jsonl has no questions"):
+    with pytest.raises(ValueError, match=r"bad\.jsonl contains no questions"):
         task_of(path)
     path.write_bytes(b'{"question": "a", "answer": 1}\n{"question": "\xff", "answer": 1}\n')
-    with pytest.raises(ValueError, match=r"bad\.jsonl, line 2 is not JSON in UTF-8"):
+    with pytest.raises(ValueError, match=r"bad\.jsonl, line 2 is not valid JSON in UTF-8"):
         task_of(path)

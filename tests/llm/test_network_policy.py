@@ -1,10 +1,10 @@
-"""A perceptron as a policy over text, alone and in a team with a language model."""
+"""Test a feed-forward network as a text policy, alone and in a team with a language model."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from scripted import asked
+from scripted import make_request
 from tensordict import TensorDict
 from torch.nn.functional import pad
 
@@ -29,7 +29,7 @@ def small(**changes) -> NetworkPolicy:
 
 @pytest.fixture
 def policy() -> NetworkPolicy:
-    """One that has opinions, and ends some responses early."""
+    """A policy with non-uniform outputs that ends some responses early."""
     made = small(with_reference=True)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -41,7 +41,7 @@ def policy() -> NetworkPolicy:
 def responses(policy, prompts=PROMPTS, seed: int = 0, **changes) -> TensorDict:
     settings = {"samples": 40, "max_prompt_length": 32, "max_response_length": 6} | changes
     generator = torch.Generator().manual_seed(seed)
-    return policy.respond(prompts, asked(generator=generator, **settings))[0]
+    return policy.respond(prompts, make_request(generator=generator, **settings))[0]
 
 
 def update_of(max_length: int = 6) -> GroupRelativeUpdate:
@@ -62,19 +62,22 @@ def test_sampled_and_computed_log_probs_agree(policy, temperature):
 
 
 def test_tokens_are_drawn_from_the_networks_distribution(policy):
-    said = responses(policy, PROMPTS[:1], samples=20_000, max_response_length=2)
-    every = said.copy()
-    for place in range(2):
-        reached = said["response_mask"][:, place]
-        shares = torch.bincount(said["action"][reached, place], minlength=99) / reached.sum()
-        with torch.no_grad():  # what each token would have been given there
+    sampled = responses(policy, PROMPTS[:1], samples=20_000, max_response_length=2)
+    every = sampled.copy()
+    for position in range(2):
+        is_response = sampled["response_mask"][:, position]
+        shares = (
+            torch.bincount(sampled["action"][is_response, position], minlength=99)
+            / is_response.sum()
+        )
+        with torch.no_grad():  # the probability of each token at this position
             row = every[:99].clone()
-            row["action"][:, place] = torch.arange(99)
-            row["response_mask"][:, place] = True
-            expected = policy(row)[:, place].exp()
+            row["action"][:, position] = torch.arange(99)
+            row["response_mask"][:, position] = True
+            expected = policy(row)[:, position].exp()
         assert expected.sum() == pytest.approx(1.0, abs=1e-5)
         # four standard deviations of a share
-        bound = 4 * (expected / reached.sum()).sqrt() + 1e-3
+        bound = 4 * (expected / is_response.sum()).sqrt() + 1e-3
         assert ((shares - expected).abs() <= bound).all()
 
 
@@ -94,7 +97,7 @@ def test_responses_end_with_the_end_token_and_no_later(policy):
         assert (ids[length:] == fill).all()
 
 
-def test_unlikely_tokens_can_be_left_out(policy):
+def test_unlikely_tokens_can_be_excluded(policy):
     batch = responses(policy, samples=200, top_k=3, temperature=1.0)
     policy.temperature = 1.0
     torch.testing.assert_close(policy(batch), batch["log_prob"], atol=1e-5, rtol=0)
@@ -104,10 +107,10 @@ def test_unlikely_tokens_can_be_left_out(policy):
     assert torch.equal(likeliest, responses(policy, samples=5, temperature=0.0)["action"])
 
 
-@pytest.mark.parametrize("asked", [3, 50])
-def test_a_response_is_as_long_as_both_allow(policy, asked):
-    batch = responses(policy, max_response_length=asked)
-    assert batch["action"].shape[1] == min(asked, 6)
+@pytest.mark.parametrize("limit", [3, 50])
+def test_both_length_limits_apply(policy, limit):
+    batch = responses(policy, max_response_length=limit)
+    assert batch["action"].shape[1] == min(limit, 6)
     torch.testing.assert_close(policy(batch), batch["log_prob"], atol=1e-5, rtol=0)
 
 
@@ -130,20 +133,20 @@ def test_padding_changes_nothing(policy):
         torch.testing.assert_close(together["log_prob"][row, :width], alone["log_prob"][0])
 
 
-def test_a_response_longer_than_its_own_is_refused(policy):
+def test_a_response_longer_than_the_networks_limit_is_rejected(policy):
     batch = responses(policy)
     batch["action"] = pad(batch["action"], (0, 2))
     batch["response_mask"] = pad(batch["response_mask"], (0, 2), value=True)
-    with pytest.raises(ValueError, match=r"has 8 tokens, and the network says 6 at most"):
+    with pytest.raises(ValueError, match=r"has 8 tokens, more than this network's .*\(6\)"):
         policy(batch)
 
 
-def test_it_sees_the_end_of_a_prompt_and_where_its_characters_are(policy):
+def test_a_network_sees_the_end_of_a_prompt_and_character_positions(policy):
     def log_prob(prompt: str) -> torch.Tensor:
         ids, mask = policy.encode([prompt], 100)
-        said = responses(policy, PROMPTS[:1], samples=1)
-        said["prompt_ids"], said["prompt_mask"] = ids, mask
-        return policy(said)
+        sampled = responses(policy, PROMPTS[:1], samples=1)
+        sampled["prompt_ids"], sampled["prompt_mask"] = ids, mask
+        return policy(sampled)
 
     end = "x" * 32
     assert torch.equal(log_prob("abc" + end), log_prob("xyz1" + end))
@@ -151,12 +154,12 @@ def test_it_sees_the_end_of_a_prompt_and_where_its_characters_are(policy):
     assert not torch.equal(log_prob("ab"), log_prob("ab "))
 
 
-def test_a_prompt_that_is_too_long_for_the_team_is_refused(policy):
-    with pytest.raises(ValueError, match="has 25 tokens, and 20 are allowed"):
+def test_a_too_long_prompt_is_rejected(policy):
+    with pytest.raises(ValueError, match=r"has 25 tokens, more than max_prompt_length \(20\)"):
         responses(policy, max_prompt_length=20)
 
 
-def test_weights_and_responses_follow_from_their_seeds():
+def test_weights_and_responses_are_determined_by_their_seeds():
     state = torch.get_rng_state()
     first, again, other = (small(seed=seed) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
@@ -174,13 +177,13 @@ def test_the_first_update_has_ratio_exactly_one_and_the_reference_stays(policy):
     batch["group_id"] = torch.arange(len(PROMPTS)).repeat_interleave(40)
     optimizer = torch.optim.SGD(policy.trained_parameters().values(), lr=0.1)
     loss = GroupRelativeLoss(policy, kl_coef=0.1)
-    told = update_of()(policy, loss, optimizer, batch, torch.Generator())
-    assert (told["ratio_max"], told["clip_fraction"]) == (1.0, 0.0)
-    assert told["grad_norm"] > 0
+    metrics = update_of()(policy, loss, optimizer, batch, torch.Generator())
+    assert (metrics["ratio_max"], metrics["clip_fraction"]) == (1.0, 0.0)
+    assert metrics["grad_norm"] > 0
     assert torch.equal(policy.reference_log_probs(batch), before)
 
 
-def test_it_learns_to_answer_letters_to_one_prompt_and_digits_to_the_other():
+def test_a_network_learns_different_responses_to_different_prompts():
     policy = small(temperature=1.0)
     wanted = torch.zeros(2, 99)
     for row, is_wanted in enumerate((str.isalpha, str.isdigit)):
@@ -193,7 +196,9 @@ def test_it_learns_to_answer_letters_to_one_prompt_and_digits_to_the_other():
     for _ in range(100):
         batch = policy.respond(
             ["letters:", "digits:"],
-            asked(samples=32, max_prompt_length=32, max_response_length=6, generator=generator),
+            make_request(
+                samples=32, max_prompt_length=32, max_response_length=6, generator=generator
+            ),
         )[0]
         batch["group_id"] = torch.arange(2).repeat_interleave(32)
         is_right = wanted[batch["group_id"].unsqueeze(-1), batch["action"]]
@@ -204,7 +209,7 @@ def test_it_learns_to_answer_letters_to_one_prompt_and_digits_to_the_other():
     assert (shares[-1] > 0.95).all()
 
 
-def test_a_network_and_a_language_model_are_a_team_and_each_learns_from_its_own():
+def test_a_mixed_team_learns_each_from_its_own_responses():
     task = PlanPathTask(PlanPathConfig(size=3))
     policies = {
         "tool": small(temperature=1.0),
@@ -228,10 +233,10 @@ def test_a_network_and_a_language_model_are_a_team_and_each_learns_from_its_own(
             before = {name: each(batches[name]) for name, each in policies.items()}
         optimizer = torch.optim.AdamW(policy.trained_parameters().values(), lr=1e-3)
         update = update_of(max_length=1)
-        told = update(
+        metrics = update(
             policy, GroupRelativeLoss(policy), optimizer, batches[role], torch.Generator()
         )
-        assert told["grad_norm"] > 0
+        assert metrics["grad_norm"] > 0
         with torch.no_grad():
             after = {name: each(batches[name]) for name, each in policies.items()}
         for name in policies:

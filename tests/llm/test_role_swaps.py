@@ -1,4 +1,4 @@
-"""Teams evaluated with their roles filled otherwise."""
+"""Test the evaluation of teams with swapped or untrained policies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from scripted import Scripted, asked
+from scripted import Scripted, make_request
 
 from heteromark.config.models.tasks import MathConfig
 from heteromark.llm.evaluation import EvaluationSettings
@@ -29,7 +29,7 @@ PROBLEMS = [SUMS.problem(seed) for seed in range(6)]
 
 
 def knows(role: str) -> Scripted:
-    """Says the demonstration of one role, in whichever it is asked."""
+    """Respond with one role's demonstration, in any role."""
     right = {problem.key: problem.demonstration(role) for problem in PROBLEMS}
     return Scripted(lambda prompt, _: right[prompt.partition(" ")[0]])
 
@@ -43,8 +43,8 @@ def rates(table) -> dict[str, float]:
     return {row["name"]: row["solve_rate"] for row in table}
 
 
-def test_specialised_roles_fail_in_each_others_place():
-    # the tool's expression is no answer, and without it the reasoner's number is not agreed on
+def test_specialised_policies_fail_in_each_others_role():
+    # the tool's expression is not an answer, and the reasoner's number needs the tool's agreement
     policies = {"tool": knows("tool"), "reasoner": knows("reasoner")}
     nothing = Scripted(lambda *_: "")
     table = swap_roles(team_of(policies), PROBLEMS, SAMPLED, {"tool": nothing, "reasoner": nothing})
@@ -65,50 +65,52 @@ def test_specialised_roles_fail_in_each_others_place():
     assert json.loads(json.dumps(table, allow_nan=False)) == table
 
 
-def test_a_role_that_matters_less_is_told_from_one_that_matters():
-    # a number is an expression as well, so that a policy that knows it fills both roles
+def test_swaps_distinguish_important_from_unimportant_roles():
+    # a number is also an expression, so one policy that knows it can act in both roles
     policies = {"tool": knows("reasoner"), "reasoner": knows("reasoner")}
     nothing, half = (
         Scripted(lambda *_: ""),
         Scripted(lambda prompt, drawn: policies["tool"].say(prompt, drawn) if drawn < 0.5 else ""),
     )
     settings = EvaluationSettings(PRESETS["sampled"], num_passes=100)
-    told = rates(swap_roles(team_of(policies), PROBLEMS, settings, {"tool": half}))
-    assert told["trained"] == told["tool and reasoner exchanged"] == 1.0
-    assert told["tool untrained"] == pytest.approx(0.5, abs=0.1)
-    assert "all untrained" not in told
-    told = rates(swap_roles(team_of(policies), PROBLEMS, settings, {"reasoner": nothing}))
-    assert told["reasoner untrained"] == 0.0
+    solve_rates = rates(swap_roles(team_of(policies), PROBLEMS, settings, {"tool": half}))
+    assert solve_rates["trained"] == solve_rates["tool and reasoner exchanged"] == 1.0
+    assert solve_rates["tool untrained"] == pytest.approx(0.5, abs=0.1)
+    assert "all untrained" not in solve_rates
+    solve_rates = rates(swap_roles(team_of(policies), PROBLEMS, settings, {"reasoner": nothing}))
+    assert solve_rates["reasoner untrained"] == 0.0
 
 
-def test_every_pair_of_roles_is_exchanged_unless_they_share_a_policy():
+def test_every_pair_of_roles_is_swapped_unless_they_share_a_policy():
     shared = knows("reasoner")
     task_roles = {"tool": shared, "reasoner": shared}
     assert list(rates(swap_roles(team_of(task_roles), PROBLEMS, SAMPLED))) == ["trained"]
-    order = ("tool", "reasoner", "tool", "reasoner")  # acting twice is one role still
+    order = ("tool", "reasoner", "tool", "reasoner")  # a role that acts twice counts once
     policies = {role: knows("reasoner") for role in ORDER}
-    told = rates(swap_roles(team_of(policies, order), PROBLEMS, SAMPLED))
-    assert list(told) == ["trained", "tool and reasoner exchanged"]
+    solve_rates = rates(swap_roles(team_of(policies, order), PROBLEMS, SAMPLED))
+    assert list(solve_rates) == ["trained", "tool and reasoner exchanged"]
 
 
-def test_references_of_strange_roles_are_refused():
+def test_references_of_unknown_roles_are_rejected():
     team = team_of({role: knows(role) for role in ORDER})
-    with pytest.raises(ValueError, match="references for critic, but the roles that act are tool"):
+    with pytest.raises(
+        ValueError, match="references contains critic, but the team's roles are tool"
+    ):
         swap_roles(team, PROBLEMS, SAMPLED, {"critic": knows("tool")})
 
 
 def changed(policy: TextPolicy) -> None:
-    """Move the policy's own weights, so that it says something else."""
+    """Change the policy's weights, so that it responds differently."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for weight in policy.trained_parameters().values():
             weight.add_(0.3 * torch.randn(weight.shape, generator=generator))
 
 
-def said_by(responder, max_prompt_length: int = 8) -> list[str]:
+def responses_of(responder, max_prompt_length: int = 8) -> list[str]:
     _, texts = responder.respond(
         ["1+2=", "3"],
-        asked(
+        make_request(
             samples=8,
             max_prompt_length=max_prompt_length,
             max_response_length=8,
@@ -119,23 +121,23 @@ def said_by(responder, max_prompt_length: int = 8) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["adapter", "full"])
-def test_a_reference_says_what_was_said_before_training(kind):
+def test_a_reference_responds_as_before_training(kind):
     backbone = tiny_backbone(hidden_size=32, num_layers=1)
     if kind == "adapter":
         policy = adapter_policies(backbone, ORDER, Lora(rank=2), temperature=0.8)["tool"]
     else:
         policy = LanguageModelPolicy(backbone, temperature=0.8, with_reference=True)
-    before = said_by(policy)
+    before = responses_of(policy)
     changed(policy)
-    after = said_by(policy)
-    assert before == said_by(Reference(policy)) != after
-    assert said_by(policy) == after  # and is back, as it is after an error
+    after = responses_of(policy)
+    assert before == responses_of(Reference(policy)) != after
+    assert responses_of(policy) == after  # the policy is restored, also after an error
     with pytest.raises(ValueError, match="max_prompt_length"):
-        said_by(Reference(policy), max_prompt_length=2)
-    assert said_by(policy) == after
+        responses_of(Reference(policy), max_prompt_length=2)
+    assert responses_of(policy) == after
 
 
-def test_adapters_are_exchanged_and_replaced():
+def test_adapters_are_swapped_and_replaced():
     policies = adapter_policies(tiny_backbone(hidden_size=32, num_layers=1), ORDER, Lora(rank=2))
     changed(policies["tool"])
     table = swap_roles(
@@ -148,7 +150,7 @@ def test_adapters_are_exchanged_and_replaced():
     assert all(0 <= row["solve_rate"] <= 1 for row in table)
 
 
-def test_a_reference_that_was_not_kept_is_told():
+def test_a_missing_reference_is_reported():
     policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1))
-    with pytest.raises(ValueError, match="made without a reference"):
-        said_by(Reference(policy))
+    with pytest.raises(ValueError, match="has no reference model"):
+        responses_of(Reference(policy))

@@ -1,4 +1,4 @@
-"""Teams at work on problems, with policies that say what the tests want."""
+"""Test rollouts of teams with scripted policies."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from heteromark.llm.tasks.plan_path import PlanPathTask
 
 
 class Script:
-    """Says what a function of prompt and candidate returns; keeps the prompts that it was asked."""
+    """Responds with the result of a function of prompt and candidate; records the prompts."""
 
     def __init__(self, say: Callable[[str, int], str]) -> None:
         self.say = say
-        self.asked: list[str] = []
+        self.prompts: list[str] = []
 
     def respond(self, prompts: Sequence[str], request: Request) -> tuple[TensorDict, list[str]]:
-        self.asked += prompts
+        self.prompts += prompts
         texts = [
             self.say(prompt, number) for prompt in prompts for number in range(request.samples)
         ]
@@ -57,7 +57,7 @@ def solver(problem, role: str) -> Callable[[str, int], str]:
 
 
 def members(rollout: Rollout) -> dict[int, list[tuple[int, str, str, float]]]:
-    """Of each group: turn, role, prompt and reward of its responses."""
+    """Return turn, role, prompt and reward of the responses in each group."""
     found: dict[int, list[tuple[int, str, str, float]]] = {}
     for step in rollout.steps:
         for row, group in enumerate(step.batch["group_id"].tolist()):
@@ -81,15 +81,15 @@ def test_the_second_agent_sees_what_the_first_one_did_in_the_same_round():
     way = problem.demonstration("tool")
     policies = {"tool": Script(lambda *_: way), "planner": Script(lambda *_: "")}
     roll_out(team_of(PATHS, policies), [problem], samples=2, sampling="tree")
-    assert way not in policies["tool"].asked[0]
-    assert way in policies["planner"].asked[0]
+    assert way not in policies["tool"].prompts[0]
+    assert way in policies["planner"].prompts[0]
 
 
-def test_a_tree_goes_on_from_the_best_candidate():
+def test_a_tree_continues_from_the_best_candidate():
     problem = PATHS.problem(0)
     way = problem.demonstration("planner")
-    said = ("", way[:1], way[:2], "nonsense")
-    policies = {"tool": Script(lambda *_: ""), "planner": Script(lambda _, number: said[number])}
+    replies = ("", way[:1], way[:2], "nonsense")
+    policies = {"tool": Script(lambda *_: ""), "planner": Script(lambda _, number: replies[number])}
     rollout = roll_out(team_of(PATHS, policies), [problem], samples=4, sampling="tree")
     first, second = (step for step in rollout.steps if step.role == "planner")
     assert first.batch["reward"].argmax() == 2
@@ -98,11 +98,11 @@ def test_a_tree_goes_on_from_the_best_candidate():
     assert after.fields("planner")["grid"] in second.prompts[0]
 
 
-def test_a_chain_goes_its_own_ways():
+def test_chain_attempts_are_independent():
     problem = PATHS.problem(0)
     way = problem.demonstration("planner")
-    said = itertools.cycle((way, "", way[:1]))
-    policies = {"tool": Script(lambda *_: ""), "planner": Script(lambda *_: next(said))}
+    replies = itertools.cycle((way, "", way[:1]))
+    policies = {"tool": Script(lambda *_: ""), "planner": Script(lambda *_: next(replies))}
     rollout = roll_out(
         team_of(PATHS, policies, max_turns=1), [problem], samples=3, sampling="chain"
     )
@@ -111,10 +111,10 @@ def test_a_chain_goes_its_own_ways():
 
 
 @pytest.mark.parametrize("sampling", ["tree", "chain"])
-def test_all_of_a_group_have_the_same_prompt_turn_role_and_problem(sampling):
+def test_a_group_shares_prompt_turn_role_and_problem(sampling):
     task = PlanPathTask(PlanPathConfig(size=3, walls=0.0))
-    said = itertools.cycle(("U", "D", "L", "R", "UL", "nonsense", ""))
-    policies = {role: Script(lambda *_: next(said)) for role in ORDER}
+    replies = itertools.cycle(("U", "D", "L", "R", "UL", "nonsense", ""))
+    policies = {role: Script(lambda *_: next(replies)) for role in ORDER}
     problems = [task.problem(seed) for seed in (0, 0, 1, 2)]  # two of them the same
     rollout = roll_out(team_of(task, policies, max_turns=3), problems, samples=5, sampling=sampling)
     groups = members(rollout)
@@ -154,10 +154,10 @@ def test_the_second_agents_advantages_are_not_all_zero():
 
 
 @pytest.mark.parametrize("team_weight", [0.0, 0.5, 2.0])
-def test_a_reward_is_the_teams_share_and_the_local_one(team_weight):
+def test_a_reward_is_the_weighted_team_reward_plus_the_local_one(team_weight):
     problem = PATHS.problem(0)
-    said = ("", problem.demonstration("planner"), "U")
-    policies = {role: Script(lambda _, number: said[number]) for role in ORDER}
+    replies = ("", problem.demonstration("planner"), "U")
+    policies = {role: Script(lambda _, number: replies[number]) for role in ORDER}
     rollout = roll_out(
         team_of(PATHS, policies, team_weight=team_weight), [problem], samples=3, sampling="tree"
     )
@@ -169,7 +169,7 @@ def test_a_reward_is_the_teams_share_and_the_local_one(team_weight):
     assert any(any(step.local) for step in rollout.steps)
 
 
-def test_done_problems_take_no_part_in_later_rounds():
+def test_done_problems_are_skipped_in_later_rounds():
     problems = [PATHS.problem(seed) for seed in range(3)]
     way = problems[1].demonstration("planner")
     grid = problems[1].fields("tool")["grid"]
@@ -188,7 +188,7 @@ def test_a_role_may_act_twice_in_a_round():
     assert [step.role for step in rollout.steps] == ["tool", "planner"] * 2
 
 
-def test_language_models_work_the_same_with_the_same_seed():
+def test_rollouts_are_reproducible_with_the_same_seed():
     policies = adapter_policies(tiny_backbone(hidden_size=32, num_layers=1), ORDER, Lora(rank=2))
     problems = [PATHS.problem(seed) for seed in range(3)]
     first, again, other = (

@@ -1,4 +1,4 @@
-"""Sampling of responses, and their log-probabilities by a forward pass."""
+"""Test the sampling of responses, and their log-probabilities in a forward pass."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from scripted import asked
+from scripted import make_request
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from heteromark.llm.policies.backbone import Backbone, character_tokenizer, tiny_backbone
@@ -17,7 +17,7 @@ PROMPTS = ("12+34=", "a much longer prompt than the other: 7*8=", "7")
 
 
 def with_absolute_positions() -> Backbone:
-    """Unlike the tiny models, this one tells a prompt from the same one further to the right."""
+    """Create a model that, unlike the tiny models, is sensitive to absolute positions."""
     tokenizer = character_tokenizer()
     sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 128}
     ends = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id}
@@ -38,7 +38,7 @@ def backbone(request) -> Backbone:
     else:
         backbone = tiny_backbone(request.param, hidden_size=32, num_layers=2)
     generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():  # so that it has opinions, and ends some responses early
+    with torch.no_grad():  # so that outputs are not uniform, and some responses end early
         for weight in backbone.model.parameters():
             weight.add_(0.2 * torch.randn(weight.shape, generator=generator))
     return backbone
@@ -56,7 +56,7 @@ def sampled(backbone: Backbone, prompts=PROMPTS, **changes) -> Responses:
     return sample(
         backbone.model,
         *encoded(backbone, prompts),
-        asked(max_prompt_length=64, generator=generator, **settings),
+        make_request(max_prompt_length=64, generator=generator, **settings),
         end_id=end_id,
         pad_id=backbone.tokenizer.pad_token_id,
     )
@@ -81,7 +81,7 @@ def test_the_first_token_is_drawn_from_the_models_distribution(backbone):
     assert ((shares - expected).abs() <= 4 * (expected / 20_000).sqrt() + 1e-3).all()
 
 
-def test_greedy_responses_are_those_of_the_library(backbone):
+def test_greedy_responses_equal_those_of_transformers(backbone):
     found = sampled(backbone, temperature=0.0, samples=1)
     ids, mask = encoded(backbone)
     theirs = backbone.model.generate(
@@ -108,7 +108,7 @@ def test_masks_do_not_depend_on_the_padding_token(backbone):
     same = sample(
         backbone.model,
         *encoded(backbone),
-        asked(
+        make_request(
             samples=64,
             max_prompt_length=64,
             max_response_length=40,
@@ -142,7 +142,7 @@ def test_the_same_seed_gives_the_same_responses_and_another_does_not(backbone):
 
 @contextlib.contextmanager
 def what_is_read(backbone: Backbone) -> Iterator[list[tuple[int, int]]]:
-    """The shapes of tokens that the model is called with."""
+    """Record the shapes of the model's inputs."""
     shapes: list[tuple[int, int]] = []
     handle = backbone.model.register_forward_pre_hook(
         lambda _, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
@@ -153,30 +153,30 @@ def what_is_read(backbone: Backbone) -> Iterator[list[tuple[int, int]]]:
         handle.remove()
 
 
-def test_a_prompt_is_read_once_however_many_responses_it_gets(backbone):
+def test_a_prompt_is_processed_once_for_all_its_responses(backbone):
     with what_is_read(backbone) as shapes:
         sampled(backbone, samples=5, max_response_length=2, temperature=1.0)
     assert shapes[0] == (3, encoded(backbone)[0].shape[1])
     assert shapes[1] == (15, 1)
 
 
-def test_responses_that_have_ended_are_not_computed_any_more(backbone):
-    """And those that go on are what they would be without the others."""
+def test_ended_responses_are_no_longer_computed(backbone):
+    """And the remaining responses do not depend on those that have ended."""
     before = sampled(backbone, samples=64)
-    often_said = before.ids[before.mask].bincount().argmax().item()
+    frequent = before.ids[before.mask].bincount().argmax().item()
     with what_is_read(backbone) as shapes:
-        found = sampled(backbone, samples=64, max_response_length=80, end_id=often_said)
+        found = sampled(backbone, samples=64, max_response_length=80, end_id=frequent)
     computed = [rows for rows, _ in shapes[1:]]
     assert min(computed) < max(computed) == 3 * 64
-    for rows, going_on in zip(computed, found.mask[:, 1:].sum(0).tolist(), strict=True):
-        assert going_on <= rows < 2 * going_on
+    for rows, num_open in zip(computed, found.mask[:, 1:].sum(0).tolist(), strict=True):
+        assert num_open <= rows < 2 * num_open
     ids, mask = (each.repeat_interleave(64, 0) for each in encoded(backbone))
     again = response_log_probs(backbone.model, ids, mask, found.ids, found.mask, 0.9)
     torch.testing.assert_close(again, found.log_prob, atol=1e-5, rtol=0)
 
 
 def log_probs_along(backbone: Backbone, prompt: str, ids: torch.Tensor, temperature: float):
-    """Of all tokens, at each place of responses to one prompt: `[responses, length, tokens]`."""
+    """Return log-probabilities of all tokens at each position: `[responses, length, tokens]`."""
     prompt_ids, _ = encoded(backbone, (prompt,))
     both = torch.cat([prompt_ids.expand(len(ids), -1), ids], -1)
     with torch.no_grad():
@@ -185,7 +185,7 @@ def log_probs_along(backbone: Backbone, prompt: str, ids: torch.Tensor, temperat
 
 
 def ranks_and_shares(backbone, found, temperature) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each token sampled: how many are more likely, and the probability of all those."""
+    """Return, for each sampled token, the number and total probability of likelier tokens."""
     every = log_probs_along(backbone, PROMPTS[0], found.ids, temperature)
     chosen = every.gather(-1, found.ids.unsqueeze(-1))
     above = every > chosen + 1e-5
@@ -201,9 +201,9 @@ def test_truncated_sampling_stays_among_the_likely_tokens(backbone, top_k, top_p
     ranks, shares = ranks_and_shares(backbone, found, 0.9)
     assert (ranks < (top_k or len(backbone.tokenizer))).all()
     assert (shares < top_p).all()
-    assert ranks.max() > 0  # and is not the most likely one each time
+    assert ranks.max() > 0  # and not always the most likely token
     if top_k == 2000:
-        assert torch.equal(found.ids, whole.ids)  # all there are
+        assert torch.equal(found.ids, whole.ids)  # the vocabulary is smaller
     else:
         ranks, shares = ranks_and_shares(backbone, whole, 0.9)
         assert (ranks >= top_k).any() if top_k else (shares >= top_p).any()
@@ -215,7 +215,7 @@ def test_truncated_sampling_draws_the_kept_tokens_in_proportion(backbone):
     )
     every = log_probs_along(backbone, "12+34=", torch.zeros(1, 1, dtype=torch.long), 0.9)[0, 0]
     kept, places = every.exp().topk(5)
-    kept = kept / kept.sum()  # top_p is of what top_k leaves
+    kept = kept / kept.sum()  # top_p applies to the tokens that top_k keeps
     kept = kept[kept.cumsum(0) - kept < 0.9]
     expected = torch.zeros(len(every)).index_add(0, places[: len(kept)], kept / kept.sum())
     shares = torch.bincount(found.ids[:, 0], minlength=len(every)) / len(found.ids)
@@ -224,38 +224,38 @@ def test_truncated_sampling_draws_the_kept_tokens_in_proportion(backbone):
     assert ((shares - expected).abs() <= 4 * (expected / 20_000).sqrt()).all()
 
 
-def test_log_probs_are_those_among_all_tokens_however_truncated(backbone):
+def test_log_probs_are_among_all_tokens_despite_truncation(backbone):
     found = sampled(backbone, top_k=3, top_p=0.7)
     ids, mask = (each.repeat_interleave(4, 0) for each in encoded(backbone))
     computed = response_log_probs(backbone.model, ids, mask, found.ids, found.mask, 0.9)
     torch.testing.assert_close(computed, found.log_prob, atol=1e-5, rtol=0)
 
 
-def test_one_token_to_sample_among_is_the_most_likely_one(backbone):
+def test_top_k_1_chooses_the_most_likely_token(backbone):
     greedy = sampled(backbone, temperature=0.0)
     assert torch.equal(sampled(backbone, temperature=1.5, top_k=1, seed=3).ids, greedy.ids)
 
 
-def test_one_token_to_sample_among_is_one_even_where_several_are_as_likely():
+def test_top_k_1_chooses_one_token_even_among_ties():
     undecided = tiny_backbone(hidden_size=32, num_layers=1)
     with torch.no_grad():
         undecided.model.get_input_embeddings().weight.zero_()
     assert (sampled(undecided, samples=64, max_response_length=1, top_k=1).ids == 0).all()
 
 
-def test_responses_that_the_end_token_did_not_end_are_cut_off(backbone):
+def test_responses_without_an_end_token_are_cut_off(backbone):
     end = backbone.tokenizer.eos_token_id
     found = sampled(backbone, samples=64, max_response_length=10, temperature=1.5)
     last = found.ids.gather(-1, found.mask.sum(-1, keepdim=True) - 1).squeeze(-1)
     assert torch.equal(found.is_cut_off, last != end)
     assert 0 < found.is_cut_off.float().mean() < 1
     assert (found.mask.sum(-1)[found.is_cut_off] == 10).all()
-    # some end with the last token that they may have
+    # some end exactly at the maximum length
     assert (~found.is_cut_off & (found.mask.sum(-1) == 10)).any()
 
 
-def test_log_probs_and_gradients_are_those_of_each_response_alone(backbone):
-    """Together, the prompts are read once; alone, a prompt and its response are read at once."""
+def test_batched_log_probs_and_gradients_equal_those_of_single_responses(backbone):
+    """Batched, prompts are processed once; alone, prompt and response share one forward pass."""
     found = sampled(backbone)
     ids, mask = (each.repeat_interleave(4, 0) for each in encoded(backbone))
     shuffled = torch.randperm(len(ids), generator=torch.Generator().manual_seed(2))
@@ -277,7 +277,7 @@ def test_log_probs_and_gradients_are_those_of_each_response_alone(backbone):
         torch.testing.assert_close(shared, single, atol=1e-4, rtol=1e-4)
 
 
-def test_log_probs_read_a_prompt_once_however_many_responses_it_has(backbone):
+def test_log_probs_process_a_prompt_once_for_all_its_responses(backbone):
     found = sampled(backbone, samples=4, max_response_length=3)
     ids, mask = (each.repeat_interleave(4, 0) for each in encoded(backbone))
     read = []

@@ -1,4 +1,4 @@
-"""Programs that try to get out of the sandbox, or to break it."""
+"""Test programs that try to escape from the sandbox or to break it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if not sys.platform.startswith("linux"):
     pytest.skip("the sandbox runs on Linux only", allow_module_level=True)
 
 NOTHING = Isolation(namespaces=False, landlock=False, seccomp=False)
-# whatever this machine has, and each of the combinations that contains everything
+# all layers of this machine, and each minimal combination that protects everything
 WITHIN = {
     "all": isolation(),
     "namespaces": Isolation(namespaces=True, landlock=False, seccomp=False),
@@ -40,7 +40,7 @@ def within(request: pytest.FixtureRequest) -> Isolation:
 
 @pytest.fixture
 def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the sandbox makes its folders: a place that anyone may read and write."""
+    """The sandbox's temporary folder, readable and writable for everyone."""
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o777)
         monkeypatch.setattr(tempfile, "tempdir", name)
@@ -49,7 +49,7 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture(autouse=True)
 def nothing_stays(temporary: Path) -> Iterator[None]:
-    """No process, no folder is left, and the next program runs as if nothing had been."""
+    """Check that no process or folder is left, and that the next program runs normally."""
     yield
     assert processes_of(temporary) == []
     assert not list(temporary.glob("tmp*"))
@@ -58,7 +58,7 @@ def nothing_stays(temporary: Path) -> Iterator[None]:
 
 
 def processes_of(temporary: Path) -> list[int]:
-    """The processes that were started, by their command line, which names their folder."""
+    """Return the started processes, identified by the folder in their command line."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -74,9 +74,9 @@ def run(source: str, within: Isolation, *, timeout: float = 5.0, **more: object)
     return run_program(source, timeout=timeout, memory_mib=96, within=within, **more)
 
 
-def needs(contained: bool, what: str) -> None:
-    if not contained:
-        pytest.skip(f"Isolation says that {what} are not contained here")
+def needs(protected: bool, what: str) -> None:
+    if not protected:
+        pytest.skip(f"the sandbox does not protect {what} on this machine")
 
 
 # files
@@ -97,7 +97,7 @@ def test_the_secret_is_readable_without_layers(secret: Path) -> None:
     assert run(f"print(open({str(secret)!r}).read())", NOTHING).stdout == "the secret\n"
 
 
-def test_reads_nothing_outside(secret: Path, within: Isolation) -> None:
+def test_outside_files_cannot_be_read(secret: Path, within: Isolation) -> None:
     needs(within.files, "files")
     for path in (secret, "/etc/passwd", "/etc/shadow", __file__, "/proc/self/environ"):
         ended = run(f"print(open({str(path)!r}).read())", within)
@@ -106,7 +106,7 @@ def test_reads_nothing_outside(secret: Path, within: Isolation) -> None:
         assert "No such file" in ended.reason or "Permission denied" in ended.reason
 
 
-def test_reads_nothing_by_detours(secret: Path, within: Isolation) -> None:
+def test_outside_files_cannot_be_read_indirectly(secret: Path, within: Isolation) -> None:
     needs(within.files, "files")
     for source in (
         f"import os; os.symlink({str(secret)!r}, 'x'); print(open('x').read())",
@@ -124,7 +124,7 @@ def test_reads_nothing_by_detours(secret: Path, within: Isolation) -> None:
     assert secret.read_text() == "the secret"
 
 
-def test_writes_nothing_outside(secret: Path, temporary: Path, within: Isolation) -> None:
+def test_outside_files_cannot_be_written(secret: Path, temporary: Path, within: Isolation) -> None:
     needs(within.files, "files")
     store = Path(os.environ["HETEROMARK_STORE"])
     (store / "run.json").write_text("{}")
@@ -150,7 +150,7 @@ def test_writes_nothing_outside(secret: Path, temporary: Path, within: Isolation
     assert sorted(path.name for path in secret.parent.iterdir()) == ["secret"]
 
 
-def test_zeros_through_a_symlink_go_nowhere(secret: Path, within: Isolation) -> None:
+def test_writing_through_a_symlink_fails(secret: Path, within: Isolation) -> None:
     needs(within.files, "files")
     ended = run(
         f"import os; os.symlink({str(secret)!r}, 'x'); f = open('x', 'wb')\n"
@@ -161,18 +161,18 @@ def test_zeros_through_a_symlink_go_nowhere(secret: Path, within: Isolation) -> 
     assert secret.read_text() == "the secret"
 
 
-def test_a_huge_file_ends(within: Isolation) -> None:
+def test_a_huge_file_is_stopped(within: Isolation) -> None:
     ended = run("f = open('x', 'wb')\nwhile True: f.write(bytes(2**20))", within)
     assert "OSError" in ended.reason
 
 
-def test_many_files_end(within: Isolation) -> None:
+def test_many_files_are_stopped(within: Isolation) -> None:
     needs(within.namespaces, "the sizes of all files together")
     source = "for i in range(10**6): open(str(i), 'wb').write(bytes(2**20))"
     assert "No space left" in run(source, within).reason
 
 
-def test_packages_are_not_in_sight(within: Isolation) -> None:
+def test_packages_are_hidden(within: Isolation) -> None:
     needs(within.files, "files")
     source = "import os, sys; sys.path.append(os.path.dirname(os.__file__) + '/site-packages')\n"
     assert "ModuleNotFoundError" in run("import heteromark", within).reason
@@ -184,7 +184,7 @@ def test_packages_are_not_in_sight(within: Isolation) -> None:
 
 
 def attempts(server: socket.socket) -> int:
-    """How many clients a listening, non-blocking server has."""
+    """Return the number of clients of a listening, non-blocking server."""
     count = 0
     while True:
         try:
@@ -195,7 +195,7 @@ def attempts(server: socket.socket) -> int:
 
 
 @pytest.mark.parametrize("family", ["inet", "unix", "abstract"])
-def test_reaches_no_socket(family: str, temporary: Path, within: Isolation) -> None:
+def test_sockets_cannot_be_reached(family: str, temporary: Path, within: Isolation) -> None:
     needs(within.network, "sockets")
     with socket.socket(socket.AF_INET if family == "inet" else socket.AF_UNIX) as server:
         if family == "inet":
@@ -232,7 +232,7 @@ time.sleep(60)
 """
 
 
-def test_a_fork_bomb_ends(within: Isolation) -> None:
+def test_a_fork_bomb_is_stopped(within: Isolation) -> None:
     needs(within.processes, "processes")
     began = time.monotonic()
     ended = run(BOMB, within, timeout=0.5)
@@ -248,7 +248,7 @@ def test_no_daemon_stays(temporary: Path, within: Isolation) -> None:
     assert time.monotonic() - began < 20
 
 
-def test_nothing_outlives_whoever_started_it(temporary: Path, within: Isolation) -> None:
+def test_programs_end_when_their_parent_is_killed(temporary: Path, within: Isolation) -> None:
     code = (
         "import tempfile; from heteromark.llm.sandbox import *; "
         f"tempfile.tempdir = {str(temporary)!r}; "
@@ -283,14 +283,14 @@ def wait_until(holds: Callable[[], bool]) -> None:
         "10 ** 10 ** 7",
     ],
 )
-def test_a_loop_ends(loop: str, within: Isolation) -> None:
+def test_an_endless_loop_is_stopped(loop: str, within: Isolation) -> None:
     began = time.monotonic()
     ended = run(loop, within, timeout=0.3)
     assert ended.reason in ("timed out", "ended by SIGKILL")
     assert time.monotonic() - began < 20
 
 
-def test_kills_nobody(within: Isolation) -> None:
+def test_other_processes_cannot_be_killed(within: Isolation) -> None:
     needs(within.processes, "processes")
     if True:
         for target in ("os.getppid()", str(os.getpid()), "-1", "0", "-os.getppid()"):
@@ -301,9 +301,9 @@ def test_kills_nobody(within: Isolation) -> None:
             assert not ended.ok
 
 
-def test_no_environment_is_in_sight(within: Isolation) -> None:
+def test_the_environment_is_hidden(within: Isolation) -> None:
     needs(within.files, "files")
-    # who changes their user can't read even their own, until they say PR_SET_DUMPABLE
+    # after a change of user, a process cannot read its own environ without PR_SET_DUMPABLE
     allow = "import ctypes; ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)"
     source = allow + "; import os; print(open('/proc/' + str({pid}) + '/environ').read())"
     assert "PYTHONHASHSEED" in run(source.format(pid="os.getpid()"), NOTHING).stdout
@@ -314,13 +314,13 @@ def test_no_environment_is_in_sight(within: Isolation) -> None:
     assert set(names) <= {"PYTHONHASHSEED", "LC_CTYPE"}
 
 
-def test_traces_nobody(within: Isolation) -> None:
+def test_other_processes_cannot_be_traced(within: Isolation) -> None:
     needs(within.seccomp, "other uses of the kernel")
     source = "import ctypes; print(ctypes.CDLL(None).ptrace(16, {pid}, 0, 0))"
     assert run(source.format(pid=os.getpid()), within).stdout == "-1\n"
 
 
-def test_gets_no_rights_back(within: Isolation) -> None:
+def test_rights_cannot_be_regained(within: Isolation) -> None:
     new_user = "import ctypes; print(ctypes.CDLL(None, use_errno=True).unshare(0x10000000))"
     if within.namespaces or within.seccomp:
         assert run(new_user, within).stdout == "-1\n"
@@ -341,17 +341,17 @@ def test_gets_no_rights_back(within: Isolation) -> None:
         "import mmap; x = [mmap.mmap(-1, 2**24) for _ in range(64)]",
     ],
 )
-def test_a_memory_bomb_ends(source: str, within: Isolation) -> None:
+def test_a_memory_bomb_is_stopped(source: str, within: Isolation) -> None:
     ended = run(source, within)
     assert ended.reason == "out of memory" or "Cannot allocate memory" in ended.reason
 
 
-def test_many_threads_end(within: Isolation) -> None:
+def test_many_threads_are_stopped(within: Isolation) -> None:
     source = "import threading, time\nfor _ in range(500): threading.Thread(target=time.sleep, args=(9,), daemon=True).start()"
     assert "can't start new thread" in run(source, within).reason
 
 
-def test_recursion_ends(within: Isolation) -> None:
+def test_endless_recursion_is_stopped(within: Isolation) -> None:
     assert "RecursionError" in run("def f(): f()\nf()", within).reason
     deep = "import sys; sys.setrecursionlimit(10**9)\ndef f(): f.__call__()\nf()"
     assert not run(deep, within, timeout=2).ok
@@ -371,7 +371,7 @@ def test_output_up_to_the_limit_is_whole(within: Isolation) -> None:
         assert (ended.reason, ended.stdout) == (reason, "x" * 1000)
 
 
-def test_stdin_is_not_written_to(within: Isolation) -> None:
+def test_stdin_is_read_only(within: Isolation) -> None:
     assert "Bad file descriptor" in run("import os; os.write(0, b'x')", within, stdin="y").reason
 
 
@@ -401,21 +401,21 @@ def test_any_bytes_are_output(within: Isolation) -> None:
         ("import ctypes; ctypes.string_at(0)", -11),
     ],
 )
-def test_the_status_is_told(source: str, status: int, within: Isolation) -> None:
+def test_the_status_is_reported(source: str, status: int, within: Isolation) -> None:
     ended = run(source, within)
     assert ended.status == status
     assert ended.ok == (status == 0)
     assert bool(ended.reason) == (status != 0)
 
 
-def test_stdin_is_given_and_ends(within: Isolation) -> None:
+def test_stdin_is_passed_and_ends(within: Isolation) -> None:
     assert run("print(input() + input())", within, stdin="ä\nö\n").stdout == "äö\n"
     assert "EOFError" in run("input()", within).reason
     text = "x" * 300_000
     assert run("import sys; print(len(sys.stdin.read()))", within, stdin=text).stdout == "300000\n"
 
 
-def test_hashes_are_the_same_each_time(within: Isolation) -> None:
+def test_hashes_are_reproducible(within: Isolation) -> None:
     assert len({run("print(hash('a'))", within).stdout for _ in range(3)}) == 1
 
 
@@ -432,32 +432,32 @@ def test_several_at_once(within: Isolation) -> None:
     assert sorted(one.stdout for one in ended) == ["0\n", "1\n", "2\n", "3\n"]
 
 
-def test_limits_that_are_too_small_are_refused() -> None:
+def test_too_small_limits_are_rejected() -> None:
     for limits in ({"timeout": 0}, {"memory_mib": 10}, {"output_limit": 0}):
         with pytest.raises(ValueError, match="memory_mib"):
             run_program("", **{"timeout": 1, "memory_mib": 96, **limits})
 
 
-def test_this_machine_contains_everything_or_says_what_not() -> None:
-    assert set(isolation().lacking) <= {"files", "network", "processes"}
-    assert NOTHING.lacking == ("files", "network", "processes")
+def test_missing_protections_are_listed() -> None:
+    assert set(isolation().unprotected) <= {"files", "network", "processes"}
+    assert NOTHING.unprotected == ("files", "network", "processes")
 
 
-def test_what_is_not_contained_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_protections_cause_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     _warn_of.cache_clear()
     monkeypatch.setattr("heteromark.llm.sandbox.run.isolation", lambda: NOTHING)
-    with pytest.warns(UserWarning, match="not kept from files, network, processes"):
+    with pytest.warns(UserWarning, match="cannot protect files, network, processes"):
         assert run_program("", timeout=5, memory_mib=96).ok
 
 
-def test_other_systems_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_operating_systems_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(sys, "platform", "darwin")
-        with pytest.raises(SandboxError, match=r"Linux only.*darwin"):
+        with pytest.raises(SandboxError, match=r"only on Linux.*darwin"):
             run("print(1)", NOTHING)
 
 
-def test_a_layer_that_does_not_hold_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_layer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     if not isolation().namespaces:
         pytest.skip("this machine has no namespaces")
     with monkeypatch.context() as patched:

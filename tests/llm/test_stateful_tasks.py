@@ -1,4 +1,4 @@
-"""Sokoban, Sudoku and search: the same problems whatever hashes are, without torch."""
+"""Test that Sokoban, Sudoku and search draw the same problems for any hash seed, without torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ assert "torch" not in sys.modules
 
 
 def test_problems_are_the_same_in_every_process():
-    told = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", DRAW],
             env=os.environ | {"PYTHONHASHSEED": seed},
@@ -36,5 +36,5 @@ def test_problems_are_the_same_in_every_process():
         ).stdout
         for seed in ("0", "1", "12345")
     }
-    assert len(told) == 1
-    assert len(told.pop()) > 1_000
+    assert len(outputs) == 1
+    assert len(outputs.pop()) > 1_000

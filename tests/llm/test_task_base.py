@@ -1,4 +1,4 @@
-"""What all tasks have in common, on a task of guessing a number."""
+"""Test the base classes of tasks with a number-guessing task."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class GuessTask(Task):
         return GuessProblem(generator.choice(self.numbers))
 
 
-def test_a_seed_has_one_problem_and_other_seeds_have_others():
+def test_equal_seeds_give_equal_problems_and_seeds_differ():
     task = GuessTask(range(10**9))
     keys = [task.problem(seed).key for seed in range(200)]
     assert keys == [GuessTask(range(10**9)).problem(seed).key for seed in range(200)]
@@ -81,17 +81,17 @@ def test_the_two_splits_share_no_problem():
     validation = {task.problem(seed, "validation").key for seed in range(2_000)}
     assert not train & validation
     assert train | validation <= {str(number) for number in range(500)}
-    # each split is all that belongs to it, not a few of them
+    # each split covers most of its problems, not just a few
     assert len(train) > 400
     assert len(validation) > 25
 
 
-def test_a_tenth_is_for_validation():
+def test_a_tenth_of_the_problems_is_for_validation():
     counts = Counter(split_of(GuessProblem(number)) for number in range(20_000))
     assert counts["validation"] == pytest.approx(20_000 / VALIDATION_SHARE, rel=0.05)
 
 
-def test_the_split_follows_from_the_problem_alone():
+def test_the_split_depends_only_on_the_problem():
     problem = GuessProblem(7)
     before = split_of(problem)
     problem.act("guesser", "3")
@@ -101,15 +101,17 @@ def test_the_split_follows_from_the_problem_alone():
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_too_few_problems_are_told(split):
+def test_too_few_problems_are_reported(split):
     other = "validation" if split == "train" else "train"
     numbers = [n for n in range(50) if split_of(GuessProblem(n)) == other]
-    with pytest.raises(ValueError, match=f"guess has no problem for {split} among 10,000"):
+    with pytest.raises(
+        ValueError, match=f"guess drew 10,000 problems, but none belongs to the {split}"
+    ):
         GuessTask(numbers).problem(0, split)
     assert GuessTask(numbers).problem(0, other).number in numbers
 
 
-def test_a_prompt_shows_the_fields_and_nothing_is_read_twice():
+def test_field_values_are_not_formatted_again():
     problem = GuessProblem(7)
     problem.act("guesser", "{odd}")
     templates = GuessTask.roles["guesser"].templates
@@ -134,7 +136,7 @@ def test_templates_of_fields_are_accepted(template):
 
 
 @pytest.mark.parametrize(
-    ("template", "told"),
+    ("template", "quoted"),
     [
         ("{number}", "{number}"),
         ("{}", "{}"),
@@ -147,13 +149,13 @@ def test_templates_of_fields_are_accepted(template):
         ("{guesses} {ODD}", "{ODD}"),
     ],
 )
-def test_templates_that_name_anything_else_are_refused(template, told):
-    expected = f"only name guesses, odd, not {told}; write {{{{ and }}}} for braces"
+def test_templates_with_unknown_fields_are_rejected(template, quoted):
+    expected = f"only use the fields guesses, odd, not {quoted}; write {{{{ and }}}} for literal"
     with pytest.raises(ValueError, match=re.escape(expected)):
         check_template(template, GuessProblem(7).fields("guesser"))
 
 
 @pytest.mark.parametrize("template", ["{", "}", "{odd", "odd}", "{odd}}"])
-def test_unmatched_braces_are_refused(template):
+def test_unmatched_braces_are_rejected(template):
     with pytest.raises(ValueError, match=r"'[{}]'"):
         check_template(template, GuessProblem(7).fields("guesser"))

@@ -1,4 +1,4 @@
-"""The code task: its functions, the tester's tests, and the judging of programs in the sandbox."""
+"""Test the code task: its functions, the tester's tests, and scoring programs in the sandbox."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from heteromark.llm.tasks.code_families import FAMILIES
 from heteromark.llm.tasks.code_functions import Function, Numbers, Whole, same
 
 TASK = CodeTask(CodeConfig())
-# seconds; more than any honest program needs, on a busy machine as well
+# seconds; more than any honest program needs, even on a busy machine
 PATIENT = CodeConfig(timeout=10.0)
 
 
@@ -44,7 +44,7 @@ ABOVE = Function(
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.says[:40])
-def test_every_family_tells_its_wrong_implementations_apart(family) -> None:
+def test_every_familys_tests_catch_all_wrong_implementations(family) -> None:
     caught: set[str] = set()
     for seed in range(12):
         function = family.draw(random.Random(seed))
@@ -56,7 +56,7 @@ def test_every_family_tells_its_wrong_implementations_apart(family) -> None:
             assert function.admits(arguments)
         names: dict = {}
         exec(function.source, names)
-        for wrong in (function.wrong[i] for c in problem.telling for i in function.catches(c[0])):
+        for wrong in (function.wrong[i] for c in problem.revealing for i in function.catches(c[0])):
             caught.add(str(function.wrong.index(wrong)))
         for call in [problem.example, *problem.hidden]:
             assert same(names["f"](*call.arguments), call.value)
@@ -91,14 +91,15 @@ def test_the_example_and_shown_tests_are_not_hidden_tests() -> None:
 
 
 @pytest.mark.parametrize("count", [4, 30])
-def test_so_many_hidden_tests(count: int) -> None:
+def test_the_number_of_hidden_tests_is_as_configured(count: int) -> None:
     task = CodeTask(CodeConfig(hidden_tests=count))
     assert all(len(task.problem(seed).hidden) == count for seed in range(40))
 
 
-def test_too_many_hidden_tests_are_refused() -> None:
+def test_too_many_hidden_tests_are_rejected() -> None:
     with pytest.raises(
-        ValueError, match=r"hidden_tests: 500 is more than the \d+ inputs.*lower it"
+        ValueError,
+        match=r"hidden_tests \(500\) exceeds the \d+ different inputs.*lower hidden_tests",
     ):
         problem_of(DOUBLE, CodeConfig(hidden_tests=500))
     with pytest.raises(ValueError, match="hidden_tests"):
@@ -125,7 +126,7 @@ def test_prompts_are_short_ascii_and_name_fields_only() -> None:
             problem.act("tester", problem.demonstration("tester"))
 
 
-def test_the_coder_sees_the_tests_and_how_its_last_program_did() -> None:
+def test_the_coder_sees_the_tests_and_its_last_result() -> None:
     problem = problem_of(DOUBLE)
     assert problem.fields("coder")["tests"] == "none"
     problem.act("tester", "f(1) == 2\nf(2) == 4")
@@ -148,7 +149,7 @@ def test_the_testers_demonstration_catches_all() -> None:
         assert problem.act("tester", text) == (1.0, 0.0)
 
 
-def test_the_tester_earns_by_what_its_tests_catch() -> None:
+def test_the_tester_earns_the_share_of_caught_implementations() -> None:
     problem = problem_of(DOUBLE)
     assert problem.act("tester", "f(2) == 4").team == 0.0
     assert problem.act("tester", "f(0) == 0").team == pytest.approx(1 / 3)
@@ -185,16 +186,16 @@ def test_the_tester_earns_by_what_its_tests_catch() -> None:
         "f(1) == 2" + " " * 300 + "x",
     ],
 )
-def test_tests_that_are_none_or_wrong_earn_nothing(response: str) -> None:
+def test_invalid_or_wrong_tests_earn_nothing(response: str) -> None:
     assert problem_of(DOUBLE).act("tester", response) == (0.0, 0.0)
 
 
-def test_the_example_is_no_test_of_the_testers_own() -> None:
+def test_repeating_the_example_is_not_a_test() -> None:
     problem = problem_of(DOUBLE)
     assert problem.act("tester", str(problem.example)).team == 0.0
 
 
-def test_only_so_many_tests_count() -> None:
+def test_the_number_of_tests_is_limited() -> None:
     problem = problem_of(DOUBLE)
     assert problem.act("tester", "f(2) == 4\n" * MAX_TESTS + "f(60) == 120").team == 0.0
     assert len(problem.tests) == MAX_TESTS
@@ -219,7 +220,7 @@ def earned(source: str, function: Function = DOUBLE, config: CodeConfig = PATIEN
 
 @pytest.mark.slow
 def test_the_demonstrations_solve_and_wrong_implementations_do_not() -> None:
-    """Every family; a wrong implementation may pass some hidden tests, and never all."""
+    """Check every family: a wrong implementation may pass some hidden tests, but never all."""
     for index, family in enumerate(FAMILIES):
         function = family.draw(random.Random(index))
         problem = problem_of(function, seed=index)
@@ -228,7 +229,7 @@ def test_the_demonstrations_solve_and_wrong_implementations_do_not() -> None:
         for one in (problem, alone):
             assert one.act("coder", one.demonstration("coder")) == (1.0, 0.0)
             assert one.is_solved
-        caught = set().union(*(function.catches(call.arguments) for call in problem.telling))
+        caught = set().union(*(function.catches(call.arguments) for call in problem.revealing))
         for wrong in sorted(caught):
             other = problem_of(function, seed=index)
             source = f"def {function.head}:\n    return {function.wrong[wrong]}"
@@ -279,7 +280,7 @@ def test_fences_are_optional() -> None:
         assert earned(response) == 1.0
 
 
-def test_a_partly_right_program_earns_in_part() -> None:
+def test_a_partly_right_program_earns_a_partial_reward() -> None:
     assert 0.0 < earned("def f(n):\n    return n * 2 if n % 3 else 0") < 1.0
 
 
@@ -371,7 +372,7 @@ def test_exploits_earn_nothing(exploit: str) -> None:
     assert earned(EXPLOITS[exploit], config=CodeConfig(timeout=2.0)) == 0.0
 
 
-def test_a_loop_ends_and_what_was_right_before_it_counts() -> None:
+def test_an_endless_loop_is_stopped_and_earlier_results_count() -> None:
     began = time.monotonic()
     source = "def f(n):\n    while n > 50: pass\n    return n * 2"
     problem = problem_of(DOUBLE, CodeConfig(timeout=0.5))
@@ -379,7 +380,7 @@ def test_a_loop_ends_and_what_was_right_before_it_counts() -> None:
     assert time.monotonic() - began < 20
 
 
-def test_arguments_that_a_program_changes_are_not_its_next_ones() -> None:
+def test_changed_arguments_do_not_affect_later_calls() -> None:
     source = "def f(xs):\n    out = xs[:2]\n    xs.clear()\n    return out"
     assert earned(source, FIRST) == 1.0
 
@@ -396,7 +397,7 @@ TEXT = st.text(max_size=300) | st.lists(
 
 @given(TEXT)
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
-def test_any_text_is_taken(text: str) -> None:
+def test_any_text_is_accepted(text: str) -> None:
     problem = problem_of(DOUBLE)
     assert 0.0 <= problem.act("tester", text).team <= 1.0
     assert len(problem.tests) <= MAX_TESTS

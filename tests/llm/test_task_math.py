@@ -1,4 +1,4 @@
-"""Arithmetic by a tool and a reasoner: what is asked, what counts as an answer, what it earns."""
+"""Test the math task: questions, accepted answers and rewards."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ def made(**chosen) -> MathTask:
     return MathTask(MathConfig(**chosen))
 
 
-def asked(tags: bool = False) -> MathProblem:
-    """What is 40 + 6?"""
+def sum_problem(tags: bool = False) -> MathProblem:
+    """Create the problem 40+6."""
     return MathProblem(Question("40+6", Fraction(46), "40+6"), tags)
 
 
 def answer_of_story(text: str) -> int:
-    """The answer, worked out sentence by sentence from the wording alone."""
-    found = [total for scene in SCENES for total in [told_in(scene, text)] if total is not None]
+    """Compute a story's answer from its text alone, sentence by sentence."""
+    found = [total for scene in SCENES for total in [total_in(scene, text)] if total is not None]
     assert len(found) == 1, text
     return found[0]
 
 
-def told_in(scene: Scene, text: str) -> int | None:
-    """How many there are at a story's end, if it is one of this scene."""
+def total_in(scene: Scene, text: str) -> int | None:
+    """Return the final amount of a story, or None if the story has another scene."""
     patterns = {
         kind: re.escape(sentence)
         .replace(r"\{name\}", "[A-Z][a-z]+")
@@ -92,7 +92,7 @@ def test_the_demonstrations_solve_every_problem(chosen):
 
 
 @pytest.mark.parametrize("chosen", DIFFICULTIES)
-def test_answers_are_those_of_an_independent_reckoning(chosen):
+def test_answers_match_an_independent_computation(chosen):
     task = made(**chosen)
     for seed in range(200):
         problem = task.problem(seed)
@@ -176,8 +176,8 @@ def test_prompts_are_short_ascii_with_all_fields(tags):
             problem.act(name, problem.demonstration(name))
 
 
-def test_each_role_sees_what_the_other_said():
-    problem = asked()
+def test_each_role_sees_the_others_response():
+    problem = sum_problem()
     assert problem.fields("tool") == {"question": "40+6", "answer": "none"}
     before = problem.fields("reasoner")
     assert (before["expression"], before["value"]) == ("none", "none")
@@ -191,7 +191,7 @@ def test_each_role_sees_what_the_other_said():
 
 
 def test_done_when_both_agree_right_or_wrong():
-    problem = asked()
+    problem = sum_problem()
     assert problem.act("tool", "40+5") == Reward(0.0, 0.0)
     assert not problem.is_done
     assert problem.act("reasoner", "46") == Reward(1.0, 0.0)
@@ -207,8 +207,8 @@ def test_done_when_both_agree_right_or_wrong():
     assert not problem.is_done
 
 
-def test_a_tool_that_says_nothing_of_use_keeps_the_team_from_being_done():
-    problem = asked()
+def test_a_useless_tool_response_keeps_the_problem_open():
+    problem = sum_problem()
     assert problem.act("tool", "no idea") == Reward(0.0, -0.1)
     assert problem.act("reasoner", "46") == Reward(1.0, 0.0)
     assert not problem.is_done
@@ -216,8 +216,8 @@ def test_a_tool_that_says_nothing_of_use_keeps_the_team_from_being_done():
     assert problem.is_solved
 
 
-def test_what_was_said_before_no_longer_stands():
-    problem = asked()
+def test_a_new_response_replaces_the_previous_one():
+    problem = sum_problem()
     problem.act("tool", "45")
     problem.act("reasoner", "46")
     problem.act("reasoner", "er")
@@ -245,7 +245,7 @@ def test_what_was_said_before_no_longer_stands():
 )
 def test_tricks_earn_the_team_nothing(tags, response):
     for tool in (None, "46", "45"):
-        problem = asked(tags)
+        problem = sum_problem(tags)
         if tool is not None:
             problem.act("tool", tool)
         silent = problem.clone().act("reasoner", "")
@@ -257,18 +257,18 @@ def test_tricks_earn_the_team_nothing(tags, response):
 
 
 def test_one_of_many_numbers_is_never_the_answer():
-    """With tags, listing them all earns less than one honest wrong number nearby."""
+    """Check that, with tags, listing all numbers earns less than one wrong number nearby."""
     everything = answered("", True).replace("<answer>", "<answer>" + " ".join(map(str, range(100))))
-    assert asked(True).act("reasoner", everything) == Reward(0.0, 4.5)
-    assert asked(True).act("reasoner", answered(45, True)) == Reward(0.0, 5.5)
+    assert sum_problem(True).act("reasoner", everything) == Reward(0.0, 4.5)
+    assert sum_problem(True).act("reasoner", answered(45, True)) == Reward(0.0, 5.5)
 
 
 @pytest.mark.parametrize("response", ["46", "46.0", " 46 ", "+46", "046", "hm\n\n46\n \n"])
-def test_the_right_number_however_written(response):
-    problem = asked()
+def test_the_right_number_is_accepted_in_any_notation(response):
+    problem = sum_problem()
     assert problem.act("reasoner", response) == Reward(1.0, 0.0)
     assert problem.is_solved
-    problem = asked(tags=True)
+    problem = sum_problem(tags=True)
     assert (
         problem.act("reasoner", f"<answer>{response[-6:]}</answer>").team == 1.0 or "h" in response
     )
@@ -292,8 +292,8 @@ def test_the_right_number_however_written(response):
     ],
 )
 @pytest.mark.parametrize("tags", [False, True])
-def test_the_tools_tricks_are_refused_fast(response, tags):
-    problem = asked(tags)
+def test_the_tools_tricks_are_rejected_quickly(response, tags):
+    problem = sum_problem(tags)
     before = time.perf_counter()
     assert problem.act("tool", response) == Reward(0.0, -0.1)
     assert time.perf_counter() - before < 0.5
@@ -302,7 +302,7 @@ def test_the_tools_tricks_are_refused_fast(response, tags):
 
 
 def test_clones_are_independent():
-    problem = asked()
+    problem = sum_problem()
     problem.act("tool", "45")
     clone = problem.clone()
     clone.act("tool", "46")
@@ -319,8 +319,8 @@ PIECES = st.sampled_from(
 
 @settings(max_examples=300, derandomize=True)
 @given(st.booleans(), st.lists(st.text() | st.lists(PIECES).map("".join), max_size=6))
-def test_any_text_is_taken(tags, responses):
-    problem = asked(tags)
+def test_any_text_is_accepted(tags, responses):
+    problem = sum_problem(tags)
     for number, response in enumerate(responses):
         role = ("tool", "reasoner")[number % 2]
         if problem.is_done:
@@ -334,17 +334,21 @@ def test_any_text_is_taken(tags, responses):
         problem.prompt(role, MathTask.roles[role].templates[0]).encode()
 
 
-def test_long_responses_are_taken_in_linear_time():
+def test_long_responses_are_read_in_linear_time():
     for tags in (False, True):
         for piece in (*TAGS, "46\n", "4", " ", "\n", "(1+"):
             for role in MathTask.roles:
                 before = time.perf_counter()
-                asked(tags).act(role, piece * (2_000_000 // len(piece)))
+                sum_problem(tags).act(role, piece * (2_000_000 // len(piece)))
                 assert time.perf_counter() - before < 2
 
 
-def test_other_roles_are_refused():
-    for call in (asked().fields, asked().demonstration, lambda role: asked().act(role, "46")):
+def test_other_roles_are_rejected():
+    for call in (
+        sum_problem().fields,
+        sum_problem().demonstration,
+        lambda role: sum_problem().act(role, "46"),
+    ):
         with pytest.raises(
             ValueError, match="no role 'planner' in this task; its roles are tool, reasoner"
         ):
@@ -359,10 +363,12 @@ def test_settings_at_their_extremes():
     assert problem.is_solved
     made(max_operand=10**29, num_operands=6)
     for refused in ({"max_operand": 10**6, "operators": ALL}, {"max_operand": 10**30}):
-        with pytest.raises(ValueError, match=r"max_operand is 10+, .*; lower max_operand or num_"):
+        with pytest.raises(
+            ValueError, match=r"max_operand \(10+\) is .*\. Lower max_operand or num_"
+        ):
             made(num_operands=6, **refused)
     # 0+0, 0+1, 1+0 and 1+1
-    with pytest.raises(ValueError, match="math has no problem for validation"):
+    with pytest.raises(ValueError, match=r"math drew 10,000 .* none belongs to the validation"):
         made(max_operand=1).problem(0, "validation")
     assert made(max_operand=1, source="word", operators=ALL).problem(0).demonstration("reasoner")
 
@@ -377,7 +383,7 @@ def test_the_module_hides_nothing_and_needs_no_torch():
 
 
 @pytest.mark.parametrize(
-    ("said", "exact", "near", "form"),
+    ("response", "exact", "near", "form"),
     [
         ("46", 1, 1, 1),
         ("so\n46.0", 1, 1, 1),
@@ -391,14 +397,14 @@ def test_the_module_hides_nothing_and_needs_no_torch():
         ("", 0, 0, 0),
     ],
 )
-def test_judgement_of_a_plain_answer(said, exact, near, form):
-    problem = asked()
-    problem.act("reasoner", said)
+def test_judgement_of_a_plain_answer(response, exact, near, form):
+    problem = sum_problem()
+    problem.act("reasoner", response)
     assert problem.judgement() == {"exact": exact, "within_10_percent": near, "format": form}
 
 
 @pytest.mark.parametrize(
-    ("said", "exact", "near", "form"),
+    ("response", "exact", "near", "form"),
     [
         ("<reasoning>40+6</reasoning><answer>46</answer>", 1, 1, 1),
         ("<reasoning>40+6</reasoning><answer>42</answer>", 0, 1, 1),
@@ -407,19 +413,19 @@ def test_judgement_of_a_plain_answer(said, exact, near, form):
         ("46", 0, 0, 0),
     ],
 )
-def test_judgement_of_a_tagged_answer(said, exact, near, form):
-    problem = asked(tags=True)
-    problem.act("reasoner", said)
+def test_judgement_of_a_tagged_answer(response, exact, near, form):
+    problem = sum_problem(tags=True)
+    problem.act("reasoner", response)
     assert problem.judgement() == {"exact": exact, "within_10_percent": near, "format": form}
 
 
-def test_judgement_is_of_the_reasoners_last_response():
-    problem = asked()
+def test_judgement_scores_the_reasoners_last_response():
+    problem = sum_problem()
     assert set(problem.judgement().values()) == {0.0}
     problem.act("tool", "46")
     assert set(problem.judgement().values()) == {0.0}
-    for said, near in (("50", 1.0), ("90", 0.0)):
-        problem.act("reasoner", said)
+    for response, near in (("50", 1.0), ("90", 0.0)):
+        problem.act("reasoner", response)
         assert problem.judgement()["within_10_percent"] == near
     before = problem.clone()
     problem.act("reasoner", "46")
@@ -428,7 +434,7 @@ def test_judgement_is_of_the_reasoners_last_response():
 
 
 def test_a_right_answer_counts_as_exact_though_the_tool_disagrees():
-    problem = asked()
+    problem = sum_problem()
     problem.act("tool", "1+1")
     problem.act("reasoner", "46")
     assert not problem.is_solved

@@ -1,4 +1,4 @@
-"""A way through a grid by a tool and a planner: what moves do, and that only the way pays."""
+"""Test the plan_path task: effects of moves, and rewards for progress only."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def made(**chosen) -> PlanPathTask:
 
 
 def problem_of(*rows: str, **chosen) -> PlanPathProblem:
-    """The problem of a picture."""
+    """Create a problem from a picture of its grid."""
     cells = {mark: (i, j) for i, row in enumerate(rows) for j, mark in enumerate(row)}
     grid = Grid(tuple(re.sub("[AG]", ".", row) for row in rows))
     return PlanPathProblem(grid, cells["A"], cells["G"], PlanPathConfig(**chosen))
 
 
 def free_cells(picture: str) -> dict[complex, str]:
-    """The cells that are no wall, by column + row * 1j: read from what a prompt shows."""
+    """Return the marks of all cells but walls, by column + row * 1j, from a prompt's picture."""
     rows = picture.split("\n")
     return {
         complex(j, i): mark
@@ -49,7 +49,7 @@ def free_cells(picture: str) -> dict[complex, str]:
 
 
 def arrives(picture: str, moves: str) -> bool:
-    """Whether moves lead over the goal before they bump, by the picture alone."""
+    """Return whether moves reach the goal before a wall, from the picture alone."""
     cells = free_cells(picture)
     at = next(cell for cell, mark in cells.items() if mark == "A")
     for move in moves:
@@ -62,7 +62,7 @@ def arrives(picture: str, moves: str) -> bool:
 
 
 def shortest_in(picture: str) -> int:
-    """Steps from A to G, by growing the set of cells that can be reached."""
+    """Return the number of steps from A to G, by growing the set of reachable cells."""
     cells = free_cells(picture)
     reached = {cell for cell, mark in cells.items() if mark == "A"}
     steps = 0
@@ -94,7 +94,7 @@ def test_the_demonstrations_solve_every_problem(chosen):
 
 
 @pytest.mark.parametrize("chosen", DIFFICULTIES)
-def test_grids_are_as_asked(chosen):
+def test_grids_have_the_configured_size_and_walls(chosen):
     task = made(**chosen)
     size = task.settings.size
     walls = set()
@@ -109,7 +109,7 @@ def test_grids_are_as_asked(chosen):
 
 
 @pytest.mark.parametrize("chosen", DIFFICULTIES)
-def test_moves_do_what_an_independent_reckoning_says(chosen):
+def test_moves_match_an_independent_simulation(chosen):
     task, generator = made(**chosen), random.Random(1)
     solved = 0
     for seed in range(200):
@@ -134,16 +134,16 @@ def test_splits_share_nothing_and_seeds_differ(chosen):
     validation = {task.problem(seed, "validation").key for seed in range(20)}
     assert not validation & set(train)
     assert train == [made(**chosen).problem(seed).key for seed in range(150)]
-    # from one corner to the one opposite there are but four
+    # there are only four paths between opposite corners
     assert len(set(train)) > (2 if chosen.get("walls") == 0 else 100)
 
 
-def test_walls_and_borders_end_the_walk_and_cost():
+def test_walls_and_borders_end_the_walk_and_are_penalised():
     problem = problem_of("A#", ".G")
     border, wall = problem.clone(), problem.clone()
     assert border.act("planner", "UDR") == wall.act("planner", "RDR") == Reward(-0.13, 0.0)
     assert border.fields("planner")["grid"] == wall.fields("planner")["grid"] == "A#\n.G"
-    # down, and there left against the border: the step down stays made
+    # the step down remains, although the next move hits the border
     assert problem.act("planner", "DLR") == pytest.approx((0.5 - 0.1 - 0.03, 0.0))
     assert problem.fields("planner")["grid"] == ".#\nAG"
     assert problem.act("planner", "R") == pytest.approx((0.5 + 1.0 - 0.01, 0.0))
@@ -152,8 +152,8 @@ def test_walls_and_borders_end_the_walk_and_cost():
 
 
 @pytest.mark.parametrize("length", [4, 8, 16])
-def test_wandering_seldom_arrives(length):
-    """Random moves, however many, must not solve what a planner has to find."""
+def test_random_moves_rarely_arrive(length):
+    """Check that random moves rarely solve a problem, regardless of their number."""
     task, generator = made(), random.Random(2)
     solved = 0
     for seed in range(400):
@@ -163,7 +163,7 @@ def test_wandering_seldom_arrives(length):
     assert solved / 400 < 0.1
 
 
-def test_nothing_is_done_after_the_goal():
+def test_moves_after_the_goal_are_ignored():
     beyond, exact = problem_of("A.G.", "....", "....", "...."), problem_of("A.G.", *["...."] * 3)
     best = exact.act("planner", "RR")
     assert beyond.act("planner", "RRRUUUU") == pytest.approx((best.team - 0.05, 0.0))
@@ -171,7 +171,7 @@ def test_nothing_is_done_after_the_goal():
     assert beyond.steps == 2
 
 
-def test_a_way_in_two_parts_is_still_the_shortest():
+def test_a_shortest_path_in_two_parts_earns_the_bonus():
     problem = problem_of("A..", "##.", "G..")
     first = problem.act("planner", "RRD")
     assert first == pytest.approx((3 / 6 - 0.03, 0.0))
@@ -184,14 +184,14 @@ def test_a_detour_is_not_the_shortest():
     assert problem.act("planner", "RLRRDDLL") == pytest.approx((1 + 1 - 0.08, 0.0))
 
 
-def test_the_proposal_is_judged_and_shown_but_nothing_moves():
+def test_a_proposal_is_scored_and_shown_without_moving():
     problem = problem_of("A.#", "...", "#.G")
     before = problem.fields("tool")["grid"]
     assert problem.fields("planner") == {"grid": before, "proposal": "none", "outcome": "none"}
     seen = []
     for proposal in ("RDDR", "RD", "DDD", "U"):
-        proposed, carried_out = problem.clone(), problem.clone()
-        assert proposed.act("tool", proposal) == carried_out.act("planner", proposal)
+        proposed, executed = problem.clone(), problem.clone()
+        assert proposed.act("tool", proposal) == executed.act("planner", proposal)
         assert proposed.fields("planner")["grid"] == before
         assert proposed.fields("planner")["proposal"] == proposal
         seen.append(proposed.fields("planner")["outcome"])
@@ -221,15 +221,15 @@ def test_anything_but_moves_is_malformed(response):
         assert problem.fields("planner")["proposal"] == "none"
 
 
-def test_a_malformed_proposal_takes_the_last_one_away():
+def test_a_malformed_proposal_replaces_the_previous_one():
     problem = problem_of("A.#", "...", "#.G")
     problem.act("tool", "RD")
     problem.act("tool", "hm")
     assert problem.fields("planner")["proposal"] == "none"
 
 
-def test_all_responses_together_never_earn_more_than_a_shortest_way():
-    """Every sequence of four responses of up to two moves, in grids where that is enough."""
+def test_no_sequence_of_responses_earns_more_than_a_shortest_path():
+    """Try all sequences of four responses of up to two moves, in grids where these suffice."""
     responses = ["", *map("".join, (*product("UDLR", repeat=1), *product("UDLR", repeat=2)))]
     for rows in (("A.G", ".#.", "..."), ("A#G", "..."), ("AG.", "#.."), ("A..", "##.", "G..")):
         rows = (*rows, *["#" * 3] * (3 - len(rows)))
@@ -249,7 +249,7 @@ def test_all_responses_together_never_earn_more_than_a_shortest_way():
         play(start, 0.0, 4 if shortest > 4 else 3)
         assert max(totals)[0] == pytest.approx(best)
         assert all(steps == shortest for total, steps in totals if total > best - 1e-9)
-        # whoever does not arrive gets less than whoever does
+        # arriving always earns more than not arriving
         assert max(t for t, steps in totals if steps < 0) < 1
 
 
@@ -260,7 +260,7 @@ def test_all_responses_together_never_earn_more_than_a_shortest_way():
         st.text(alphabet="UDLR", max_size=8) | st.sampled_from(["UD" * 30, "LR" * 3]), max_size=12
     ),
 )
-def test_no_walk_earns_more_than_a_shortest_one(seed, responses):
+def test_no_walk_earns_more_than_a_shortest_path(seed, responses):
     problem = made().problem(seed)
     best = sum(problem.clone().act("planner", problem.demonstration("planner")))
     total = 0.0
@@ -272,14 +272,14 @@ def test_no_walk_earns_more_than_a_shortest_one(seed, responses):
 
 
 @pytest.mark.parametrize("moves", ["UD" * 16, "U" * 32, "RL" * 16, "LLLL", "RLUD"])
-def test_staying_where_one_is_pays_less_than_silence(moves):
+def test_staying_in_place_earns_less_than_no_response(moves):
     problem = problem_of("A...", "#...", "....", "...G")
     assert sum(problem.act("planner", moves)) < 0
     assert problem.position == (0, 0)
     assert sum(problem.act("tool", moves)) < 0
 
 
-def test_only_so_many_moves_are_considered():
+def test_the_number_of_moves_is_limited():
     problem = problem_of("A.", ".G")
     assert problem.act("tool", "DU" * 500) == problem.act("tool", "DU" * 4)
     assert problem.fields("planner")["proposal"] == "DU" * 4
@@ -316,7 +316,7 @@ def test_clones_are_independent():
 
 @settings(max_examples=300, derandomize=True)
 @given(st.integers(0, 50), st.lists(st.text() | st.text(alphabet="UDLR\n "), max_size=8))
-def test_any_text_is_taken(seed, responses):
+def test_any_text_is_accepted(seed, responses):
     problem = made(size=3, min_distance=1).problem(seed)
     for number, response in enumerate(responses):
         role = ("tool", "planner")[number % 2]
@@ -325,12 +325,12 @@ def test_any_text_is_taken(seed, responses):
                 problem.act(role, response)
             return
         team, local = problem.act(role, response)
-        # at most eight steps farther or nearer, where one is the shortest way
+        # at most eight steps away or closer, when the shortest path has one step
         assert -2 * 9 * 0.11 - 8 <= team <= 8 + 1.5
         assert local in (0.0, -0.1)
 
 
-def test_long_responses_are_taken_in_linear_time():
+def test_long_responses_are_read_in_linear_time():
     problem = made(size=20, min_distance=20).problem(0)
     for piece in ("U", "UD", " ", "\n", "U\n", "x"):
         for role in PlanPathTask.roles:
@@ -339,7 +339,7 @@ def test_long_responses_are_taken_in_linear_time():
             assert time.perf_counter() - before < 2
 
 
-def test_other_roles_are_refused():
+def test_other_roles_are_rejected():
     problem = made().problem(0)
     for call in (problem.fields, problem.demonstration, lambda role: problem.act(role, "U")):
         with pytest.raises(
@@ -349,18 +349,18 @@ def test_other_roles_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("chosen", "told"),
+    ("chosen", "message"),
     [
-        ({"walls": 1.0}, "only 0 free cells at size 4 and walls 1.0"),
+        ({"walls": 1.0}, "size 4 and walls 1.0, a grid has only 0 free cells"),
         ({"walls": 0.95}, "only 1 free cells"),
         ({"size": 2, "walls": 0.0, "min_distance": 4}, "only 4 free cells"),
         ({"size": 2, "walls": 0.0, "min_distance": 3}, "none of 1,000 random grids"),
         ({"size": 4, "walls": 0.0, "min_distance": 7}, "none of 1,000 random grids"),
     ],
 )
-def test_settings_that_cannot_be_met_say_what_to_change(chosen, told):
+def test_impossible_settings_are_reported_with_a_remedy(chosen, message):
     with pytest.raises(
-        ValueError, match=f"min_distance is .*{told}.*; lower min_distance or walls, or raise"
+        ValueError, match=rf"min_distance \(.*{message}.*\. Lower min_distance or walls, or raise"
     ):
         made(**chosen).problem(0)
 
@@ -370,10 +370,10 @@ def test_settings_at_their_extremes():
         problem = made(**chosen).problem(0)
         problem.act("planner", problem.demonstration("planner"))
         assert problem.is_solved
-    # from four corners to the ones opposite: too few for both splits
+    # only four pairs of opposite corners: too few for both splits
     few = made(size=2, walls=0.0)
     assert few.problem(0, "train")
-    with pytest.raises(ValueError, match="plan_path has no problem for validation"):
+    with pytest.raises(ValueError, match=r"plan_path drew 10,000 .* none belongs to the valid"):
         few.problem(0, "validation")
     free = made(goal_reward=0.0, optimal_reward=0.0, invalid_penalty=0.0, step_penalty=0.0)
     problem = free.problem(0)

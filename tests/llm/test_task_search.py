@@ -1,4 +1,4 @@
-"""Search: questions, passages, answers, also by agents that know only what they are shown."""
+"""Test the search task: questions, passages and answers, with agents that read the prompt."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FACTS = {
     "Sten": {"birthplace": "Tuz", "teacher": "Mira"},
 }
 PATH = ("Bor", "Tuz")
-ASKED = "Who or what is the founder of the capital of Bor?"
+QUESTION = "Who or what is the founder of the capital of Bor?"
 SETTINGS = [
     {},
     {"entities": 4, "hops": 1, "passages": 1},
@@ -49,26 +49,26 @@ def task(**settings):
 
 
 def made(n_passages=1):
-    return SearchProblem(Knowledge(FACTS), Question(ASKED, PATH, "Sten"), n_passages)
+    return SearchProblem(Knowledge(FACTS), Question(QUESTION, PATH, "Sten"), n_passages)
 
 
-def facts_told(text):
-    """(relation, entity) -> entity, of all sentences of a text."""
+def facts_in(text):
+    """Return (relation, entity) -> entity for all sentences of a text."""
     return {(a, b): c for a, b, c in re.findall(r"The (\w+) of (\w+) is (\w+)\.", text)}
 
 
 def follow(fields):
-    """How far the passages shown lead: the entity reached, and whether it is the answer."""
-    told = facts_told(fields["passages"])
+    """Follow the shown passages; return the last entity and whether it is the answer."""
+    facts = facts_in(fields["passages"])
     *relations, entity = re.findall(r"(\w+) of(?= )|(\w+)\?", fields["question"])
     entity, relations = entity[1], [relation for relation, _ in relations]
-    while relations and (relations[-1], entity) in told:
-        entity = told[relations.pop(), entity]
+    while relations and (relations[-1], entity) in facts:
+        entity = facts[relations.pop(), entity]
     return entity, not relations
 
 
 def answer_by_the_key(problem):
-    """The answer by all passages there are."""
+    """Return the answer according to all passages."""
     question, _, passages = problem.key.partition("\n")
     entity, is_answer = follow({"question": question, "passages": passages})
     assert is_answer
@@ -90,7 +90,7 @@ def test_only_the_answer_that_the_passages_give_is_right(settings):
     for seed in range(50 if settings.get("entities", 20) < 100 else 5):
         problem = task(**settings).problem(seed)
         right = answer_by_the_key(problem)
-        names = {entity for _, entity in facts_told(problem.key)}
+        names = {entity for _, entity in facts_in(problem.key)}
         assert len(names) == SearchConfig(**settings).entities
         for name in sorted(names):
             answered = problem.clone()
@@ -162,7 +162,7 @@ def test_right_answers(answer):
         "Stenn",
         "The founder of Tuz is Sten.",
         "The founder of Tuz is Sten. The port of Tuz is Oko.",
-        ASKED,
+        QUESTION,
         "Sten\nor so",
         "S\u0442en",
         "search:",
@@ -195,7 +195,7 @@ def test_each_passage_pays_once():
     assert not problem.is_done
 
 
-def test_nobody_is_shown_more_than_a_search_finds():
+def test_only_found_passages_are_shown():
     problem = made(n_passages=2)
     problem.act("searcher", " ".join(FACTS))
     assert len(problem.fields("reasoner")["passages"].split("\n")) == 2
@@ -210,7 +210,7 @@ def test_ties_go_to_the_first_passages():
     assert knowledge.search("capital", 2) == [0, 1]
     assert knowledge.search("founder capital birthplace", 4) == [0, 1, 2, 3]
     assert knowledge.search("tuz tuz tuz capital", 1) == knowledge.search("Capital, TUZ", 1)
-    # the passage about an entity comes before those that only name it
+    # the passage about an entity ranks before passages that only mention it
     for number, name in enumerate(FACTS):
         assert knowledge.search(name, 6)[0] == number
 
@@ -220,15 +220,15 @@ def test_the_question_as_the_query_does_not_find_everything():
     for seed in range(200):
         problem = task().problem(seed)
         found.append(problem.act("searcher", problem.fields("searcher")["question"]).team)
-    # the first passage by its name, others by luck
+    # the first passage is found by its name, others by luck
     assert min(found) == 0.5
     assert statistics.mean(reward == 1 for reward in found) < 0.3
 
 
-def test_knowing_nothing_the_names_are_of_no_help():
-    """The answer stands at no special place of the knowledge base."""
+def test_the_answers_position_is_not_predictable():
+    """Check that the answer has no special position in the knowledge base."""
     n_first = sum(
-        answer_by_the_key(problem) == next(entity for _, entity in facts_told(problem.key))
+        answer_by_the_key(problem) == next(entity for _, entity in facts_in(problem.key))
         for problem in map(task().problem, range(300))
     )
     assert n_first < 0.12 * 300
@@ -241,7 +241,7 @@ def test_any_text_is_a_response(text, role):
 
 @pytest.mark.parametrize("text", [*HUGE_TEXTS, "Bor " * 100_000, "search:" + "x" * 500_000])
 @pytest.mark.parametrize("role", ["searcher", "reasoner"])
-def test_huge_text_is_read_at_once(text, role):
+def test_huge_text_is_read_quickly(text, role):
     start = time.process_time()
     check_any_text(made(), role, text)
     assert time.process_time() - start < 0.5
@@ -272,6 +272,6 @@ def test_prompts(settings):
 
 
 @pytest.mark.parametrize("settings", [{"entities": 4, "hops": 4}, {"passages": 20}])
-def test_settings_that_leave_nothing_to_search_are_refused(settings):
+def test_settings_without_anything_to_search_are_rejected(settings):
     with pytest.raises(ValidationError, match="must be lower than entities"):
         SearchConfig(**settings)

@@ -1,4 +1,4 @@
-"""Sokoban: levels, deadlocks, rewards, against a plain search of all states."""
+"""Test Sokoban levels, deadlocks and rewards against an exhaustive search of all states."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def task(**settings):
 
 
 def read(text):
-    """Walls, goals, boxes, each a set of (row, column), and the player, from a level's text."""
-    places = [set(), set(), set(), set()]
+    """Parse a level: walls, goals and boxes as sets of (row, column), and the player's cell."""
+    cells = [set(), set(), set(), set()]
     for row, line in enumerate(text.split("\n")):
         for column, mark in enumerate(line):
-            for kind, is_there in zip(places, MARKS[mark], strict=True):
-                if is_there:
+            for kind, is_present in zip(cells, MARKS[mark], strict=True):
+                if is_present:
                     kind.add((row, column))
-    return (*places[:3], *places[3])
+    return (*cells[:3], *cells[3])
 
 
 def level_of(text):
@@ -54,7 +54,7 @@ def problem_of(text):
 
 
 def moved(walls, boxes, player, move):
-    """The rules of Sokoban, written once more."""
+    """Apply a move: an independent implementation of Sokoban's rules."""
     down, right = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}[move]
     to = (player[0] + down, player[1] + right)
     beyond = (to[0] + down, to[1] + right)
@@ -66,7 +66,7 @@ def moved(walls, boxes, player, move):
 
 
 def solvable_states(text):
-    """All states that can be reached from a level, each with whether it can be solved."""
+    """Return all states reachable from a level, each with whether it is solvable."""
     walls, goals, boxes, player = read(text)
     start = (frozenset(boxes), player)
     leads_to, waiting = {}, [start]
@@ -115,7 +115,7 @@ def test_the_largest_levels_are_solved_well_under_a_second():
         assert problem.is_solved
 
 
-def test_demonstrations_go_on_from_wherever_the_boxes_are():
+def test_demonstrations_continue_from_any_state():
     generator = random.Random(0)
     one_box = task(pulls=8)
     n_solved = n_hopeless = 0
@@ -150,7 +150,7 @@ def test_a_demonstration_with_one_box_is_the_shortest():
 
 
 @pytest.mark.parametrize("settings", SETTINGS[:3])
-def test_what_is_called_a_deadlock_cannot_be_solved(settings):
+def test_recognised_deadlocks_are_unsolvable(settings):
     n_deadlocks = n_missed = 0
     for seed in range(8):
         text = task(**settings).problem(seed).key
@@ -171,17 +171,17 @@ def test_what_is_called_a_deadlock_cannot_be_solved(settings):
 @pytest.mark.parametrize(
     ("text", "moves"),
     [
-        # against a wall along which there is no goal
+        # against a wall without a goal along it
         ("######\n#----#\n#-$--#\n#-@--#\n#---.#\n######", "U"),
         # into a corner, from beside a goal
         ("######\n#@$.-#\n#----#\n#-$--#\n#--.-#\n######", "RR"),
-        # two boxes side by side along a wall, where one alone could still go to its goal
+        # two adjacent boxes along a wall, where a single box could still reach its goal
         ("#######\n#.$--.#\n#-----#\n#--$--#\n#--@--#\n#-----#\n#######", "UU"),
-        # two boxes in a column that has one goal only
+        # two boxes in a column with only one goal
         ("#######\n#-----#\n#-$@--#\n#-----#\n#-$.--#\n#.----#\n#######", "LDRDL"),
     ],
 )
-def test_a_deadlock_ends_it_unsolved(text, moves):
+def test_a_deadlock_ends_the_problem_unsolved(text, moves):
     problem = problem_of(text)
     for move in moves[:-1]:
         problem.act("planner", move)
@@ -197,7 +197,7 @@ def test_a_deadlock_ends_it_unsolved(text, moves):
 BESIDE_GOAL = "######\n#----#\n#@$.-#\n#----#\n#----#\n######"
 
 
-def test_pushing_on_and_off_again_earns_nothing_in_total():
+def test_pushing_a_box_on_and_off_a_goal_earns_nothing():
     problem = problem_of("#######\n#-----#\n#@$.--#\n#-----#\n#-$-.-#\n#-----#\n#######")
     on = problem.act("planner", "R")
     off = problem.act("planner", "R")
@@ -228,7 +228,7 @@ def test_moves_after_the_solution_do_not_count():
 
 
 @pytest.mark.parametrize("moves", ["L", "DR"], ids=["by a wall", "by a box behind the box"])
-def test_a_move_that_is_stopped_ends_the_others(moves):
+def test_a_blocked_move_ends_the_walk(moves):
     text = "######\n#----#\n#@$-.#\n#-$$.#\n#---.#\n######"
     alone, followed = problem_of(text), problem_of(text)
     assert followed.act("planner", moves + "UR") == alone.act("planner", moves)
@@ -236,8 +236,8 @@ def test_a_move_that_is_stopped_ends_the_others(moves):
 
 
 @pytest.mark.parametrize("length", [4, 8, 16, 36])
-def test_wandering_seldom_solves(length):
-    """Random moves, however many, must not solve what a planner has to find."""
+def test_random_moves_rarely_solve(length):
+    """Check that random moves rarely solve a level, regardless of their number."""
     levels, generator = task(), random.Random(2)
     solved = 0
     for seed in range(400):
@@ -250,15 +250,15 @@ def test_wandering_seldom_solves(length):
     assert solved / 400 < 0.08
 
 
-def test_the_tool_earns_what_its_proposal_would_and_moves_nothing():
+def test_the_tool_earns_its_proposals_reward_without_moving():
     n_values = set()
     for seed in range(20):
         problem = task(boxes=2, pulls=3).problem(seed)
         grid = problem.fields("planner")["grid"]
         for moves in ("U", "LURD", problem.demonstration("tool"), "R" * 20):
             proposed = problem.clone().act("tool", moves)
-            carried_out = problem.clone().act("planner", moves)
-            assert proposed == carried_out
+            executed = problem.clone().act("planner", moves)
+            assert proposed == executed
             n_values.add(proposed.team)
             problem.act("tool", moves)
             assert problem.fields("planner")["grid"] == grid
@@ -266,7 +266,7 @@ def test_the_tool_earns_what_its_proposal_would_and_moves_nothing():
     assert len(n_values) > 3
 
 
-def test_both_are_shown_where_a_proposal_leads():
+def test_both_roles_see_the_outcome_of_a_proposal():
     problem = problem_of(BESIDE_GOAL)
     assert problem.fields("planner")["proposal"] == problem.fields("tool")["last"] == "none"
     problem.act("tool", "think\n r")
@@ -275,7 +275,7 @@ def test_both_are_shown_where_a_proposal_leads():
     assert "#-@*-#" not in shown["grid"]
     assert "#-@*-#" in shown["foreseen"]
     problem.act("planner", "U")
-    # what was proposed was for another state than that which the planner sees from now on
+    # the proposal was made for the previous state
     assert problem.fields("planner")["proposal"] == "none"
     assert problem.fields("tool")["last"] == "R -> solved"
 
@@ -292,7 +292,7 @@ def test_malformed_moves_move_nothing(response, role):
     assert problem.fields("planner") == before
 
 
-def test_solved_is_what_the_rules_say():
+def test_solved_matches_an_independent_simulation():
     generator = random.Random(1)
     n_solved = 0
     for seed in range(600):
@@ -317,7 +317,7 @@ def test_any_text_is_a_response(text, role):
 
 
 @pytest.mark.parametrize("text", HUGE_TEXTS)
-def test_huge_text_is_read_at_once(text):
+def test_huge_text_is_read_quickly(text):
     start = time.process_time()
     check_any_text(task().problem(0), "planner", text)
     assert time.process_time() - start < 0.5
@@ -350,7 +350,7 @@ def test_prompts(settings):
 @pytest.mark.parametrize(
     "settings", [{"walls": 1}, {"size": 5, "walls": 0.5, "boxes": 4}, {"size": 5, "walls": 0.9}]
 )
-def test_levels_without_room_are_refused(settings):
+def test_levels_without_room_are_rejected(settings):
     with pytest.raises(ValueError, match="raise size, or lower boxes or walls"):
         task(**settings).problem(0)
 

@@ -1,4 +1,4 @@
-"""Sudoku: puzzles, answers and proposals, against the rules written once more."""
+"""Test Sudoku puzzles, answers and proposals against an independent check of the rules."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def text_of(cells):
 
 
 def follows_the_rules(puzzle, answer):
-    """Whether the rows of an answer keep the givens, and each unit has each digit once."""
+    """Return whether an answer keeps the given digits and every unit has each digit once."""
     size, box = len(puzzle), {4: 2, 9: 3}[len(puzzle)]
     units = [*answer, *map("".join, zip(*answer, strict=True))]
     for top, left in itertools.product(range(0, size, box), repeat=2):
         units.append("".join(row[left : left + box] for row in answer[top : top + box]))
     kept = all(
         given in (".", digit)
-        for row, told in zip(puzzle, answer, strict=True)
-        for given, digit in zip(row, told, strict=True)
+        for row, answered in zip(puzzle, answer, strict=True)
+        for given, digit in zip(row, answered, strict=True)
     )
     return kept and all(sorted(unit) == list("123456789"[:size]) for unit in units)
 
@@ -82,7 +82,7 @@ def test_a_solution_follows_the_rules_and_is_worth_one(settings):
 
 
 def test_small_puzzles_have_one_solution():
-    """Of all ways to fill the holes, tried one by one."""
+    """Try all ways to fill the holes."""
     for seed in range(10):
         puzzle = task(holes=7).problem(seed).key
         assert puzzle.count(".") == 7
@@ -95,7 +95,7 @@ def test_small_puzzles_have_one_solution():
 
 
 def ways(puzzle, limit=2):
-    """How many ways there are to fill the holes, up to a limit, by plain backtracking."""
+    """Count the ways to fill the holes, up to a limit, by plain backtracking."""
     hole = puzzle.find(".")
     if hole < 0:
         return 1
@@ -123,12 +123,12 @@ def test_large_puzzles_have_one_solution():
 
 def test_holes_are_fewer_where_more_would_be_ambiguous():
     for seed in range(20):
-        # four givens are the fewest that leave one way to fill a small grid
+        # a unique solution of a 4x4 grid needs at least four given digits
         assert 4 <= 16 - task(holes=16).problem(seed).key.count(".") <= 6
 
 
 def test_only_the_solution_counts_as_solved():
-    """All 4**4 ways to fill four holes, and all single changes of the givens."""
+    """Try all 4**4 ways to fill four holes, and all single changes of given digits."""
     rows = made().key.split("\n")
     n_solved = 0
     for digits in itertools.product("1234", repeat=4):
@@ -206,7 +206,7 @@ def test_the_answer_may_follow_thoughts_and_have_blanks():
     assert problem.is_solved
 
 
-def test_rounds_go_on_until_it_is_solved():
+def test_rounds_continue_until_the_puzzle_is_solved():
     problem = made()
     wrong = RIGHT.replace("2143", "2341")
     for _ in range(3):
@@ -232,7 +232,7 @@ def test_rounds_go_on_until_it_is_solved():
         (" ".join(f"r{r}c{c}=2" for r in range(1, 5) for c in range(1, 5)), -1, None),
     ],
 )
-def test_proposals_earn_the_share_right_minus_wrong(response, team, proposal):
+def test_proposals_earn_the_share_of_right_minus_wrong_cells(response, team, proposal):
     problem = made()
     assert problem.act("tool", response) == (team, 0)
     assert proposal in (None, problem.fields("reasoner")["proposal"])
@@ -250,7 +250,7 @@ def test_malformed_proposals(response):
     assert problem.fields("reasoner")["filled"] == problem.key
 
 
-def test_a_proposal_is_for_one_round():
+def test_a_proposal_lasts_one_round():
     problem = made()
     problem.act("tool", "r3c2=4")
     assert problem.fields("reasoner")["filled"] == made().key.replace("2.4.", "244.")
@@ -265,7 +265,7 @@ def test_any_text_is_a_response(text, role):
 
 @pytest.mark.parametrize("text", HUGE_TEXTS)
 @pytest.mark.parametrize("role", ["tool", "reasoner"])
-def test_huge_text_is_read_at_once(text, role):
+def test_huge_text_is_read_quickly(text, role):
     start = time.process_time()
     check_any_text(made(), role, text)
     assert time.process_time() - start < 0.5

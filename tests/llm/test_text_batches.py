@@ -1,10 +1,10 @@
-"""Batches of prompts and responses of different lengths."""
+"""Test batches of prompts and responses of different lengths."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from scripted import asked
+from scripted import make_request
 from tensordict import TensorDict
 
 from heteromark.llm.batches import concatenate, merged, micro_batches, trimmed
@@ -21,7 +21,7 @@ def policy() -> TextPolicy:
 def batch_of(policy: TextPolicy, prompts: list[str], length: int, seed: int = 0):
     batch, _ = policy.respond(
         prompts,
-        asked(
+        make_request(
             samples=3,
             max_prompt_length=64,
             max_response_length=length,
@@ -39,7 +39,7 @@ def batches(policy):
     ]
 
 
-def test_what_is_concatenated_has_the_same_log_probs(policy, batches):
+def test_concatenated_batches_have_the_same_log_probs(policy, batches):
     whole = concatenate(batches)
     assert whole.shape == (9,)
     with torch.no_grad():
@@ -75,12 +75,12 @@ def test_micro_batches_have_every_row_once(batches, rows):
         assert part["response_mask"].any(0).all()
 
 
-def test_what_a_group_says_again_is_computed_once_and_counts_as_often():
+def test_repeated_responses_are_merged_and_counted():
     mask = torch.tensor([[1, 1], [1, 0], [1, 1], [1, 0], [1, 1], [1, 1]]).bool()
     batch = TensorDict(
         {
-            # row 2 repeats 0 and row 3 repeats 1, whatever stands beyond the mask; row 4 belongs
-            # to another group, and row 5 has another advantage
+            # Row 2 repeats row 0 and row 3 repeats row 1, up to padding. Row 4 belongs to another
+            # group, and row 5 has another advantage.
             "action": torch.tensor([[7, 8], [7, 0], [7, 8], [7, 8], [7, 8], [7, 8]]),
             "response_mask": mask,
             "group_id": torch.tensor([0, 0, 0, 0, 1, 0]),

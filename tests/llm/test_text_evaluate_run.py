@@ -1,4 +1,4 @@
-"""`heteromark evaluate` for runs of language-model agents."""
+"""Test `heteromark evaluate` for runs of language-model agents."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import pytest
 import torch
 from engine_config import make_config
 from rich.console import Console
-from scripted import asked
+from scripted import make_request
 from text_config import make_text_config
 
 from heteromark.commands.evaluate_run import EvaluationError, EvaluationRequest, evaluate_run
 from heteromark.config.errors import ConfigError
 from heteromark.config.models.components import Preset
-from heteromark.llm.evaluate_team import references_of, shown_transcript
+from heteromark.llm.evaluate_team import format_transcript, references_of
 from heteromark.llm.sampling import PRESETS
 from heteromark.llm.team import load_team, untrained_team
 from heteromark.training import loop
 from heteromark.training.loaded_policy import load_policy
 
-# Warmed up, because responses that are all malformed have nothing to teach.
+# Warmed up, because there is nothing to learn from malformed responses only.
 WARM_UP = {"steps": 30, "batch_size": 16, "learning_rate": 1e-2, "ramp": 0}
 PLAN_PATH = {
     "environment__text": {"task": "plan_path", "plan_path": {"size": 3}, "max_turns": 2},
@@ -58,9 +58,9 @@ TEXT_RUNS = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Runs of all kinds of policies over text, and one of none, by name in a folder.
+    """A folder with a trained run of each kind of text policy, and one without text policies.
 
-    With a run store of their own, which holds the models that they start from.
+    Its own run store holds the initial models.
     """
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
@@ -77,7 +77,7 @@ def stored(trained, monkeypatch):
 
 
 def evaluated(folder, tmp_path, **options):
-    """What is printed, and what is written."""
+    """Return the printed lines and the written report."""
     output = tmp_path / "figures.json"
     request = EvaluationRequest(str(folder), device="cpu", output=output, **options)
     lines = evaluate_run(request)
@@ -85,8 +85,8 @@ def evaluated(folder, tmp_path, **options):
 
 
 @pytest.mark.parametrize("run", TEXT_RUNS)
-def test_the_runs_own_evaluation_comes_out_again(trained, tmp_path, run):
-    """With its seed and settings: so the policies are those that were trained, bit by bit."""
+def test_the_runs_own_evaluation_is_reproduced(trained, tmp_path, run):
+    """Check, with the run's seed and settings, that the loaded policies are exactly the trained."""
     own = json.loads((trained / run / "evaluation.json").read_text())
     _, report = evaluated(trained / run, tmp_path, episodes=5, seed=0)
     assert report.pop("iteration") == (10 if run == "prompt" else 2)
@@ -106,29 +106,28 @@ def test_the_policies_of_a_checkpoint_are_the_trained_ones(trained):
         assert not policy.model.training
 
 
-def test_the_figures_are_told(trained, tmp_path):
+def test_the_results_are_printed(trained, tmp_path):
     lines, report = evaluated(trained / "adapters", tmp_path, episodes=4, passes=4)
-    told, text = "\n".join(lines), report["text"]
+    output_text, text = "\n".join(lines), report["text"]
     assert lines[0] == (
-        "test_v1, seed 0, on math, after iteration 2: 4 problems, 4 passes over each, preset "
-        "sampled"
+        "test_v1, seed 0, on math, after iteration 2: 4 problems, 4 passes each, preset sampled"
     )
     error = text["solve_rate_standard_error"]
     assert f"solve rate:       {text['solve_rate']:.1%} ± {error:.1%} (standard error)" in lines
-    assert f"pass@1 {text['pass_at_k']['1']:.1%}, pass@2" in told
-    assert f"pass@4 {text['pass_at_k']['4']:.1%}" in told
+    assert f"pass@1 {text['pass_at_k']['1']:.1%}, pass@2" in output_text
+    assert f"pass@4 {text['pass_at_k']['4']:.1%}" in output_text
     assert f"reward:           {text['reward']:.2f}" in lines
     assert f"rounds:           {text['turns']:.2f} of 2" in lines
-    for role, said in text["roles"].items():
-        assert f"{said['response_length']:.1f} tokens a response" in told
+    for role, responses in text["roles"].items():
+        assert f"{responses['response_length']:.1f} tokens per response" in output_text
         assert any(
-            line.startswith(f"{role}:") and f"{said['cut_off']:.1%} cut off at 6" in line
+            line.startswith(f"{role}:") and f"{responses['cut_off']:.1%} cut off at 6" in line
             for line in lines
         )
-    assert "judgement" not in told  # this task has none
+    assert "judgement" not in output_text  # this task has no judgement
 
 
-def test_math_tells_how_near_answers_are(trained, tmp_path):
+def test_math_reports_the_accuracy_of_answers(trained, tmp_path):
     lines, report = evaluated(trained / "single", tmp_path, episodes=3)
     judged = report["text"]["judgement"]
     assert lines[-1] == (
@@ -158,7 +157,7 @@ def test_the_preset_decides_how_responses_are_sampled(trained, tmp_path, options
     assert f"preset {preset}" in lines[0]
 
 
-def test_every_preset_can_be_asked_for():
+def test_every_preset_can_be_requested():
     assert set(get_args(Preset)) == set(PRESETS)
 
 
@@ -184,12 +183,12 @@ def test_roles_can_be_swapped(trained, tmp_path, run):
 
 
 @pytest.mark.parametrize("run", ["adapters", "whole", "mixed", "single"])
-def test_references_say_what_roles_said_before_training(trained, run):
+def test_references_respond_as_before_training(trained, run):
     loaded = load_team(trained / run / "checkpoint.pt")
     before, _ = untrained_team(loaded.config, loaded.task, "cpu")
     references = references_of(loaded, loaded.team, torch.device("cpu"))
     problems = [loaded.task.problem(seed) for seed in range(20)]
-    for policy in loaded.policies.values():  # however little the run has learnt
+    for policy in loaded.policies.values():  # the run may have learned very little
         for weight in policy.trained_parameters().values():
             weight.data += 0.1
 
@@ -197,7 +196,7 @@ def test_references_say_what_roles_said_before_training(trained, run):
         prompts = [each.prompt(role, loaded.team.templates[role]) for each in problems]
         batch, _ = responder.respond(
             prompts,
-            asked(
+            make_request(
                 samples=1,
                 max_prompt_length=96,
                 max_response_length=6,
@@ -224,7 +223,7 @@ def test_the_last_role_can_work_alone(trained, tmp_path):
     assert {step["role"] for step in steps} == {"planner"}
 
 
-def test_transcripts_are_printed_as_they_are(trained, tmp_path):
+def test_transcripts_are_printed_verbatim(trained, tmp_path):
     lines, report = evaluated(trained / "adapters", tmp_path, episodes=10, transcripts=9)
     written = report["text"]["transcripts"]
     assert len(written) == 9
@@ -235,14 +234,14 @@ def test_transcripts_are_printed_as_they_are(trained, tmp_path):
     assert lines[9].startswith("test_v1")
 
 
-def test_a_transcript_styles_and_steers_nothing():
-    said = "[bold]x[/bold] [/nope] :smile: \x1b[31mred\r\n1 + 2"
-    step = {"turn": 1, "role": "tool", "prompt": said, "response": said}
+def test_a_transcript_is_printed_without_markup_or_control_characters():
+    text = "[bold]x[/bold] [/nope] :smile: \x1b[31mred\r\n1 + 2"
+    step = {"turn": 1, "role": "tool", "prompt": text, "response": text}
     step |= {"reward": 0.5, "team": 0.25, "local": 0.25}
     transcript = {"key": "k", "solved": False, "reward": 0.5, "steps": [step]}
     console = Console(width=30, force_terminal=False)
     with console.capture() as captured:
-        console.print(shown_transcript(3, transcript), soft_wrap=True)
+        console.print(format_transcript(3, transcript), soft_wrap=True)
     assert captured.get() == (
         "problem 3: not solved, reward 0.50\n"
         "  round 2, tool: reward 0.50 (team 0.25, local 0.25)\n"
@@ -267,7 +266,7 @@ def test_a_transcript_styles_and_steers_nothing():
         (
             "adapters",
             {"preset": "liberal", "deterministic": False},
-            "--preset: 'liberal': and --sampled, which means sampled: give one",
+            "--preset: 'liberal': conflicts with --sampled, which means --preset sampled",
         ),
         ("single", {"single_agent": True}, "--single-agent: has no effect: only reasoner acts"),
         (
@@ -286,14 +285,16 @@ def test_options_that_do_not_fit_a_run(trained, run, options, message):
         evaluate_run(EvaluationRequest(str(trained / run), episodes=1, **options))
 
 
-def test_all_options_that_do_not_fit_are_told_at_once(trained, tmp_path):
+def test_all_invalid_options_are_reported_at_once(trained, tmp_path):
     request = EvaluationRequest(str(trained / "whole"), gif=tmp_path / "a.gif", seat="first")
     with pytest.raises(ConfigError, match=r"2 faults[\s\S]*--seat[\s\S]*--gif"):
         evaluate_run(request)
 
 
 def test_roles_without_trained_weights_are_not_swapped(trained):
-    with pytest.raises(ConfigError, match="--swap-roles: has no effect: no weights were trained"):
+    with pytest.raises(
+        ConfigError, match="--swap-roles: has no effect: this run trained no weights"
+    ):
         evaluate_run(EvaluationRequest(str(trained / "prompt"), episodes=1, swap_roles=True))
 
 
@@ -304,7 +305,7 @@ def test_the_best_wordings_are_used(trained):
     assert {role: policy.best(role) for role in policy.wordings} == {
         role: loaded.team.templates[role] for role in policy.wordings
     }
-    # another one earns most
+    # another wording has the highest reward
     saved = torch.load(path, weights_only=True)
     best = policy.means("planner").index(max(policy.means("planner")))
     saved["actors"]["team"]["rewards.planner"][0, best] = -1e6
@@ -313,12 +314,12 @@ def test_the_best_wordings_are_used(trained):
     assert other.team.templates["planner"] != loaded.team.templates["planner"]
 
 
-def test_a_team_is_not_taken_for_the_policy_of_an_environment(trained):
+def test_a_team_cannot_be_loaded_as_an_environment_policy(trained):
     with pytest.raises(ValueError, match="holds language-model agents for the task math"):
         load_policy(trained / "single" / "checkpoint.pt")
 
 
-def test_a_checkpoint_of_other_policies_is_told(trained, tmp_path):
+def test_a_checkpoint_of_other_policies_is_reported(trained, tmp_path):
     saved = torch.load(trained / "adapters" / "checkpoint.pt", weights_only=True)
     saved["actors"]["ghost"] = saved["actors"].pop("tool")
     torch.save(saved, tmp_path / "other.pt")
@@ -334,7 +335,7 @@ def test_loading_leaves_threads_and_random_streams_alone(trained):
 
 
 def test_the_command(trained, tmp_path):
-    """As it is typed: transcripts, lines, a table and a file."""
+    """Run the command: transcripts, lines, a table and a file."""
     options = ("--episodes", "3", "--passes", "2", "--transcripts", "1", "--swap-roles")
     result = subprocess.run(
         [

@@ -1,4 +1,4 @@
-"""Evaluation of teams of text policies, scripted ones and tiny language models."""
+"""Test the evaluation of teams with scripted policies and tiny language models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
-from scripted import Scripted, asked
+from scripted import Scripted, make_request
 
 from heteromark.config.models.tasks import MathConfig, PlanPathConfig
 from heteromark.llm.evaluation import EvaluationSettings, evaluate, single_agent
@@ -24,7 +24,7 @@ SAMPLED = EvaluationSettings(PRESETS["sampled"])
 
 
 def different(count: int, task=SUMS) -> list:
-    """So many problems, no two the same, so that a prompt tells which one it is of."""
+    """Return `count` different problems, so that a prompt identifies its problem."""
     found = {}
     for seed in range(10 * count):
         problem = task.problem(seed)
@@ -36,7 +36,7 @@ PROBLEMS = different(200)
 
 
 def sure(role: str, probability: float = 1.0, otherwise: str = "") -> Scripted:
-    """Says the demonstration with some probability."""
+    """Respond with the demonstration with some probability."""
     right = {problem.key: problem.demonstration(role) for problem in PROBLEMS}
 
     def say(prompt: str, drawn: float) -> str:
@@ -64,41 +64,41 @@ def alone(policy, **changes) -> Team:
 @pytest.mark.parametrize(("probability", "turns"), [(0.3, 1), (0.6, 1), (0.3, 2)])
 def test_a_solver_by_chance_has_the_expected_rates(probability, turns):
     team = alone(sure("reasoner", probability), max_turns=turns)
-    told = evaluate(team, PROBLEMS, replace(SAMPLED, num_passes=8))
+    report = evaluate(team, PROBLEMS, replace(SAMPLED, num_passes=8))
     fails = (1 - probability) ** turns
     error = (fails * (1 - fails) / (8 * 200)) ** 0.5
-    assert told["solve_rate"] == pytest.approx(1 - fails, abs=4 * error)
-    # chance alone makes problems differ, and their spread says how much
-    assert told["solve_rate_standard_error"] == pytest.approx(error, rel=0.2)
-    assert list(told["pass_at_k"]) == ["1", "2", "4", "8"]
-    for k, rate in told["pass_at_k"].items():
+    assert report["solve_rate"] == pytest.approx(1 - fails, abs=4 * error)
+    # problems differ by chance only, so their spread estimates the error
+    assert report["solve_rate_standard_error"] == pytest.approx(error, rel=0.2)
+    assert list(report["pass_at_k"]) == ["1", "2", "4", "8"]
+    for k, rate in report["pass_at_k"].items():
         assert rate == pytest.approx(1 - fails ** int(k), abs=0.06)
-    assert told["judgement"]["exact"] == told["judgement"]["format"] == told["solve_rate"]
+    assert report["judgement"]["exact"] == report["judgement"]["format"] == report["solve_rate"]
     rounds = sum((1 - probability) ** turn for turn in range(turns))
-    assert told["turns"] == pytest.approx(rounds, abs=0.06)
-    assert told["roles"]["reasoner"]["responses"] == told["turns"] * 8 * 200
+    assert report["turns"] == pytest.approx(rounds, abs=0.06)
+    assert report["roles"]["reasoner"]["responses"] == report["turns"] * 8 * 200
 
 
-def test_passes_start_from_scratch_and_are_of_one_problem():
+def test_passes_are_independent_and_grouped_by_problem():
     solvable = PROBLEMS[1].key
     right = PROBLEMS[1].demonstration("reasoner")
     script = Scripted(lambda prompt, _: right if prompt.startswith(solvable + " ") else "0")
-    told = evaluate(alone(script), PROBLEMS[:3], replace(SAMPLED, num_passes=4))
-    assert told["solved_passes"] == [0, 4, 0]
-    assert told["solve_rate"] == pytest.approx(1 / 3)
-    assert list(told["pass_at_k"].values()) == pytest.approx([1 / 3] * 3)
+    report = evaluate(alone(script), PROBLEMS[:3], replace(SAMPLED, num_passes=4))
+    assert report["solved_passes"] == [0, 4, 0]
+    assert report["solve_rate"] == pytest.approx(1 / 3)
+    assert list(report["pass_at_k"].values()) == pytest.approx([1 / 3] * 3)
 
 
 def test_lengths_and_cut_off_shares_are_by_role():
     policies = {
-        "tool": Scripted(lambda *_: "1+1"),  # three tokens and the end
+        "tool": Scripted(lambda *_: "1+1"),  # three tokens and the end token
         "reasoner": Scripted(lambda _, drawn: "x" * (5 if drawn < 0.5 else 50)),
     }
     team = team_of(policies=policies, max_response_length=6)  # the shorter one just fits
-    told = evaluate(team, PROBLEMS, replace(SAMPLED, num_passes=2))["roles"]
-    assert told["tool"] == {"responses": 400, "response_length": 4, "cut_off": 0}
-    assert told["reasoner"]["response_length"] == 6
-    assert told["reasoner"]["cut_off"] == pytest.approx(0.5, abs=0.1)
+    report = evaluate(team, PROBLEMS, replace(SAMPLED, num_passes=2))["roles"]
+    assert report["tool"] == {"responses": 400, "response_length": 4, "cut_off": 0}
+    assert report["reasoner"]["response_length"] == 6
+    assert report["reasoner"]["cut_off"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_means_by_hand():
@@ -106,15 +106,15 @@ def test_means_by_hand():
     near = str(int(right) + 1)
     assert int(right) > 10
     team = alone(Scripted(lambda prompt, _: right if PROBLEMS[0].key in prompt else "x"))
-    told = evaluate(team, PROBLEMS[:2], SAMPLED)
-    assert told["reward"] == pytest.approx((1 - 0.1) / 2)
-    assert told["judgement"] == {"exact": 0.5, "within_10_percent": 0.5, "format": 0.5}
-    told = evaluate(alone(Scripted(lambda *_: near)), PROBLEMS[:1], SAMPLED)
-    assert told["judgement"] == {"exact": 0.0, "within_10_percent": 1.0, "format": 1.0}
-    assert told["solve_rate"] == 0.0
+    report = evaluate(team, PROBLEMS[:2], SAMPLED)
+    assert report["reward"] == pytest.approx((1 - 0.1) / 2)
+    assert report["judgement"] == {"exact": 0.5, "within_10_percent": 0.5, "format": 0.5}
+    report = evaluate(alone(Scripted(lambda *_: near)), PROBLEMS[:1], SAMPLED)
+    assert report["judgement"] == {"exact": 0.0, "within_10_percent": 1.0, "format": 1.0}
+    assert report["solve_rate"] == 0.0
 
 
-def test_a_task_without_more_to_say_has_no_judgement():
+def test_a_task_without_judgement_reports_none():
     paths = PlanPathTask(PlanPathConfig(size=3))
     policies = {role: Scripted(lambda *_: "U") for role in paths.roles}
     team = team_of(paths, tuple(paths.roles), policies=policies)
@@ -122,30 +122,30 @@ def test_a_task_without_more_to_say_has_no_judgement():
 
 
 def test_a_role_that_never_acts_has_no_length():
-    # the reasoner's answer needs no tool, so that there is nothing left for it to do
+    # the reasoner solves the problem first, so the tool never acts
     policies = {"tool": Scripted(lambda *_: ""), "reasoner": sure("reasoner")}
     team = team_of(order=("reasoner", "tool"), policies=policies)
-    told = evaluate(team, PROBLEMS[:2], SAMPLED)
-    assert told["roles"]["tool"] == {"responses": 0, "response_length": None, "cut_off": None}
+    report = evaluate(team, PROBLEMS[:2], SAMPLED)
+    assert report["roles"]["tool"] == {"responses": 0, "response_length": None, "cut_off": None}
 
 
 def test_a_report_is_json_without_nan():
-    told = evaluate(
+    report = evaluate(
         alone(sure("reasoner")), PROBLEMS[:1], replace(SAMPLED, num_passes=3, num_transcripts=4)
     )
-    assert told["solve_rate_standard_error"] is None
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert told["generation"] == asdict(PRESETS["sampled"])
+    assert report["solve_rate_standard_error"] is None
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert report["generation"] == asdict(PRESETS["sampled"])
 
 
 def test_transcripts_are_of_the_first_problems_first_pass():
     policies = {"tool": sure("tool", 0.5, "1+"), "reasoner": sure("reasoner", 0.5, "0")}
     team = team_of(policies=policies, max_turns=2, team_weight=0.5)
     settings = replace(SAMPLED, num_passes=3, chunk_size=2, num_transcripts=5)
-    told = evaluate(team, PROBLEMS[:8], settings)["transcripts"]
-    assert [each["key"] for each in told] == [problem.key for problem in PROBLEMS[:5]]
-    assert len({len(each["steps"]) for each in told}) > 1  # done in one round, and in two
-    for each, problem in zip(told, PROBLEMS, strict=False):
+    report = evaluate(team, PROBLEMS[:8], settings)["transcripts"]
+    assert [each["key"] for each in report] == [problem.key for problem in PROBLEMS[:5]]
+    assert len({len(each["steps"]) for each in report}) > 1  # done in one round, and in two
+    for each, problem in zip(report, PROBLEMS, strict=False):
         again = problem.clone()
         places = [(step["turn"], step["role"]) for step in each["steps"]]
         assert places == [(0, "tool"), (0, "reasoner"), (1, "tool"), (1, "reasoner")][: len(places)]
@@ -158,25 +158,27 @@ def test_transcripts_are_of_the_first_problems_first_pass():
         assert each["reward"] == pytest.approx(sum(step["reward"] for step in each["steps"]))
 
 
-def test_a_chunk_is_all_that_is_worked_on_at_once():
+def test_one_chunk_is_processed_at_a_time():
     script = sure("reasoner", 0.5)
     settings = replace(SAMPLED, num_passes=3, chunk_size=4)
-    told = evaluate(alone(script), PROBLEMS[:10], settings)
+    report = evaluate(alone(script), PROBLEMS[:10], settings)
     assert script.rows == [12, 12, 6]
-    assert len(told["solved_passes"]) == 10
+    assert len(report["solved_passes"]) == 10
 
 
-def test_a_chunk_does_not_depend_on_those_before_it():
+def test_a_chunk_does_not_depend_on_earlier_chunks():
     solver, settings = alone(sure("reasoner", 0.5)), replace(SAMPLED, num_passes=6, chunk_size=4)
     whole = evaluate(solver, PROBLEMS[:8], settings)["solved_passes"]
     first = evaluate(solver, PROBLEMS[:4], settings)["solved_passes"]
     assert whole[:4] == first
-    # other draws for the same problems, later on
+    # the same problems in a later chunk get other samples
     twice = evaluate(solver, PROBLEMS[:4] * 2, settings)["solved_passes"]
     assert twice[:4] == first != twice[4:]
-    # and the same draws where the work before took more of them
+    # and the same samples if an earlier chunk took more of them
     first_keys = {problem.key for problem in PROBLEMS[:4]}
-    half = sure("reasoner", 0.5, otherwise="0")  # an answer, so that one round it is
+    half = sure(
+        "reasoner", 0.5, otherwise="0"
+    )  # an answer, so that the problem ends after one round
 
     def say(prompt: str, drawn: float) -> str:
         return "" if prompt.partition(" ")[0] in first_keys else half.say(prompt, drawn)
@@ -192,7 +194,7 @@ def adapters():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_language_models_say_the_same_with_the_same_seed(adapters, preset):
+def test_language_models_respond_the_same_with_the_same_seed(adapters, preset):
     team = team_of(policies=adapters)
     settings = EvaluationSettings(PRESETS[preset], num_passes=2, chunk_size=2, num_transcripts=3)
     state = torch.random.get_rng_state()
@@ -216,18 +218,18 @@ def test_greedy_does_not_depend_on_the_chunks(adapters):
     assert one["transcripts"] == other["transcripts"]
 
 
-def test_presets_truncate_what_a_policy_says():
+def test_presets_truncate_the_distribution():
     policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), temperature=0.9)
-    with torch.no_grad():  # so that it has opinions
+    with torch.no_grad():  # so that outputs are not uniform
         policy.model.get_input_embeddings().weight.mul_(4)
         logits = policy.model(torch.tensor([policy.tokenizer("7").input_ids])).logits[0, -1]
     likely_first = logits.argsort(descending=True)
 
-    def said(preset: str) -> set[int]:
-        """The first tokens of many responses."""
+    def first_tokens(preset: str) -> set[int]:
+        """Return the first tokens of many responses."""
         batch, _ = policy.respond(
             ["7"],
-            asked(
+            make_request(
                 samples=10_000,
                 max_prompt_length=4,
                 max_response_length=1,
@@ -237,34 +239,34 @@ def test_presets_truncate_what_a_policy_says():
         )
         return set(batch["action"].flatten().tolist())
 
-    assert said("greedy") == {likely_first[0].item()}
+    assert first_tokens("greedy") == {likely_first[0].item()}
     share = (logits[likely_first[:50]] / 0.7).softmax(-1)
     kept = int((share.cumsum(0) - share < 0.95).sum())
     assert kept < 50
-    assert said("standard") == set(likely_first[:kept].tolist())
-    assert len(said("liberal")) == len(said("sampled")) == len(policy.tokenizer)
+    assert first_tokens("standard") == set(likely_first[:kept].tolist())
+    assert len(first_tokens("liberal")) == len(first_tokens("sampled")) == len(policy.tokenizer)
 
 
-def test_sampled_is_what_training_samples():
+def test_the_sampled_preset_equals_training():
     policy = LanguageModelPolicy(tiny_backbone(hidden_size=32, num_layers=1), temperature=0.8)
     settings = {"samples": 4, "max_prompt_length": 9, "max_response_length": 9}
-    told = [
+    report = [
         policy.respond(
-            ["1+2="], asked(**settings, **chosen, generator=torch.Generator().manual_seed(0))
+            ["1+2="], make_request(**settings, **chosen, generator=torch.Generator().manual_seed(0))
         )
         for chosen in ({}, asdict(PRESETS["sampled"]), {"temperature": 0.8})
     ]
-    assert told[0][1] == told[1][1] == told[2][1]
-    assert torch.equal(told[0][0]["log_prob"], told[1][0]["log_prob"])
+    assert report[0][1] == report[1][1] == report[2][1]
+    assert torch.equal(report[0][0]["log_prob"], report[1][0]["log_prob"])
 
 
 def test_a_single_agent_works_with_as_many_rounds_and_passes():
     policies = {"tool": sure("tool"), "reasoner": sure("reasoner", 0.0)}
     team = team_of(policies=policies, max_turns=3)
     baseline = single_agent(team, "reasoner")
-    told = evaluate(baseline, PROBLEMS[:4], replace(SAMPLED, num_passes=2))
-    assert list(told["roles"]) == ["reasoner"]
-    assert (told["turns"], told["passes"]) == (3, 2)
+    report = evaluate(baseline, PROBLEMS[:4], replace(SAMPLED, num_passes=2))
+    assert list(report["roles"]) == ["reasoner"]
+    assert (report["turns"], report["passes"]) == (3, 2)
     assert policies["tool"].rows == []
     with pytest.raises(ValueError, match="no role 'critic' in this team; its roles are tool, rea"):
         single_agent(team, "critic")
@@ -272,16 +274,16 @@ def test_a_single_agent_works_with_as_many_rounds_and_passes():
 
 @pytest.mark.parametrize("name", ["num_passes", "chunk_size", "num_transcripts"])
 def test_settings_out_of_range_are_named(name):
-    with pytest.raises(ValueError, match=f"{name} is -1: it must be at least"):
+    with pytest.raises(ValueError, match=rf"{name} \(-1\) must be at least"):
         replace(SAMPLED, **{name: -1})
 
 
 @pytest.mark.parametrize("chosen", [{"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}])
 def test_generation_out_of_range_is_named(chosen):
-    with pytest.raises(ValueError, match=f"{next(iter(chosen))} is "):
+    with pytest.raises(ValueError, match=rf"{next(iter(chosen))} \(.*\) must be "):
         Generation(**chosen)
 
 
 def test_no_problems_are_refused():
-    with pytest.raises(ValueError, match="no problems to evaluate on"):
+    with pytest.raises(ValueError, match="no problems to evaluate: pass at least one"):
         evaluate(alone(sure("reasoner")), [], SAMPLED)

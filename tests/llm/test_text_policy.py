@@ -1,4 +1,4 @@
-"""Policies over text: adapters that share a model, and whole models."""
+"""Test text policies: adapters that share a model, and full models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scripted import asked
+from scripted import make_request
 from tensordict import TensorDict
 
 from heteromark.llm.loss import GroupRelativeLoss
@@ -31,7 +31,7 @@ def adapters(small):
 def responses(policy: TextPolicy, seed: int = 0) -> TensorDict:
     batch, _ = policy.respond(
         PROMPTS,
-        asked(
+        make_request(
             samples=3,
             max_prompt_length=16,
             max_response_length=8,
@@ -42,7 +42,7 @@ def responses(policy: TextPolicy, seed: int = 0) -> TensorDict:
 
 
 def improve(policy: TextPolicy, batch: TensorDict) -> None:
-    """A few steps towards the responses of a batch."""
+    """Train a few steps towards the responses of a batch."""
     optimizer = torch.optim.AdamW(policy.trained_parameters().values(), lr=0.01)
     for _ in range(5):
         optimizer.zero_grad()
@@ -50,7 +50,7 @@ def improve(policy: TextPolicy, batch: TensorDict) -> None:
         optimizer.step()
 
 
-def test_untrained_adapters_say_what_the_model_says(small, adapters):
+def test_untrained_adapters_respond_like_the_model(small, adapters):
     batch = responses(adapters["tool"])
     with torch.no_grad():
         for policy in adapters.values():
@@ -59,7 +59,7 @@ def test_untrained_adapters_say_what_the_model_says(small, adapters):
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3", "qwen3"])
-def test_what_a_trained_adapter_samples_is_what_it_computes(architecture):
+def test_a_trained_adapters_sampled_and_computed_log_probs_agree(architecture):
     backbone = tiny_backbone(architecture, hidden_size=32, num_layers=2)
     adapters = adapter_policies(backbone, ROLES, Lora(rank=4), temperature=0.8)
     for policy in adapters.values():
@@ -74,7 +74,7 @@ def test_what_a_trained_adapter_samples_is_what_it_computes(architecture):
             assert (adapters[name].reference_log_probs(batch) - found).abs().max() > 0.01
 
 
-def test_an_update_changes_its_adapter_and_leaves_the_others_bit_identical(adapters):
+def test_an_update_leaves_other_adapters_bit_identical(adapters):
     batch = responses(adapters["tool"])
     with torch.no_grad():
         before = {name: policy(batch) for name, policy in adapters.items()}
@@ -100,7 +100,7 @@ def test_gradients_reach_one_adapter_only(adapters):
     assert not touched & set(adapters["tool"].trained_parameters())
 
 
-def test_adapters_may_be_called_what_modules_are_called(small):
+def test_adapters_can_have_the_names_of_modules(small):
     policies = adapter_policies(small, ("model", "layers"), Lora(rank=2))
     trained = [set(policy.trained_parameters()) for policy in policies.values()]
     assert not trained[0] & trained[1]
@@ -118,7 +118,7 @@ def test_each_adapter_can_be_trained_in_turn(adapters):
             assert adapters[name](batch).sum() > before
 
 
-def test_a_whole_model_has_a_reference_that_stays(small):
+def test_a_full_models_reference_does_not_change(small):
     policy = LanguageModelPolicy(small, with_reference=True)
     batch = responses(policy)
     before = policy.reference_log_probs(batch)
@@ -128,16 +128,17 @@ def test_a_whole_model_has_a_reference_that_stays(small):
     assert not any(weight.requires_grad for weight in policy.reference.parameters())
 
 
-def test_a_policy_without_a_reference_says_so(small):
+def test_a_missing_reference_is_reported(small):
     policy = LanguageModelPolicy(small)
-    with pytest.raises(ValueError, match="without a reference"):
+    with pytest.raises(ValueError, match="has no reference model"):
         policy.reference_log_probs(responses(policy))
 
 
 def test_a_response_as_text_ends_before_the_end_token(small):
     policy = LanguageModelPolicy(small)
     batch, texts = policy.respond(
-        PROMPTS, asked(samples=50, max_prompt_length=16, max_response_length=30, temperature=2.0)
+        PROMPTS,
+        make_request(samples=50, max_prompt_length=16, max_response_length=30, temperature=2.0),
     )
     lengths = batch["response_mask"].sum(-1)
     is_ended = batch["action"].eq(policy.tokenizer.eos_token_id).any(-1)
@@ -147,12 +148,12 @@ def test_a_response_as_text_ends_before_the_end_token(small):
         assert len(text) <= length
 
 
-def test_a_prompt_that_is_too_long_is_refused(small):
-    with pytest.raises(ValueError, match=r"has 6 tokens, and 5 are allowed .*'12\+34='"):
+def test_a_too_long_prompt_is_rejected(small):
+    with pytest.raises(ValueError, match=r"has 6 tokens, more than .* \(5\): '12\+34='"):
         LanguageModelPolicy(small).encode(PROMPTS, 5)
 
 
-def test_modules_that_match_nothing_are_told(small):
+def test_a_pattern_without_matching_modules_is_reported(small):
     with pytest.raises(ValueError, match="nothing_such"):
         adapter_policies(small, ROLES, Lora(modules="nothing_such"))
 
@@ -164,7 +165,7 @@ def test_modules_are_chosen_by_a_pattern(small):
     assert all(".q_proj." in name or ".v_proj." in name for name in trained)
 
 
-def test_under_autocast_the_first_ratio_is_one_and_log_probs_are_nearly_those_without():
+def test_autocast_keeps_the_first_ratio_at_one_and_log_probs_close():
     backbone = tiny_backbone(hidden_size=32, num_layers=2)
     plain, cast = (
         LanguageModelPolicy(backbone),
@@ -172,7 +173,7 @@ def test_under_autocast_the_first_ratio_is_one_and_log_probs_are_nearly_those_wi
     )
     batch, _ = plain.respond(
         ["1+2=", "30+4="],
-        asked(
+        make_request(
             samples=3,
             max_prompt_length=16,
             max_response_length=5,
@@ -185,8 +186,8 @@ def test_under_autocast_the_first_ratio_is_one_and_log_probs_are_nearly_those_wi
     torch.testing.assert_close(found, exact, atol=0.05, rtol=0)
     batch["advantage"] = torch.linspace(-1, 1, len(batch))
     batch["weight"] = batch["response_mask"].float()
-    told = GroupRelativeLoss(cast)(batch.exclude("log_prob"))
-    assert (told["ratio_max"], told["kl_approx"]) == (1, 0)
-    told["loss_objective"].backward()
+    result = GroupRelativeLoss(cast)(batch.exclude("log_prob"))
+    assert (result["ratio_max"], result["kl_approx"]) == (1, 0)
+    result["loss_objective"].backward()
     gradients = [weight.grad for weight in cast.trained_parameters().values()]
     assert all(gradient.dtype == torch.float32 for gradient in gradients)

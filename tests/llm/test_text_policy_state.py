@@ -1,4 +1,4 @@
-"""States of policies over text: what is saved, and where it may be loaded."""
+"""Test the saved states of text policies, and into which policies they can be loaded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from scripted import asked
+from scripted import make_request
 from tensordict import TensorDict
 
 from heteromark.llm.loss import GroupRelativeLoss
@@ -52,7 +52,7 @@ MAKERS: dict[str, Callable[[], TextPolicy]] = {
 def responses(policy: TextPolicy) -> TensorDict:
     batch, _ = policy.respond(
         ["12+34=", "7"],
-        asked(
+        make_request(
             samples=3,
             max_prompt_length=16,
             max_response_length=6,
@@ -63,7 +63,7 @@ def responses(policy: TextPolicy) -> TensorDict:
 
 
 def improve(policy: TextPolicy) -> TensorDict:
-    """A few steps towards some responses, which are returned."""
+    """Train a few steps towards some responses; return the responses."""
     batch = responses(policy)
     optimizer = torch.optim.AdamW(policy.trained_parameters().values(), lr=0.01)
     for _ in range(3):
@@ -74,7 +74,7 @@ def improve(policy: TextPolicy) -> TensorDict:
 
 
 def through_a_file(policy: TextPolicy) -> tuple[dict[str, torch.Tensor], int]:
-    """A policy's state as it comes back, and the size of the file in bytes."""
+    """Save and load a policy's state; return it with the file size in bytes."""
     file = io.BytesIO()
     torch.save(policy.state_dict(), file)
     file.seek(0)
@@ -87,7 +87,7 @@ def log_probs(policy: TextPolicy, batch: TensorDict) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_a_policy_comes_back_from_a_file_to_the_bit(maker):
+def test_a_policy_is_restored_exactly_from_a_file(maker):
     trained, fresh = MAKERS[maker](), MAKERS[maker]()
     batch = improve(trained)
     reference = fresh.reference_log_probs(batch)
@@ -101,13 +101,13 @@ def test_a_policy_comes_back_from_a_file_to_the_bit(maker):
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_a_state_within_that_of_a_loss_is_the_same(maker):
+def test_the_state_inside_a_loss_is_the_policys(maker):
     policy = MAKERS[maker]()
     whole = GroupRelativeLoss(policy).state_dict()
     assert {f"policy.{name}" for name in policy.state_dict()} == set(whole)
 
 
-def test_adapters_that_share_a_base_have_two_small_states():
+def test_adapters_have_small_states():
     policies = adapters(rank=1)
     weights = base().model.num_parameters()
     for policy in policies.values():
@@ -116,19 +116,19 @@ def test_adapters_that_share_a_base_have_two_small_states():
         assert state["base_sha256"].shape == (32,)
         assert state["base_sha256"].dtype == torch.uint8
         assert sum(each.numel() for each in state.values()) - 32 < weights / 5
-        assert size < weights * 4  # bytes of one
+        assert size < weights * 4  # 4 bytes per weight
 
 
-def test_what_is_never_trained_has_a_state_that_only_tells_its_model():
+def test_a_frozen_policys_state_only_identifies_its_model():
     policy = FrozenPolicy(base())
     state, _ = through_a_file(policy)
     assert set(state) == {"base_sha256"}
     FrozenPolicy(base()).load_state_dict(state)
-    with pytest.raises(ValueError, match="belongs to another base"):
+    with pytest.raises(ValueError, match="belong to another base"):
         FrozenPolicy(base(seed=1)).load_state_dict(state)
 
 
-def test_an_adapter_is_loaded_beside_others_that_stay_as_they_are():
+def test_loading_an_adapter_does_not_change_the_others():
     trained, fresh = adapters(), adapters()
     batch = improve(trained["tool"])
     improve(fresh["planner"])
@@ -138,7 +138,7 @@ def test_an_adapter_is_loaded_beside_others_that_stay_as_they_are():
     assert torch.equal(log_probs(fresh["tool"], batch), log_probs(trained["tool"], batch))
 
 
-def test_a_fingerprint_is_of_the_base_whatever_its_adapters_are():
+def test_a_fingerprint_does_not_depend_on_adapters():
     backbone = base()
     plain = backbone.fingerprint
     assert torch.equal(plain, base().fingerprint)
@@ -149,7 +149,7 @@ def test_a_fingerprint_is_of_the_base_whatever_its_adapters_are():
             assert torch.equal(policy.backbone.fingerprint, plain)
 
 
-def test_a_fingerprint_is_computed_once_and_not_before_it_is_needed():
+def test_a_fingerprint_is_computed_once_on_first_access():
     policies = adapters()
     backbone = policies["tool"].backbone
     assert "fingerprint" not in vars(backbone)
@@ -163,41 +163,41 @@ def test_half_precision_has_a_fingerprint():
     assert not torch.equal(backbone.fingerprint, base().fingerprint)
 
 
-def test_an_adapter_of_another_base_is_refused_and_nothing_changes():
+def test_an_adapter_of_another_base_is_rejected_without_changes():
     state = adapters(base(seed=1))["tool"].state_dict()
     policy = adapters()["tool"]
     before = {name: weight.clone() for name, weight in policy.state_dict().items()}
-    assert shape_misfit(policy.state_dict(), state) is None  # only the fingerprint tells
-    with pytest.raises(ValueError, match=r"belongs to another base: .*load the model"):
+    assert shape_misfit(policy.state_dict(), state) is None  # only the fingerprint differs
+    with pytest.raises(ValueError, match=r"belong to another base model: .*Load the base model"):
         policy.load_state_dict(state)
     assert all(torch.equal(policy.state_dict()[name], weight) for name, weight in before.items())
 
 
-def test_an_adapter_of_another_vocabulary_is_refused():
+def test_an_adapter_of_another_vocabulary_is_rejected():
     backbone = base()
     tokenizer = character_tokenizer()
     tokenizer.add_tokens(["<more>"])
     other = Backbone(backbone.model, tokenizer, backbone.max_length)
     state = adapters(other)["tool"].state_dict()
-    with pytest.raises(ValueError, match="belongs to another base"):
+    with pytest.raises(ValueError, match="belong to another base"):
         adapters()["tool"].load_state_dict(state)
 
 
-def test_an_adapter_of_no_known_base_is_refused():
+def test_an_adapter_without_a_base_fingerprint_is_rejected():
     policy = adapters()["tool"]
     state = policy.state_dict()
     del state["base_sha256"]
-    with pytest.raises(ValueError, match="its base_sha256 is missing"):
+    with pytest.raises(ValueError, match="their base_sha256 is missing"):
         policy.load_state_dict(state)
 
 
-def test_an_adapter_of_another_role_is_refused():
+def test_an_adapter_of_another_role_is_rejected():
     policies = adapters()
-    with pytest.raises(ValueError, match=r"belongs to another policy: .* is in one of them only"):
+    with pytest.raises(ValueError, match=r"belong to another policy: they lack .*\.lora_.*"):
         policies["tool"].load_state_dict(policies["planner"].state_dict())
 
 
-def test_an_adapter_of_another_rank_is_refused():
+def test_an_adapter_of_another_rank_is_rejected():
     state = adapters(rank=4)["tool"].state_dict()
     policy = adapters(rank=2)["tool"]
     assert "has shape [4, 32], but [2, 32] is expected" in shape_misfit(policy.state_dict(), state)

@@ -1,4 +1,4 @@
-"""Training language-model agents: the same loop, records and exactness as for all others."""
+"""Test training of language-model agents: loop, records and reproducibility."""
 
 import csv
 import importlib.util
@@ -16,7 +16,7 @@ from text_config import TINY, make_text_config
 from heteromark.commands.launch import RunFailed, train_run
 from heteromark.config.compose.composition import load_params
 from heteromark.config.rules.packages import package_faults
-from heteromark.llm.out_of_memory import OutOfMemory, memory_told
+from heteromark.llm.out_of_memory import OutOfMemory, explain_out_of_memory
 from heteromark.llm.policies.backbone import BackboneError, tiny_backbone
 from heteromark.llm.policies.language_model import LanguageModelPolicy
 from heteromark.runs.checkpoints import checkpoint_files
@@ -25,7 +25,7 @@ from heteromark.training import loop
 from heteromark.training.components import ComponentFactory
 from heteromark.training.device import arithmetic_of
 
-# Warmed up, because responses that are all malformed have nothing to teach.
+# Warmed up, because there is nothing to learn from malformed responses only.
 TEAM = {
     "environment__text": {"task": "plan_path", "plan_path": {"size": 3}},
     "model__warm_up": {"steps": 30, "batch_size": 16, "learning_rate": 1e-2, "ramp": 0},
@@ -79,7 +79,7 @@ def test_two_identical_runs_are_bit_identical(tmp_path):
 
 
 def test_two_runs_on_two_threads_are_bit_identical(tmp_path):
-    """Large enough for threads to share the gradients of prompts that several responses have."""
+    """Use batches large enough that threads share gradients of prompts with several responses."""
     frames = 512
     config = make_text_config(
         **TEAM,
@@ -95,7 +95,7 @@ def test_two_runs_on_two_threads_are_bit_identical(tmp_path):
     )
     with arithmetic_of(config, "cpu"):
         for number in range(3):
-            torch.use_deterministic_algorithms(False)  # the run itself has to see to it
+            torch.use_deterministic_algorithms(False)  # the run itself must enable them
             loop.train(config, tmp_path / str(number))
     for number in (1, 2):
         assert rows_of(tmp_path / str(number)) == rows_of(tmp_path / "0")
@@ -103,7 +103,7 @@ def test_two_runs_on_two_threads_are_bit_identical(tmp_path):
 
 
 @pytest.mark.parametrize("team", [{}, TEAM], ids=["full", "adapters"])
-def test_a_run_that_was_stopped_goes_on_exactly(tmp_path, team):
+def test_a_stopped_run_resumes_exactly(tmp_path, team):
     config = make_text_config(**team, training__total_frames=64, grpo__beta=0.1)
     loop.train(config, tmp_path / "whole")
 
@@ -149,14 +149,14 @@ def test_without_specialization_nothing_is_trained(tmp_path):
         key: value.clone()
         for key, value in components.learner.actors["team"].model.state_dict().items()
     }
-    told = components.algorithm.update(components.collector.collect(), 0)
-    assert set(told) == {"learning_rate"}
+    metrics = components.algorithm.update(components.collector.collect(), 0)
+    assert set(metrics) == {"learning_rate"}
     after = components.learner.actors["team"].model.state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert loop.train(config, tmp_path / "run").status == "completed"
 
 
-def test_prompts_are_chosen_by_what_they_earn(tmp_path):
+def test_the_prompt_with_the_highest_reward_is_selected(tmp_path):
     config = make_text_config(
         **TEAM | {"model__specialization": "prompt"},
         model__tiny=TINY | {"max_length": 320},
@@ -176,7 +176,7 @@ def test_prompts_are_chosen_by_what_they_earn(tmp_path):
             if step.role == "tool":
                 [wording] = {re.sub(r"(?m)^[.#AG]+\n", "", prompt) for prompt in step.prompts}
                 earned.setdefault(wording, []).extend(step.batch["reward"].tolist())
-    assert len(pairs) == 9  # every wording of the tool's with every one of the planner's
+    assert len(pairs) == 9  # all combinations of the tool's and the planner's wordings
     assert all(torch.equal(value, kept[key]) for key, value in policy.model.state_dict().items())
     means = {wording: statistics.fmean(rewards) for wording, rewards in earned.items()}
     assert len(means) == 3
@@ -221,8 +221,8 @@ def test_a_tiny_model_is_warmed_up_once_for_all_runs(tmp_path, store):
     assert all(torch.equal(state[key], states[0][key]) for key in state)
 
 
-def test_a_warmed_up_model_is_of_what_its_demonstrations_were_made_of(tmp_path, store):
-    """Not of the name of a file, whose questions may have changed."""
+def test_a_warm_up_is_identified_by_the_content_of_its_demonstrations(tmp_path, store):
+    """Check that the file's content counts, not its name."""
     questions = tmp_path / "questions.jsonl"
 
     def kept(text: str) -> set[str]:
@@ -240,8 +240,8 @@ def test_a_warmed_up_model_is_of_what_its_demonstrations_were_made_of(tmp_path, 
 
 
 @pytest.mark.parametrize("architecture", ["gemma3", "qwen3"])
-def test_a_model_of_a_folder_is_trained(tmp_path, architecture):
-    """As `save_pretrained` writes it; by its name on the hub, the same files are downloaded."""
+def test_a_model_from_a_folder_is_trained(tmp_path, architecture):
+    """Use a folder from `save_pretrained`; the hub provides the same files by name."""
     made = tiny_backbone(architecture, **TINY | {"max_length": 512})
     made.model.save_pretrained(tmp_path / "model")
     made.tokenizer.save_pretrained(tmp_path / "model")
@@ -259,13 +259,13 @@ def test_a_model_of_a_folder_is_trained(tmp_path, architecture):
     }
     assert all(torch.equal(base[name], value) for name, value in made.model.state_dict().items())
     for step in components.collector.collect().steps:
-        assert all("Answer with" in prompt for prompt in step.prompts)  # in words
+        assert all("Answer with" in prompt for prompt in step.prompts)  # the long wording
     too_long = make_text_config(**settings | {"generation__max_prompt_length": 510})
-    with pytest.raises(BackboneError, match=r"takes 512 tokens, but generation\.max_prompt"):
+    with pytest.raises(BackboneError, match=r"generation\.max_prompt_length \(510\) plus .*512"):
         ComponentFactory(too_long).create()
 
 
-def test_problems_come_again_by_epoch_and_stay_by_resample_freq():
+def test_epoch_size_repeats_problems_and_resample_freq_keeps_them():
     def keys(**text):
         settings = {f"environment__text__{key}": value for key, value in text.items()}
         collector = ComponentFactory(make_text_config(**settings)).create().collector
@@ -294,13 +294,13 @@ def test_the_learning_rate_warms_up_and_decays():
     assert 0 < rates[-1] < 1e-3
 
 
-def test_the_projects_params_reach_language_models():
+def test_the_projects_params_apply_to_language_models():
     params = load_params(overrides={"grpo": {"num_generations": 4}})
     assert params.hyperparameter_overrides() == {"grpo": {"num_generations": 4}}
 
 
-def test_running_out_of_memory_fails_the_run_with_what_to_lower(tmp_path, monkeypatch, store):
-    """With an allocation that no machine can make, in the second iteration."""
+def test_out_of_memory_fails_the_run_and_names_settings_to_lower(tmp_path, monkeypatch, store):
+    """Make an impossible allocation in the second iteration."""
     config = make_text_config(training__total_frames=64)
     sampled = LanguageModelPolicy._sample
     calls = []
@@ -312,13 +312,13 @@ def test_running_out_of_memory_fails_the_run_with_what_to_lower(tmp_path, monkey
         return sampled(self, *arguments, **settings)
 
     monkeypatch.setattr(LanguageModelPolicy, "_sample", greedy)
-    with pytest.raises(RunFailed, match=r"ran out of memory while responses were sampled: lower "):
+    with pytest.raises(RunFailed, match=r"ran out of memory while sampling responses: lower "):
         train_run(config)
     [folder] = (store / "runs").iterdir()
     record = RunRecord.read(folder)
     assert record.status == "failed"
-    for lever in ("grpo.micro_batch_size (256)", "model.specialization=lora"):
-        assert lever in record.reason
+    for setting in ("grpo.micro_batch_size (256)", "model.specialization=lora"):
+        assert setting in record.reason
     [kept, _] = checkpoint_files(folder)
     assert kept.iteration == 2
     assert kept.is_whole(kept.path.read_bytes())
@@ -328,17 +328,17 @@ def test_running_out_of_memory_fails_the_run_with_what_to_lower(tmp_path, monkey
     assert (record.status, record.attempts) == ("completed", 2)
 
 
-def test_a_gpu_out_of_memory_is_told_alike():
+def test_a_gpu_out_of_memory_is_reported_like_the_cpus():
     config = make_text_config(model__specialization="lora")
-    told = pytest.raises(OutOfMemory, match="CUDA ran out of memory while waiting: lower")
-    with told as caught, memory_told(config, "waiting"):
+    raised = pytest.raises(OutOfMemory, match="CUDA ran out of memory while waiting: lower")
+    with raised as caught, explain_out_of_memory(config, "waiting"):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
     assert "specialization" not in str(caught.value)
-    with pytest.raises(RuntimeError, match="shape"), memory_told(config, "waiting"):
+    with pytest.raises(RuntimeError, match="shape"), explain_out_of_memory(config, "waiting"):
         raise RuntimeError("shape mismatch")
 
 
-def test_without_its_packages_a_run_says_what_to_install(monkeypatch):
+def test_missing_packages_are_reported_with_the_install_command(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else found(name)

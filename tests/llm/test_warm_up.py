@@ -1,11 +1,11 @@
-"""Supervised learning from demonstrations."""
+"""Test supervised learning from demonstrations."""
 
 from __future__ import annotations
 
 import itertools
 
 import torch
-from scripted import asked
+from scripted import make_request
 
 from heteromark.config.models.llm import WarmUpConfig
 from heteromark.config.models.tasks import MathConfig, PlanPathConfig
@@ -21,7 +21,7 @@ def templates_of(task) -> dict[str, str]:
     return {name: role.templates[0] for name, role in task.roles.items()}
 
 
-def test_a_team_is_shown_at_work():
+def test_demonstrations_show_a_team():
     task = PlanPathTask(PlanPathConfig(size=3))
     shown = demonstrations(task, ("tool", "planner"), templates_of(task), seed=5)
     tool, planner, next_tool, _ = itertools.islice(shown, 4)
@@ -33,38 +33,38 @@ def test_a_team_is_shown_at_work():
     assert next_tool.prompt == task.problem(6).prompt("tool", templates_of(task)["tool"])
 
 
-def test_those_who_act_later_are_told_mistakes_and_answer_right():
+def test_later_roles_see_mistakes_and_demonstrate_right_answers():
     task = PlanPathTask(PlanPathConfig())
     shown = demonstrations(task, ("tool", "planner"), templates_of(task), seed=5, mistakes=0.5)
-    said = list(itertools.islice(shown, 800))
-    tools, planners = said[::2], said[1::2]
+    examples = list(itertools.islice(shown, 800))
+    tools, planners = examples[::2], examples[1::2]
     wrong = 0
     for number, (tool, planner) in enumerate(zip(tools, planners, strict=True)):
         problem = task.problem(5 + number)
         assert tool.response == planner.response == problem.demonstration("tool")
-        heard = [tool.response, tools[number - 1].response if number else None]
+        proposals = [tool.response, tools[number - 1].response if number else None]
         prompts = []
-        for proposal in heard:
-            asked = problem.clone()
-            asked.act("tool", proposal or "")
-            prompts.append(asked.prompt("planner", templates_of(task)["planner"]))
+        for proposal in proposals:
+            copied = problem.clone()
+            copied.act("tool", proposal or "")
+            prompts.append(copied.prompt("planner", templates_of(task)["planner"]))
         assert planner.prompt in prompts
         wrong += planner.prompt != prompts[0]
-    assert 140 < wrong < 220  # of 400 half, less those where both problems have the same way
+    assert 140 < wrong < 220  # half of 400, minus consecutive problems with the same path
 
 
-def test_mistakes_belong_to_another_problem_also_where_a_role_acts_twice():
+def test_mistakes_come_from_another_problem_even_if_a_role_acts_twice():
     task = PlanPathTask(PlanPathConfig())
     order = ("tool", "tool", "planner")
     shown = demonstrations(task, order, templates_of(task), seed=5, mistakes=1.0)
-    said = list(itertools.islice(shown, 60))
+    examples = list(itertools.islice(shown, 60))
     for number in range(1, 20):
-        planner, problem = said[3 * number + 2], task.problem(5 + number)
-        problem.act("tool", said[3 * number - 3].response)
+        planner, problem = examples[3 * number + 2], task.problem(5 + number)
+        problem.act("tool", examples[3 * number - 3].response)
         assert planner.prompt == problem.prompt("planner", templates_of(task)["planner"])
 
 
-def test_what_is_shown_is_learnt():
+def test_demonstrations_are_learnt():
     backbone = tiny_backbone(hidden_size=64, num_layers=2)
     shown = [Demonstration("2+2=", "4"), Demonstration("a longer one: 3+4=", "7 or so")]
     losses = []
@@ -78,9 +78,9 @@ def test_what_is_shown_is_learnt():
     assert last == losses[-1] < 0.1 < losses[0]
     _, texts = LanguageModelPolicy(backbone).respond(
         [each.prompt for each in shown],
-        asked(samples=1, max_prompt_length=32, max_response_length=16, temperature=0.0),
+        make_request(samples=1, max_prompt_length=32, max_response_length=16, temperature=0.0),
     )
-    assert texts == [each.response for each in shown]  # and they end where they should
+    assert texts == [each.response for each in shown]  # including their ends
 
 
 def test_the_same_seed_gives_the_same_model():
@@ -107,7 +107,7 @@ def losses_of(**settings) -> list[float]:
     return losses
 
 
-def test_learning_stops_when_the_mean_of_recent_losses_is_at_the_target():
+def test_warm_up_stops_when_the_mean_recent_loss_reaches_the_target():
     whole = losses_of(steps=120)
     means = [sum(whole[end - RECENT : end]) / RECENT for end in range(RECENT, 121)]
     target = (means[0] + means[-1]) / 2
@@ -116,7 +116,7 @@ def test_learning_stops_when_the_mean_of_recent_losses_is_at_the_target():
     assert losses_of(steps=RECENT, target_loss=1e-9) == losses_of(steps=RECENT)
 
 
-def test_the_learning_rate_rises_slowly_where_asked_to():
+def test_the_learning_rate_ramps_up_if_configured():
     at_once, slowly = losses_of(steps=10), losses_of(steps=10, ramp=10)
     assert at_once[0] == slowly[0]
     assert at_once[1] < slowly[1] < slowly[0]

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 from heteromark.config.models.run import RunConfig
-from heteromark.llm.evaluation import solving
+from heteromark.llm.evaluation import solve_statistics
 
 FRAMES_PER_SECOND = 100.0
 
@@ -93,7 +93,7 @@ def language_report(config: RunConfig, share: float, rng: random.Random) -> dict
             "chunk_size": 64,
             "seed": config.seed,
             "generation": {"temperature": None, "top_k": None, "top_p": 1.0},
-            **solving(counts, passes),
+            **solve_statistics(counts, passes),
             "solved_passes": counts,
             "reward": mean,
             "turns": 1.0,

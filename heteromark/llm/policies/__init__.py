@@ -1,1 +1,1 @@
-"""What responds to prompts: language models, adapters, small networks."""
+"""Text policies: language models, adapters, prompt selection and small networks."""

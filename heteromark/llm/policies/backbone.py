@@ -1,4 +1,4 @@
-"""Causal language models: a Hugging Face folder or name, or tiny ones that need no download."""
+"""Causal language models: from the Hugging Face hub or a folder, or tiny ones without download."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Architecture = Literal["llama", "gemma3", "qwen3"]
 DType = Literal["float32", "bfloat16"]
 
 PAD, END, UNKNOWN = "<pad>", "<end>", "<unknown>"
-# What tiny models read and write: printable ASCII and the newline.
+# The characters of tiny models: printable ASCII and the newline.
 CHARACTERS = "\n" + "".join(sorted(set(string.printable) - set(string.whitespace) | {" "}))
 
 
 class BackboneError(ValueError):
-    """A model that cannot be used. The message says why, and what to do."""
+    """A model cannot be used. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Backbone:
     """A model in evaluation mode, with its tokenizer.
 
     Attributes:
-        max_length: tokens of a prompt and its response together.
-        autocast: matrix products are computed in bfloat16, whatever the weights are.
+        max_length: maximum total tokens of a prompt and its response.
+        autocast: compute matrix products in bfloat16, regardless of the dtype of the weights.
     """
 
     model: PreTrainedModel
@@ -51,9 +51,9 @@ class Backbone:
 
     @functools.cached_property
     def fingerprint(self) -> Tensor:
-        """SHA-256 of the weights and the vocabulary, `[32]` bytes; computed when first asked for.
+        """The SHA-256 of the weights and the vocabulary, `[32]` bytes; computed on first access.
 
-        Adapters count for nothing: the model has the same fingerprint with and without them.
+        Adapters are excluded: the fingerprint is the same with and without them.
         """
         weights = {
             name.removeprefix("base_model.model.").replace(".base_layer.", "."): weight
@@ -68,11 +68,13 @@ class Backbone:
 
 
 def tiny_backbone(architecture: Architecture = "llama", *, seed: int = 0, **sizes: int) -> Backbone:
-    """A small model with random weights, over characters; about 0.8 M parameters as it is.
+    """Create a small character-level model with random weights; by default 0.8 M parameters.
 
-    The weights follow from the seed; torch's global generator is left as it was.
+    The weights depend only on the seed. Torch's global generator does not change.
 
     Args:
+        architecture: the model family.
+        seed: seed of the weights.
         sizes: see `tiny_config`.
     """
     config = tiny_config(architecture, **sizes)
@@ -90,7 +92,7 @@ def tiny_config(
     num_heads: int = 4,
     max_length: int = 512,
 ) -> PreTrainedConfig:
-    """The library's config of a small model over characters."""
+    """Return the transformers config of a small character-level model."""
     tokenizer = character_tokenizer()
     sizes = {
         "vocab_size": len(tokenizer),
@@ -113,7 +115,10 @@ def tiny_config(
 
 
 def character_tokenizer() -> PreTrainedTokenizerFast:
-    """A token per printable ASCII character and newline; anything else is unknown."""
+    """Create a tokenizer with one token per printable ASCII character and newline.
+
+    All other characters become the unknown token.
+    """
     vocabulary = {text: number for number, text in enumerate((PAD, END, UNKNOWN, *CHARACTERS))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -132,49 +137,48 @@ def character_tokenizer() -> PreTrainedTokenizerFast:
 def load_backbone(
     path: str, *, dtype: DType = "float32", trust_remote_code: bool = False
 ) -> Backbone:
-    """Load a model from a folder, or by its name on the Hugging Face hub; safetensors only.
+    """Load a model from a folder, or by its name from the Hugging Face hub; safetensors only.
 
     Raises:
-        BackboneError: it is not there, is no causal language model, or is damaged.
+        BackboneError: The model does not exist, is not a causal language model, or is damaged.
     """
     is_folder = path.startswith((".", "/", "~")) or Path(path).exists()
-    place = str(Path(path).expanduser()) if is_folder else path
-    if is_folder and not Path(place, "config.json").is_file():
-        what = "has no config.json" if Path(place).is_dir() else "does not exist"
+    source = str(Path(path).expanduser()) if is_folder else path
+    if is_folder and not Path(source, "config.json").is_file():
+        problem = "has no config.json" if Path(source).is_dir() else "does not exist"
         raise BackboneError(
-            f"model {path} {what}: give a folder written by save_pretrained, a name on the hub, "
-            "or tiny"
+            f"model {path} {problem}: use a folder written by save_pretrained, a model name on the "
+            "Hugging Face hub, or tiny"
         )
     options = {"trust_remote_code": trust_remote_code}
     try:
-        config = AutoConfig.from_pretrained(place, **options)
+        config = AutoConfig.from_pretrained(source, **options)
     except (OSError, ValueError, KeyError) as error:
         raise BackboneError(f"model {path}: {_first_line(error)}") from error
     if type(config) not in AutoModelForCausalLM._model_mapping and not trust_remote_code:
         raise BackboneError(
-            f"model {path} is a {config.model_type}, which is no causal language model"
+            f"model {path} has type {config.model_type}, which is not a causal language model"
         )
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(
-            place,
+        model, loading_info = AutoModelForCausalLM.from_pretrained(
+            source,
             config=config,
             dtype=getattr(torch, dtype),
             use_safetensors=True,
             output_loading_info=True,
             **options,
         )
-        tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **options)
-    except Exception as error:  # safetensors, json, pickle refused: each has errors of its own
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
+    except Exception as error:  # the loaders share no exception class
         raise BackboneError(
             f"model {path} cannot be loaded: {type(error).__name__}: {_first_line(error)}"
         ) from error
-    if told["missing_keys"]:
+    if missing := sorted(loading_info["missing_keys"]):
         raise BackboneError(
-            f"model {path} lacks weights: {', '.join(sorted(told['missing_keys'])[:3])}, … "
-            f"({len(told['missing_keys'])} in all)"
+            f"model {path} lacks weights: {', '.join(missing[:3])}, … ({len(missing)} in total)"
         )
     if tokenizer.eos_token_id is None:
-        raise BackboneError(f"model {path}: its tokenizer has no end-of-sequence token")
+        raise BackboneError(f"the tokenizer of model {path} has no end-of-sequence token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     max_length = getattr(config.get_text_config(), "max_position_embeddings", None)

@@ -1,4 +1,4 @@
-"""What all policies over text have in common, whatever model they are made of."""
+"""The base class of all text policies."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from heteromark.llm.sampling import Request, Responses
 
 
 class TextPolicy(nn.Module, ABC):
-    """What responds to prompts, and is trained as one.
+    """A trainable policy that responds to text prompts.
 
     Args:
-        model: its weights are trained.
-        tokenizer: pads on the left.
-        temperature: that responses are sampled at, and that log-probabilities are of.
-        with_reference: keep a copy of the model as it is now, with frozen weights, so that the
-            policy can be kept near what it was.
+        model: the model to train.
+        tokenizer: must pad on the left.
+        temperature: sampling temperature, also used for log-probabilities.
+        with_reference: keep a frozen copy of the model as the reference of the KL penalty.
     """
 
     def __init__(
@@ -45,11 +44,11 @@ class TextPolicy(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where prompts are read and responses are made."""
+        """The device of the model."""
         return next(self.model.parameters()).device
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """The weights that belong to this policy alone, by name."""
+        """Return the weights that belong to this policy alone, by name."""
         return dict(self.model.named_parameters())
 
     def state_dict(
@@ -59,7 +58,7 @@ class TextPolicy(nn.Module, ABC):
         prefix: str = "",
         keep_vars: bool = False,
     ) -> dict[str, Any]:
-        """What `own_state` says, as torch asks for it."""
+        """Return `own_state` in the format of `torch.nn.Module.state_dict`."""
         state = {} if destination is None else destination
         for name, value in self.own_state().items():
             is_plain = keep_vars or not isinstance(value, nn.Parameter)
@@ -67,42 +66,44 @@ class TextPolicy(nn.Module, ABC):
         return state
 
     def own_state(self) -> dict[str, Tensor]:
-        """The model's; the reference is not part of it, since it is what the model starts from."""
+        """Return the model's state. It excludes the reference, which is the untrained model."""
         return self.model.state_dict(keep_vars=True)
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned.
+        """Load the result of `state_dict`.
 
         Raises:
-            RuntimeError: weights are missing, superfluous or of other shapes.
+            RuntimeError: Weights are missing, unexpected, or have other shapes.
         """
         self.model.load_state_dict(state_dict)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Within it, the model computes what this policy says."""
+        """Activate this policy on its model, which other policies may share, within a block."""
         yield
 
     @contextlib.contextmanager
     def as_reference(self) -> Iterator[nn.Module]:
-        """The model as it was before any training."""
+        """Yield the model as it was before training."""
         if self.reference is None:
-            raise ValueError("this policy was made without a reference")
+            raise ValueError(
+                "this policy has no reference model: create it with with_reference=True"
+            )
         yield self.reference
 
     def encode(self, prompts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
-        """Token ids and mask of prompts, `[prompts, longest]` each, padded on the left.
+        """Return token ids and mask of prompts, `[prompts, longest]` each, padded on the left.
 
         Raises:
-            ValueError: a prompt is longer than `max_length` tokens.
+            ValueError: A prompt is longer than `max_length` tokens.
         """
         tokens = self.tokenizer(list(prompts), return_tensors="pt", padding=True)
         lengths = tokens.attention_mask.sum(-1)
         if (lengths > max_length).any():
             row = int(lengths.argmax())
             raise ValueError(
-                f"a prompt has {int(lengths[row])} tokens, and {max_length} are allowed "
-                f"(max_prompt_length): {prompts[row][:60]!r} …"
+                f"a prompt has {int(lengths[row])} tokens, more than max_prompt_length "
+                f"({max_length}): {prompts[row][:60]!r} …"
             )
         return tokens.input_ids.to(self.device), tokens.attention_mask.bool().to(self.device)
 
@@ -137,20 +138,24 @@ class TextPolicy(nn.Module, ABC):
         return batch, texts
 
     def forward(self, batch: TensorDictBase) -> Tensor:
-        """Log-probabilities of responses, `[responses, length]`, with gradient; 0 beyond them."""
+        """Compute log-probabilities of responses, with gradient.
+
+        Returns:
+            `[responses, length]`; 0 after the end of a response.
+        """
         with self.active():
             return self._log_probs(self.model, batch)
 
     @torch.no_grad()
     def reference_log_probs(self, batch: TensorDictBase) -> Tensor:
-        """The same of the model as it was before training, without gradient."""
+        """Compute log-probabilities by the untrained model, without gradient; see `forward`."""
         with self.as_reference() as model:
             return self._log_probs(model, batch)
 
     @abstractmethod
     def _sample(self, prompt_ids: Tensor, prompt_mask: Tensor, request: Request) -> Responses:
-        """Sample responses; the arguments are those of `sampling.sample`."""
+        """Sample responses; see `sampling.sample` for the arguments."""
 
     @abstractmethod
     def _log_probs(self, model: nn.Module, batch: TensorDictBase) -> Tensor:
-        """Of responses by the policy's model or its reference, `[responses, length]`."""
+        """Compute log-probabilities by the model or its reference, `[responses, length]`."""

@@ -1,4 +1,4 @@
-"""The policies of language-model agents, made as the run's config says."""
+"""Create the policies of language-model agents from a run's config."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class TextPolicyFactory:
     """Creates the policies of one run.
 
     Args:
-        config: the run.
-        task: what the agents work on; its demonstrations warm up tiny models.
+        config: config of the run.
+        task: the agents' task; its demonstrations warm up tiny models.
         turn_order: roles of a round.
-        templates: prompts by role.
-        device: where the models go.
-        keep: hands out the file of a name, and has it written where there is none; see
+        templates: prompt templates by role.
+        device: device of the models.
+        shared_file: returns the path of a named file and creates it if missing; see
             `RunStore.shared_file`.
     """
 
@@ -54,36 +54,37 @@ class TextPolicyFactory:
         turn_order: Sequence[str],
         templates: Mapping[str, str],
         device: torch.device,
-        keep: Callable[[str, Callable[[Path], None]], Path],
+        shared_file: Callable[[str, Callable[[Path], None]], Path],
     ) -> None:
         self.config = config
         self.task = task
         self.turn_order = turn_order
         self.templates = templates
         self.device = device
-        self.keep = keep
+        self.shared_file = shared_file
 
     def create(self) -> dict[str, TextPolicy]:
-        """Policies by name; those with adapters on the same model share it.
+        """Create the policies, by name. Policies with adapters on the same model share it.
 
         Raises:
-            ValueError: a model cannot be loaded, or is too short for prompt and response.
+            ValueError: A model cannot be loaded, or its context is shorter than prompt plus
+                response.
         """
         model = self.config.model
         names = dict.fromkeys(map(self.config.policy_of, self.turn_order))
-        own = {name: model.by_policy.get(name, PolicyModelConfig()) for name in names}
-        found: dict[str, TextPolicy] = {}
+        settings = {name: model.by_policy.get(name, PolicyModelConfig()) for name in names}
+        policies: dict[str, TextPolicy] = {}
         by_model: dict[tuple[str, str], list[str]] = {}
-        for name, policy in own.items():
+        for name, policy in settings.items():
             if policy.kind == MLP:
-                found[name] = self._network(name, policy)
+                policies[name] = self._network(name, policy)
                 continue
             path = policy.path or model.path
             specialization = policy.specialization or model.specialization
             by_model.setdefault((path, specialization), []).append(name)
         for (path, specialization), sharing in by_model.items():
-            found |= self._specialized(self._backbone(path), specialization, sharing)
-        return {name: found[name] for name in names}
+            policies |= self._specialized(self._backbone(path), specialization, sharing)
+        return {name: policies[name] for name in names}
 
     def _specialized(
         self, backbone: Backbone, specialization: str, names: Sequence[str]
@@ -105,7 +106,7 @@ class TextPolicyFactory:
 
     def _network(self, name: str, policy: PolicyModelConfig) -> TextPolicy:
         config = self.config
-        made = NetworkPolicy(
+        network = NetworkPolicy(
             policy.hidden_sizes,
             max_prompt_length=config.generation.max_prompt_length,
             max_response_length=config.generation.max_response_length,
@@ -113,21 +114,21 @@ class TextPolicyFactory:
             with_reference=config.grpo.beta > 0,
             seed=stream_seed(config.seed, "network", name),
         )
-        return made.to(self.device)
+        return network.to(self.device)
 
     def _prompt_policy(self, backbone: Backbone, name: str) -> PromptPolicy:
-        """Among the config's own wording of each role's prompt, and all of the task's."""
+        """Create a policy that selects among the config's wording and all wordings of the task."""
         wordings, turns = {}, {}
-        stay = 1
+        iterations = 1
         for role in dict.fromkeys(self.turn_order):
             texts = dict.fromkeys((self.templates[role], *self.task.roles[role].templates))
             if self.config.policy_of(role) == name:
-                wordings[role], turns[role] = list(texts), stay
-            stay *= len(texts)  # of the roles of all policies, so that all combinations come about
+                wordings[role], turns[role] = list(texts), iterations
+            iterations *= len(texts)  # over the roles of all policies, to try all combinations
         return PromptPolicy(backbone, wordings, self.config.generation.temperature, turns)
 
     def _backbone(self, path: str) -> Backbone:
-        """A model of its own for those who train it in one way."""
+        """Load or create a model."""
         model, generation = self.config.model, self.config.generation
         if path == TINY:
             backbone = self._tiny()
@@ -138,47 +139,47 @@ class TextPolicyFactory:
         longest = generation.max_prompt_length + generation.max_response_length
         if longest > backbone.max_length:
             raise BackboneError(
-                f"model {path} takes {backbone.max_length} tokens, but "
-                f"generation.max_prompt_length {generation.max_prompt_length} and "
-                f"generation.max_response_length {generation.max_response_length} come to {longest}"
+                f"generation.max_prompt_length ({generation.max_prompt_length}) plus "
+                f"generation.max_response_length ({generation.max_response_length}) is {longest}, "
+                f"but model {path} has a context of {backbone.max_length} tokens: lower one of them"
             )
         backbone.model.to(self.device)
         has_bfloat16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         return replace(backbone, autocast=model.autocast and has_bfloat16)
 
     def _tiny(self) -> Backbone:
-        """The tiny model, warmed up: once for all runs that start from the same one."""
+        """Create the tiny model. Runs with the same settings share one warm-up."""
         backbone = tiny_backbone(**self.config.model.tiny.model_dump())
         if self.config.model.warm_up.steps:
-            path = self.keep(self._warm_up_digest(), self._warm_up)
+            path = self.shared_file(self._warm_up_digest(), self._warm_up)
             state = torch.load(path, map_location="cpu", weights_only=True)
             backbone.model.load_state_dict(state)
         return backbone
 
     def _warm_up(self, path: Path) -> None:
-        """Write the weights of a tiny model that was warmed up."""
+        """Warm up a tiny model and save its weights."""
         settings = self.config.model.warm_up
         backbone = tiny_backbone(**self.config.model.tiny.model_dump())
-        logger.info("warming up a tiny model, %d steps at most", settings.steps)
-        shown = demonstrations(
+        logger.info("warming up a tiny model, at most %d steps", settings.steps)
+        examples = demonstrations(
             self.task, self.turn_order, self.templates, settings.seed, settings.mistakes
         )
 
-        def tell(step: int, loss: float) -> None:
+        def log_step(step: int, loss: float) -> None:
             if (step + 1) % max(1, settings.steps // 10) == 0:
                 logger.info("warm-up step %d of %d: loss %.3f", step + 1, settings.steps, loss)
 
-        loss = warm_up(backbone, shown, settings, tell)
-        logger.info("warmed up: loss %.3f nats per token", loss)
+        loss = warm_up(backbone, examples, settings, log_step)
+        logger.info("warm-up finished: loss %.3f nats per token", loss)
         torch.save(backbone.model.state_dict(), path)
 
     def _warm_up_digest(self) -> str:
-        """Of everything that decides how a warmed-up model comes out."""
+        """Return the digest of everything that affects the weights after warm-up."""
         model, text = self.config.model, self.config.environment.text
         roots = ["llm.warm_up", "llm.policies.backbone", "llm.tasks.registry"]
         if not text.task_is_own:
             roots.append(f"llm.tasks.{text.task}")
-        told = {
+        identity = {
             "tiny": model.tiny.model_dump(),
             "warm_up": model.warm_up.model_dump(),
             "task": task_identity(self.config.environment),
@@ -188,5 +189,5 @@ class TextPolicyFactory:
             "code": own_fingerprint(*(f"heteromark.{root}" for root in roots)),
             "versions": versions() | text_versions(),
         }
-        content = json.dumps(told, sort_keys=True)
+        content = json.dumps(identity, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Language models as policies: whole, or as low-rank adapters on one that others may share."""
+"""Language models as policies: full models, or low-rank adapters on a shared model."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from heteromark.llm.policies.backbone import Backbone
 from heteromark.llm.policies.base import TextPolicy
 from heteromark.llm.sampling import Request, Responses, response_log_probs, sample
 
-BASE = "base_sha256"  # the entry of an adapter's state that identifies what it was trained on
+BASE = "base_sha256"  # key of an adapter's state that identifies its base model
 
 
 @dataclass(frozen=True)
 class Lora:
-    """The shape of low-rank adapters.
+    """Settings of low-rank adapters.
 
     Attributes:
-        rank: of the update to each weight matrix.
+        rank: rank of the update to each weight matrix.
         alpha: the update is scaled by `alpha / rank`.
-        modules: regular expression that names of modules match as a whole; None: all linear ones
-            but the head.
+        modules: regular expression that must match the full name of a module; None: all linear
+            modules except the head.
     """
 
     rank: int = 32
@@ -38,7 +38,7 @@ class Lora:
 
 
 class LanguageModelPolicy(TextPolicy):
-    """A policy that is a causal language model.
+    """A policy that trains all weights of a causal language model.
 
     Args:
         backbone: the model, without adapters.
@@ -51,16 +51,16 @@ class LanguageModelPolicy(TextPolicy):
         super().__init__(backbone.model, backbone.tokenizer, temperature, with_reference)
         self.backbone = backbone
 
-    def _computing(self) -> torch.autocast:
+    def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.backbone.autocast)
 
     def _sample(self, prompt_ids: Tensor, prompt_mask: Tensor, request: Request) -> Responses:
-        end, fill = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
-        with self._computing():
-            return sample(self.model, prompt_ids, prompt_mask, request, end_id=end, pad_id=fill)
+        end, padding = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        with self._autocast():
+            return sample(self.model, prompt_ids, prompt_mask, request, end_id=end, pad_id=padding)
 
     def _log_probs(self, model: nn.Module, batch: TensorDictBase) -> Tensor:
-        with self._computing():
+        with self._autocast():
             return response_log_probs(
                 model,
                 batch["prompt_ids"],
@@ -72,10 +72,10 @@ class LanguageModelPolicy(TextPolicy):
 
 
 class FrozenPolicy(LanguageModelPolicy):
-    """A policy on a model whose own weights stay as they are, so that others may be on it too.
+    """A policy on a model with frozen weights, which several policies can share.
 
-    By itself it has nothing to train. Its state holds what is trained of it, and identifies the
-    model that this belongs to.
+    It has no trained weights unless a subclass adds some. Its state holds the trained weights and
+    the fingerprint of the base model.
     """
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
@@ -86,37 +86,44 @@ class FrozenPolicy(LanguageModelPolicy):
         yield self.model
 
     def own_state(self) -> dict[str, Tensor]:
-        """The trained weights, and as "base_sha256" the `Backbone.fingerprint` they belong to."""
-        # Not by peft, which leaves out adapters that are called what modules are called.
+        """Return the trained weights, and `Backbone.fingerprint` as "base_sha256"."""
+        # peft's function is not used: it drops adapters whose name is also a module's name
         return {**self.trained_parameters(), BASE: self.backbone.fingerprint}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned.
+        """Load the result of `state_dict`.
 
         Raises:
-            ValueError: it belongs to another base or adapter.
-            RuntimeError: weights are of other shapes.
+            ValueError: It belongs to another base model or adapter.
+            RuntimeError: Weights have other shapes.
         """
         saved = dict(state_dict)
         base, own = saved.pop(BASE, None), self.backbone.fingerprint
         if base is None or not torch.equal(base.cpu(), own):
             raise ValueError(
-                f"the state belongs to another base: its {BASE} is {_told(base)}, and that of "
-                f"this model and tokenizer is {_told(own)}; load the model that it was trained on"
+                f"the saved weights belong to another base model: their {BASE} is {_hex(base)}, "
+                f"but this model and tokenizer have {_hex(own)}. Load the base model that they "
+                "were trained on"
             )
-        if strange := saved.keys() ^ self.trained_parameters().keys():
+        trained = self.trained_parameters().keys()
+        if missing := trained - saved.keys():
             raise ValueError(
-                f"the state belongs to another policy: {min(strange)} is in one of them only"
+                f"the saved weights belong to another policy: they lack {min(missing)}"
             )
-        self.model.load_state_dict(saved, strict=False)  # the base's weights are not in it
+        if unexpected := saved.keys() - trained:
+            raise ValueError(
+                f"the saved weights belong to another policy: {min(unexpected)} is not a weight "
+                "of this policy"
+            )
+        self.model.load_state_dict(saved, strict=False)  # the base model's weights are not saved
 
 
 class AdapterPolicy(FrozenPolicy):
-    """A policy whose weights are one adapter of a model.
+    """A policy that trains one adapter of a model.
 
     Args:
         backbone: the model with its adapters.
-        name: the adapter's.
+        name: name of the adapter.
         temperature: see `TextPolicy`.
     """
 
@@ -127,13 +134,13 @@ class AdapterPolicy(FrozenPolicy):
         self.name = name
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        # After peft's own part of the name: modules may be called what the adapter is called.
+        # Match the name after peft's lora_ part: a module may have the same name as the adapter.
         own = re.compile(rf"\.lora_\w+\.{re.escape(self.name)}(\.|$)")
         return {name: weight for name, weight in self.model.named_parameters() if own.search(name)}
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        # This freezes the others: gradients of what is computed here reach this adapter alone.
+        # set_adapter freezes the other adapters, so gradients flow into this one only.
         self.model.base_model.set_adapter(self.name)
         yield
 
@@ -146,10 +153,12 @@ class AdapterPolicy(FrozenPolicy):
 def adapter_policies(
     backbone: Backbone, names: Sequence[str], lora: Lora, temperature: float = 1.0, seed: int = 0
 ) -> Mapping[str, AdapterPolicy]:
-    """Policies that share one model, each with an adapter of its own; all say what the model says.
+    """Create policies that share one model, each with its own adapter.
+
+    The new adapters have no effect: all policies initially respond as the model does.
 
     Raises:
-        ValueError: no module of the model matches `lora.modules`.
+        ValueError: No module of the model matches `lora.modules`.
     """
     config = LoraConfig(
         r=lora.rank,
@@ -163,10 +172,10 @@ def adapter_policies(
         model = get_peft_model(backbone.model, config, adapter_name=first)
         for name in others:
             model.add_adapter(name, copy.deepcopy(config))
-    model.eval()  # peft hands it back in training mode
+    model.eval()  # peft returns the model in training mode
     shared = replace(backbone, model=model)
     return {name: AdapterPolicy(shared, name, temperature) for name in names}
 
 
-def _told(fingerprint: Tensor | None) -> str:
+def _hex(fingerprint: Tensor | None) -> str:
     return "missing" if fingerprint is None else bytes(fingerprint.tolist()).hex()[:12]

@@ -1,4 +1,4 @@
-"""A policy over text that is no language model, for teams of both kinds."""
+"""A text policy that is a feed-forward network, for heterogeneous teams."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from heteromark.llm.policies.base import TextPolicy
 from heteromark.llm.sampling import Request, Responses, draw, log_probs_of
 from heteromark.modules.networks import make_mlp
 
-HEAD_GAIN = 0.01  # so that all characters are about equally likely to begin with
+HEAD_GAIN = 0.01  # small, so that all characters are initially about equally likely
 
 
 class NetworkPolicy(TextPolicy):
-    """A feed-forward network that reads characters and says all of a response at once.
+    """A feed-forward network that reads characters and outputs all tokens of a response at once.
 
-    Each token of a response depends on the prompt alone, not on the tokens before it.
+    Each token of a response depends only on the prompt, not on earlier tokens.
 
-    The network, made on the CPU, reads the prompt's last characters one-hot, `[rows,
-    max_prompt_length * vocabulary]`, those of a shorter prompt at the right and zeros before them,
-    and gives logits `[rows, max_response_length * vocabulary]`.
+    The input is the one-hot encoding of the prompt's last characters, `[rows, max_prompt_length *
+    vocabulary]`; shorter prompts are padded with zeros on the left. The output is logits, `[rows,
+    max_response_length * vocabulary]`. The network is created on the CPU.
 
     Args:
         hidden_sizes: see `make_mlp`.
-        max_prompt_length: characters that it sees.
-        max_response_length: tokens that it can say.
+        max_prompt_length: number of characters of the input.
+        max_response_length: number of tokens of the output.
         temperature, with_reference: see `TextPolicy`.
-        seed: of the weights; torch's global generator is left as it was.
+        seed: seed of the weights; torch's global generator does not change.
     """
 
     def __init__(
@@ -45,20 +45,20 @@ class NetworkPolicy(TextPolicy):
         seed: int = 0,
     ) -> None:
         tokenizer = character_tokenizer()
-        widths = (length * len(tokenizer) for length in (max_prompt_length, max_response_length))
+        inputs, outputs = max_prompt_length * len(tokenizer), max_response_length * len(tokenizer)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = make_mlp(*widths, hidden_sizes, "tanh", head_gain=HEAD_GAIN)
+            network = make_mlp(inputs, outputs, hidden_sizes, "tanh", head_gain=HEAD_GAIN)
         super().__init__(network, tokenizer, temperature, with_reference)
         self.max_prompt_length = max_prompt_length
 
     @torch.no_grad()
     def _sample(self, prompt_ids: Tensor, prompt_mask: Tensor, request: Request) -> Responses:
-        """No response is longer than the network's `max_response_length` either."""
+        """Sample responses, which are also limited to the network's `max_response_length`."""
         logits = self._logits(self.model, prompt_ids, prompt_mask)[:, : request.max_response_length]
         logits = logits.repeat_interleave(request.samples, 0)
         ids, log_prob = (
-            found.view(logits.shape[:2]) for found in draw(logits.flatten(0, 1), request)
+            drawn.view(logits.shape[:2]) for drawn in draw(logits.flatten(0, 1), request)
         )
         is_end = ids == self.tokenizer.eos_token_id
         mask = is_end.cumsum(-1) - is_end.long() == 0
@@ -76,14 +76,14 @@ class NetworkPolicy(TextPolicy):
         length, beyond = logits.shape[1], ids.shape[1] - logits.shape[1]
         if beyond > 0 and mask[:, length:].any():
             raise ValueError(
-                f"a response has {int(mask.sum(-1).max())} tokens, and the network says {length} "
-                "at most (max_response_length): it is not one of its own"
+                f"a response has {int(mask.sum(-1).max())} tokens, more than this network's "
+                f"max_response_length ({length}): it was not sampled by this network"
             )
         log_prob = log_probs_of(ids[:, :length], logits[:, : ids.shape[1]], self.temperature)
         return pad(log_prob, (0, max(beyond, 0))).masked_fill(~mask, 0.0)
 
     def _logits(self, model: nn.Module, prompt_ids: Tensor, prompt_mask: Tensor) -> Tensor:
-        """Of every token of a response, `[rows, max_response_length, vocabulary]`."""
+        """Return logits of every response token, `[rows, max_response_length, vocabulary]`."""
         width, vocabulary = self.max_prompt_length, len(self.tokenizer)
         seen = one_hot(prompt_ids[:, -width:], vocabulary) * prompt_mask[:, -width:].unsqueeze(-1)
         seen = pad(seen, (0, 0, width - seen.shape[1], 0)).flatten(1)

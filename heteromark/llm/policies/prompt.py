@@ -1,4 +1,4 @@
-"""A policy that is trained by choosing the wording of its prompts; no weight changes."""
+"""Prompt selection: a policy that is trained by choosing its prompt wording, not its weights."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from torch import Tensor
 from heteromark.llm.policies.backbone import Backbone
 from heteromark.llm.policies.language_model import FrozenPolicy
 
-# Prefix of the entries of its state that hold what was measured.
+# Prefix of the state's keys that hold the measured rewards.
 MEASURED = "rewards."
 
 
 class PromptPolicy(FrozenPolicy):
-    """A language model, and for each of its roles several wordings, with what each has earned.
+    """A language model with several prompt wordings per role, and the reward of each wording.
 
-    Every iteration tries one wording per role, in such an order that over the iterations each goes
-    with each of the others as often. The one with the highest mean reward is the best; of equal
-    ones, the first.
+    Every iteration tries one wording per role, in an order that tries all combinations equally
+    often. The best wording is the one with the highest mean reward; ties go to the first.
 
     Args:
         backbone, temperature: see `LanguageModelPolicy`.
-        wordings: by role, prompt templates, at least one.
-        turns: by role, how many iterations it stays with a wording; by default one.
+        wordings: prompt templates by role, at least one each.
+        turns: number of consecutive iterations with the same wording, by role; by default 1.
 
     Attributes:
         rewards: by role, float64 `[2, wordings]`: the sum of rewards and the number of responses.
@@ -46,43 +45,44 @@ class PromptPolicy(FrozenPolicy):
             for role, texts in self.wordings.items()
         }
 
-    def tried(self, role: str, iteration: int) -> int:
-        """The number of the wording that an iteration tries."""
+    def wording_index(self, role: str, iteration: int) -> int:
+        """Return the index of the wording to try in an iteration."""
         return iteration // self.turns.get(role, 1) % len(self.wordings[role])
 
     def credit(self, role: str, wording: int, rewards: Tensor) -> None:
-        """Count what responses to a wording earned."""
+        """Add the rewards of responses to a wording."""
         self.rewards[role][0, wording] += rewards.double().sum().cpu()
         self.rewards[role][1, wording] += len(rewards)
 
     def means(self, role: str) -> list[float]:
-        """The mean reward of each wording; minus infinity for one that was never tried."""
+        """Return the mean reward of each wording; minus infinity if it was never tried."""
         total, count = self.rewards[role]
-        return torch.where(count > 0, total / count, -torch.inf).tolist()
+        means: list[float] = torch.where(count > 0, total / count, -torch.inf).tolist()
+        return means
 
     def best(self, role: str) -> str:
-        """The wording to use; the first of all before anything was tried."""
+        """Return the best wording; the first one if none was tried yet."""
         means = self.means(role)
         return self.wordings[role][means.index(max(means))]
 
     def own_state(self) -> dict[str, Tensor]:
-        """What each wording earned, and what model that was with."""
+        """Return the rewards of the wordings, and the base model's fingerprint."""
         measured = {f"{MEASURED}{role}": each.clone() for role, each in self.rewards.items()}
         return super().own_state() | measured
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` returned.
+        """Load the result of `state_dict`.
 
         Raises:
-            ValueError: it is of another model, or of other roles or numbers of wordings.
+            ValueError: It belongs to another model, other roles or other numbers of wordings.
         """
         own = {f"{MEASURED}{role}": each for role, each in self.rewards.items()}
         saved = {key: value for key, value in state_dict.items() if key.startswith(MEASURED)}
         shapes = [{key: value.shape for key, value in each.items()} for each in (own, saved)]
         if shapes[0] != shapes[1]:
             raise ValueError(
-                f"the state is of wordings {shapes[1]}, but this policy has {shapes[0]}; use the "
-                "config that it was trained with"
+                f"the saved state has prompt wordings {shapes[1]}, but this policy has "
+                f"{shapes[0]}: use the config that it was trained with"
             )
         super().load_state_dict({k: v for k, v in state_dict.items() if k not in saved})
         self.rewards = {role: saved[f"{MEASURED}{role}"].cpu().clone() for role in self.rewards}

@@ -1,7 +1,7 @@
-"""Runs programs that nobody has read: those that language models write.
+"""A sandbox for untrusted programs, such as those written by language models.
 
-`isolation` tells what this machine lets the sandbox contain, `run_program` runs a program in it.
-Neither imports anything but the standard library.
+`run_program` runs a program in the sandbox. `isolation` returns which protections this machine
+supports. The package imports only the standard library.
 """
 
 from heteromark.llm.sandbox.run import Finished, Isolation, SandboxError, isolation, run_program

@@ -1,11 +1,12 @@
-"""Confines this process and then runs a program in it. A script of its own, standard library only.
+"""Confine this process, then run a program in it. A standalone script, standard library only.
 
-It is started by `heteromark.llm.sandbox.run` as `contain.py JOB`, JOB being a JSON object of the
-fields of `Job`. It splits in two: one process waits for the other, kills it on SIGTERM and tells
-how it ended; the other gives up what it must not have and then becomes the program, without
-starting a second interpreter. On the descriptor `report` it writes the lines `ready`, then
-`status N` (as `os.waitstatus_to_exitcode`), or instead `failed WHY`: nothing runs unless every
-layer that was asked for holds.
+`heteromark.llm.sandbox.run` starts it as `contain.py JOB`, where JOB is a JSON object with the
+fields of `Job`. The script forks. The parent waits for the child, kills it on SIGTERM and reports
+how it ended. The child drops its rights and then executes the program in the same interpreter.
+
+The script writes lines to the descriptor `report`: `ready`, then `status N` (see
+`os.waitstatus_to_exitcode`). If a requested layer cannot be set up, it writes `failed REASON`
+instead and does not run the program.
 
 Sources: user_namespaces(7), pid_namespaces(7), landlock(7), seccomp(2), Linux's UAPI headers.
 """
@@ -23,19 +24,20 @@ import struct
 import sys
 from types import ModuleType
 
-_PACKAGES = ("site-packages", "dist-packages")  # below the standard library, and none of its own
+_PACKAGES = ("site-packages", "dist-packages")  # inside the library's folder, but not part of it
 _MIB = 2**20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Job:
-    """What to run, and within what.
+    """The program to run, and its limits.
 
     Attributes:
-        source, report: open file descriptors, of the program and of what is told of it.
-        folder: an empty folder, the program's own.
-        layers: of "namespaces", "landlock", "seccomp".
-        user: the user and group id to change to where this process is root and may.
+        source: open file descriptor of the program.
+        report: open file descriptor for the status lines.
+        folder: the program's working folder; empty.
+        layers: any of "namespaces", "landlock", "seccomp".
+        user: user and group id to switch to, if this process is root and has the right.
         cpu_seconds, memory_mib, file_mib, folder_mib, threads, files: limits.
     """
 
@@ -55,23 +57,23 @@ class Job:
         self.__dict__.update(fields)
 
 
-def _check(result: int, what: str) -> int:
+def _check(result: int, call: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+        raise OSError(number, f"{call}: {os.strerror(number)}")
     return result
 
 
-def _syscall(number: int, what: str, *arguments: object) -> int:
+def _syscall(number: int, call: str, *arguments: object) -> int:
     words = [ctypes.c_long(a) if isinstance(a, int) else a for a in arguments]
-    return _check(_libc.syscall(ctypes.c_long(number), *words), what)
+    return _check(_libc.syscall(ctypes.c_long(number), *words), call)
 
 
-def _prctl(option: int, value: int, what: str, pointer: object = None) -> None:
-    _check(_libc.prctl(option, ctypes.c_ulong(value), pointer, None, None), what)
+def _prctl(option: int, value: int, call: str, pointer: object = None) -> None:
+    _check(_libc.prctl(option, ctypes.c_ulong(value), pointer, None, None), call)
 
 
-# namespaces: no other process, file system or network is in sight
+# namespaces: hide other processes, file systems and the network
 
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER = 0x00020000, 0x04000000, 0x08000000, 0x10000000
 _NEWPID, _NEWNET = 0x20000000, 0x40000000
@@ -80,7 +82,7 @@ _SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE = 442, -100, 0x8000
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV = 1, 2, 4
 
 
-def _leave_namespaces() -> None:
+def _enter_namespaces() -> None:
     flags = _NEWNS | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET
     user, group = os.geteuid(), os.getegid()
     if user == 0:
@@ -102,33 +104,33 @@ def _mount(source: str, target: str, kind: str | None, flags: int, options: str 
 
 
 def _library() -> list[str]:
-    """The folders of the standard library, none inside another."""
-    found: list[str] = []
+    """Return the folders of the standard library, without folders inside another one."""
+    folders: list[str] = []
     for path in sorted(os.path.realpath(p) for p in sys.path if os.path.isdir(p)):
-        if not any(path == outer or path.startswith(outer + "/") for outer in found):
-            found.append(path)
-    return found
+        if not any(path == outer or path.startswith(outer + "/") for outer in folders):
+            folders.append(path)
+    return folders
 
 
 def _change_root(job: Job) -> None:
-    """See nothing but the standard library and an empty folder in memory.
+    """Restrict the file system to the standard library and an empty folder in memory.
 
-    `chroot` is enough, without `pivot_root`: no descriptor leads outside, no process outside is in
-    sight, and all capabilities are given up. Linux makes no user namespace, which would give them
-    back, for a process whose root was changed so.
+    `chroot` suffices, without `pivot_root`: no open descriptor leads outside, no outside process is
+    visible, and all capabilities are dropped later. A new user namespace would restore
+    capabilities, but Linux does not create one for a process inside a chroot.
     """
     _mount("none", "/", None, _MS_REC | _MS_PRIVATE)
     size = f"size={job.folder_mib}m,nr_inodes=4096,mode=755"
     _mount("none", job.folder, "tmpfs", _MS_NOSUID | _MS_NODEV, size)
     read_only = struct.pack("QQQQ", _ATTR_RDONLY | _ATTR_NOSUID | _ATTR_NODEV, 0, 0, 0)
     for path in _library():
-        place = job.folder + path
-        os.makedirs(place)
-        _mount(path, place, None, _MS_BIND | _MS_REC)
-        for packages in (f"{place}/{name}" for name in _PACKAGES):
+        target = job.folder + path
+        os.makedirs(target)
+        _mount(path, target, None, _MS_BIND | _MS_REC)
+        for packages in (f"{target}/{name}" for name in _PACKAGES):
             if os.path.isdir(packages):
                 _mount("none", packages, "tmpfs", 0, "size=4k,mode=755")
-        arguments = (_AT_FDCWD, place.encode(), _AT_RECURSIVE, read_only, len(read_only))
+        arguments = (_AT_FDCWD, target.encode(), _AT_RECURSIVE, read_only, len(read_only))
         _syscall(_SYS_MOUNT_SETATTR, "mount_setattr", *arguments)
     work = f"{job.folder}/work"
     os.mkdir(work, 0o700)
@@ -140,7 +142,7 @@ def _change_root(job: Job) -> None:
 
 
 def _limit(job: Job) -> None:
-    for what, most in (
+    for kind, limit in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_CPU, job.cpu_seconds),
         (resource.RLIMIT_FSIZE, job.file_mib * _MIB),
@@ -149,9 +151,9 @@ def _limit(job: Job) -> None:
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_AS, job.memory_mib * _MIB),
     ):
-        hard = resource.getrlimit(what)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (most, most))
+        hard = resource.getrlimit(kind)[1]
+        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+        resource.setrlimit(kind, (limit, limit))
 
 
 def _change_user(user: int) -> None:
@@ -160,16 +162,16 @@ def _change_user(user: int) -> None:
     os.seteuid(user)
     readable = all(os.access(p, os.R_OK | os.X_OK, effective_ids=True) for p in library)
     os.seteuid(0)
-    # an interpreter below root's home is for root alone
+    # an interpreter inside root's home folder is readable by root only: keep the user then
     if readable:
         os.chown(".", user, user)
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
 
 
-def _give_up_rights(job: Job) -> None:
+def _drop_rights(job: Job) -> None:
     if os.geteuid() == 0:
-        # a container's root may have no right to change: stay, without capabilities
+        # root in a container may lack the right to change users: then stay root
         with contextlib.suppress(OSError):
             _change_user(job.user)
     header = struct.pack("Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
@@ -178,11 +180,11 @@ def _give_up_rights(job: Job) -> None:
     _prctl(38, 1, "PR_SET_NO_NEW_PRIVS")
 
 
-# Landlock: which files may be opened
+# Landlock: restrict which files can be opened
 
 _FS_WRITE_FILE, _FS_READ_FILE, _FS_READ_DIR, _FS_REMOVE_FILE = 1 << 1, 1 << 2, 1 << 3, 1 << 5
 _FS_MAKE_REG, _FS_TRUNCATE = 1 << 8, 1 << 14
-# bits of the rights that each version of Landlock's interface knows
+# number of file system rights in each version of the Landlock ABI
 _FS_BITS = {1: 13, 2: 14, 3: 15, 4: 15}
 
 
@@ -196,28 +198,28 @@ def _landlock() -> None:
     rules = _syscall(444, "landlock_create_ruleset", attributes, length, 0)
 
     def allow(path: str, rights: int) -> None:
-        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
         if not os.path.isdir(path):
             rights &= ~_FS_READ_DIR
-        rule = struct.pack("=Qi", rights & handled, place)
+        rule = struct.pack("=Qi", rights & handled, descriptor)
         _syscall(445, f"landlock_add_rule {path}", rules, 1, rule, 0)
-        os.close(place)
+        os.close(descriptor)
 
     for library in _library():
-        allow(library, _FS_READ_DIR)  # where modules are looked for
+        allow(library, _FS_READ_DIR)  # import lists the folder
         for name in os.listdir(library):
             if name not in _PACKAGES and os.path.exists(f"{library}/{name}"):
                 allow(f"{library}/{name}", _FS_READ_FILE | _FS_READ_DIR)
-    own = _FS_READ_FILE | _FS_READ_DIR | _FS_WRITE_FILE | _FS_TRUNCATE
-    allow(".", own | _FS_MAKE_REG | _FS_REMOVE_FILE)
+    read_write = _FS_READ_FILE | _FS_READ_DIR | _FS_WRITE_FILE | _FS_TRUNCATE
+    allow(".", read_write | _FS_MAKE_REG | _FS_REMOVE_FILE)
     _syscall(446, "landlock_restrict_self", rules, 0)
     os.close(rules)
 
 
-# seccomp: which calls of the kernel are refused
+# seccomp: refuse system calls
 
 _REFUSED = {
-    # other programs and processes, and signals to them
+    # programs, processes and signals
     "fork": 57, "vfork": 58, "execve": 59, "execveat": 322, "setsid": 112, "setpgid": 109,
     "kill": 62, "tkill": 200, "tgkill": 234, "rt_sigqueueinfo": 129, "rt_tgsigqueueinfo": 297,
     "pidfd_open": 434, "pidfd_getfd": 438, "pidfd_send_signal": 424, "ptrace": 101,
@@ -225,12 +227,12 @@ _REFUSED = {
     "sched_setaffinity": 203, "sched_setscheduler": 144, "ioprio_set": 251,
     # the network
     "socket": 41, "io_uring_setup": 425,
-    # owners, modes, times and attributes of files, which Landlock lets pass
+    # owners, modes, times and attributes of files, which Landlock does not restrict
     "chmod": 90, "fchmod": 91, "chown": 92, "fchown": 93, "lchown": 94, "fchownat": 260,
     "fchmodat": 268, "fchmodat2": 452, "utime": 132, "utimes": 235, "futimesat": 261,
     "utimensat": 280, "setxattr": 188, "lsetxattr": 189, "fsetxattr": 190, "removexattr": 197,
     "lremovexattr": 198, "fremovexattr": 199, "setxattrat": 463, "removexattrat": 466,
-    # memory that no limit counts
+    # memory that is not covered by any limit
     "memfd_create": 319, "memfd_secret": 447, "shmget": 29, "semget": 64, "msgget": 68,
     "mq_open": 240,
     # namespaces, mounts and the kernel's own keys, programs and events
@@ -248,7 +250,7 @@ _NUMBER, _ARCH, _ARGUMENT = 0, 4, 16  # offsets in seccomp_data
 
 
 def _filter() -> bytes:
-    """The filter, of sock_filter: code, jump if true, jump if false, constant."""
+    """Return the filter as an array of sock_filter: code, jump if true, jump if false, constant."""
     end = struct.pack("HBBI", _RETURN, 0, 0, _RETURN_ERRNO | errno.EPERM)
 
     def step(code: int, constant: int, yes: int = 0, no: int = 0) -> bytes:
@@ -265,7 +267,7 @@ def _filter() -> bytes:
     ]
     for number in _REFUSED.values():
         steps += [step(_EQUAL, number, no=1), end]
-    # the C library then makes threads by clone, whose flags a filter can see
+    # without clone3, the C library creates threads by clone, whose flags the filter can check
     steps += [step(_EQUAL, _SYS_CLONE3, no=1), step(_RETURN, _RETURN_ERRNO | errno.ENOSYS)]
     for number, code, constant, where_true, where_false in (
         (_SYS_CLONE, _ANY_BIT, _CLONE_THREAD, allow, end),
@@ -291,7 +293,7 @@ def _confine(job: Job) -> None:
     else:
         os.chdir(job.folder)
     _limit(job)
-    _give_up_rights(job)
+    _drop_rights(job)
     if "landlock" in job.layers:
         _landlock()
     if "seccomp" in job.layers:
@@ -299,9 +301,9 @@ def _confine(job: Job) -> None:
 
 
 def _wait(child: int, report: int) -> None:
-    """Wait for the program's end, tell of it, and exit."""
+    """Wait for the program to end, report its status, and exit."""
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
-    # what the program leaves unread or unsaid ends with the program's own descriptors
+    # close the standard streams here, so that they end when the program closes its own
     for descriptor in (0, 1, 2):
         os.close(descriptor)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
@@ -313,17 +315,17 @@ def _wait(child: int, report: int) -> None:
 
 
 def _start(job: Job) -> str:
-    """Return, confined, the program's text; the process that waits does not return."""
+    """Fork. Return the program's text in the confined child; the waiting parent never returns."""
     _prctl(1, signal.SIGKILL, "PR_SET_PDEATHSIG")
     with open(job.source, encoding="utf-8", newline="") as file:
         source = file.read()
     if "namespaces" in job.layers:
-        _leave_namespaces()
+        _enter_namespaces()
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     child = os.fork()
     if child:
         _wait(child, job.report)
-    # a signal to its group must not reach the one that waits
+    # a signal to the program's process group must not hit the waiting parent
     os.setsid()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     _confine(job)

@@ -1,22 +1,23 @@
-"""Runs a program in the sandbox, and finds out what the sandbox of this machine contains.
+"""Run a program in the sandbox, and detect which protections this machine supports.
 
-Three layers, each used where the machine has it:
+The sandbox has three layers and uses each one that the machine supports:
 
-- namespaces: the program sees no other process, no network, and of the file system the standard
-  library (read only) and an empty folder in memory. As root this needs CAP_SYS_ADMIN, else user
-  namespaces; containers and some distributions forbid both.
-- Landlock (Linux 5.13): it opens no file but those, also where it sees others.
-- seccomp (x86-64 only): it starts no process and no program, opens no socket, sends no signal.
+- namespaces: the program sees no other process and no network. Its file system contains only the
+  standard library (read-only) and an empty folder in memory. Needs CAP_SYS_ADMIN as root, otherwise
+  user namespaces; containers and some distributions forbid both.
+- Landlock (Linux 5.13): the program can open only these files, even if it sees others.
+- seccomp (x86-64 only): the program cannot start processes or programs, open sockets or send
+  signals.
 
-Any one of namespaces and seccomp keeps it from the network and from other processes; any one of
-namespaces and Landlock keeps it from files. Always: limits on CPU time, address space, files and
-threads, an environment that tells nothing, another user where this process is root, output read up
-to a limit, and an end by SIGKILL of all that was started.
+Namespaces or seccomp alone block the network and other processes. Namespaces or Landlock alone
+protect files. The following always holds: CPU time, address space, files and threads are limited;
+the environment is empty except for the hash seed; root switches to another user if it can; output
+is read up to a limit; all started processes are killed at the end.
 
-Not contained: faults of the kernel itself, and what timing and load tell of the machine. Without
-namespaces, names, sizes and times of files outside can be seen (not what is in them), and what is
-written goes to the disk until the program ends. Without seccomp, processes of its own may take up
-to `_THREADS` times its memory. The standard library can be read in any case, `site-packages` not.
+Not prevented: kernel bugs and side channels such as timing and load. Without namespaces, the
+program can see names, sizes and times of outside files (not their content), and its files are on
+disk until it ends. Without seccomp, its child processes can use up to `_THREADS` times its memory.
+The program can always read the standard library, but never `site-packages`.
 """
 
 from __future__ import annotations
@@ -39,31 +40,31 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO
 
-# -I would not let the environment fix the hashes; with that one variable, -P -s -S is as -I -S
+# -I would ignore PYTHONHASHSEED. With no other variable set, -P -s -S is equivalent to -I -S.
 _OPTIONS = ("-P", "-s", "-S", "-B", "-X", "utf8")
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 _CONTAIN = Path(__file__).with_name("contain.py")
 _LAYERS = ("namespaces", "landlock", "seccomp")
-_PATIENCE = 30.0  # seconds that a loaded machine is given to start or to end a process
+_GRACE_SECONDS = 30.0  # time for starting or ending a process on a loaded machine
 _THREADS = 32
 _FILES = 32
 _FILE_MIB = 8
 _FOLDER_MIB = 16
 _SMALLEST_MIB = 64
-# systemd's range for users that live as long as a process; unlike `nobody`, nobody else has them,
-# so that the limit on threads counts this program's alone
+# systemd's range of dynamic users. Unlike `nobody`, they are not used by other processes, so the
+# limit on threads counts only this program's threads.
 _USERS = range(61184, 65520)
 _CHUNK = 65536
 _TOO_MUCH = "too much output"
 
 
 class SandboxError(RuntimeError):
-    """The sandbox itself could not be set up; the program did not run."""
+    """The sandbox could not be set up. The program did not run."""
 
 
 @dataclass(frozen=True)
 class Isolation:
-    """What the sandbox has to work with on this machine, by layer; see this module's text."""
+    """The layers that the sandbox can use; see the module's description."""
 
     namespaces: bool
     landlock: bool
@@ -71,39 +72,39 @@ class Isolation:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The names of the layers there are."""
+        """The names of the usable layers."""
         return tuple(field.name for field in fields(self) if getattr(self, field.name))
 
     @property
     def files(self) -> bool:
-        """Whether files outside the program's folder can be neither read nor written."""
+        """Whether the program can neither read nor write files outside its folder."""
         return self.namespaces or self.landlock
 
     @property
     def network(self) -> bool:
-        """Whether no socket reaches anything, on this machine or another."""
+        """Whether the program cannot connect to anything, on this machine or another."""
         return self.namespaces or self.seccomp
 
     @property
     def processes(self) -> bool:
-        """Whether other processes cannot be reached, and none of the program's own stay behind."""
+        """Whether the program cannot access other processes or leave processes behind."""
         return self.namespaces or self.seccomp
 
     @property
-    def lacking(self) -> tuple[str, ...]:
-        """What a program is not kept from."""
+    def unprotected(self) -> tuple[str, ...]:
+        """What the sandbox does not protect: any of files, network, processes."""
         return tuple(n for n in ("files", "network", "processes") if not getattr(self, n))
 
 
 @dataclass(frozen=True)
 class Finished:
-    """How a program ended.
+    """The result of a program.
 
     Attributes:
         status: its exit status, or the negative number of the signal that ended it.
-        stdout, stderr: what it wrote, up to the limit; what is not UTF-8 is replaced.
+        stdout, stderr: its output, up to the limit; invalid UTF-8 is replaced.
         reason: why it failed, in a few words; empty for exit status 0.
-        seconds: wall-clock time that it ran, without the sandbox's own.
+        seconds: wall-clock time of the program, excluding the sandbox's setup.
     """
 
     status: int
@@ -114,7 +115,7 @@ class Finished:
 
     @property
     def ok(self) -> bool:
-        """Whether it ended by itself with exit status 0."""
+        """Whether it ended with exit status 0, without being killed."""
         return not self.reason
 
 
@@ -127,45 +128,47 @@ def run_program(
     output_limit: int = 65536,
     within: Isolation | None = None,
 ) -> Finished:
-    """Run a Python program in a fresh interpreter, in the sandbox, and wait for its end.
+    """Run a Python program in a new sandboxed interpreter and wait until it ends.
 
-    The interpreter is as with `python -I -S`: no packages, no user's files, no environment. String
-    hashes are not randomised, so that a program does the same each time.
+    The interpreter runs as with `python -I -S`: no packages, no user files, no environment. String
+    hashes are not randomised, so runs are reproducible.
 
     Args:
         source: the program.
-        stdin: what it reads.
-        timeout: seconds that it may take, by the clock; starting the interpreter is not counted.
-        memory_mib: its address space, an interpreter's 30 MiB or so among it; at least 64.
-        output_limit: bytes of stdout and of stderr; a program that writes more is ended.
-        within: the layers to use; all that this machine has when None.
+        stdin: its standard input.
+        timeout: wall-clock limit in seconds, excluding the start of the interpreter.
+        memory_mib: limit of its address space, including about 30 MiB of the interpreter; at
+            least 64.
+        output_limit: limit in bytes, for each of stdout and stderr; the program is killed if it
+            writes more.
+        within: the layers to use; None: all that this machine supports.
 
     Raises:
-        ValueError: a limit is too small.
-        SandboxError: no Linux here, or a layer asked for does not hold. The program did not run.
+        ValueError: A limit is too small.
+        SandboxError: The system is not Linux, or a requested layer failed. The program did not run.
     """
     if not (timeout > 0 and memory_mib >= _SMALLEST_MIB and output_limit > 0):
         raise ValueError(
-            f"timeout ({timeout}) and output_limit ({output_limit}) must be above 0, memory_mib "
-            f"({memory_mib}) at least {_SMALLEST_MIB}"
+            f"timeout ({timeout}) and output_limit ({output_limit}) must be above 0; memory_mib "
+            f"({memory_mib}) must be at least {_SMALLEST_MIB}"
         )
     if not sys.platform.startswith("linux"):
         raise SandboxError(
-            f"generated programs are run on Linux only, where they can be contained, not on "
+            "generated programs run only on Linux, where they can be sandboxed, but this system is "
             f"{sys.platform}: use a Linux machine or container"
         )
     if within is None:
         within = isolation()
-        _warn_of(within.lacking)
+        _warn_of(within.unprotected)
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         _file_of(source) as program,
-        _file_of(stdin) as given,
+        _file_of(stdin) as input_file,
     ):
-        report, reported = os.pipe()
+        report_reader, report_writer = os.pipe()
         job = {
             "source": program.fileno(),
-            "report": reported,
+            "report": report_writer,
             "folder": os.path.realpath(folder),
             "layers": within.layers,
             "user": secrets.choice(_USERS),
@@ -179,19 +182,19 @@ def run_program(
         try:
             process = subprocess.Popen(
                 [sys.executable, *_OPTIONS, str(_CONTAIN), json.dumps(job)],
-                stdin=given,
+                stdin=input_file,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=_ENVIRONMENT,
-                pass_fds=(program.fileno(), reported),
+                pass_fds=(program.fileno(), report_writer),
                 start_new_session=True,
             )
         except BaseException:
-            os.close(report)
+            os.close(report_reader)
             raise
         finally:
-            os.close(reported)
-        with process, open(report, "rb", buffering=0) as reports:
+            os.close(report_writer)
+        with process, open(report_reader, "rb", buffering=0) as reports:
             try:
                 return _Watch(process, reports, timeout, output_limit).finished()
             finally:
@@ -200,17 +203,17 @@ def run_program(
 
 @functools.cache
 def isolation() -> Isolation:
-    """What this machine lets the sandbox do, tried out once per process.
+    """Return the layers that this machine supports, tested once per process.
 
     Raises:
-        SandboxError: this is not Linux, or not even a program with limits alone can be run.
+        SandboxError: The system is not Linux, or cannot run a program even without any layer.
     """
     none = dict.fromkeys(_LAYERS, False)
     _try_out(Isolation(**none))
-    return Isolation(**{layer: _holds(Isolation(**{**none, layer: True})) for layer in _LAYERS})
+    return Isolation(**{layer: _works(Isolation(**{**none, layer: True})) for layer in _LAYERS})
 
 
-def _holds(within: Isolation) -> bool:
+def _works(within: Isolation) -> bool:
     try:
         _try_out(within)
     except SandboxError:
@@ -219,40 +222,42 @@ def _holds(within: Isolation) -> bool:
 
 
 def _try_out(within: Isolation) -> None:
-    # a module that is not loaded yet: the library must be readable
-    tried = run_program("import colorsys", timeout=10, memory_mib=256, within=within)
-    if not tried.ok:
-        raise SandboxError(f"a program of one import fails in the sandbox: {tried.reason}")
+    # import a module that is not loaded yet, to test that the standard library is readable
+    result = run_program("import colorsys", timeout=10, memory_mib=256, within=within)
+    if not result.ok:
+        raise SandboxError(
+            f"the sandbox cannot run a program that imports one module: {result.reason}"
+        )
 
 
 @functools.cache
-def _warn_of(lacking: tuple[str, ...]) -> None:
-    if lacking:
+def _warn_of(unprotected: tuple[str, ...]) -> None:
+    if unprotected:
         warnings.warn(
-            f"generated programs are not kept from {', '.join(lacking)} on this machine: it has "
-            "too few of user namespaces, Landlock and seccomp. Run in a container or a virtual "
-            "machine that holds nothing of worth",
+            f"the sandbox cannot protect {', '.join(unprotected)} on this machine from generated "
+            "programs: it lacks user namespaces, Landlock or seccomp. Use a container or virtual "
+            "machine without valuable data",
             stacklevel=3,
         )
 
 
 @contextmanager
 def _file_of(text: str) -> Iterator[IO[bytes]]:
-    # lone surrogates, which a model's text may hold, are no UTF-8
+    # a model's text may contain lone surrogates, which UTF-8 cannot encode: replace them
     with tempfile.TemporaryFile() as file:
         file.write(text.encode("utf-8", errors="replace"))
         file.flush()
-        # opened again, so that the program cannot write to it
+        # reopen it read-only, so that the program cannot write to it
         with open(f"/proc/self/fd/{file.fileno()}", "rb") as readable:
             yield readable
 
 
-def _end(process: subprocess.Popen) -> None:
-    """Let nothing of it run on: the waiting process ends the program, then all of its session."""
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the program via the waiting process, then kill everything left in the session."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(_PATIENCE)
+            process.wait(_GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
     with suppress(ProcessLookupError):
@@ -261,54 +266,61 @@ def _end(process: subprocess.Popen) -> None:
 
 
 class _Watch:
-    """Reads what a program writes, up to the limits, until it ends."""
+    """Reads a program's output, up to the limits, until the program ends."""
 
     def __init__(
-        self, process: subprocess.Popen, reports: IO[bytes], timeout: float, output_limit: int
+        self,
+        process: subprocess.Popen[bytes],
+        reports: IO[bytes],
+        timeout: float,
+        output_limit: int,
     ) -> None:
+        assert process.stdout is not None, "started with a pipe for stdout"
+        assert process.stderr is not None, "started with a pipe for stderr"
         self.process = process
         self.timeout = timeout
         self.limit = output_limit
         self.reports = reports
-        self.outputs = (process.stdout, process.stderr)
-        self.texts = {stream: bytearray() for stream in (reports, *self.outputs)}
+        self.stdout: IO[bytes] = process.stdout
+        self.stderr: IO[bytes] = process.stderr
+        self.texts = {stream: bytearray() for stream in (reports, self.stdout, self.stderr)}
         self.started: float | None = None
-        self.deadline = time.monotonic() + _PATIENCE
+        self.deadline = time.monotonic() + _GRACE_SECONDS
 
     def finished(self) -> Finished:
-        """Wait for the end, by itself or by us."""
-        cut = self._follow()
+        """Wait until the program ends or exceeds a limit, and return its result."""
+        killed = self._follow()
         seconds = time.monotonic() - (self.started or time.monotonic())
         _end(self.process)
         self._read_rest()
-        if not cut and self._too_much():
-            cut = _TOO_MUCH
+        if not killed and self._too_much():
+            killed = _TOO_MUCH
         report = self._report()
+        stderr = self._text(self.stderr)
         if "ready" not in report:
-            why = report.get("failed") or self._text(self.process.stderr).strip() or cut
-            raise SandboxError(f"the sandbox could not be set up: {why or 'it ended early'}")
+            reason = report.get("failed") or stderr.strip() or killed
+            raise SandboxError(f"the sandbox could not be set up: {reason or 'it ended early'}")
         status = int(report.get("status", -signal.SIGKILL))
-        stderr = self._text(self.process.stderr)
         return Finished(
             status=status,
-            stdout=self._text(self.process.stdout),
+            stdout=self._text(self.stdout),
             stderr=stderr,
-            reason=cut or _why(status, stderr),
+            reason=killed or _failure(status, stderr),
             seconds=seconds,
         )
 
     def _follow(self) -> str:
-        """Read until the program ends, or tell why it must be ended."""
+        """Read until the program ends. Return the reason if it must be killed, else ""."""
         with selectors.DefaultSelector() as selector:
             for stream in self.texts:
                 os.set_blocking(stream.fileno(), False)
-                selector.register(stream, selectors.EVENT_READ)
+                selector.register(stream, selectors.EVENT_READ, stream)
             while self.reports in selector.get_map():
                 left = self.deadline - time.monotonic()
                 if left <= 0:
                     return "timed out"
                 for key, _ in selector.select(left):
-                    if not self._read(key.fileobj):
+                    if not self._read(key.data):
                         selector.unregister(key.fileobj)
                 if self._too_much():
                     return _TOO_MUCH
@@ -318,7 +330,7 @@ class _Watch:
         return ""
 
     def _read(self, stream: IO[bytes]) -> bool:
-        """Read once; whether there may be more."""
+        """Read once. Return whether there may be more."""
         try:
             chunk = os.read(stream.fileno(), _CHUNK)
         except BlockingIOError:
@@ -327,15 +339,15 @@ class _Watch:
         return bool(chunk)
 
     def _read_rest(self) -> None:
-        # nobody is left who writes, or whoever is left must not be waited for
+        # non-blocking: if a process still holds the stream open, do not wait for it
         while self._read(self.reports):
             pass
-        for stream in self.outputs:
+        for stream in (self.stdout, self.stderr):
             while len(self.texts[stream]) <= self.limit and self._read(stream):
                 pass
 
     def _too_much(self) -> bool:
-        return any(len(self.texts[stream]) > self.limit for stream in self.outputs)
+        return any(len(self.texts[stream]) > self.limit for stream in (self.stdout, self.stderr))
 
     def _report(self) -> dict[str, str]:
         lines = self.texts[self.reports].decode(errors="replace").splitlines()
@@ -345,7 +357,7 @@ class _Watch:
         return self.texts[stream][: self.limit].decode("utf-8", errors="replace")
 
 
-def _why(status: int, stderr: str) -> str:
+def _failure(status: int, stderr: str) -> str:
     if status == 0:
         return ""
     lines = stderr.strip().splitlines()

@@ -1,9 +1,9 @@
-"""What a task for language-model agents is.
+"""The interface of tasks for language-model agents.
 
-A `Task` makes problems, each from a seed; a `Problem` is one of them with all that was done about
-it so far. Several roles work on a problem in rounds; in a round each role acts once, in order, and
-sees what those before it did. A problem can be copied, so that every one of several candidate
-responses is scored on a copy of its own.
+A `Task` draws problems from seeds. A `Problem` holds its own state, including the effects of past
+responses. Several roles work on a problem in rounds: in each round every role acts once, in order,
+and sees the effects of earlier actions. Problems can be copied, so each of several candidate
+responses is scored on its own copy.
 
 Source of the terms: AT-GRPO ("Stronger-MAS", arXiv 2510.11062). The reward of a response is
 `alpha * team + local`.
@@ -21,96 +21,99 @@ from string import Formatter
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 Split = Literal["train", "validation"]
-# One problem in so many is kept for validation.
+# One in this many problems belongs to the validation split.
 VALIDATION_SHARE = 10
 MAX_ATTEMPTS = 10_000
 
 
 class Reward(NamedTuple):
-    """What a response earned, dimensionless.
+    """The reward of a response, dimensionless.
 
     Attributes:
-        team: how well the whole team stands after it, by an exact check.
-        local: what concerns this response alone, such as its format.
+        team: quality of the team's result after the response, by an exact check.
+        local: quality of this response alone, such as its format.
     """
 
     team: float
     local: float
 
 
-MALFORMED = Reward(team=0.0, local=-0.1)  # of what cannot be read
+MALFORMED = Reward(team=0.0, local=-0.1)  # for a response that cannot be parsed
 
 
 @dataclass(frozen=True)
 class Role:
-    """A part that an agent can play in a task.
+    """A role of an agent in a task.
 
     Attributes:
-        templates: wordings of its prompt, with the names of `Problem.fields` in braces. The first
-            is short, for tiny models, which learn what is meant; the others say it in words.
-            Prompt optimisation chooses among all.
+        templates: alternative wordings of the role's prompt, with names of `Problem.fields` in
+            braces. The first is short, for tiny models that learn its meaning in training; the
+            others are full instructions. Prompt selection chooses among all of them.
     """
 
     templates: tuple[str, ...]
 
 
 class Problem(ABC):
-    """One problem, and what was done about it."""
+    """A problem and the state of the work on it."""
 
     @property
     @abstractmethod
     def key(self) -> str:
-        """The problem as text, without what was done about it: equal for equal problems."""
+        """The problem as text, without the state of the work; equal problems have equal keys."""
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to do; where a problem cannot fail, whether it is solved."""
+        """Whether the work has ended. By default, whether the problem is solved."""
         return self.is_solved
 
     @property
     @abstractmethod
     def is_solved(self) -> bool:
-        """Whether it is solved, by an exact check."""
+        """Whether the problem is solved, by an exact check."""
 
     @abstractmethod
     def fields(self, role: str) -> dict[str, str]:
-        """What a prompt can tell this role now, by name: always the same names for a role."""
+        """Return the current values of the role's prompt fields, by name.
+
+        A role always has the same field names.
+        """
 
     @abstractmethod
     def act(self, role: str, response: str) -> Reward:
-        """Take a role's response, any text at all, into account.
+        """Apply a role's response, which may be any text, and return its reward.
 
         Raises:
-            ValueError: the task has no such role, or the problem is done.
+            ValueError: The task has no such role, or the problem is done.
         """
 
     @abstractmethod
     def demonstration(self, role: str) -> str:
-        """What a perfect agent would respond now in this role."""
+        """Return a perfect agent's current response in this role."""
 
     def judgement(self) -> Mapping[str, float]:
-        """What more than solved or not can be said of how it stands: shares from 0 to 1, by name.
+        """Return additional scores of the current state, by name, each from 0 to 1.
 
-        Always the same names for a task; evaluation reports their means.
+        A task always has the same names. Evaluation reports the means.
         """
         return {}
 
     def clone(self) -> Self:
-        """A copy that is independent of this one from now on."""
+        """Return an independent copy."""
         return copy.deepcopy(self)
 
     def prompt(self, role: str, template: str) -> str:
-        """The prompt of a role now."""
+        """Return the current prompt of a role."""
         return template.format_map(self.fields(role))
 
 
 class TurnProblem(Problem):
-    """A problem of the built-in tasks, which makes sure whose turn it is.
+    """Base class of the built-in problems: checks roles and turns.
 
-    Nothing that it holds is ever changed in place, so that a copy can share it.
+    Subclasses never modify their attributes' values in place, so shallow copies are independent.
 
     Attributes:
-        roles: those of its task.
+        roles: the roles of its task.
     """
 
     roles: ClassVar[Mapping[str, Role]]
@@ -119,90 +122,89 @@ class TurnProblem(Problem):
         return copy.copy(self)
 
     def check_role(self, role: str) -> None:
-        """Make sure that the task has a role; see `check_role`."""
+        """Check that the task has a role; see `check_role`."""
         check_role(role, self.roles)
 
     def check_turn(self, role: str) -> None:
-        """Make sure that a role can act on the problem now.
+        """Check that a role can act on the problem now.
 
         Raises:
-            ValueError: there is no such role, or the problem is done.
+            ValueError: There is no such role, or the problem is done.
         """
         self.check_role(role)
         if self.is_done:
-            raise ValueError(f"the problem is done, so {role} cannot act on it: draw another one")
+            raise ValueError(f"{role} cannot act because the problem is done: draw a new problem")
 
 
 class Task(ABC):
-    """A family of problems of one difficulty.
+    """A family of problems of the same difficulty.
 
     Attributes:
-        name: what configs call it.
-        roles: by name, in the order in which they act unless told otherwise; the last one alone
-            can solve the problem, which is how a single agent works on it.
+        name: its name in configs.
+        roles: by name, in their default order. The last role can solve the problem alone; a single
+            agent acts in this role.
     """
 
     name: ClassVar[str]
     roles: ClassVar[Mapping[str, Role]]
 
     def problem(self, seed: int, split: Split = "train") -> Problem:
-        """The problem of a seed: the same one on every machine.
+        """Return the problem of a seed, the same one on every machine.
 
-        No problem of one split is in the other: which split it belongs to follows from the problem.
+        The splits are disjoint: the split of a problem depends only on the problem itself.
 
         Raises:
-            ValueError: there are too few different problems for both splits.
+            ValueError: There are too few different problems for both splits.
         """
         for attempt in range(MAX_ATTEMPTS):
             drawn = self.draw(random.Random(f"{self.name}/{seed}/{split}/{attempt}"))
             if split_of(drawn) == split:
                 return drawn
         raise ValueError(
-            f"{self.name} has no problem for {split} among {MAX_ATTEMPTS:,}: make it less small"
+            f"{self.name} drew {MAX_ATTEMPTS:,} problems, but none belongs to the {split} split: "
+            "change its settings or file to allow more different problems"
         )
 
     @abstractmethod
     def draw(self, generator: random.Random) -> Problem:
-        """A random problem; all randomness comes from the generator."""
+        """Draw a random problem, with all randomness from the generator."""
 
 
 def split_of(problem: Problem) -> Split:
-    """Which split a problem belongs to."""
+    """Return the split that a problem belongs to."""
     number = int.from_bytes(hashlib.sha256(problem.key.encode()).digest()[:8])
     return "validation" if number % VALIDATION_SHARE == 0 else "train"
 
 
 def check_role(role: str, roles: Iterable[str]) -> None:
-    """Make sure that a task has a role.
+    """Check that a task has a role.
 
     Raises:
-        ValueError: it has none of that name.
+        ValueError: The task has no such role.
     """
     if role not in roles:
         raise ValueError(f"no role {role!r} in this task; its roles are {', '.join(roles)}")
 
 
 def last_line(response: str) -> str:
-    """The last line that is not blank, without blanks around it; empty where there is none."""
+    """Return the last non-blank line, stripped; empty if there is none."""
     return response.rstrip().rpartition("\n")[2].strip()
 
 
 def check_template(template: str, fields: Mapping[str, Any]) -> None:
-    """Make sure that a prompt template names nothing but fields.
+    """Check that a prompt template contains only known fields.
 
     Raises:
-        ValueError: it names something else, or its braces do not match.
+        ValueError: It contains something else in braces, or its braces do not match.
     """
     for _, name, specification, conversion in Formatter().parse(template):
         if name is None:
             continue
         if name not in fields or specification or conversion:
-            told = (
-                name
-                + (f"!{conversion}" if conversion else "")
-                + (specification and ":" + specification)
+            suffix = (f"!{conversion}" if conversion else "") + (
+                f":{specification}" if specification else ""
             )
             raise ValueError(
-                f"a prompt template may only name {', '.join(sorted(fields))}, not {{{told}}}; "
-                "write {{ and }} for braces"
+                f"a prompt template may only use the fields {', '.join(sorted(fields))}, not "
+                f"{{{name}{suffix}}}; write {{{{ and }}}} for literal braces"
             )

@@ -1,4 +1,4 @@
-"""A task whose roles are named after agents, so that several agents may play one role of it."""
+"""A task whose roles are named after agents, so that several agents can share a role."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from heteromark.llm.tasks.base import Problem, Reward, Split, Task, check_role
 
 
 class CastProblem(Problem):
-    """A problem of the task that is played.
+    """A problem of the underlying task, with agents as its roles.
 
     Args:
-        problem: that problem.
-        roles: its role, by name of agent.
+        problem: the problem of the underlying task.
+        roles: each agent's role in the underlying task.
     """
 
     def __init__(self, problem: Problem, roles: Mapping[str, str]) -> None:
@@ -34,13 +34,13 @@ class CastProblem(Problem):
         return self.problem.is_solved
 
     def fields(self, role: str) -> dict[str, str]:
-        return self.problem.fields(self._played(role))
+        return self.problem.fields(self._role_of(role))
 
     def act(self, role: str, response: str) -> Reward:
-        return self.problem.act(self._played(role), response)
+        return self.problem.act(self._role_of(role), response)
 
     def demonstration(self, role: str) -> str:
-        return self.problem.demonstration(self._played(role))
+        return self.problem.demonstration(self._role_of(role))
 
     def clone(self) -> CastProblem:
         return CastProblem(self.problem.clone(), self._roles)
@@ -48,20 +48,20 @@ class CastProblem(Problem):
     def judgement(self) -> Mapping[str, float]:
         return self.problem.judgement()
 
-    def _played(self, agent: str) -> str:
+    def _role_of(self, agent: str) -> str:
         check_role(agent, self._roles)
         return self._roles[agent]
 
 
 class CastTask(Task):
-    """A task, with agents in its roles; its problems are the same ones.
+    """A task with agents in its roles; its problems are those of the underlying task.
 
     Args:
-        task: what is played.
-        roles: its role, by name of agent, in the order in which they act unless told otherwise.
+        task: the underlying task.
+        roles: each agent's role in the underlying task, in the agents' default order.
 
     Raises:
-        ValueError: the task has no such role.
+        ValueError: The task has no such role.
     """
 
     name: ClassVar[str] = "cast"
@@ -70,11 +70,11 @@ class CastTask(Task):
         for role in roles.values():
             check_role(role, task.roles)
         self.task = task
-        self._played = dict(roles)
+        self._role_of = dict(roles)
         self.roles = {agent: task.roles[role] for agent, role in roles.items()}
 
     def problem(self, seed: int, split: Split = "train") -> CastProblem:
-        return CastProblem(self.task.problem(seed, split), self._played)
+        return CastProblem(self.task.problem(seed, split), self._role_of)
 
     def draw(self, generator: random.Random) -> CastProblem:
-        return CastProblem(self.task.draw(generator), self._played)
+        return CastProblem(self.task.draw(generator), self._role_of)

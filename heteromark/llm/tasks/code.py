@@ -1,7 +1,8 @@
-"""Small Python functions: a tester writes tests, a coder the function.
+"""Small Python functions: a tester writes tests, a coder writes the function.
 
-The coder's function is judged by hidden tests, in the sandbox; the tester's tests by how many wrong
-implementations they catch, none of which the coder sees. Nothing that the tester writes is run.
+Hidden tests score the coder's function in the sandbox. The tester is scored by how many wrong
+implementations its tests catch; the coder does not see these implementations. The tester's text is
+never executed.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from heteromark.llm.tasks.code_judge import call_in_sandbox
 from heteromark.llm.tasks.registry import TASKS
 
 MAX_TESTS = 4
-_LONGEST_RESPONSE = 20_000  # characters; longer ones are not looked at
-_LONGEST_TEST = 200
+_LONGEST_RESPONSE = 20_000  # characters; longer responses are not parsed
+_LONGEST_TEST = 200  # characters; longer tests are skipped
 _NONE = "none"
 
 
 class Call(NamedTuple):
-    """Arguments, and what the function returns for them, or is said to."""
+    """Arguments of a function, and its actual or claimed return value."""
 
     arguments: list[Any]
     value: Any
@@ -38,7 +39,7 @@ class Call(NamedTuple):
 
 @TASKS.register("code")
 class CodeTask(Task):
-    """Functions of `FAMILIES`, one at a time."""
+    """Draws functions of `FAMILIES`."""
 
     name = "code"
     roles = {  # noqa: RUF012
@@ -75,12 +76,12 @@ class CodeProblem(TurnProblem):
     """A function to be written.
 
     Args:
-        function: which one.
-        config: how it is judged.
+        function: the function.
+        config: the hidden tests and limits.
         generator: draws the example and the hidden tests.
 
     Raises:
-        ValueError: the function has too few different inputs for so many hidden tests.
+        ValueError: The function has fewer different inputs than hidden tests.
     """
 
     roles = CodeTask.roles
@@ -88,19 +89,19 @@ class CodeProblem(TurnProblem):
     def __init__(self, function: Function, config: CodeConfig, generator: random.Random) -> None:
         inputs = function.inputs(generator, config.hidden_tests)
         calls = [Call(arguments, function.value(arguments)) for arguments in inputs]
-        self.telling = _telling(function, calls)
-        # an example that shows something, if there is one, and that the hidden tests can spare
-        spare = [call for call in calls if call not in self.telling]
+        self.revealing = _revealing(function, calls)
+        # choose an example that the hidden tests do not need, with a non-empty value if possible
+        spare = [call for call in calls if call not in self.revealing]
         self.example = next((call for call in spare if call.value), spare[0])
         calls.remove(self.example)
         if len(calls) < config.hidden_tests:
             raise ValueError(
-                f"hidden_tests: {config.hidden_tests} is more than the {len(calls)} inputs found "
-                f"for {function.head}, {function.says}: lower it"
+                f"hidden_tests ({config.hidden_tests}) exceeds the {len(calls)} different inputs "
+                f"found for {function.head}, {function.says}: lower hidden_tests"
             )
         self.function = function
         self.config = config
-        self.hidden = _spread(self.telling, calls, config.hidden_tests)
+        self.hidden = _hidden_tests(self.revealing, calls, config.hidden_tests)
         self.tests: tuple[Call, ...] = ()
         self.last = _NONE
         self._solved = False
@@ -132,11 +133,11 @@ class CodeProblem(TurnProblem):
     def demonstration(self, role: str) -> str:
         self.check_role(role)
         if role == "tester":
-            return "\n".join(map(str, self.telling))
+            return "\n".join(map(str, self.revealing))
         return self.function.source
 
     def _test(self, response: str) -> float:
-        """Take tests; the share of wrong implementations they catch, 0 if one is itself wrong."""
+        """Read tests; return the share of wrong implementations caught, or 0 if a test is wrong."""
         self.tests = tuple(
             test for test in read_tests(response, self.function) if test != self.example
         )[:MAX_TESTS]
@@ -145,14 +146,16 @@ class CodeProblem(TurnProblem):
             if not same(test.value, self.function.value(test.arguments)):
                 return 0.0
             caught |= self.function.catches(test.arguments)
-        every = set().union(*(self.function.catches(test.arguments) for test in self.telling))
-        return len(caught & every) / len(every)
+        catchable = frozenset[int]().union(
+            *(self.function.catches(test.arguments) for test in self.revealing)
+        )
+        return len(caught & catchable) / len(catchable)
 
     def _code(self, response: str) -> float:
-        """Judge a program: the share of hidden tests that it passes, above a constant's share.
+        """Return the share of hidden tests that a program passes, relative to the best constant.
 
-        A function that returns the same whatever it is given passes some tests by chance; as many
-        earn nothing, so that the reward starts where a program looks at its arguments.
+        A function that always returns the same value passes some tests by chance. That many passed
+        tests earn nothing, so only programs that use their arguments are rewarded.
         """
         program = read_program(response)
         if not program:
@@ -169,31 +172,31 @@ class CodeProblem(TurnProblem):
             number in returned and same(returned[number], call.value)
             for number, call in enumerate(self.hidden)
         )
-        every = len(self.hidden)
-        self._solved = passed == every
-        self.last = f"{passed} of {every} right"
+        total = len(self.hidden)
+        self._solved = passed == total
+        self.last = f"{passed} of {total} right"
         by_chance = max(Counter(repr(call.value) for call in self.hidden).values())
-        return max(0.0, (passed - by_chance) / (every - by_chance))
+        return max(0.0, (passed - by_chance) / (total - by_chance))
 
 
 def read_program(response: str) -> str:
-    """The program in a response: its last fenced block with the function, else all of it.
+    """Return the program in a response: the last fenced block with the function, or all of it.
 
-    Empty where nothing defines the function.
+    Empty if nothing defines the function.
     """
     if len(response) > _LONGEST_RESPONSE:
         return ""
-    wanted = f"def {NAME}("
-    # what is between fences, without the language named behind the first
+    definition = f"def {NAME}("
+    # the content of fenced blocks, without the language name after the opening fence
     blocks = [block.partition("\n")[2] for block in response.split("```")[1::2]]
-    found = [block for block in [response, *blocks] if wanted in block]
-    return found[-1] if found else ""
+    programs = [block for block in [response, *blocks] if definition in block]
+    return programs[-1] if programs else ""
 
 
 def read_tests(response: str, function: Function) -> list[Call]:
-    """The lines of a response that are tests, `f(1, 'a') == 2`, of possible arguments.
+    """Return the tests in a response: lines such as `f(1, 'a') == 2` with valid arguments.
 
-    Literals only; nothing is run. An `assert` before a test is read over.
+    Only literals are accepted; nothing is executed. A leading `assert` is ignored.
     """
     if len(response) > _LONGEST_RESPONSE:
         return []
@@ -219,16 +222,15 @@ def _read_test(text: str) -> Call | None:
                 comparators=[value],
             ):
                 return Call([ast.literal_eval(one) for one in arguments], ast.literal_eval(value))
-    # what neither parses nor is a literal
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
-        pass
+        pass  # not valid syntax, or not literals
     return None
 
 
-def _telling(function: Function, calls: Sequence[Call]) -> list[Call]:
-    """Few calls that catch every wrong implementation that any of the calls catches."""
+def _revealing(function: Function, calls: Sequence[Call]) -> list[Call]:
+    """Greedily select few calls that catch all wrong implementations that `calls` can catch."""
     catches = [function.catches(call.arguments) for call in calls]
-    left = set().union(*catches)
+    left = frozenset[int]().union(*catches)
     chosen = []
     while left:
         best = max(range(len(calls)), key=lambda index: len(catches[index] & left))
@@ -237,11 +239,11 @@ def _telling(function: Function, calls: Sequence[Call]) -> list[Call]:
     return chosen
 
 
-def _spread(telling: Sequence[Call], calls: Sequence[Call], count: int) -> list[Call]:
-    """So many calls: the telling ones, and of the others those whose values are rarest so far."""
-    chosen = list(telling)
+def _hidden_tests(revealing: Sequence[Call], calls: Sequence[Call], count: int) -> list[Call]:
+    """Select `count` calls: the revealing ones, then those whose values are rarest so far."""
+    chosen = list(revealing)
     seen = Counter(repr(call.value) for call in chosen)
-    others = [call for call in calls if call not in telling]
+    others = [call for call in calls if call not in revealing]
     while len(chosen) < count:
         rarest = min(others, key=lambda call: seen[repr(call.value)])
         others.remove(rarest)

@@ -1,4 +1,4 @@
-"""The families of functions that the code task asks for."""
+"""The function families of the code task."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ FAMILIES: tuple[Family, ...] = (
         "the sum of xs plus {a}, divided by {k}, as a float",
         "(sum(xs) + {a}) / {k}",
         ("(sum(xs) + {a}) // {k}", "sum(xs) / {k} + {a}", "(sum(xs) - {a}) / {k}"),
-        # powers of two, so that no order of the operations rounds
+        # division by powers of two is exact, whatever the order of operations
         {"a": range(1, 20), "k": (2, 4, 8)},
     ),
 )

@@ -1,7 +1,7 @@
-"""What a function is that the code task asks for, and a family of them.
+"""Functions of the code task, and families of them.
 
-Every implementation is one expression, of this repository and therefore trusted; they are run in
-this process. The families are in `code_families`.
+Every implementation is one expression. The expressions come from `code_families`, so they are
+trusted and evaluated in this process.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-NAME = "f"  # what every function is called
-_POOL = 60  # inputs among which those that tell functions apart are found
+NAME = "f"  # the name of every function
+_POOL = 60  # number of inputs to draw when looking for inputs that distinguish implementations
 
 
 class Argument(ABC):
-    """What values an argument may have."""
+    """The valid values of an argument."""
 
     @abstractmethod
     def draw(self, generator: random.Random) -> Any:
-        """One of them."""
+        """Draw a valid value."""
 
     @abstractmethod
     def admits(self, value: object) -> bool:
-        """Whether a value, of any type, is one of them: no other reaches an implementation."""
+        """Return whether a value of any type is valid; implementations get only valid values."""
 
 
 @dataclass(frozen=True)
 class Whole(Argument):
-    """A whole number."""
+    """An integer."""
 
     low: int
     high: int
@@ -45,7 +45,7 @@ class Whole(Argument):
 
 @dataclass(frozen=True)
 class Text(Argument):
-    """A string of few different letters, so that they meet."""
+    """A string over a small alphabet, so that letters repeat."""
 
     letters: str
     longest: int = 8
@@ -59,7 +59,7 @@ class Text(Argument):
 
 @dataclass(frozen=True)
 class Numbers(Argument):
-    """A list of whole numbers."""
+    """A list of integers."""
 
     low: int = -9
     high: int = 20
@@ -83,9 +83,9 @@ class Function:
 
     Attributes:
         arguments: by name.
-        says: what the function returns, after "returns".
-        right: an expression of the arguments.
-        wrong: expressions that one could take for it.
+        says: description of the return value, as it follows "returns".
+        right: the correct expression.
+        wrong: plausible but wrong expressions.
     """
 
     arguments: Mapping[str, Argument]
@@ -95,27 +95,27 @@ class Function:
 
     @property
     def head(self) -> str:
-        """Its name and arguments."""
+        """The function's name and arguments, such as `f(a, b)`."""
         return f"{NAME}({', '.join(self.arguments)})"
 
     @property
     def source(self) -> str:
-        """The right implementation as a program."""
+        """The correct implementation as a program."""
         return f"def {self.head}:\n    return {self.right}"
 
     def admits(self, call: Sequence[object]) -> bool:
-        """Whether these are possible arguments."""
+        """Return whether these arguments are valid."""
         kinds = self.arguments.values()
         return len(call) == len(kinds) and all(
             kind.admits(value) for kind, value in zip(kinds, call, strict=True)
         )
 
     def value(self, call: Sequence[Any]) -> Any:
-        """What the right implementation returns."""
+        """Return the result of the correct implementation."""
         return self._call(self.right, call)
 
     def catches(self, call: Sequence[Any]) -> frozenset[int]:
-        """Which of the wrong implementations return something else, or fail."""
+        """Return the indices of the wrong implementations whose result differs or that fail."""
         right = self.value(call)
         caught = set()
         for index, wrong in enumerate(self.wrong):
@@ -128,12 +128,17 @@ class Function:
         return frozenset(caught)
 
     def inputs(self, generator: random.Random, most: int = 0) -> list[list[Any]]:
-        """Different possible arguments of calls, a few dozen or `most` where there are so many."""
-        found: dict[str, list[Any]] = {}
+        """Draw distinct valid arguments of calls.
+
+        Args:
+            generator: source of randomness.
+            most: number of inputs needed. The result has more if enough different inputs exist.
+        """
+        calls: dict[str, list[Any]] = {}
         for _ in range(_POOL + 8 * most):
             call = [kind.draw(generator) for kind in self.arguments.values()]
-            found.setdefault(repr(call), call)
-        return list(found.values())
+            calls.setdefault(repr(call), call)
+        return list(calls.values())
 
     def _call(self, expression: str, call: Sequence[Any]) -> Any:
         return _compiled(f"lambda {', '.join(self.arguments)}: {expression}")(*call)
@@ -141,16 +146,16 @@ class Function:
 
 @dataclass(frozen=True)
 class Family(Function):
-    """Functions that differ in parameters, written {so} in the texts.
+    """A family of functions that differ in parameters, which the texts contain in braces.
 
     Attributes:
-        parameters: their possible values, by name.
+        parameters: possible values of each parameter, by name.
     """
 
     parameters: Mapping[str, Sequence[Any]]
 
     def draw(self, generator: random.Random) -> Function:
-        """One of the functions."""
+        """Draw a function of the family."""
         values = {name: generator.choice(values) for name, values in self.parameters.items()}
 
         def filled(text: str) -> str:
@@ -165,13 +170,14 @@ class Family(Function):
 
 @functools.lru_cache(maxsize=4096)
 def _compiled(text: str) -> Callable[..., Any]:
-    return eval(text)
+    function: Callable[..., Any] = eval(text)
+    return function
 
 
 def same(one: object, other: object) -> bool:
-    """Whether two results are equal and of the same types throughout."""
+    """Return whether two results are equal, with equal types at every depth."""
     if type(one) is not type(other):
         return False
-    if isinstance(one, list):
+    if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(same, one, other))
     return one == other

@@ -1,10 +1,10 @@
-"""Calls a function that somebody wrote. Runs in the sandbox, standard library only.
+"""Call a function of an untrusted program. Runs in the sandbox, standard library only.
 
-Reads from stdin a JSON object: `program`, the function's `name` and the arguments of `calls`.
-Writes to stdout the line `defined`, then a line for each call that returned: its number and what it
-returned, as JSON. What the program itself prints goes to stderr.
+Reads a JSON object from stdin: `program`, the function's `name` and the arguments of `calls`.
+Writes the line `defined` to stdout, then one line per successful call: its number and its result
+as JSON. The program's own output goes to stderr.
 
-The program shares this process and may undo all of this; whoever reads the lines must trust none.
+The program shares this process and can tamper with all of this. Readers must not trust the output.
 """
 
 import json
@@ -13,31 +13,33 @@ import os
 import sys
 
 
-def _plain(value, depth=8):
-    """The value if it is exactly of the types that JSON tells apart, at every depth."""
-    kind = type(value)
-    if value is None or kind is bool or kind is int or kind is str:
+def _plain(value: object, depth: int = 8) -> object:
+    """Return the value if its types are exactly those that JSON preserves, at every depth."""
+    # not isinstance: subclasses can override any method
+    if value is None or type(value) is bool or type(value) is int or type(value) is str:
         return value
-    if kind is float and math.isfinite(value):
+    if type(value) is float and math.isfinite(value):
         return value
-    if kind is list and depth:
+    if type(value) is list and depth:
         return [_plain(one, depth - 1) for one in value]
-    raise TypeError(f"{kind.__name__} is not compared")
+    raise TypeError(f"results of type {type(value).__name__} are not supported")
 
 
-def _main():
+def _main() -> None:
     job = json.load(sys.stdin)
     results = os.dup(1)
     os.dup2(2, 1)
     write, dumps = os.write, json.dumps
-    names = {"__name__": "program"}
+    names: dict[str, object] = {"__name__": "program"}
     exec(compile(job["program"], "program", "exec", dont_inherit=True), names)
     function = names[job["name"]]
+    if not callable(function):
+        raise TypeError(f"{job['name']} is not a function")
     write(results, b"defined\n")
     for number, arguments in enumerate(job["calls"]):
         try:
             line = f"{number} {dumps(_plain(function(*arguments)))}\n"
-        # a program that wants to exit fails this call and no other
+        # even SystemExit fails only this call
         except BaseException:
             continue
         write(results, line.encode())

@@ -1,8 +1,8 @@
-"""Runs a program's function on inputs, in the sandbox, and brings back what it returned.
+"""Run a program's function on inputs in the sandbox and return its results.
 
-What it should have returned never enters the sandbox. So there is nothing to be read from the
-process, its frames or its files, and nothing is gained by forging results: whoever can forge the
-right ones has worked them out.
+The expected results never enter the sandbox, so the program cannot read them from its process,
+stack frames or files. Forging the output does not help either: a program that writes the correct
+results must have computed them.
 """
 
 from __future__ import annotations
@@ -20,11 +20,17 @@ _HARNESS = Path(__file__).with_name("code_harness.py").read_text(encoding="utf-8
 def call_in_sandbox(
     program: str, name: str, calls: Sequence[Sequence[Any]], *, timeout: float, memory_mib: int
 ) -> dict[int, Any]:
-    """Call a program's function with the arguments of each call; see `run_program` for limits.
+    """Call a program's function with the arguments of each call.
+
+    Args:
+        program: source code that defines the function.
+        name: the function's name.
+        calls: arguments of each call.
+        timeout, memory_mib: see `run_program`.
 
     Returns:
-        what the function returned, by number of the call; calls that failed are missing, and all
-        of them where the results were tampered with.
+        The results by number of the call, without calls that failed; empty if the program
+        tampered with the results.
     """
     finished = run_program(
         _HARNESS,
@@ -32,10 +38,10 @@ def call_in_sandbox(
         timeout=timeout,
         memory_mib=memory_mib,
     )
-    # any of the harness's lines may come from the program instead
+    # untrusted: any line may have been written by the program instead of the harness
     lines = finished.stdout.splitlines()
     if finished.ok and lines[:1] != ["defined"]:
-        return {}  # it ended early
+        return {}  # the program exited early
     numbers = {str(number): number for number in range(len(calls))}
     results: dict[int, Any] = {}
     for line in lines[1:]:
@@ -45,6 +51,6 @@ def call_in_sandbox(
         try:
             results[numbers[number]] = json.loads(text)
         except (ValueError, RecursionError):
-            # the end of what was written before it was cut short
+            # the output was cut off in the middle of this line
             break
     return results

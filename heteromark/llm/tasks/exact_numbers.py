@@ -1,7 +1,7 @@
-"""Exact numbers in text: read, computed from expressions, and written.
+"""Parse, evaluate and format exact numbers.
 
-Only printable ASCII counts: a digit of another script or an invisible character is no part of a
-number. Everything is bounded in size, so that no text takes long.
+Numbers consist of printable ASCII only; digits of other scripts and invisible characters are
+rejected. All sizes are bounded, so no text takes long to process.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from decimal import Context, Decimal, Inexact
 from fractions import Fraction
 
-# Numerators and denominators, of numbers read and of all that is computed on the way.
+# Limit of numerators and denominators, for parsed numbers and intermediate results.
 MAX_NUMBER = 10**30
 MAX_NUMBER_LENGTH = 64
 MAX_EXPRESSION_LENGTH = 256
@@ -35,9 +35,9 @@ _UNARY: dict[type, Callable[[Fraction], Fraction]] = {
 
 
 def parse_number(text: str) -> Fraction | None:
-    """The number that a text is, or None if it is anything else.
+    """Parse a text as a number; None if it is anything else.
 
-    `46`, `-46.0` and `1,046` are numbers; `4 6`, `4e1`, `46 apples` and `46.` are none.
+    `46`, `-46.0` and `1,046` are numbers; `4 6`, `4e1`, `46 apples` and `46.` are not.
     """
     text = text.strip(" \t\r\n")
     if len(text) > MAX_NUMBER_LENGTH or not _NUMBER.fullmatch(text):
@@ -46,24 +46,24 @@ def parse_number(text: str) -> Fraction | None:
 
 
 def evaluate(expression: str) -> Fraction | None:
-    """The exact value of an arithmetic expression, or None if it is none.
+    """Return the exact value of an arithmetic expression; None if it is not valid.
 
     Args:
         expression: numbers, `+ - * / //` and parentheses; at most `MAX_EXPRESSION_LENGTH`
-            characters, and no number beyond `MAX_NUMBER` in it or on the way.
+            characters. No number or intermediate result may exceed `MAX_NUMBER`.
     """
     text = expression.strip(" \t\r\n")
     if len(text) > MAX_EXPRESSION_LENGTH or not _EXPRESSION.fullmatch(text):
         return None
     try:
         return _value(ast.parse(text, mode="eval").body, text)
-    # nesting that is too deep for Python's parser is a MemoryError in some versions
+    # some Python versions raise MemoryError if the nesting is too deep
     except (SyntaxError, ZeroDivisionError, MemoryError, RecursionError):
         return None
 
 
 def number_text(value: Fraction) -> str:
-    """A number as people write it: decimal where that is exact, else as a fraction."""
+    """Format a number as a decimal if that is exact, otherwise as a fraction."""
     exact = Context(prec=4 * len(str(MAX_NUMBER)), traps=[Inexact])
     try:
         return format(exact.divide(Decimal(value.numerator), Decimal(value.denominator)), "f")
@@ -73,7 +73,7 @@ def number_text(value: Fraction) -> str:
 
 def _value(node: ast.expr, text: str) -> Fraction | None:
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        # its text: the value of 0.1 as Python reads it is not a tenth
+        # parse the source text: the float 0.1 is not exactly one tenth
         return _bounded(Fraction(text[node.col_offset : node.end_col_offset]))
     if isinstance(node, ast.UnaryOp) and type(node.op) in _UNARY:
         operand = _value(node.operand, text)

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 WALL, FREE = "#", "."
-# (row, column) steps of each move; also the order in which a shortest way prefers them
+# (row, column) step of each move, in the order that shortest paths prefer
 MOVES = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
 
 # row and column, from 0 at the top left
@@ -19,13 +19,13 @@ class Grid:
     """A square of cells, some of them walls.
 
     Attributes:
-        rows: one text per row, of `WALL` and `FREE`.
+        rows: one string per row, of `WALL` and `FREE` characters.
     """
 
     rows: tuple[str, ...]
 
     def step(self, cell: Cell, move: str) -> Cell:
-        """Where a move leads: nowhere else, against walls and the border."""
+        """Return the cell after a move; walls and the border block it."""
         row, column = cell[0] + MOVES[move][0], cell[1] + MOVES[move][1]
         size = len(self.rows)
         if not (0 <= row < size and 0 <= column < size) or self.rows[row][column] == WALL:
@@ -33,7 +33,7 @@ class Grid:
         return row, column
 
     def distances(self, start: Cell) -> dict[Cell, int]:
-        """Steps of the shortest way from a cell to each that can be reached, nearest first."""
+        """Return the shortest-path length to every reachable cell, nearest first."""
         found = {start: 0}
         waiting = deque([start])
         while waiting:
@@ -46,7 +46,7 @@ class Grid:
         return found
 
     def picture(self, marks: dict[Cell, str]) -> str:
-        """The grid as text, one line per row, with marks on some cells."""
+        """Return the grid as text, one line per row, with marks on some cells."""
         return "\n".join(
             "".join(marks.get((i, j), cell) for j, cell in enumerate(row))
             for i, row in enumerate(self.rows)
@@ -54,7 +54,7 @@ class Grid:
 
 
 def random_grid(size: int, walls: float, generator: random.Random) -> Grid:
-    """A grid of `size` times `size` cells, of which the share `walls`, rounded, are walls."""
+    """Draw a grid of `size` times `size` cells with a share of `walls` walls, rounded."""
     cells = size * size
     chosen = set(generator.sample(range(cells), round(walls * cells)))
     text = "".join(WALL if cell in chosen else FREE for cell in range(cells))

@@ -1,4 +1,4 @@
-"""Arithmetic by two: a helper who writes an expression for a calculator, and one who answers."""
+"""Arithmetic: a tool writes an expression for a calculator, a reasoner gives the answer."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class MathProblem(TurnProblem):
     """A question, the value of the tool's expression, and the reasoner's answer.
 
     Args:
-        question: what is asked.
-        tags: whether the reasoner's answer stands between tags.
+        question: the question.
+        tags: whether the reasoner must write its answer between tags.
     """
 
     roles = ROLES
@@ -77,7 +77,7 @@ class MathProblem(TurnProblem):
 
     @property
     def is_done(self) -> bool:
-        """Whether tool and reasoner agree; without a tool, whether there is an answer."""
+        """Whether tool and reasoner agree; without a tool, whether the reasoner has answered."""
         return self.answer is not None and (not self._has_tool or self.answer == self.value)
 
     @property
@@ -87,16 +87,16 @@ class MathProblem(TurnProblem):
     def fields(self, role: str) -> dict[str, str]:
         self.check_role(role)
         if role == "tool":
-            return {"question": self.question.text, "answer": _told(self.answer)}
+            return {"question": self.question.text, "answer": _text(self.answer)}
         return {
             "question": self.question.text,
             "expression": self.expression,
-            "value": _told(self.value),
+            "value": _text(self.value),
             "format": TAGGED_FORMAT if self.tags else PLAIN_FORMAT,
         }
 
     def act(self, role: str, response: str) -> Reward:
-        """Take a role's response into account; what a role said before no longer stands."""
+        """Apply a role's response, which replaces the role's previous response."""
         self.check_turn(role)
         return self._compute(response) if role == "tool" else self._answer(response)
 
@@ -111,17 +111,18 @@ class MathProblem(TurnProblem):
         return f"{reasoning}{self.question.expression}{reasoned}{answer}{number}{answered}"
 
     def judgement(self) -> Mapping[str, float]:
-        """Of the reasoner's last response: whether it is right, near, and in the form asked for.
+        """Score the reasoner's last response.
 
         Returns:
-            exact: the right number, agreed on or not; within_10_percent: of the right number;
-            format: with tags, as `has_format` says; else a number on the last line.
+            exact: the number is right, whether or not the tool agrees; within_10_percent: it is
+            within 10 % of the right number; format: with tags, `has_format`; otherwise, the last
+            line is a number.
         """
-        said, right = self._last_answer, number_text(self.question.answer)
-        well_formed = has_format(said) if self.tags else self.answer is not None
+        response, right = self._last_answer, number_text(self.question.answer)
+        well_formed = has_format(response) if self.tags else self.answer is not None
         return {
-            "exact": float(is_exact(said, right, self.tags)),
-            "within_10_percent": float(is_within(said, right, 0.1, self.tags)),
+            "exact": float(is_exact(response, right, self.tags)),
+            "within_10_percent": float(is_within(response, right, 0.1, self.tags)),
             "format": float(well_formed),
         }
 
@@ -142,22 +143,22 @@ class MathProblem(TurnProblem):
             local = MALFORMED.local if self.answer is None else 0.0
         return Reward(self._team(self.answer), local)
 
-    def _team(self, standing: Fraction | None) -> float:
-        return float(standing == self.question.answer)
+    def _team(self, number: Fraction | None) -> float:
+        return float(number == self.question.answer)
 
 
 @TASKS.register("math")
 class MathTask(Task):
-    """Arithmetic and word problems, or those of a file.
+    """Arithmetic expressions, word problems, or questions from a file.
 
-    The tool writes an expression, whose exact value is shown to the reasoner, who answers. They are
-    done when both numbers agree, right or wrong; the team is rewarded for the right one.
+    The tool writes an expression. The reasoner sees its exact value and answers. A problem is done
+    when both numbers agree, right or wrong; the team is rewarded for the right number.
 
     Args:
-        settings: what is asked, and how the answer is to be written.
+        settings: the kind of questions and the format of the answer.
 
     Raises:
-        ValueError: the numbers could become too large, or the file is not one of questions.
+        ValueError: The numbers could become too large, or the file is not a valid question file.
     """
 
     name = "math"
@@ -170,9 +171,9 @@ class MathTask(Task):
             self.questions = read_questions(Path(settings.file))
         elif _largest(settings) > MAX_NUMBER:
             raise ValueError(
-                f"max_operand is {settings.max_operand}, so that {settings.num_operands} operands "
-                f"with {' '.join(settings.operators)} could come to more than "
-                f"10**{len(str(MAX_NUMBER)) - 1}; lower max_operand or num_operands"
+                f"max_operand ({settings.max_operand}) is too large: {settings.num_operands} "
+                f"operands with {' '.join(settings.operators)} could exceed "
+                f"10**{len(str(MAX_NUMBER)) - 1}. Lower max_operand or num_operands"
             )
 
     def draw(self, generator: random.Random) -> MathProblem:
@@ -186,11 +187,11 @@ class MathTask(Task):
 
 
 def _largest(settings: MathConfig) -> int:
-    """What no question of these settings exceeds."""
+    """Return an upper bound on the numbers in questions with these settings."""
     if "*" in settings.operators:
         return settings.max_operand**settings.num_operands
     return settings.max_operand * settings.num_operands
 
 
-def _told(value: Fraction | None) -> str:
+def _text(value: Fraction | None) -> str:
     return NONE if value is None else number_text(value)

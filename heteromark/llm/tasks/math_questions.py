@@ -1,4 +1,4 @@
-"""Questions of arithmetic: as expressions, in little stories, and from a file."""
+"""Arithmetic questions: expressions, short stories, and questions from a file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from heteromark.config.models.tasks import MathConfig
 from heteromark.llm.tasks.exact_numbers import evaluate, number_text, parse_number
 
 GSM8K_MARK = "####"
-# A story that multiplies by more than this reads oddly.
+# Stories with larger factors sound unnatural.
 MAX_FACTOR = 9
 NAMES = ("Ada", "Ben", "Cleo", "Dan", "Eva", "Finn", "Gus", "Hana", "Ivo", "Juno", "Kai", "Lea")
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its answer, and how to get there.
+    """A question, its answer, and an expression for the answer.
 
     Attributes:
         text: the question.
         answer: the right number, dimensionless.
-        expression: arithmetic with that value.
+        expression: an arithmetic expression with this value.
     """
 
     text: str
@@ -36,7 +36,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a story is about: sentences with a number `n` and a name."""
+    """The sentences of a kind of story, with placeholders `n` (a number) and `name`."""
 
     opening: str
     more: str
@@ -45,7 +45,7 @@ class Scene:
     question: str
 
     def event(self, operator: str) -> str:
-        """The sentence that adds, subtracts or multiplies."""
+        """Return the sentence of an operator: `+`, `-` or `*`."""
         return {"+": self.more, "-": self.fewer, "*": self.times}[operator]
 
 
@@ -124,7 +124,7 @@ SCENES = (
 
 
 def draw_arithmetic(settings: MathConfig, generator: random.Random) -> Question:
-    """An expression to be evaluated, with the usual precedence."""
+    """Draw an arithmetic expression, with the usual operator precedence."""
     text = str(generator.randint(0, settings.max_operand))
     for _ in range(settings.num_operands - 1):
         operand = generator.randint(0, settings.max_operand)
@@ -133,7 +133,7 @@ def draw_arithmetic(settings: MathConfig, generator: random.Random) -> Question:
 
 
 def draw_story(settings: MathConfig, generator: random.Random) -> Question:
-    """A story of one event after another; there are never fewer than none of anything."""
+    """Draw a story as a sequence of events; amounts never become negative."""
     scene, name = generator.choice(SCENES), generator.choice(NAMES)
     total = generator.randint(1, settings.max_operand)
     expression, is_sum = str(total), False
@@ -158,18 +158,17 @@ def draw_story(settings: MathConfig, generator: random.Random) -> Question:
 
 
 def read_questions(path: Path) -> tuple[Question, ...]:
-    """The questions of a file of JSON Lines, each an object with `question` and `answer`.
+    """Read questions from a JSON Lines file of objects with `question` and `answer`.
 
-    Args:
-        path: of the file. An answer is a number, or text that is one or ends in one after `####`
-            (GSM8K). Blank lines are left out, and so are repeated questions.
+    An answer is a number, or a text that is a number or ends in one after `####` (as in GSM8K).
+    Blank lines and repeated questions are skipped.
 
     Raises:
-        ValueError: there is no such file, it is empty, or a line is not like that; the message
-            names file, line, and what is wrong.
+        ValueError: The file is missing, empty, or has an invalid line. The message names the file,
+            the line and the problem.
     """
     if not path.is_file():
-        raise ValueError(f"file: there is no file {path}; check the path")
+        raise ValueError(f"file: {path} does not exist; check the path")
     questions: dict[str, Question] = {}
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not line.strip():
@@ -178,12 +177,12 @@ def read_questions(path: Path) -> tuple[Question, ...]:
         known = questions.setdefault(question.text, question)
         if known.answer != question.answer:
             raise ValueError(
-                f"{path}, line {number}: this question stands above with another answer, "
-                f"{number_text(known.answer)} rather than {number_text(question.answer)}; "
+                f"{path}, line {number}: the question occurs on an earlier line with another "
+                f"answer: {number_text(known.answer)} there, {number_text(question.answer)} here; "
                 "keep one of them"
             )
     if not questions:
-        raise ValueError(f"{path} has no questions; write one JSON object per line")
+        raise ValueError(f"{path} contains no questions; write one JSON object per line")
     return tuple(questions.values())
 
 
@@ -192,14 +191,16 @@ def _read_line(line: bytes, where: str) -> Question:
         data = json.loads(
             line.decode("utf-8-sig"), parse_float=Decimal, parse_constant=_not_a_number
         )
-    # UnicodeDecodeError, JSONDecodeError and integers of thousands of digits
+    # ValueError includes UnicodeDecodeError, JSONDecodeError and integers with too many digits
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where} is not JSON in UTF-8: {error}") from error
+        raise ValueError(f"{where} is not valid JSON in UTF-8: {error}") from error
     if not isinstance(data, dict):
-        raise ValueError(f"{where} must be an object with question and answer, not {_told(data)}")
+        raise ValueError(
+            f"{where} must be a JSON object with question and answer, not {_shortened(data)}"
+        )
     text, answer = data.get("question"), data.get("answer")
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{where}: question must be text that is not empty, not {_told(text)}")
+        raise ValueError(f"{where}: question must be a non-empty text, not {_shortened(text)}")
     number = None
     if isinstance(answer, str):
         number = parse_number(answer.rpartition(GSM8K_MARK)[2])
@@ -208,12 +209,12 @@ def _read_line(line: bytes, where: str) -> Question:
     if number is None:
         raise ValueError(
             f"{where}: answer must be a number such as 42 or -1.5, or text that ends in "
-            f"'{GSM8K_MARK} 42', not {_told(answer)}"
+            f"'{GSM8K_MARK} 42', not {_shortened(answer)}"
         )
     return Question(text.strip(), number, number_text(number))
 
 
-def _told(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
 

@@ -1,4 +1,4 @@
-"""A way through a grid by two: one who proposes moves, and one who makes them."""
+"""Path planning in a grid: a tool proposes moves, a planner makes them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,13 @@ ROLES = {
 
 
 class Walk(NamedTuple):
-    """What carrying out moves comes to: the cell, the steps made, and whether the last bumped."""
+    """The result of a sequence of moves.
+
+    Attributes:
+        end: the final cell.
+        steps: number of moves made, including a blocked one.
+        is_blocked: whether a wall or the border blocked the last move.
+    """
 
     end: Cell
     steps: int
@@ -52,12 +58,12 @@ class Walk(NamedTuple):
 
 
 class PlanPathProblem(TurnProblem):
-    """A grid, where the agent is in it, and what the tool proposed from there.
+    """A grid, the agent's position, and the tool's current proposal.
 
     Args:
         grid: the walls.
-        start: the agent's cell.
-        goal: another cell, which can be reached from there.
+        start: the agent's first cell.
+        goal: another cell, reachable from the start.
         settings: rewards and penalties.
     """
 
@@ -88,12 +94,12 @@ class PlanPathProblem(TurnProblem):
         return {"grid": self._picture(), "proposal": self.proposal or NONE, "outcome": outcome}
 
     def act(self, role: str, response: str) -> Reward:
-        """Take a proposal, or make the moves of a response.
+        """Store a proposal (tool), or make the moves (planner).
 
-        A wall or the border ends the walk: what follows was meant for another cell, and whoever
-        wandered on would arrive by chance. The rewards of all moves add up to one for the way to
-        the goal, with the bonuses, less the penalties: no detour and no halt on the way earns
-        anything, and moves that are left over at the walk's end cost what steps cost.
+        A wall or the border ends the walk, because the remaining moves were planned for another
+        cell; continuing would reward random walks. Progress towards the goal adds up to 1, plus
+        bonuses and minus penalties. Detours and stops therefore earn nothing. Moves left over at
+        the end of the walk cost the same as steps.
         """
         self.check_turn(role)
         moves = self._read(response)
@@ -107,7 +113,7 @@ class PlanPathProblem(TurnProblem):
         return reward
 
     def demonstration(self, role: str) -> str:
-        """A shortest way; of several, the first one in the order of `MOVES`."""
+        """Return a shortest path; of several, the first in the order of `MOVES`."""
         self.check_role(role)
         cell, moves = self.position, ""
         while cell != self.goal:
@@ -117,7 +123,7 @@ class PlanPathProblem(TurnProblem):
         return moves
 
     def _read(self, response: str) -> str:
-        """The moves on the last line, or nothing; what no way could need is left out."""
+        """Return the moves on the last line, truncated to a generous limit; empty if malformed."""
         line = last_line(response)
         return line[: 2 * len(self.grid.rows) ** 2] if _MOVES.fullmatch(line) else ""
 
@@ -126,12 +132,12 @@ class PlanPathProblem(TurnProblem):
         for move in moves:
             if cell == self.goal or is_blocked:
                 break
-            reached = self.grid.step(cell, move)
-            cell, steps, is_blocked = reached, steps + 1, reached == cell
+            following = self.grid.step(cell, move)
+            cell, steps, is_blocked = following, steps + 1, following == cell
         return Walk(cell, steps, is_blocked)
 
     def _earned(self, walk: Walk, moves: int) -> float:
-        """The team's reward for a walk from here, of so many moves with those left over."""
+        """Return the team reward of a walk; `moves` also counts moves left over at its end."""
         settings = self.settings
         nearer = self.distances[self.position] - self.distances[walk.end]
         earned = nearer / self.shortest
@@ -153,17 +159,17 @@ class PlanPathProblem(TurnProblem):
 
 @TASKS.register("plan_path")
 class PlanPathTask(Task):
-    """A way from A to G through a square grid with walls.
+    """Finding a path from A to G through a square grid with walls.
 
-    The tool proposes moves and the planner sees where they would lead, and makes moves. The team
-    is rewarded for what comes nearer to the goal, as a share of the shortest way, and for arriving;
-    the tool for what its proposal would have earned.
+    The tool proposes moves. The planner sees where they would lead, then makes moves. The team is
+    rewarded for progress towards the goal, as a share of the shortest path, and for arriving. The
+    tool gets the reward that its proposal would have earned.
 
     Args:
         settings: the grid's size and walls, and the rewards.
 
     Raises:
-        ValueError: no grid has room for so long a way between so many walls.
+        ValueError: The grid has too few free cells for a path of min_distance.
     """
 
     name = "plan_path"
@@ -173,13 +179,13 @@ class PlanPathTask(Task):
         self.settings = settings
         free = settings.size**2 - round(settings.walls * settings.size**2)
         if settings.min_distance >= free:
-            raise ValueError(self._misfit(f"a grid has only {free} free cells"))
+            raise ValueError(self._too_far(f"a grid has only {free} free cells"))
 
     def draw(self, generator: random.Random) -> PlanPathProblem:
-        """A grid with a start and a goal far enough apart.
+        """Draw a grid with a start and a goal at least min_distance apart.
 
         Raises:
-            ValueError: none of many grids has two such cells.
+            ValueError: No such grid was found in `MAX_DRAWS` draws.
         """
         for _ in range(MAX_DRAWS):
             grid = random_grid(self.settings.size, self.settings.walls, generator)
@@ -191,13 +197,15 @@ class PlanPathTask(Task):
             ]
             if far:
                 return PlanPathProblem(grid, generator.choice(far), goal, self.settings)
-        raise ValueError(self._misfit(f"none of {MAX_DRAWS:,} random grids has such a way"))
+        raise ValueError(
+            self._too_far(f"none of {MAX_DRAWS:,} random grids has a path of this length")
+        )
 
-    def _misfit(self, why: str) -> str:
+    def _too_far(self, reason: str) -> str:
         settings = self.settings
         return (
-            f"min_distance is {settings.min_distance}, but {why} at size {settings.size} and walls "
-            f"{settings.walls}; lower min_distance or walls, or raise size"
+            f"min_distance ({settings.min_distance}) is too large: with size {settings.size} and "
+            f"walls {settings.walls}, {reason}. Lower min_distance or walls, or raise size"
         )
 
 

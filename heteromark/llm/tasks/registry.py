@@ -17,34 +17,36 @@ TASKS: Registry[Callable[..., Task]] = Registry(
 
 
 def make_task(environment: EnvironmentConfig) -> Task:
-    """The task of an environment.
+    """Create the task of an environment.
 
-    Built-in tasks get their section of `environment.text`; one's own gets `environment.kwargs`.
-    With `environment.text.cast`, its roles are named after the agents that play them.
+    Built-in tasks get their section of `environment.text`; custom tasks get `environment.kwargs`.
+    With `environment.text.cast`, the roles are named after the agents that act in them.
 
     Raises:
-        ValueError, ModuleNotFoundError: there is none of that name, or its settings do not fit.
-        TypeError: what was named makes no task.
+        ValueError, ModuleNotFoundError: The task does not exist, or its settings are invalid.
+        TypeError: The named object does not create a `Task`.
     """
     text = environment.text
     make = TASKS[text.task]
     task = make(**environment.kwargs) if text.task_is_own else make(getattr(text, text.task))
     if not isinstance(task, Task):
         raise TypeError(
-            f"environment.text.task {text.task} made a {type(task).__name__}, not a "
-            f"{Task.__module__}.{Task.__qualname__}"
+            f"environment.text.task: {text.task} must return a "
+            f"{Task.__module__}.{Task.__qualname__}, not a {type(task).__name__}"
         )
     return CastTask(task, text.cast) if text.cast else task
 
 
 def turn_order_of(task: Task, text: TextConfig, alone: bool) -> tuple[str, ...]:
-    """The roles of a round, in order.
+    """Return the roles of a round, in order.
 
     Args:
-        alone: whether the task's last role works alone, unless the config says otherwise.
+        task: the task.
+        text: its config; turn_order takes precedence over `alone`.
+        alone: whether the task's last role works alone.
 
     Raises:
-        ValueError: the task has no such role.
+        ValueError: The config names a role that the task does not have.
     """
     order = tuple(text.turn_order or (list(task.roles)[-1:] if alone else task.roles))
     for role in (*order, *text.templates):
@@ -57,13 +59,15 @@ def turn_order_of(task: Task, text: TextConfig, alone: bool) -> tuple[str, ...]:
 
 
 def templates_of(task: Task, text: TextConfig, wording: int = 0) -> dict[str, str]:
-    """Each role's prompt template: the config's own, or one of the task's.
+    """Return each role's prompt template: from the config, otherwise from the task.
 
     Args:
-        wording: which of the task's, from 0.
+        task: the task.
+        text: its config.
+        wording: index of the task's wording, from 0.
 
     Raises:
-        ValueError: a template names what the role is not told, or there are not so many.
+        ValueError: A template uses an unknown field, or a role has no such wording.
     """
     problem = task.problem(0)
     templates = {}
@@ -71,8 +75,8 @@ def templates_of(task: Task, text: TextConfig, wording: int = 0) -> dict[str, st
         known = wordings.templates
         if role not in text.templates and wording >= len(known):
             raise ValueError(
-                f"model.wording is {wording}, but role {role} of task {text.task} has "
-                f"{len(known)} wordings, from 0"
+                f"model.wording ({wording}) must be below {len(known)}, the number of wordings of "
+                f"role {role} in task {text.task}"
             )
         templates[role] = text.templates.get(role) or known[wording]
         try:

@@ -1,9 +1,9 @@
 """Rewards for answers between tags, and the accuracies that evaluation reports.
 
-A response in format is `<reasoning>…</reasoning><answer>…</answer>`. The amounts are those usual
-for GSM8K (Cobbe et al., arXiv 2110.14168) with small models, as in agent-tunix. Unlike there, a
-tag that stands twice, or an answer within the reasoning, is no answer at all, and the number
-counts only where it is the only one.
+The format of a response is `<reasoning>…</reasoning><answer>…</answer>`. The rewards are those
+commonly used for GSM8K (Cobbe et al., arXiv 2110.14168) with small models, as in agent-tunix. Two
+rules are stricter than there: a repeated answer tag or an answer inside the reasoning counts as no
+answer, and the number is rewarded only if it is the only number in the answer.
 """
 
 from __future__ import annotations
@@ -22,18 +22,23 @@ EXACT_FORMAT = 3.0
 PER_TAG = 0.5
 EXACT_ANSWER = 3.0
 SAME_VALUE = 1.5
-# (relative distance to the right answer, reward), the closest first
+# (relative error, reward), closest first
 BANDS = ((Fraction(1, 10), 0.5), (Fraction(1, 5), 0.25))
 WRONG_NUMBER = -1.0
 NO_NUMBER = -0.5
 RIGHT_NUMBER = 1.5
 
-# \d is any script's digit here: a number that hides one must not pass for what is left of it
+# \d matches digits of any script, so a number that contains foreign digits is never read as its
+# ASCII part
 _NUMBERS = re.compile(r"[+-]?\d[\d.,]*")
 
 
 def tagged_answer(response: str) -> str | None:
-    """What stands between the answer tags: None without one such pair, or within the reasoning."""
+    """Return the text between the answer tags.
+
+    Returns:
+        None unless there is exactly one pair of answer tags, outside the reasoning.
+    """
     if response.count(ANSWER_START) != 1 or response.count(ANSWER_END) != 1:
         return None
     before, _, rest = response.partition(ANSWER_START)
@@ -46,14 +51,14 @@ def tagged_answer(response: str) -> str | None:
 
 
 def answer_text(response: str, tags: bool) -> str | None:
-    """The answer in a response: between its tags, or its last line."""
+    """Return the answer in a response: the text between its tags, or its last line."""
     return tagged_answer(response) if tags else last_line(response)
 
 
 def has_format(response: str) -> bool:
-    """Whether a response is reasoning and answer, each between its tags, and neither is empty.
+    """Return whether a response consists of non-empty reasoning and answer, each between its tags.
 
-    There may be text between the two, but none before or after.
+    Text between the two is allowed; text before or after them is not.
     """
     text = response.strip()
     if any(text.count(tag) != 1 for tag in TAGS):
@@ -66,21 +71,21 @@ def has_format(response: str) -> bool:
 
 
 def is_exact(response: str, answer: str, tags: bool = True) -> bool:
-    """Whether a response's answer is the right number, however written (46.0 for 46)."""
+    """Return whether a response's answer equals the right number, in any notation (46.0 for 46)."""
     return is_within(response, answer, 0, tags)
 
 
 def is_within(response: str, answer: str, tolerance: float = 0.1, tags: bool = True) -> bool:
-    """Whether a response's answer is a number at most this far off, relative to the right one.
+    """Return whether a response's answer is within a relative tolerance of the right number.
 
     Args:
         response: the whole response.
         answer: the right number.
-        tolerance: 0.1 for ten per cent.
-        tags: whether the answer stands between tags, or on the last line.
+        tolerance: maximum relative error; 0.1 is 10 %.
+        tags: whether the answer is between tags; otherwise it is the last line.
 
     Raises:
-        ValueError: the right answer is no number.
+        ValueError: The right answer is not a number.
     """
     text = answer_text(response, tags)
     guess = None if text is None else parse_number(text)
@@ -88,25 +93,25 @@ def is_within(response: str, answer: str, tolerance: float = 0.1, tags: bool = T
 
 
 def format_reward(response: str) -> float:
-    """3 for a response in format, else 0."""
+    """Return 3 if the response has the required format, otherwise 0."""
     return EXACT_FORMAT if has_format(response) else 0.0
 
 
 def tag_reward(response: str) -> float:
-    """0.5 for each of the four tags that stands exactly once, and -0.5 for each that does not."""
+    """Return 0.5 for each of the four tags that occurs exactly once, -0.5 for each other tag."""
     return sum(PER_TAG if response.count(tag) == 1 else -PER_TAG for tag in TAGS)
 
 
 def answer_reward(response: str, answer: str) -> float:
-    """How near the answer is.
+    """Return a reward for the closeness of the answer.
 
     Returns:
-        3 for the right answer as written; 1.5 for the same value written otherwise, such as with
-        spaces around it; 0.5 within 10 % and 0.25 within 20 %; -1 for any other number; -0.5 for
-        something else than one number; 0 for no answer.
+        3 for exactly the right text; 1.5 for the same value in another notation, for example with
+        surrounding spaces; 0.5 within 10 %; 0.25 within 20 %; -1 for any other number; -0.5 if the
+        answer is not a single number; 0 without an answer.
 
     Raises:
-        ValueError: the right answer is no number.
+        ValueError: The right answer is not a number.
     """
     text, right = tagged_answer(response), _number(answer)
     if text is None:
@@ -123,10 +128,12 @@ def answer_reward(response: str, answer: str) -> float:
 
 
 def number_reward(response: str, answer: str) -> float:
-    """1.5 where the only number between the answer tags is the right one, words or not; else 0.
+    """Return 1.5 if the right number is the only number between the answer tags, otherwise 0.
+
+    Words around the number are allowed.
 
     Raises:
-        ValueError: the right answer is no number.
+        ValueError: The right answer is not a number.
     """
     right = _number(answer)
     numbers = _NUMBERS.findall(tagged_answer(response) or "")
@@ -136,7 +143,7 @@ def number_reward(response: str, answer: str) -> float:
 
 
 def tagged_reward(response: str, answer: str) -> float:
-    """The sum of the four rewards: from -2 to 9.5."""
+    """Return the sum of the four rewards: from -2 to 9.5."""
     return (
         format_reward(response)
         + tag_reward(response)

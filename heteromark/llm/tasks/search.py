@@ -1,4 +1,4 @@
-"""Search: a searcher finds passages, a reasoner answers a question that combines their facts."""
+"""Search: a searcher finds passages, a reasoner answers a question by combining their facts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from heteromark.llm.tasks.base import MALFORMED, Reward, Role, Task, TurnProblem
 from heteromark.llm.tasks.registry import TASKS
 from heteromark.llm.tasks.search_knowledge import Knowledge, Question, draw_question
 
-# What begins a last line with which the reasoner searches, as it must where it works alone.
+# A reasoner's last line with this prefix is a query. A reasoner that works alone needs it.
 SEARCH = "search:"
 
 ROLES = {
@@ -44,12 +44,12 @@ ROLES = {
 
 
 class SearchProblem(TurnProblem):
-    """A question over a knowledge base, what was found there, and what was answered.
+    """A question about a knowledge base, the passages found, and the wrong answers so far.
 
     Args:
         knowledge: the knowledge base.
-        question: the question, with its answer.
-        n_passages: how many passages a search shows.
+        question: the question and its answer.
+        n_passages: maximum number of passages per search.
     """
 
     roles = ROLES
@@ -93,7 +93,7 @@ class SearchProblem(TurnProblem):
         return next(iter(self._missing()), self._question.answer)
 
     def _search(self, query: str) -> Reward:
-        """Show passages: earns the share of those needed that were not found before."""
+        """Add passages; the reward is the share of needed passages that are newly found."""
         if not query:
             return MALFORMED
         missing = len(self._missing())
@@ -103,7 +103,7 @@ class SearchProblem(TurnProblem):
         return Reward(found_now / len(self._question.path), local=0.0)
 
     def _answer(self, answer: str) -> Reward:
-        """Take an answer: earns 1 if it is the right name and nothing else."""
+        """Check an answer; the reward is 1 if it is exactly the right name."""
         names = {name.casefold(): name for name in self._knowledge.names}
         name = names.get(answer.casefold())
         if name is None:
@@ -114,17 +114,17 @@ class SearchProblem(TurnProblem):
         return Reward(float(self._is_solved), local=0.0)
 
     def _missing(self) -> list[str]:
-        """The entities on the way to the answer whose passages are not found, in this order."""
+        """Return the entities on the path to the answer whose passages are missing, in order."""
         found = {self._knowledge.names[number] for number in self._found}
         return [name for name in self._question.path if name not in found]
 
 
 @TASKS.register("search")
 class SearchTask(Task):
-    """Questions, each over a knowledge base of its own, so that none can be learned by heart.
+    """Questions with a new knowledge base each, so that answers cannot be memorised.
 
     Args:
-        config: how many facts there are, and how many must be combined.
+        config: the number of entities, facts to combine and passages per search.
     """
 
     name = "search"

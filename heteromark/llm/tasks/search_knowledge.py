@@ -1,4 +1,4 @@
-"""A made-up knowledge base, questions that combine its facts, and a search over its passages."""
+"""A fictional knowledge base, questions that combine its facts, and a search over its passages."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from dataclasses import dataclass
 from functools import cached_property
 
 MAX_DRAWS = 1_000
-# What is told of each kind of entity, and of which kind that is.
+# The relations of each kind of entity, and the kind of entity that each relation points to.
 RELATIONS = {
     "land": {"capital": "town", "ruler": "person"},
     "town": {"founder": "person", "port": "town"},
     "person": {"birthplace": "town", "teacher": "person"},
 }
 _CONSONANTS, _VOWELS, _LAST = "bdfgklmnprstvz", "aeiou", "klmnrs"
-_OF_EVERY_SENTENCE = ("the", "of", "is")
+_STOP_WORDS = ("the", "of", "is")
 _WORD = re.compile("[a-z]+")
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """Facts and the passages that tell them.
+    """Facts and their passages.
 
     Attributes:
-        facts: by entity, in the order of the passages: by relation, the entity that is told.
+        facts: by entity, in the order of the passages: the related entity of each relation.
     """
 
     facts: dict[str, dict[str, str]]
 
     @cached_property
     def passages(self) -> list[str]:
-        """One for each entity."""
+        """The passages, one per entity."""
         return [
-            " ".join(f"The {relation} of {name} is {told}." for relation, told in facts.items())
+            " ".join(f"The {relation} of {name} is {other}." for relation, other in facts.items())
             for name, facts in self.facts.items()
         ]
 
@@ -45,29 +45,29 @@ class Knowledge:
         return list(self.facts)
 
     def search(self, query: str, n_passages: int) -> list[int]:
-        """The numbers of the passages that fit a query best, best first; none that does not fit.
+        """Return the indices of the best-matching passages, best first; only matching ones.
 
-        Each different word of the query that a passage has adds the word's inverse document
-        frequency, the more the oftener it is there, with diminishing returns: BM25 (Robertson and
-        Zaragoza, 2009) without its correction for length, as all passages are equally long. Words
-        of every sentence add nothing. Of equals, the first passages are found.
+        The score is BM25 (Robertson and Zaragoza, 2009) without the length correction, as all
+        passages are equally long: each distinct word of the query adds its inverse document
+        frequency, weighted by its count in the passage with diminishing returns. Stop words add
+        nothing. Ties go to the first passage.
         """
         scores: dict[int, float] = {}
         for word in dict.fromkeys(_WORD.findall(query.lower())):
-            found = self._occurrences.get(word, {})
-            for number, times in found.items():
-                rarity = math.log1p(len(self.names) / len(found))
+            matches = self._occurrences.get(word, {})
+            for number, times in matches.items():
+                rarity = math.log1p(len(self.names) / len(matches))
                 scores[number] = scores.get(number, 0.0) + rarity * times / (times + 1)
         best = sorted(scores, key=lambda number: (-scores[number], number))
         return best[:n_passages]
 
     @cached_property
     def _occurrences(self) -> dict[str, dict[int, int]]:
-        """By word: how often it occurs, by the numbers of the passages where it does."""
+        """For each word, its count in every passage that contains it, by the passage's index."""
         occurrences: dict[str, dict[int, int]] = {}
         for number, passage in enumerate(self.passages):
             for word, times in Counter(_WORD.findall(passage.lower())).items():
-                if word in _OF_EVERY_SENTENCE:
+                if word in _STOP_WORDS:
                     continue
                 occurrences.setdefault(word, {})[number] = times
         return occurrences
@@ -75,12 +75,12 @@ class Knowledge:
 
 @dataclass(frozen=True)
 class Question:
-    """A question, and how to come by its answer.
+    """A question and the path to its answer.
 
     Attributes:
         text: the question.
-        path: the entities whose passages must be known, in this order.
-        answer: the entity that the last of them tells.
+        path: the entities whose passages are needed, in this order.
+        answer: the entity that the last of these passages names.
     """
 
     text: str
@@ -89,7 +89,7 @@ class Question:
 
 
 def draw_knowledge(generator: random.Random, n_entities: int) -> Knowledge:
-    """Random facts about entities with random names; 4 or more."""
+    """Draw random facts about entities with random names; at least 4 entities."""
     n_lands = n_entities // 5
     n_towns = (n_entities - n_lands) // 2
     kinds = ["land"] * n_lands + ["town"] * n_towns
@@ -103,8 +103,8 @@ def draw_knowledge(generator: random.Random, n_entities: int) -> Knowledge:
     kind_of = dict(zip(names, kinds, strict=True))
     facts = {
         name: {
-            relation: generator.choice([x for x in names if x != name and kind_of[x] == told])
-            for relation, told in RELATIONS[kind].items()
+            relation: generator.choice([x for x in names if x != name and kind_of[x] == target])
+            for relation, target in RELATIONS[kind].items()
         }
         for name, kind in kind_of.items()
     }
@@ -119,26 +119,26 @@ def _draw_name(generator: random.Random) -> str:
 def draw_question(
     generator: random.Random, n_entities: int, hops: int
 ) -> tuple[Knowledge, Question]:
-    """A question for which so many facts must be combined, and the knowledge base that has them.
+    """Draw a question that combines `hops` facts, and its knowledge base.
 
-    No entity on the way to the answer occurs twice, so that each fact is told by another passage.
+    No entity on the path to the answer occurs twice, so every fact is in a different passage.
 
     Raises:
-        ValueError: there is hardly any such question.
+        ValueError: No such question was found in `MAX_DRAWS` draws.
     """
     for _ in range(MAX_DRAWS):
         knowledge = draw_knowledge(generator, n_entities)
         path = [generator.choice(knowledge.names)]
         relations = []
         for _ in range(hops):
-            relation, told = generator.choice(list(knowledge.facts[path[-1]].items()))
+            relation, entity = generator.choice(list(knowledge.facts[path[-1]].items()))
             relations.append(relation)
-            path.append(told)
+            path.append(entity)
         if len(set(path)) == len(path):
-            asked = " ".join(f"the {relation} of" for relation in reversed(relations))
-            text = f"Who or what is {asked} {path[0]}?"
+            chain = " ".join(f"the {relation} of" for relation in reversed(relations))
+            text = f"Who or what is {chain} {path[0]}?"
             return knowledge, Question(text, tuple(path[:-1]), path[-1])
     raise ValueError(
-        f"search has no question of {hops} hops over {n_entities} entities among {MAX_DRAWS:,} "
+        f"search found no question with {hops} hops over {n_entities} entities in {MAX_DRAWS:,} "
         "draws: raise entities or lower hops"
     )

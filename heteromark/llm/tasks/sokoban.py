@@ -1,4 +1,4 @@
-"""Sokoban: a helper proposes moves and sees where they lead, a planner's moves are carried out."""
+"""Sokoban: a tool proposes moves and sees their outcome, a planner makes the moves."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ ROLES = {
 
 
 class Proposal(NamedTuple):
-    """Moves that were proposed, and the state that they lead to."""
+    """Proposed moves and the state that they lead to."""
 
     moves: str
     state: State
 
 
 class SokobanProblem(TurnProblem):
-    """A level, where its boxes and its player are, and what was last proposed.
+    """A level, the positions of its boxes and player, and the last proposal.
 
     Args:
-        level: what stands still.
-        state: where everything else stands at first.
+        level: the walls and goals.
+        state: the initial positions of the boxes and the player.
     """
 
     roles = ROLES
@@ -90,21 +90,21 @@ class SokobanProblem(TurnProblem):
 
     @property
     def max_moves(self) -> int:
-        """How many moves a response may have."""
+        """The maximum number of moves in a response."""
         return self._level.size**2 * len(self._level.goals)
 
     def fields(self, role: str) -> dict[str, str]:
         self.check_role(role)
-        told = {
+        common = {
             "grid": self._level.text(self._state),
             "boxes": self._share(self._state),
             "limit": str(self.max_moves),
         }
         if role == "tool":
             last = self._last
-            return told | {"last": f"{last.moves} -> {self._outcome(last)}" if last else "none"}
+            return common | {"last": f"{last.moves} -> {self._outcome(last)}" if last else "none"}
         proposal = self._last if self._is_fresh else None
-        return told | {
+        return common | {
             "proposal": proposal.moves if proposal else "none",
             "outcome": self._outcome(proposal) if proposal else "none",
             "foreseen": self._level.text(proposal.state if proposal else self._state),
@@ -116,7 +116,7 @@ class SokobanProblem(TurnProblem):
         self._is_fresh = role == "tool" and moves is not None
         if moves is None:
             return MALFORMED
-        before, after = self._state, self._level.carried_out(self._state, moves)
+        before, after = self._state, self._level.apply_moves(self._state, moves)
         if role == "tool":
             self._last = Proposal(moves, after)
         else:
@@ -126,18 +126,18 @@ class SokobanProblem(TurnProblem):
     def demonstration(self, role: str) -> str:
         self.check_role(role)
         solution = self._level.solution(self._state)
-        # where there is no way left, a perfect agent can but answer in the right form
+        # without a solution, the best that an agent can do is a valid answer
         return "U" if solution is None else solution[: self.max_moves]
 
     def _moves(self, response: str) -> str | None:
-        """The moves of the last line; None where it has anything else, none, or too many."""
+        """Return the moves of the last line; None if it is empty, too long or not only moves."""
         moves = "".join(last_line(response).split())
         if not 0 < len(moves) <= self.max_moves or not set(moves) <= set("UDLRudlr"):
             return None
         return moves.upper()
 
     def _value(self, state: State) -> float:
-        """What a state is worth: rewards are differences of it, so that detours earn nothing."""
+        """Return the value of a state. Rewards are differences of values: detours earn nothing."""
         value = self._level.on_goals(state) / len(self._level.goals)
         if self._level.is_solved(state):
             return value + SOLVED_REWARD
@@ -156,10 +156,10 @@ class SokobanProblem(TurnProblem):
 
 @TASKS.register("sokoban")
 class SokobanTask(Task):
-    """Levels with walls around them.
+    """Random solvable levels, surrounded by walls.
 
     Args:
-        config: how hard they are.
+        config: the size and difficulty of the levels.
     """
 
     name = "sokoban"

@@ -1,4 +1,4 @@
-"""The mechanics of Sokoban: moves, deadlocks, levels drawn backwards, solutions by search.
+"""The mechanics of Sokoban: moves, deadlocks, level generation by pulling, and a solver.
 
 Cells are numbered row by row. Source of the terms (dead cells, freeze deadlocks): Junghanns and
 Schaeffer, "Sokoban: Enhancing general single-agent search methods using domain knowledge" (2001).
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-# States that a search looks at before it gives up, after seconds on the largest levels.
+# Maximum number of states that the solver expands; takes seconds on the largest levels.
 MAX_EXPANDED = 5_000
 MAX_DRAWS = 1_000
 
 
 class State(NamedTuple):
-    """What moves on a level: the cells of the boxes and that of the player."""
+    """The moving parts of a level: the cells of the boxes and of the player."""
 
     boxes: frozenset[int]
     player: int
@@ -29,12 +29,12 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Level:
-    """What stands still.
+    """The fixed parts of a level.
 
     Attributes:
-        size: cells of a side.
-        walls: cells, all those of the border among them.
-        goals: cells, as many as boxes.
+        size: number of cells per side.
+        walls: cells with walls, including the whole border.
+        goals: goal cells, as many as boxes.
     """
 
     size: int
@@ -43,12 +43,15 @@ class Level:
 
     @cached_property
     def steps(self) -> dict[str, int]:
-        """What each move adds to a cell's number."""
+        """The change of the cell's number by each move."""
         return {"U": -self.size, "D": self.size, "L": -1, "R": 1}
 
     @cached_property
     def pushes_to(self) -> dict[int, dict[int, int]]:
-        """By goal: the pushes that bring a lone box to it, by the cells where that can be done."""
+        """For each goal, the number of pushes that bring a single box from each cell to it.
+
+        Cells from which the goal cannot be reached are missing.
+        """
         return {goal: self._pushes_to(goal) for goal in sorted(self.goals)}
 
     def _pushes_to(self, goal: int) -> dict[int, int]:
@@ -58,7 +61,7 @@ class Level:
             cell = queue.popleft()
             for step in self.steps.values():
                 pulled, puller = cell + step, cell + 2 * step
-                # a wall ends the look before the number of the cell behind it can be off the grid
+                # the border is wall, so `puller` is never outside the grid if `pulled` is no wall
                 if pulled in self.walls or puller in self.walls or pulled in pushes:
                     continue
                 pushes[pulled] = pushes[cell] + 1
@@ -67,18 +70,25 @@ class Level:
 
     @cached_property
     def live(self) -> frozenset[int]:
-        """The cells from which a lone box can be brought to some goal; the others are dead."""
-        return frozenset().union(*self.pushes_to.values())
+        """The cells from which a single box can be pushed to some goal; all others are dead."""
+        return frozenset[int]().union(*self.pushes_to.values())
 
     def fewest_pushes(self, boxes: frozenset[int]) -> float:
-        """Pushes that would do if no box were in another's way; infinite where none would."""
+        """Return a lower bound on the pushes to a solution; infinite if there is none.
+
+        The bound ignores that boxes block each other.
+        """
         return min(
             sum(pushes.get(box, math.inf) for pushes, box in zip(ordered, boxes, strict=True))
             for ordered in itertools.permutations(self.pushes_to.values())
         )
 
     def text(self, state: State) -> str:
-        """Rows of `#` wall, `-` floor, `.` goal, `$` box, `*` box on a goal, `@` and `+` player."""
+        """Return the level as rows of text.
+
+        `#` is a wall, `-` floor, `.` a goal, `$` a box, `*` a box on a goal, `@` the player and `+`
+        the player on a goal.
+        """
         marks = []
         for cell in range(self.size**2):
             on_goal = cell in self.goals
@@ -94,7 +104,7 @@ class Level:
         return "\n".join("".join(marks[row : row + self.size]) for row in rows)
 
     def moved(self, state: State, move: str) -> State:
-        """The state after one move; the same one where a wall or a box that cannot go stops it."""
+        """Return the state after one move; unchanged if a wall or a stuck box blocks it."""
         step = self.steps[move]
         to = state.player + step
         if to in self.walls:
@@ -106,11 +116,11 @@ class Level:
             return state
         return State(state.boxes - {to} | {beyond}, to)
 
-    def carried_out(self, state: State, moves: str) -> State:
-        """The state after moves, up to a solution, a deadlock or a move that is stopped.
+    def apply_moves(self, state: State, moves: str) -> State:
+        """Return the state after moves, up to a solution, a deadlock or a blocked move.
 
-        What follows a move that a wall stops was meant for another cell: were it done, long
-        responses at random would solve what a planner has to find.
+        Moves after a blocked one were planned for another cell. Ignoring them prevents long random
+        responses from solving levels.
         """
         for move in moves:
             before, state = state, self.moved(state, move)
@@ -120,24 +130,25 @@ class Level:
         return state
 
     def on_goals(self, state: State) -> int:
-        """How many boxes are on goals."""
+        """Return the number of boxes on goals."""
         return len(state.boxes & self.goals)
 
     def is_solved(self, state: State) -> bool:
-        """Whether all boxes are on goals."""
+        """Return whether all boxes are on goals."""
         return state.boxes == self.goals
 
     def is_deadlocked(self, state: State) -> bool:
-        """Whether boxes cannot all be brought to goals of their own, or one off goals is stuck.
+        """Return whether the state is recognised as unsolvable.
 
-        Such a level cannot be solved; not every level that cannot be solved is found by this.
+        That is the case if the boxes cannot all reach different goals, or a box outside the goals
+        is stuck. Not every unsolvable state is recognised.
         """
         return math.isinf(self.fewest_pushes(state.boxes)) or any(
             self._is_frozen(box, state.boxes, self.walls) for box in state.boxes - self.goals
         )
 
     def _is_frozen(self, box: int, boxes: frozenset[int], solid: frozenset[int]) -> bool:
-        """Whether a box can move along neither axis without losing; `solid` cells never move."""
+        """Return whether a box cannot usefully move along any axis; `solid` cells never move."""
         solid = solid | {box}
         for step in (1, self.size):
             sides = (box - step, box + step)
@@ -150,7 +161,7 @@ class Level:
         return True
 
     def walks(self, state: State) -> dict[int, str]:
-        """The cells that the player reaches without a push, each with the shortest moves to it."""
+        """Return the cells that the player can reach without a push, with the shortest moves."""
         moves = {state.player: ""}
         queue = deque(moves)
         while queue:
@@ -163,15 +174,16 @@ class Level:
         return moves
 
     def solution(self, state: State) -> str | None:
-        """Moves that solve the level from a state, by weighted A* over what pushes lead to.
+        """Find moves that solve the level, by weighted A* over pushes.
 
-        With one box they are the fewest; with more they are found the faster for not being so.
+        The solution is shortest with one box. With more boxes, the heuristic is weighted: the
+        search is faster, but the solution may be longer.
 
         Returns:
-            None where there is no solution, or none was found among `MAX_EXPANDED` states.
+            The moves; None if there is no solution, or none was found within `MAX_EXPANDED` states.
         """
         weight = len(self.goals)
-        number = itertools.count()  # among equals, the first one found is looked at first
+        number = itertools.count()  # breaks ties: first in, first out
         queue = [(0.0, next(number), "", state)]
         expanded: set[State] = set()
         while queue and len(expanded) < MAX_EXPANDED:
@@ -198,15 +210,17 @@ class Level:
 def draw_level(
     generator: random.Random, size: int, n_boxes: int, walls: float, pulls: int
 ) -> tuple[Level, State]:
-    """A level that can be solved, and is not: boxes are pulled away from their goals.
+    """Draw a solvable, unsolved level by pulling boxes away from their goals.
 
     Args:
-        size: cells of a side.
-        walls: share of the cells inside of the border that are walls.
-        pulls: how often a box is pulled, at most.
+        generator: source of randomness.
+        size: number of cells per side.
+        n_boxes: number of boxes.
+        walls: share of walls among the cells inside the border.
+        pulls: maximum number of pulls.
 
     Raises:
-        ValueError: there is hardly any such level.
+        ValueError: No such level was found in `MAX_DRAWS` draws.
     """
     inner = [row * size + column for row in range(1, size - 1) for column in range(1, size - 1)]
     border = frozenset(range(size**2)) - frozenset(inner)
@@ -220,13 +234,13 @@ def draw_level(
         if not level.is_solved(state):
             return level, State(state.boxes, generator.choice(sorted(level.walks(state))))
     raise ValueError(
-        f"sokoban has no level of size {size} with {n_boxes} boxes and walls {walls} among "
+        f"sokoban found no level of size {size} with {n_boxes} boxes and walls {walls} in "
         f"{MAX_DRAWS:,} draws: raise size, or lower boxes or walls"
     )
 
 
 def _pulled(generator: random.Random, level: Level, state: State, pulls: int) -> State:
-    """A state from which pushes lead back; boxes never stand twice as they stood before."""
+    """Pull random boxes. Pushes lead back to the start; no box configuration occurs twice."""
     seen = {state.boxes}
     for _ in range(pulls):
         walks = level.walks(state)

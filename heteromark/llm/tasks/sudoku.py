@@ -1,4 +1,4 @@
-"""Sudoku: a helper proposes cells, a reasoner writes the grid; what was given must stay."""
+"""Sudoku: a tool proposes digits for cells, a reasoner writes the whole grid."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from heteromark.llm.tasks.base import MALFORMED, Reward, Role, Task, TurnProblem
 from heteromark.llm.tasks.registry import TASKS
 from heteromark.llm.tasks.sudoku_grid import Grid, draw_grids
 
-# A hole that is filled wrongly costs this share of what it would earn if filled rightly, so that
-# filling holes at random earns next to nothing.
+# Penalty for a wrongly filled hole, relative to the reward for a right one, so that filling holes
+# at random earns almost nothing.
 WRONG_COST = 0.5
 _CELL = re.compile("r([1-9])c([1-9])=([1-9])")
 
@@ -56,12 +56,12 @@ ROLES = {
 
 
 class SudokuProblem(TurnProblem):
-    """A puzzle, what was proposed for it, and the last answer.
+    """A puzzle, the current proposal, and the last answer.
 
     Args:
-        size: cells of a side.
-        puzzle: its cells, 0 for a hole.
-        solution: the only grid that completes it.
+        size: number of cells per side.
+        puzzle: the cells; 0 is a hole.
+        solution: the only grid that completes the puzzle.
     """
 
     roles = ROLES
@@ -81,16 +81,16 @@ class SudokuProblem(TurnProblem):
 
     def fields(self, role: str) -> dict[str, str]:
         self.check_role(role)
-        told = {
+        common = {
             "puzzle": self.key,
             "answer": self._text(self._answer) if self._answer else "none",
             "size": str(self._size),
             "box": str(math.isqrt(self._size)),
         }
         if role == "tool":
-            return told
+            return common
         filled = [self._proposal.get(cell, digit) for cell, digit in enumerate(self._puzzle)]
-        return told | {
+        return common | {
             "proposal": self._notation(self._proposal) or "nothing",
             "filled": self._text(filled),
         }
@@ -106,24 +106,24 @@ class SudokuProblem(TurnProblem):
         return self._notation({hole: self._solution[hole] for hole in self._holes()})
 
     def _propose(self, response: str) -> Reward:
-        """Take a proposal: earns the share of the holes told rightly minus wrongly, at least -1."""
+        """Store a proposal; the reward is the share of right minus wrong holes, at least -1."""
         cells = self._cells(response)
         self._proposal = {cell: digit for cell, digit in cells if not self._puzzle[cell]}
         if not cells:
             return MALFORMED
-        # a digit other than a given one is wrong, that which is given says nothing new
+        # contradicting a given digit is wrong; repeating it earns nothing
         wrong = {(cell, digit) for cell, digit in cells if self._solution[cell] != digit}
         right = {(cell, digit) for cell, digit in cells if not self._puzzle[cell]} - wrong
         share = (len(right) - len(wrong)) / len(self._holes())
         return Reward(max(-1.0, share), local=0.0)
 
     def _solve(self, response: str) -> Reward:
-        """Take an answer: earns 1 if right, for another that keeps the givens part of it."""
+        """Check an answer; a right one earns 1, another that keeps the given digits earns less."""
         self._proposal = {}
         answer = self._grid(response)
         if answer is None:
             return MALFORMED
-        if any(given not in (0, told) for given, told in zip(self._puzzle, answer, strict=True)):
+        if any(given not in (0, digit) for given, digit in zip(self._puzzle, answer, strict=True)):
             return Reward(team=0.0, local=0.0)
         self._answer = answer
         holes = self._holes()
@@ -132,7 +132,7 @@ class SudokuProblem(TurnProblem):
         return Reward(max(0.0, (right - WRONG_COST * wrong) / len(holes)), local=0.0)
 
     def _cells(self, response: str) -> list[tuple[int, int]]:
-        """The cells and digits at the end of a response, after its last word of another kind."""
+        """Return the cells and digits at the end of a response, after its last other word."""
         cells = []
         for word in reversed(response.replace(",", " ").split()):
             found = _CELL.fullmatch(word)
@@ -144,7 +144,7 @@ class SudokuProblem(TurnProblem):
         return cells[::-1]
 
     def _grid(self, response: str) -> Grid | None:
-        """The grid of the last lines; None where they are anything but rows of digits."""
+        """Return the grid of the last lines; None if they are not rows of digits."""
         lines = response.rstrip().rsplit("\n", self._size)[-self._size :]
         rows = ["".join(line.split()) for line in lines]
         if any(len(row) != self._size for row in rows):
@@ -172,10 +172,10 @@ class SudokuProblem(TurnProblem):
 
 @TASKS.register("sudoku")
 class SudokuTask(Task):
-    """Puzzles with one solution each.
+    """Puzzles with exactly one solution.
 
     Args:
-        config: how large they are, and how much is to be filled in.
+        config: the size and the number of holes.
     """
 
     name = "sudoku"

@@ -1,4 +1,4 @@
-"""Latin squares with boxes: all ways to complete one, a random one, holes that leave one way."""
+"""Sudoku grids: enumerate completions, and draw grids and puzzles with a unique solution."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import random
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-# A grid is its cells row by row, 0 for a hole.
+# The cells of a grid, row by row; 0 is a hole.
 Grid = tuple[int, ...]
 
 
 @cache
 def peers(size: int) -> tuple[tuple[int, ...], ...]:
-    """Of each cell, the others in its row, its column and its box."""
+    """Return, for each cell, the other cells in its row, column and box."""
     box = math.isqrt(size)
 
     def units(cell: int) -> tuple[int, int, tuple[int, int]]:
@@ -32,7 +32,7 @@ def peers(size: int) -> tuple[tuple[int, ...], ...]:
 
 
 def digits_for(cells: Sequence[int], cell: int, size: int) -> list[int]:
-    """The digits that nothing in the row, the column or the box of a cell has."""
+    """Return the digits that do not occur in the row, column or box of a cell."""
     taken = {cells[peer] for peer in peers(size)[cell]}
     return [digit for digit in range(1, size + 1) if digit not in taken]
 
@@ -40,8 +40,9 @@ def digits_for(cells: Sequence[int], cell: int, size: int) -> list[int]:
 def completions(
     cells: Sequence[int], size: int, generator: random.Random | None = None
 ) -> Iterator[Grid]:
-    """All ways to fill the holes, one after the other; in random order with a generator."""
-    hole, options = None, range(size + 1)
+    """Yield all ways to fill the holes; in random order if a generator is given."""
+    hole: int | None = None
+    options = list(range(size + 1))
     for cell, digit in enumerate(cells):
         if not digit and len(here := digits_for(cells, cell, size)) < len(options):
             hole, options = cell, here
@@ -58,11 +59,12 @@ def completions(
 
 
 def draw_grids(generator: random.Random, size: int, max_holes: int) -> tuple[Grid, Grid]:
-    """A puzzle with one solution, and the solution.
+    """Draw a puzzle with a unique solution, and the solution.
 
     Args:
-        size: cells of a side, a square number.
-        max_holes: how many cells of the puzzle are holes, unless so many leave it ambiguous.
+        generator: source of randomness.
+        size: number of cells per side, a square number.
+        max_holes: number of holes; the puzzle has fewer if more would make it ambiguous.
     """
     solution = next(completions([0] * size**2, size, generator))
     puzzle = list(solution)
@@ -79,7 +81,7 @@ def draw_grids(generator: random.Random, size: int, max_holes: int) -> tuple[Gri
 
 
 def _has_other(cells: list[int], cell: int, digit: int, size: int) -> bool:
-    """Whether the holes can be filled with anything but this digit in this cell."""
+    """Return whether the holes can be filled with another digit in this cell."""
     return any(
         next(completions([*cells[:cell], other, *cells[cell + 1 :]], size), None)
         for other in digits_for(cells, cell, size)
