@@ -1,4 +1,4 @@
-"""One job of the Hydra entry: a composed config, its output folder, its run."""
+"""One job of the Hydra entry: check its composed config, and train its run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from heteromark.commands.fit import FitJudge, requirement_faults
+from heteromark.commands.fit import FitChecker, requirement_faults
 from heteromark.commands.launch import RunFailed, train_run
 from heteromark.commands.progress import progress_of
 from heteromark.commands.request import check_output, rounding_lines
@@ -43,27 +43,28 @@ class JobResult:
     error: Exception | None = None
 
 
-def judged_job(tree: DictConfig, loader: Loader, judge: FitJudge) -> Job:
-    """The job of a composed config, if its values are right and it fits machine and environment.
+def checked_job(tree: DictConfig, loader: Loader, checker: FitChecker) -> Job:
+    """Return the job of a composed config, after checking its values and its fit.
 
     Args:
-        judge: knows the environments that it has seen for other jobs.
+        checker: checks whether the run fits the machine and its environment. Share it between
+            jobs, so that each environment is created once.
 
     Raises:
-        ConfigError: all faults, each with where its value stands.
+        ConfigError: all faults, each with the location of its value.
     """
     HydraConfig.instance().set_config(tree)  # for values such as ${hydra:runtime.cwd}
     job = job_of(tree, loader)
-    if faults := requirement_faults(job) or judge.faults(job.run_config):
+    if faults := requirement_faults(job) or checker.faults(job.run_config):
         raise ConfigError(located(faults, tree, loader))
     return job
 
 
 def train_job(tree: DictConfig) -> JobResult:
-    """Hydra's task function: train the run of a composed config, or find it in the store.
+    """Train the run of a composed config, or take it from the store; Hydra's task function.
 
-    The run's files go to the job's output folder. An expected error is handed back rather than
-    raised, so that the other jobs of a multirun go on.
+    The run's files go to the job's output folder. Expected errors are returned, not raised, so that
+    the other jobs of a multirun continue.
     """
     hydra = HydraConfig.get()
     folder = Path(os.path.relpath(hydra.runtime.output_dir))
@@ -86,18 +87,18 @@ def train_job(tree: DictConfig) -> JobResult:
     return JobResult(digest, folder, record, from_store)
 
 
-def own_folder(tree: DictConfig, section: str) -> Path:
-    """The output folder of a run or of a multirun, made now if it is named by the time.
+def reserve_output_folder(tree: DictConfig, section: str) -> Path:
+    """Return the output folder of a run or multirun. Create it if its name contains the time.
 
-    Runs that start in the same second want the same name: the second gets `…_2`. A folder
-    that was named without the time is what was asked for, shared or not.
+    If two runs start in the same second, the second one gets the folder `…_2`. A folder whose name
+    does not contain the time may be shared, and is returned as it is.
 
     Args:
-        tree: the composed config; its `hydra.{section}.dir` becomes the folder.
-        section: run or sweep.
+        tree: the composed config; its `hydra.{section}.dir` is set to the folder.
+        section: "run" or "sweep".
 
     Raises:
-        ConfigError: the folder cannot be made.
+        ConfigError: the folder cannot be created.
     """
     settings = tree.hydra[section]
     wanted = Path(settings.dir)
@@ -119,15 +120,15 @@ def _make_unused(wanted: Path, key: str) -> Path:
         except FileExistsError:
             folder = wanted.with_name(f"{wanted.name}_{number}")
         except OSError as error:
-            message = f"cannot be made: {error.strerror}"
+            message = f"cannot be created: {error.strerror}"
             raise ConfigError.single(str(wanted), message, key=key) from error
     return folder
 
 
 def _write_launcher(path: Path, digest: str) -> None:
-    """What started the job, beside Hydra's own config.yaml, hydra.yaml and overrides.yaml."""
+    """Write how the job was started, next to Hydra's config.yaml, hydra.yaml and overrides.yaml."""
     hydra = HydraConfig.get()
-    told = {
+    content = {
         "launcher": OmegaConf.to_container(hydra.launcher),
         "job": OmegaConf.select(hydra, "job.num", default=None, throw_on_missing=False),
         "command": sys.argv,
@@ -136,4 +137,4 @@ def _write_launcher(path: Path, digest: str) -> None:
         "process": os.getpid(),
         "run": digest,
     }
-    write_text_atomic(path, to_yaml(told))
+    write_text_atomic(path, to_yaml(content))

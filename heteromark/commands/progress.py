@@ -1,4 +1,4 @@
-"""Progress of a training run: a bar in a terminal, a line now and then in a log."""
+"""Progress of a training run: a bar in a terminal, a line every few seconds in a log."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _lines(name: str) -> Callable[[int, int, dict], None]:
 
 
 class _Figures:
-    """The latest figures in words; iterations in which nothing was measured leave them be."""
+    """The latest known figures, formatted. A NaN does not replace an earlier value."""
 
     def __init__(self) -> None:
         self._latest: dict[str, float] = {}
@@ -89,9 +89,9 @@ class _Figures:
     @property
     def returns(self) -> str:
         evaluated = self._latest.get("evaluation_return")
-        told = "" if evaluated is None else f", in evaluation {evaluated:.2f}"
+        evaluation = "" if evaluated is None else f", evaluation {evaluated:.2f}"
         trained = self._latest.get("episode_return")
-        return f"return {'-' if trained is None else f'{trained:.2f}'}{told}"
+        return f"return {'-' if trained is None else f'{trained:.2f}'}{evaluation}"
 
     @property
     def speed(self) -> str:

@@ -1,4 +1,4 @@
-"""What evaluation.json says of a policy, whatever kind of agents it is for."""
+"""The report in evaluation.json, for any kind of agents."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from heteromark.config.models.components import EvaluationConfig, OpponentConfig
 
 
 class Episode(NamedTuple):
-    """What came of one episode."""
+    """The result of one episode."""
 
-    episode_return: float  # undiscounted, mean over the agents that learn
-    length: int  # in frames
-    won: int  # 1 or 0; -1 where the environment does not say
-    cut_off: bool = False  # it was ended by `evaluation.max_steps`
+    episode_return: float  # undiscounted, mean over the learning agents
+    length: int  # frames
+    won: int  # 1 or 0; -1: the environment does not report wins
+    cut_off: bool = False  # ended by `evaluation.max_steps`
 
 
 def as_report(
@@ -26,18 +26,18 @@ def as_report(
     seed: int,
     opponent: OpponentConfig | None = None,
 ) -> dict[str, Any]:
-    """What evaluation.json says about episodes.
+    """Return the content of evaluation.json.
 
-    Whatever was not measured is None: means over nothing, numbers that JSON has no word for, wins
-    where the environment does not say who won.
+    A value is None if it was not measured or is not finite: a mean over no episodes, an infinite
+    return, or wins in an environment that does not report them.
 
     Args:
         opponent: who played the other seats; None in environments without turns.
 
     Returns:
-        returns, lengths and wins by episode, their means and how they came about; with an opponent
-        also games by outcome, and `not_lost_rate`, the share won or drawn. An episode that was cut
-        off counts with its return so far, and as neither won, drawn nor lost.
+        Returns, lengths and wins per episode, their means, and the settings. With an opponent also
+        the games by outcome, and `not_lost_rate`, the share won or drawn. A cut-off episode counts
+        with its return so far, and as neither won, drawn nor lost.
     """
     returns = [episode.episode_return for episode in episodes]
     lengths = [episode.length for episode in episodes]
@@ -70,7 +70,7 @@ def as_report(
 
 
 def _outcomes(ended: Sequence[Episode]) -> dict[str, int]:
-    """Games by outcome; in a game that was not won, only the loser's return is negative."""
+    """Count games by outcome. A game that was not won is lost if its return is negative."""
     won = sum(episode.won == 1 for episode in ended)
     lost = sum(episode.won == 0 and episode.episode_return < 0 for episode in ended)
     return {"won": won, "drawn": len(ended) - won - lost, "lost": lost}
