@@ -422,7 +422,7 @@ def check_gpu() -> None:
 
     presets = model_presets() if Path("config").is_dir() else []
     machine = this_machine()
-    findings = () if machine.gpus else gpu(Project(Path(), RunStore()))
+    findings = () if machine.gpus else tuple(gpu(Project(Path(), RunStore())))
     console = Console()
     for each in told(machine, presets, findings):
         if isinstance(each, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from gymnasium import spaces
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -30,12 +31,13 @@ def blank_absent(batch: TensorDict, group: Group, *, turn_based: bool) -> None:
     _fill(before, "action_log_prob", absent, 0.0)
     if group.masked:
         _fill(before, "action_mask", absent, True)
-    if group.is_discrete:
-        _fill(before, "action", absent, 0)
-    else:
-        space, action = group.action_space, before["action"]
+    space = group.action_space
+    if isinstance(space, spaces.Box):
+        action = before["action"]
         middle = torch.as_tensor((space.low + space.high) / 2).to(action)
         before["action"] = torch.where(absent.unsqueeze(-1), middle, action)
+    else:
+        _fill(before, "action", absent, 0)
     if not turn_based and before.get("hidden", None) is not None:
         _fill(before, "hidden", absent, 0.0)
 

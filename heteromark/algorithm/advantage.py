@@ -82,7 +82,7 @@ def estimate_agent_advantage(
     advantage = torch.zeros_like(value)
     counts = torch.zeros_like(signals.active)
     leaves = waiting_discount is None
-    wait = 1.0 if leaves else waiting_discount
+    wait = 1.0 if waiting_discount is None else waiting_discount
     # For the time after a step: the value at the agent's next step, the rewards until then, the
     # advantage there, and whether that step is in the batch.
     future = torch.zeros_like(value[:, 0])

@@ -37,6 +37,8 @@ class Algorithm(ABC):
     def __init__(self, config: RunConfig, learner: Learner) -> None:
         self.config = config
         self.learner = learner
+        assert learner.losses is not None, "only language models have no losses, see Learner"
+        self._losses = learner.losses
         self.iteration = 0
         make_value = OwnValue if config.critic == "own" else TeamValue
         self._values: dict[str, ValueFunction] = {  # by critic name
@@ -54,7 +56,7 @@ class Algorithm(ABC):
     def actor_keys(self, group: str) -> list[NestedKey]:
         """Return the keys of the batch that training a group's actor needs."""
         names = ("action", "action_log_prob", "active", "counts", "advantage")
-        actor = self.learner.actors[group]
+        actor: TensorDictModuleBase = self.learner.actors[group]
         return [*actor.in_keys, *((group, name) for name in names)]
 
     def update(self, batch: TensorDict, iteration: int) -> dict[str, float]:
@@ -100,7 +102,7 @@ class Algorithm(ABC):
         if not data[group, "counts"].any():
             return self.untrained(group)
         learner = self.learner
-        actor, loss = learner.actors[group], learner.losses.actors[group]
+        actor, loss = learner.actors[group], self._losses.actors[group]
         optimizer, buffer = learner.actor_optimizers[group], learner.actor_buffers[group]
         metrics = self._fit(group, actor, loss, optimizer, buffer, data)
         settings = loss_of_group(self.config.loss, learner.groups[group])
@@ -126,7 +128,7 @@ class Algorithm(ABC):
             raise ValueError(f"environment {name!r}, iteration {self.iteration + 1}: {fault}")
 
     def _estimate_advantages(self, batch: TensorDict) -> dict[str, float]:
-        metrics = {}
+        metrics: dict[str, float] = {}
         for name, value in self._values.items():
             metrics |= value.estimate(batch)
             self.require_finite(batch[value.key("value_target")], "value target", name)
@@ -146,7 +148,7 @@ class Algorithm(ABC):
     def _update_critics(self, batch: TensorDict) -> dict[str, float]:
         metrics, learner = {}, self.learner
         for name, value in self._values.items():
-            loss, optimizer = learner.losses.critics[name], learner.critic_optimizers[name]
+            loss, optimizer = self._losses.critics[name], learner.critic_optimizers[name]
             buffer, data = learner.critic_buffers[name], batch.select(*value.training_keys)
             fitted = self._fit(f"critic {name}", value.network, loss, optimizer, buffer, data)
             metrics[value.column("loss_critic")] = fitted.get("loss_critic", math.nan)

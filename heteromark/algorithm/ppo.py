@@ -11,7 +11,7 @@ class SimultaneousPPO(Algorithm):
     """Updates every group without correcting for the updates of the other groups."""
 
     def update_actors(self, batch: TensorDict) -> dict[str, float]:
-        metrics = {}
+        metrics: dict[str, float] = {}
         for group in self.learner.groups:
             metrics |= self.train_actor(batch, group)
         return metrics

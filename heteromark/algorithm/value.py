@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from tensordict import NestedKey, TensorDict
+from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from heteromark.algorithm.advantage import (
@@ -36,7 +37,7 @@ class ValueFunction(ABC):
     def __init__(self, config: RunConfig, learner: Learner, name: str) -> None:
         self.config = config
         self.learner = learner
-        self.network = learner.critics[name]
+        self.network: TensorDictModuleBase = learner.critics[name]
         self.norm = learner.value_norms.get(name)
         self.group = None if config.critic == "team" else name
         self._memory: Tensor | None = (

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from heteromark.commands.fit import device_faults, requirement_faults
+from heteromark.commands.hydra_job import loader_of
 from heteromark.commands.request import TrainRequest, resolve_request
 from heteromark.config.compose.composition import CONFIG_FOLDER
 from heteromark.config.compose.hydra_loader import COMMAND_LINE, open_hydra
@@ -66,7 +67,7 @@ def check_named_config(name: str, overrides: Sequence[str], config_folder: Path)
     """
     from hydra.types import RunMode
 
-    loader = open_hydra(config_folder).config_loader
+    loader = loader_of(open_hydra(config_folder))
     tree = loader.load_configuration(name, list(overrides), RunMode.RUN)
     try:
         job = job_of(tree, loader)
@@ -231,7 +232,8 @@ def _device(config: RunConfig) -> str:
 
 
 def _lengths(config: RunConfig) -> str:
-    generation, longest = config.generation, []
+    generation = config.generation
+    longest: list[int | None] = []
     for path in model_paths(config).values():
         folder = model_folder(path)
         if path == TINY:

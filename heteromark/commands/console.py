@@ -34,11 +34,12 @@ def exit_on_expected_errors(*others: type[Exception]) -> Iterator[None]:
     Args:
         others: further exceptions that mean a failed command, besides RunFailed and StoreError.
     """
+    failures: tuple[type[Exception], ...] = (StoreError, RunFailed, *others)
     try:
         yield
     except ConfigError as error:
         _end(f"error: {error}", 2)
-    except (StoreError, RunFailed, *others) as error:
+    except failures as error:
         _end(f"error: {error}", 1)
     except Terminated as stop:
         message = f"{stop}: stopped; run the same command to resume from the last checkpoint"

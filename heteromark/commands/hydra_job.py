@@ -9,7 +9,9 @@ import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, read_write
@@ -43,6 +45,13 @@ class JobResult:
     error: Exception | None = None
 
 
+def loader_of(hydra: Hydra) -> Loader:
+    """Return the loader that `open_hydra` has set."""
+    loader = hydra.config_loader
+    assert isinstance(loader, Loader), "open_hydra sets a Loader"
+    return loader
+
+
 def checked_job(tree: DictConfig, loader: Loader, checker: FitChecker) -> Job:
     """Return the job of a composed config, after checking its values and its fit.
 
@@ -66,7 +75,7 @@ def train_job(tree: DictConfig) -> JobResult:
     The run's files go to the job's output folder. Expected errors are returned, not raised, so that
     the other jobs of a multirun continue.
     """
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.get()  # at run time a DictConfig
     folder = Path(os.path.relpath(hydra.runtime.output_dir))
     config = read_job(tree).run_config
     digest = run_digest(config)
@@ -74,7 +83,9 @@ def train_job(tree: DictConfig) -> JobResult:
         _write_launcher(folder / hydra.output_subdir / LAUNCHER_FILE, digest)
     for line in rounding_lines(config):
         log.info(line)
-    source = GlobalHydra.instance().config_loader().file_of(hydra.job.config_name)
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, Loader), "open_hydra sets a Loader"
+    source = loader.file_of(hydra.job.config_name)
     try:
         with progress_of(config) as on_progress:
             record, from_store = train_run(
@@ -103,7 +114,8 @@ def reserve_output_folder(tree: DictConfig, section: str) -> Path:
     settings = tree.hydra[section]
     wanted = Path(settings.dir)
     check_output(wanted, f"hydra.{section}.dir")
-    if "${now:" not in OmegaConf.to_container(settings, resolve=False)["dir"]:
+    unresolved: Any = OmegaConf.to_container(settings, resolve=False)
+    if "${now:" not in unresolved["dir"]:
         return wanted
     folder = _make_unused(wanted, f"hydra.{section}.dir")
     with read_write(tree.hydra):
@@ -127,7 +139,7 @@ def _make_unused(wanted: Path, key: str) -> Path:
 
 def _write_launcher(path: Path, digest: str) -> None:
     """Write how the job was started, next to Hydra's config.yaml, hydra.yaml and overrides.yaml."""
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.get()  # at run time a DictConfig
     content = {
         "launcher": OmegaConf.to_container(hydra.launcher),
         "job": OmegaConf.select(hydra, "job.num", default=None, throw_on_missing=False),

@@ -13,12 +13,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from heteromark.commands.continuation import continue_shorter_run
+from heteromark.commands.progress import OnProgress
 from heteromark.config.errors import ConfigError
 from heteromark.config.files import to_yaml
 from heteromark.config.models.run import RunConfig
@@ -36,10 +38,10 @@ from heteromark.runs.record import (
 )
 from heteromark.runs.store import RunStore, StoreError
 
+if TYPE_CHECKING:
+    from heteromark.training.loop import Outcome
+
 log = logging.getLogger("heteromark")
-
-OnProgress = Callable[[int, int, dict], None]
-
 
 # Disk full, quota exceeded, file too large, read-only file system, permission denied.
 _STORE_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
@@ -161,7 +163,7 @@ def _train_in(
         )
 
 
-def _train(config: RunConfig, folder: Path, on_progress: OnProgress | None):
+def _train(config: RunConfig, folder: Path, on_progress: OnProgress | None) -> Outcome:
     # Set these before torch is imported: its thread pools read them only once.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(config.training.num_threads)

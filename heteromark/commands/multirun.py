@@ -127,7 +127,7 @@ def table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _expand(master: DictConfig, loader: Loader) -> list[tuple[str, ...]]:
     """Return the overrides of each job: all combinations of the sweeper's and the typed values."""
-    sweeper = OmegaConf.to_container(master.hydra.sweeper, resolve=False)
+    sweeper: Any = OmegaConf.to_container(master.hydra.sweeper, resolve=False)
     if not str(sweeper.get("_target_")).endswith(f".{BasicSweeper.__name__}"):
         message = (
             "chooses jobs while others run; use hydra/sweeper=basic, which lists all jobs first"

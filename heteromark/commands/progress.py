@@ -15,9 +15,12 @@ log = logging.getLogger("heteromark")
 
 SECONDS_BETWEEN_LINES = 10.0
 
+# Receives the frames so far, the total frames and the metrics of an iteration.
+OnProgress = Callable[[int, int, dict[str, float]], None]
+
 
 @contextmanager
-def progress_of(config: RunConfig) -> Iterator[Callable[[int, int, dict], None]]:
+def progress_of(config: RunConfig) -> Iterator[OnProgress]:
     """Yield the function that the training loop calls after each iteration."""
     name = f"{config.agent.short_name} seed {config.seed}"
     if sys.stderr.isatty():
@@ -29,7 +32,7 @@ def progress_of(config: RunConfig) -> Iterator[Callable[[int, int, dict], None]]
 
 
 @contextmanager
-def _bar(name: str, total_frames: int) -> Iterator[Callable[[int, int, dict], None]]:
+def _bar(name: str, total_frames: int) -> Iterator[OnProgress]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -47,18 +50,18 @@ def _bar(name: str, total_frames: int) -> Iterator[Callable[[int, int, dict], No
             name, total=total_frames, returns=figures.returns, speed=figures.speed
         )
 
-        def show(frames: int, _total_frames: int, metrics: dict) -> None:
+        def show(frames: int, _total_frames: int, metrics: dict[str, float]) -> None:
             figures.update(metrics)
             progress.update(task, completed=frames, returns=figures.returns, speed=figures.speed)
 
         yield show
 
 
-def _lines(name: str) -> Callable[[int, int, dict], None]:
+def _lines(name: str) -> OnProgress:
     last = time.monotonic()
     figures = _Figures()
 
-    def show(frames: int, total_frames: int, metrics: dict) -> None:
+    def show(frames: int, total_frames: int, metrics: dict[str, float]) -> None:
         nonlocal last
         figures.update(metrics)
         if frames < total_frames and time.monotonic() - last < SECONDS_BETWEEN_LINES:

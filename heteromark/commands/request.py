@@ -10,6 +10,7 @@ from typing import Any
 from heteromark.config.compose.composition import compose_run, load_params, parse_overrides
 from heteromark.config.compose.layers import resolve_agent
 from heteromark.config.errors import ConfigError, Fault, naming_options, nearest
+from heteromark.config.fields import Mode
 from heteromark.config.models.agent import Hyperparameters
 from heteromark.config.models.components import EnvironmentConfig
 from heteromark.config.models.params import ProjectParams
@@ -19,7 +20,7 @@ from heteromark.config.rules.effect import idle_faults
 from heteromark.runs.digest import config_digest
 from heteromark.runs.record import run_folder
 
-MODES = ("smoke", "full")
+MODES: tuple[Mode, ...] = ("smoke", "full")
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,19 @@ def resolve_request(request: TrainRequest, root: Path = Path()) -> tuple[RunConf
     Raises:
         ConfigError: a fault in the options, params.yaml or the agent config.
     """
-    if request.mode not in MODES:
-        raise ConfigError.single("--mode", f"must be one of {', '.join(MODES)}", request.mode)
+    mode = _checked_mode(request.mode)
     require_one_length(request.episodes, request.total_frames)
     given = parse_overrides(list(request.assignments))
     param_layer = parse_overrides(list(request.param_assignments), "--param")
     with naming_options(typed_options(request)):
-        return _resolved(request, split_assignments(given), param_layer, root)
+        return _resolved(request, mode, split_assignments(given), param_layer, root)
+
+
+def _checked_mode(name: str) -> Mode:
+    for mode in MODES:
+        if name == mode:
+            return mode
+    raise ConfigError.single("--mode", f"must be one of {', '.join(MODES)}", name)
 
 
 def typed_options(request: TrainRequest) -> dict[str, str]:
@@ -82,7 +89,11 @@ def typed_options(request: TrainRequest) -> dict[str, str]:
 
 
 def _resolved(
-    request: TrainRequest, assigned: Assignments, param_layer: dict[str, Any], root: Path
+    request: TrainRequest,
+    mode: Mode,
+    assigned: Assignments,
+    param_layer: dict[str, Any],
+    root: Path,
 ) -> tuple[RunConfig, Path]:
     options: dict[str, Any] = {
         "num_parallel_envs": request.num_envs,
@@ -91,20 +102,20 @@ def _resolved(
             "environment": request.environment,
             "base_config": request.base_config and str(request.base_config),
         },
-        request.mode: {"total_frames": request.total_frames},
+        mode: {"total_frames": request.total_frames},
     }
     params = load_params(root, merge(param_layer, assigned.params, _given(options)))
     command_line = merge(assigned.hyperparameters, _given(request.hyperparameters))
-    base = params.sweep.base_config
-    resolved = resolve_agent(request.agent_config, params, command_line, base and Path(base))
+    base = Path(params.sweep.base_config) if params.sweep.base_config else None
+    resolved = resolve_agent(request.agent_config, params, command_line, base)
     if request.base_config and resolved.base_path is None:
         message = f"has no effect, because {request.agent_config} is not a variant"
         raise ConfigError.single("--base-config", message, str(request.base_config))
-    seed = params.budget(request.mode).seeds[0] if request.seed is None else request.seed
+    seed = params.budget(mode).seeds[0] if request.seed is None else request.seed
 
     def compose(overrides: dict[str, Any]) -> RunConfig:
         file = str(request.agent_config)
-        return compose_run(resolved.agent, params, request.mode, seed, root, overrides, file)
+        return compose_run(resolved.agent, params, mode, seed, root, overrides, file)
 
     config = compose(assigned.components)
     used = () if request.episodes is None else ("environment.episode_length",)

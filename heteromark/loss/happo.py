@@ -75,7 +75,9 @@ class HAPPOLoss(ClipPPOLoss):
             )
         return advantage * factor
 
-    def _log_weight(self, tensordict: TensorDictBase, adv_shape: torch.Size) -> tuple:
+    def _log_weight(
+        self, tensordict: TensorDictBase, adv_shape: torch.Size
+    ) -> tuple[Tensor, Distribution, Tensor, Tensor | None]:
         log_weight, distribution, kl_approx, importance = super()._log_weight(tensordict, adv_shape)
         if log_weight.dim() > len(adv_shape) + 1:
             by_dimension = log_weight.squeeze(-1)

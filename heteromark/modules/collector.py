@@ -179,7 +179,7 @@ class MultiSyncCollector:
         self._share = config.environment.num_parallel_envs // self._num_collectors
         self._reports = tempfile.TemporaryDirectory(prefix="heteromark-collector-")
         reports = Path(self._reports.name)
-        self._collector = None
+        self._collector: Any = None  # None while it is being created
         with self._worker_errors_raised():
             self._collector = TorchRLMultiSyncCollector(
                 [

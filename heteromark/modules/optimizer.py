@@ -83,7 +83,7 @@ def make_optimizer(
     return optimizer
 
 
-def _built_in(optimizer: type[Optimizer], *fields: str, **options: Any) -> OptimizerMaker:
+def _built_in(optimizer: Callable[..., Optimizer], *fields: str, **options: Any) -> OptimizerMaker:
     """Return a maker of a torch optimizer that reads these config fields and has these options."""
 
     def make(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimizer:

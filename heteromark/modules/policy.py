@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from tensordict import NestedKey
 from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
 from torchrl.data.tensor_specs import Composite, Unbounded
@@ -217,7 +218,7 @@ def _actor(config: RunConfig, group: Group) -> ProbabilisticActor:
         head_gain=0.01,
     )
     options: dict[str, Any] = {}
-    if not group.is_discrete:
+    if isinstance(space, spaces.Box):
         in_keys = {"loc": (name, "loc"), "scale": (name, "scale")}
         to_both = TensorDictModule(NormalParamExtractor(), [parameters], [*in_keys.values()])
         network = TensorDictSequential(network, to_both)

@@ -215,7 +215,7 @@ def shape_misfit(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str |
     """Describe the first entry of a saved state that does not fit the expected one; None: all fit.
 
     Args:
-        expected, found: flat state dicts. Entries without a shape are not compared.
+        expected, found: flat state dicts. Only keys and shapes are compared.
     """
     for key in [*expected, *(key for key in found if key not in expected)]:
         if key not in found:
@@ -224,8 +224,12 @@ def shape_misfit(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str |
             return f"{key} is unexpected"
         here, there = (getattr(state[key], "shape", None) for state in (expected, found))
         if here != there:
-            return f"{key} has shape {list(there)}, expected {list(here)}"
+            return f"{key} has shape {_shape_text(there)}, expected {_shape_text(here)}"
     return None
+
+
+def _shape_text(shape: torch.Size | None) -> str:
+    return "none" if shape is None else str(list(shape))
 
 
 def _stateful(learner: Learner) -> dict[str, dict[str, Stateful]]:

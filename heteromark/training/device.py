@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.models.run import RunConfig
+
+# Any: torch adds the attribute `fill_uninitialized_memory` at run time.
+_DETERMINISTIC: Any = torch.utils.deterministic
 
 
 def set_arithmetic(config: RunConfig, device: torch.device | str) -> None:
@@ -21,7 +25,7 @@ def set_arithmetic(config: RunConfig, device: torch.device | str) -> None:
     torch.set_num_threads(config.training.num_threads)
     torch.use_deterministic_algorithms(torch.device(device).type == "cpu")
     # This code never reads uninitialised memory, so filling it would only cost time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    _DETERMINISTIC.fill_uninitialized_memory = False
 
 
 @contextlib.contextmanager
@@ -30,16 +34,16 @@ def arithmetic_of(config: RunConfig, device: torch.device | str) -> Iterator[Non
 
     A different number of threads rounds sums differently.
     """
-    threads, settings = torch.get_num_threads(), torch.utils.deterministic
+    threads = torch.get_num_threads()
     exact = torch.are_deterministic_algorithms_enabled()
-    filled = settings.fill_uninitialized_memory
+    filled = _DETERMINISTIC.fill_uninitialized_memory
     set_arithmetic(config, device)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(exact)
-        settings.fill_uninitialized_memory = filled
+        _DETERMINISTIC.fill_uninitialized_memory = filled
 
 
 def require_device(config: RunConfig) -> torch.device:

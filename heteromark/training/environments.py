@@ -41,6 +41,7 @@ def make_environment(
     environment = EnvironmentFactory().create(config, num_envs, **options)
     skirmish = config.environment.skirmish
     if config.env_type == "skirmish" and skirmish.opponent == "policy":
+        assert skirmish.checkpoint is not None, "RunConfig requires it with opponent policy"
         policy = load_policy(Path(skirmish.checkpoint), environment.device)
         environment.oppose(policy.actors, policy.groups)
     return with_memory(environment, recurrent, config.policy.gru.hidden_size)

@@ -45,15 +45,15 @@ def as_report(
     ended = [episode for episode in episodes if not episode.cut_off]
     known = bool(ended) and min(episode.won for episode in ended) >= 0
     wins = [episode.won == 1 and not episode.cut_off for episode in episodes] if known else None
-    against = opponent is not None and opponent.kind != "self"
-    outcomes = _outcomes(ended) if known and against else None
+    rival = None if opponent is None or opponent.kind == "self" else opponent
+    outcomes = _outcomes(ended) if known and rival is not None else None
     return {
         "episodes": len(episodes),
         "deterministic": settings.deterministic,
         "seed": seed,
         "max_steps": settings.max_steps,
         "opponent": opponent and opponent.kind,
-        "seat": opponent.seat if against else None,
+        "seat": None if rival is None else rival.seat,
         "returns": [value if math.isfinite(value) else None for value in returns],
         "lengths": lengths,
         "wins": wins,
@@ -61,7 +61,7 @@ def as_report(
         "return_mean": float(np.mean(returns)) if finite else None,
         "return_std": float(np.std(returns)) if finite else None,
         "length_mean": float(np.mean(lengths)) if lengths else None,
-        "win_rate": float(np.mean(wins)) if known else None,
+        "win_rate": None if wins is None else float(np.mean(wins)),
         "outcomes": outcomes,
         "not_lost_rate": (
             (outcomes["won"] + outcomes["drawn"]) / len(episodes) if outcomes else None

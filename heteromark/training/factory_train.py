@@ -19,7 +19,13 @@ from omegaconf import DictConfig, read_write
 
 from heteromark.commands.console import exit_on_expected_errors, outcome_lines, prepare_process
 from heteromark.commands.fit import FitChecker
-from heteromark.commands.hydra_job import JobResult, checked_job, reserve_output_folder, train_job
+from heteromark.commands.hydra_job import (
+    JobResult,
+    checked_job,
+    loader_of,
+    reserve_output_folder,
+    train_job,
+)
 from heteromark.commands.launch import RunFailed
 from heteromark.commands.multirun import PlannedJob, plan_jobs, run_jobs, table_lines
 from heteromark.config.compose.composition import CONFIG_FOLDER
@@ -60,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_one(hydra: Hydra, tree: DictConfig, dry_run: bool) -> int:
-    loader = hydra.config_loader
+    loader = loader_of(hydra)
     job = checked_job(tree, loader, FitChecker())
     if unfelt := list(unfelt_overrides(tree, loader, job)):
         raise ConfigError(unfelt)
@@ -85,12 +91,13 @@ def _run_one(hydra: Hydra, tree: DictConfig, dry_run: bool) -> int:
     result: JobResult = returned.return_value
     if result.error:
         raise result.error
+    assert result.record is not None, "a job without an error has a record"
     print("\n".join(outcome_lines(result.record, result.from_store, result.folder)))
     return 0
 
 
 def _run_many(hydra: Hydra, master: DictConfig, dry_run: bool) -> int:
-    jobs = plan_jobs(master, hydra.config_loader)
+    jobs = plan_jobs(master, loader_of(hydra))
     if dry_run:
         return _plan_many(jobs)
     rows = run_jobs(hydra, master, jobs)
@@ -123,9 +130,9 @@ def _show(hydra: Hydra, options: argparse.Namespace) -> None:
     elif options.cfg:
         hydra.show_cfg(name, overrides, options.cfg, options.package, options.resolve)
         tree = hydra.compose_config(name, overrides, RunMode.RUN)
-        job_of(tree, hydra.config_loader)  # report faults, after printing the config as it is
+        job_of(tree, loader_of(hydra))  # report faults, after printing the config as it is
     elif options.info == "config-groups":
-        for group, choices in hydra.config_loader.groups().items():
+        for group, choices in loader_of(hydra).groups().items():
             print(f"{group}: {', '.join(choices)}")
     else:
         hydra.show_info(options.info, config_name=name, overrides=overrides)

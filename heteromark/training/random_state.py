@@ -26,7 +26,9 @@ def seed_everything(seed: int) -> None:
 
 def random_state() -> dict[str, Any]:
     """Return the state of all generators, as tensors and plain containers."""
-    kind, keys, position, has_gauss, cached_gaussian = np.random.get_state(legacy=True)
+    # A tuple because of `legacy=True`; numpy's annotation also allows a dict.
+    numpy_state: Any = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, cached_gaussian = numpy_state
     version, internal, gauss_next = random.getstate()
     return {
         "torch": torch.get_rng_state(),

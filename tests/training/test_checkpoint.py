@@ -19,6 +19,7 @@ from heteromark.training.checkpoint import (
     policy_content,
     read_policy,
     save_checkpoint,
+    shape_misfit,
     write_policy,
 )
 from heteromark.training.components import ComponentFactory
@@ -136,6 +137,17 @@ def test_a_checkpoint_that_does_not_fit_is_rejected_and_changes_nothing(
     assert str(path) in str(error.value)
     assert "or delete the checkpoint to train from scratch" in str(error.value)
     assert (weights(other) == before).all()
+
+
+def test_an_entry_that_is_not_a_tensor_is_a_misfit():
+    state = {"weight": torch.zeros(2, 3), "count": 1}
+    assert shape_misfit(state, state) is None
+    assert shape_misfit(state, {**state, "weight": 0.5}) == (
+        "weight has shape none, expected [2, 3]"
+    )
+    assert shape_misfit(state, {**state, "count": torch.zeros(1)}) == (
+        "count has shape [1], expected none"
+    )
 
 
 def test_checkpoint_and_run_must_both_have_an_opponent_pool(tmp_path, learner):

@@ -48,13 +48,13 @@ def evaluated(run: Path, **options) -> dict:
         (40_000, "simple_spread_continuous", "HAPPO", -24.5),
     ],
 )
-def test_a_team_learns(tmp_path, frames, environment, algorithm, least):
+def test_training_improves_a_team(tmp_path, frames, environment, algorithm, least):
     run = trained(tmp_path / "run", frames, "happo_agent_v1", environment, f"algorithm={algorithm}")
     assert evaluated(run)["return_mean"] > least
 
 
 @pytest.mark.slow
-def test_a_game_is_learnt(tmp_path):
+def test_training_improves_a_game(tmp_path):
     """Learn both seats. With random players, the first one wins 58 % of the games."""
     run = trained(
         tmp_path / "run",
