@@ -1,4 +1,4 @@
-"""The `heteromark` command: options in, one call, a message out."""
+"""The `heteromark` command: each subcommand parses options, makes one call, prints the result."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from heteromark.config.fields import Device, Seat
 from heteromark.config.models.components import EvaluationOpponent, Preset
 
 app = typer.Typer(
-    help="Train heterogeneous multi-agent reinforcement learning systems, reproducibly. "
-    "Run it in a project's folder, the one with params.yaml. The whole workflow is "
-    "`snakemake --cores N`; these are its parts.",
+    help="Train heterogeneous multi-agent reinforcement learning systems reproducibly. "
+    "Run it in a project folder (the one with params.yaml). `snakemake --cores N` runs the whole "
+    "workflow; these commands run its parts.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -26,8 +26,8 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override any key of params.yaml, of the agent config or of a component, e.g. "
-        "--set smoke.total_frames=10000 --set policy.share_policy_params=false. May be repeated.",
+        help="Override any key of params.yaml, the agent config or a component, e.g. "
+        "--set smoke.total_frames=10000 --set policy.share_policy_params=false. Repeatable.",
     ),
 ]
 SweepSetOption = Annotated[
@@ -35,8 +35,8 @@ SweepSetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="As if params.yaml said so, e.g. --set smoke.seeds=[0,1]; a variant's own values win. "
-        "May be repeated.",
+        help="Override a key of params.yaml, e.g. --set smoke.seeds=[0,1]; the values of a variant "
+        "take precedence. Repeatable.",
     ),
 ]
 ModeOption = Annotated[str, typer.Option(help="smoke (short) or full (long).")]
@@ -58,7 +58,8 @@ def train(
         int | None, typer.Option(help="Frames to train for. Default: params.yaml.")
     ] = None,
     episodes: Annotated[
-        int | None, typer.Option(help="The same in episodes of full length.")
+        int | None,
+        typer.Option(help="Full-length episodes to train for, instead of frames."),
     ] = None,
     learning_rate: FloatOption = None,
     gamma: FloatOption = None,
@@ -66,12 +67,13 @@ def train(
     batch_size: IntOption = None,
     n_epochs: IntOption = None,
     num_envs: Annotated[
-        int | None, typer.Option(help="Environment copies stepped together.")
+        int | None, typer.Option(help="Number of environment copies stepped in parallel.")
     ] = None,
     environment: EnvironmentOption = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     base_config: Annotated[
-        Path | None, typer.Option(help="Base of a variant, if not the one beside it.")
+        Path | None,
+        typer.Option(help="Base config of a variant. Default: the one in the variant's folder."),
     ] = None,
     set_: SetOption = None,
     output: Annotated[
@@ -80,21 +82,22 @@ def train(
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option(help="Go on from the last checkpoint of an unfinished run, or start anew."),
+        typer.Option(help="Resume an unfinished run from its last checkpoint, or start over."),
     ] = True,
     param: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="As if params.yaml said so: unlike --set, a variant's own values win.",
+            help="Override a key of params.yaml. Unlike with --set, the values of a variant take "
+            "precedence.",
         ),
     ] = None,
     expect: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Train one config with one seed, or take the finished run from the run store.
 
-    Layers, later wins: schema default < base config < params.yaml < variant < command line.
-    Killed at any moment, the same command resumes from the last checkpoint.
+    Precedence: schema default < base config < params.yaml < variant < command line.
+    After an interruption, run the same command again to resume from the last checkpoint.
     """
     from heteromark.commands.console import outcome_lines
     from heteromark.commands.launch import train_run
@@ -133,8 +136,8 @@ def train(
     if expect and f"-{expect}" not in folder.parent.name:
         raise ConfigError.single(
             str(agent_config),
-            f"resolves to {folder.parent.name}, but {expect} was planned: a config or params.yaml "
-            "changed meanwhile; run the same command again",
+            f"resolves to {folder.parent.name}, but the plan says {expect}: a config or "
+            "params.yaml has changed since; run the same command again",
         )
     for line in rounding_lines(config):
         typer.echo(line)
@@ -154,27 +157,28 @@ def train(
 def sweep(
     configs: Annotated[
         list[str],
-        typer.Argument(help="Agent configs: paths, or glob patterns, quoted or not."),
+        typer.Argument(help="Agent configs: paths or glob patterns."),
     ],
     mode: ModeOption = "smoke",
     episodes: Annotated[
-        int | None, typer.Option(help="Episodes per run. Default: the frames in params.yaml.")
+        int | None, typer.Option(help="Episodes per run. Default: frames from params.yaml.")
     ] = None,
     total_timesteps: Annotated[int | None, typer.Option(help="Frames per run.")] = None,
     base_config: Annotated[
-        Path | None, typer.Option(help="Base of the variants, if not the one beside each.")
+        Path | None,
+        typer.Option(help="Base config of the variants. Default: the one in each one's folder."),
     ] = None,
     environment: EnvironmentOption = None,
-    cores: Annotated[int | None, typer.Option(help="Default: all.")] = None,
+    cores: Annotated[int | None, typer.Option(help="CPU cores to use. Default: all.")] = None,
     set_: SweepSetOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only say what would run.")] = (
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Only print what would run.")] = (
         False
     ),
 ) -> None:
-    """Run every matching config over the seeds of params.yaml, and print a table.
+    """Run every matching config with the seeds from params.yaml, and print a table.
 
-    It runs the workflow's own rules, so that a later `snakemake` finds these runs done. One
-    failing config does not stop the others; the exit status is 1 if any run failed.
+    It uses the rules of the workflow, so a later `snakemake` does not repeat these runs. A failed
+    run does not stop the others; the exit status is then 1.
     """
     from heteromark.workflow.sweep import run_sweep, sweep_overrides
 
@@ -188,12 +192,13 @@ def sweep(
 def evaluate(
     run: Annotated[str, typer.Argument(help="Run folder, checkpoint file, or digest of a run.")],
     episodes: Annotated[
-        int, typer.Option(min=1, help="To play; or problems for language-model agents.")
+        int,
+        typer.Option(min=1, help="Episodes to play; for language-model agents: problems."),
     ] = 100,
     seed: Annotated[
         int,
         typer.Option(
-            min=0, help="Seed of the episodes; a run's own evaluation used its training seed."
+            min=0, help="Seed of the episodes. The run's own evaluation used its training seed."
         ),
     ] = 1000,
     deterministic: Annotated[
@@ -201,83 +206,89 @@ def evaluate(
         typer.Option(
             "--deterministic/--sampled",
             " /--no-deterministic",
-            help="Most likely action, or a sample from the policy. Default: the most likely; for "
-            "language-model agents as --preset says.",
+            help="Take the most likely action, or sample from the policy. Default: the most likely "
+            "action; for language-model agents, see --preset.",
         ),
     ] = None,
     checkpoint: Annotated[
         str,
         typer.Option(
             metavar="[final|best|PATH]",
-            help="Which weights. final: after training. best: of the best evaluation while "
-            "training, which runs with evaluation.interval above 0 have. Or a file, as such or in "
-            "the run's folder, e.g. one of its checkpoints/.",
+            help="Weights to evaluate. final: after training. best: of the best evaluation during "
+            "training; requires a run with evaluation.interval > 0. Or a file, also relative to "
+            "the run's folder, e.g. in checkpoints/.",
         ),
     ] = "final",
     opponent: Annotated[
         EvaluationOpponent | None,
         typer.Option(
-            help="Turn-based games: who plays the other seats. random: any legal action. "
+            help="Turn-based games: who plays the other seats. random: random legal actions. "
             "heuristic: the game's built-in player, or environment.opponent.heuristic. past_self: "
-            "earlier policies of a run that was trained against them. self: the policy plays all "
-            "seats, so nobody's wins are counted. Skirmish: nearest, attack_move, focus_fire, kite "
-            "or random commands the other side. Default: as in training.",
+            "past policies of a run that was trained against them. self: the policy plays all "
+            "seats, and wins are not counted. Skirmish: the script for the other side: nearest, "
+            "attack_move, focus_fire, kite or random. Default: as in training.",
         ),
     ] = None,
     seat: Annotated[
-        Seat | None, typer.Option(help="The policy's seat against an opponent. Default: same.")
+        Seat | None,
+        typer.Option(help="The policy's seat against an opponent. Default: as in training."),
     ] = None,
     max_steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Frames after which an episode is cut off. Default: as trained."),
+        typer.Option(
+            min=1, help="Cut off episodes after this many frames. Default: as in training."
+        ),
     ] = None,
     device: Annotated[Device, typer.Option(help="Where the policy runs.")] = "auto",
-    output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the report as JSON.")] = None,
     gif: Annotated[
         Path | None, typer.Option(help="Also write one episode as an animated GIF.")
     ] = None,
     fps: Annotated[
         int | None,
-        typer.Option(min=1, max=50, help="Frames of the GIF per second. Default: 10."),
+        typer.Option(min=1, max=50, help="Frames per second of the GIF. Default: 10."),
     ] = None,
     preset: Annotated[
         Preset | None,
         typer.Option(
-            help="Language-model agents: how responses are sampled. greedy: the most likely "
-            "tokens; standard: at temperature 0.7 among the likely ones; liberal: at 0.85 among "
-            "more of them; sampled: as in training. Default: as in the run's own evaluation."
+            help="Language-model agents: how to sample responses. greedy: the most likely token; "
+            "standard: temperature 0.7, likely tokens only; liberal: temperature 0.85, more "
+            "tokens; sampled: as in training. Default: as in the run's evaluation config."
         ),
     ] = None,
     passes: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Language-model agents: attempts at each problem; pass@k needs k of them. "
-            "Default: as in the run's own evaluation.",
+            help="Language-model agents: attempts per problem; pass@k needs at least k. "
+            "Default: as in the run's evaluation config.",
         ),
     ] = None,
     swap_roles: Annotated[
         bool,
         typer.Option(
             "--swap-roles",
-            help="Language-model agents: also with roles exchanged, and with untrained ones.",
+            help="Language-model agents: also evaluate with the policies swapped between roles, "
+            "and with untrained policies.",
         ),
     ] = False,
     single_agent: Annotated[
         bool,
         typer.Option(
             "--single-agent",
-            help="Language-model agents: the task's last role alone, with as many rounds.",
+            help="Language-model agents: the task's last role works alone, for the same number of "
+            "rounds.",
         ),
     ] = False,
     transcripts: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Language-model agents: print what was said on the first so many problems."
+            min=1,
+            help="Language-model agents: print the transcripts of this many problems.",
         ),
     ] = None,
 ) -> None:
-    """Evaluate a trained run on fresh episodes, or a team of agents on problems held out."""
+    """Evaluate a trained run on new episodes, or language-model agents on held-out problems."""
     options = locals()
     from rich.console import Console
     from rich.text import Text
@@ -294,7 +305,7 @@ def evaluate(
     for line in lines:
         if isinstance(line, str):
             typer.echo(line)
-        else:  # terminals wrap text themselves: so it can be copied as it is
+        else:  # let the terminal wrap plain text, so that it can be copied without line breaks
             console.print(line, soft_wrap=isinstance(line, Text))
 
 
@@ -303,8 +314,8 @@ def validate(
     configs: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Agent configs to check. Default: those of params.yaml. With --config-name: "
-            "overrides, key=value."
+            help="Agent configs to check. Default: those in params.yaml. With --config-name: "
+            "overrides (key=value)."
         ),
     ] = None,
     set_: SweepSetOption = None,
@@ -313,23 +324,23 @@ def validate(
         typer.Option(
             "--config-name",
             metavar="NAME",
-            help="Go through the checklist of a config of the Hydra entry, e.g. math_L2_model.",
+            help="Print the checklist for a config of the Hydra entry, e.g. math_L2_model.",
         ),
     ] = None,
     agent_config: Annotated[
         Path | None,
-        typer.Option("--agent-config", help="Go through the checklist of one agent config."),
+        typer.Option("--agent-config", help="Print the checklist for one agent config."),
     ] = None,
     environment: Annotated[
         str | None,
         typer.Option(help="With --agent-config: name of a file in config/environment/."),
     ] = None,
 ) -> None:
-    """Check configs before anything is run, and say what would. Trains nothing.
+    """Check configs and print what would run. Trains nothing.
 
-    Without options: params.yaml and the agent configs of the workflow. With --config-name or
-    --agent-config: a list of what should hold, with what to do where it does not; the exit status
-    is 1 if anything is wrong.
+    Without options: check params.yaml and the agent configs of the workflow. With --config-name or
+    --agent-config: print a checklist, with a remedy for each item that fails. The exit status is 1
+    if any item fails.
     """
     if config_name or agent_config or environment:
         from heteromark.commands.checklist import all_right, check, checklist_lines
@@ -355,7 +366,7 @@ def show_config(
     environment: EnvironmentOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Print the resolved config of a run, its digest and where it would lie."""
+    """Print the resolved config of a run, its digest and its folder."""
     from heteromark.commands.request import TrainRequest, resolve_request, rounding_lines
     from heteromark.config.files import to_yaml
     from heteromark.runs.digest import run_digest
@@ -375,13 +386,13 @@ def show_config(
 def doctor(
     thorough: Annotated[
         bool,
-        typer.Option("--thorough", help="Also compare the contents of every run in the store."),
+        typer.Option("--thorough", help="Also verify the files of every run in the store."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Look for what goes wrong in practice, and say the command that mends it. Changes nothing.
+    """Look for common problems, and print the command that fixes each. Changes nothing.
 
-    Exit status 1 if something is a problem; warnings and notes are none.
+    The exit status is 1 if there is a problem, and 0 if there are only warnings and notes.
     """
     from rich.console import Console
 
@@ -399,7 +410,7 @@ def doctor(
 
 @app.command("check-gpu")
 def check_gpu() -> None:
-    """Say what there is to train on, and which language models of config/model/ fit into it."""
+    """Print the available hardware, and which language models of config/model/ fit into it."""
     from rich.console import Console
 
     from heteromark.doctor.finding import Project
@@ -411,12 +422,12 @@ def check_gpu() -> None:
 
     presets = model_presets() if Path("config").is_dir() else []
     machine = this_machine()
-    findings = () if machine.gpus else gpu(Project(Path(), RunStore()))
+    findings = () if machine.gpus else tuple(gpu(Project(Path(), RunStore())))
     console = Console()
     for each in told(machine, presets, findings):
         if isinstance(each, str):
             typer.echo(each)
-        else:  # a file or a pipe is as wide as need be
+        else:  # do not wrap at 80 columns in a file or a pipe
             console.print(each, width=max(console.width, 100))
 
 
@@ -426,22 +437,22 @@ def ui(
     host: Annotated[
         str,
         typer.Option(
-            help="Address to listen at. 0.0.0.0 shows the history to everyone who reaches this "
-            "machine: there is no password."
+            help="Address to listen on. There is no password: 0.0.0.0 shows the history to "
+            "everyone who can connect to this machine."
         ),
     ] = "127.0.0.1",
     store: Annotated[
-        Path | None, typer.Option(help="Run store to look in. Default: that of `heteromark store`.")
+        Path | None, typer.Option(help="Run store to show. Default: that of `heteromark store`.")
     ] = None,
     results: Annotated[
-        Path | None, typer.Option(help="Results folder to look in. Default: results/.")
+        Path | None, typer.Option(help="Results folder to show. Default: results/.")
     ] = None,
     browser: Annotated[
         bool,
-        typer.Option("--browser/--no-browser", help="Open a browser, where there is a screen."),
+        typer.Option("--browser/--no-browser", help="Open a browser, if there is a display."),
     ] = True,
 ) -> None:
-    """Serve the Training History pages: runs, their curves, comparisons, the sweep."""
+    """Serve the Training History pages: runs, curves, comparisons and the sweep."""
     from heteromark.ui.server import serve
 
     serve(host, port, store, results, browser)
@@ -458,15 +469,15 @@ def _add_groups() -> None:
 
 
 def main() -> None:
-    """Entry point: expected errors become one message and an exit status, not a traceback."""
-    from heteromark.commands.console import expected_errors_told, prepare_process
+    """Run the command line; expected errors end in a message and an exit status."""
+    from heteromark.commands.console import exit_on_expected_errors, prepare_process
     from heteromark.commands.evaluate_run import EvaluationError
     from heteromark.ui.server import UiError
     from heteromark.workflow.errors import WorkflowError
 
     prepare_process()
     _add_groups()
-    with expected_errors_told(WorkflowError, EvaluationError, UiError):
+    with exit_on_expected_errors(WorkflowError, EvaluationError, UiError):
         app()
 
 

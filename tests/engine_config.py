@@ -1,4 +1,4 @@
-"""Run configs for the engine's tests, built from the models alone."""
+"""Run configs for the engine's tests, built from the config models without files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from heteromark.config.models.run import RunConfig
 
 SPEAKER_LISTENER = "mpe2.simple_speaker_listener_v4:parallel_env"
 
-# Overrides for a turn-based game, which may have opponents.
+# Overrides for a turn-based game, which supports opponents.
 TIC_TAC_TOE = {
     "algorithm": "IPPO",
     "environment__task": "pettingzoo.classic.tictactoe.tictactoe:env",
@@ -19,11 +19,11 @@ TIC_TAC_TOE = {
 
 
 def make_config(**overrides: Any) -> RunConfig:
-    """A small run on speaker-listener.
+    """Return a small run on speaker-listener.
 
     Args:
-        overrides: by key, `algorithm` and `seed` included; in nested sections by double
-            underscore, e.g. `training__total_frames=512`.
+        overrides: values by key, including `algorithm` and `seed`. Use double underscores for
+            nested sections, e.g. `training__total_frames=512`.
     """
     algorithm = overrides.pop("algorithm", "HAPPO")
     data: dict[str, Any] = {

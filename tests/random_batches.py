@@ -1,4 +1,4 @@
-"""Algorithms without an environment, and random batches of what they might have collected."""
+"""Algorithms without an environment, and random batches for them."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class GroupShape:
-    """A group to be made up.
+    """Sizes of a synthetic group.
 
     Attributes:
-        kind: how its agents act; masked: discrete, with a mask of legal actions.
-        agents: how many.
+        kind: type of actions; masked: discrete, with a mask of legal actions.
+        agents: number of agents.
         observation_size, action_size: see Group.
     """
 
@@ -42,7 +42,7 @@ class GroupShape:
 
 
 def make_groups(shapes: Sequence[GroupShape]) -> dict[str, Group]:
-    """Groups "group0", "group1", … of these shapes; boxes differ by dimension."""
+    """Return groups "group0", "group1", … of these shapes; box bounds differ by dimension."""
     groups = {}
     for index, shape in enumerate(shapes):
         name = f"group{index}"
@@ -71,10 +71,10 @@ def make_algorithm(
     dtype: torch.dtype = torch.float32,
     turn_based: bool = False,
 ) -> Algorithm:
-    """The algorithm of a config with everything it trains, seeded by the config.
+    """Create the algorithm of a config and its learner, seeded by the config.
 
-    Weights and biases are moved away from their initial values, so that policies are far from
-    uniform and every weight matters.
+    Noise is added to weights and biases, so that policies are far from uniform and every weight
+    has an effect.
     """
     torch.manual_seed(config.seed)
     torch.set_num_threads(config.training.num_threads)
@@ -105,30 +105,30 @@ def make_algorithm(
 
 
 def random_batch(algorithm: Algorithm, seed: int, *, log_prob_noise: float = 0.2) -> TensorDict:
-    """What the algorithm's policies might have collected: [N, T], of its config's sizes.
+    """Return a random batch [N, T] for an algorithm, with the sizes of its config.
 
-    Episodes begin before the batch and end within it, terminated or truncated; agents die in them,
-    or, in a game by turns, wait for theirs. Absent agents see zeros and may do anything.
+    Episodes begin before the batch and end within it, terminated or truncated. Agents die, or wait
+    for their turns in a turn-based game. Absent agents observe zeros and have arbitrary actions.
 
     Args:
-        log_prob_noise: deviation of what is added to the recorded log-probabilities, so that some
-            ratios are outside the clip range from the beginning.
+        log_prob_noise: deviation of the noise added to the recorded log-probabilities, so that
+            some ratios are outside the clip range from the start.
     """
     config, learner = algorithm.config, algorithm.learner
     copies = config.environment.num_parallel_envs
     steps = config.collector.frames_per_batch // copies
     dtype = next(next(iter(learner.actors.values())).parameters()).dtype
     torch.manual_seed(seed)
-    present = _by_turns if learner.turn_based else _with_deaths
-    shown = present(learner.groups, copies, steps)
+    add_presence = _by_turns if learner.turn_based else _with_deaths
+    episodes = add_presence(learner.groups, copies, steps)
     batch = TensorDict({"next": TensorDict({}, [copies, steps])}, [copies, steps])
     for key in ("done", "terminated", "truncated"):
-        batch["next", key] = shown[key]
-    batch["step_count"] = shown["step_count"]
-    batch["next", "step_count"] = shown["step_count"] + 1
+        batch["next", key] = episodes[key]
+    batch["step_count"] = episodes["step_count"]
+    batch["next", "step_count"] = episodes["step_count"] + 1
     team_reward = torch.randn(copies, steps, 1, 1, dtype=dtype)
     for name, group in learner.groups.items():
-        _add_agents(batch, group, shown, dtype)
+        _add_agents(batch, group, episodes, dtype)
         shape = (copies, steps, len(group.agents), 1)
         own_reward = torch.randn(shape, dtype=dtype)
         is_team = config.environment.reward == "team"
@@ -138,7 +138,7 @@ def random_batch(algorithm: Algorithm, seed: int, *, log_prob_noise: float = 0.2
 
 
 def _episodes(copies: int, steps: int) -> dict[str, torch.Tensor]:
-    """Flags and step counts [N, T, 1] of episodes that end after a fifth of all steps."""
+    """Return flags and step counts [N, T, 1] of episodes; each step is the last with 20 %."""
     shape = (copies, steps, 1)
     done = torch.rand(shape) < 0.2
     step_count = torch.zeros(shape, dtype=torch.int64)
@@ -156,50 +156,50 @@ def _episodes(copies: int, steps: int) -> dict[str, torch.Tensor]:
 
 
 def _with_deaths(groups: Mapping[str, Group], copies: int, steps: int) -> dict:
-    """Every step may be an agent's last in its episode, except for the very first agent."""
-    shown = _episodes(copies, steps)
+    """Let agents die at random steps of an episode, except for the first agent."""
+    episodes = _episodes(copies, steps)
     for position, (name, group) in enumerate(groups.items()):
         n = len(group.agents)
         active = torch.zeros(copies, steps, n, dtype=torch.bool)
         after = torch.zeros_like(active)
-        alive = (torch.rand(copies, n) < 0.8) | (shown["step_count"][:, 0] == 0)
+        alive = (torch.rand(copies, n) < 0.8) | (episodes["step_count"][:, 0] == 0)
         immortal = torch.zeros(n, dtype=torch.bool)
         immortal[0] = position == 0
         for t in range(steps):
             alive = alive | immortal
             active[:, t] = alive
             alive = alive & ((torch.rand(copies, n) < 0.8) | immortal)
-            after[:, t] = alive & ~shown["terminated"][:, t]
-            alive = torch.where(shown["done"][:, t], True, alive)
-        shown[name] = active, after
-    return shown
+            after[:, t] = alive & ~episodes["terminated"][:, t]
+            alive = torch.where(episodes["done"][:, t], True, alive)
+        episodes[name] = active, after
+    return episodes
 
 
 def _by_turns(groups: Mapping[str, Group], copies: int, steps: int) -> dict:
-    """One agent acts in each step; whose turn it is, is random."""
-    shown = _episodes(copies, steps)
+    """Let one random agent act in each step."""
+    episodes = _episodes(copies, steps)
     sizes = [len(group.agents) for group in groups.values()]
     turn = torch.nn.functional.one_hot(
         torch.randint(sum(sizes), (copies, steps)), sum(sizes)
     ).bool()
     after = torch.cat([turn[:, 1:], torch.zeros_like(turn[:, :1])], dim=1)
-    after = torch.where(shown["done"], shown["truncated"], after)
+    after = torch.where(episodes["done"], episodes["truncated"], after)
     for name, active, still_there in zip(
         groups, turn.split(sizes, -1), after.split(sizes, -1), strict=True
     ):
-        shown[name] = active, still_there
-    return shown
+        episodes[name] = active, still_there
+    return episodes
 
 
-def _add_agents(batch: TensorDict, group: Group, shown: dict, dtype: torch.dtype) -> None:
-    """What a group's agents see."""
+def _add_agents(batch: TensorDict, group: Group, episodes: dict, dtype: torch.dtype) -> None:
+    """Add a group's observations and masks."""
     copies, steps = batch.shape
     shape = (copies, steps, len(group.agents))
-    active, after = shown[group.name]
+    active, after = episodes[group.name]
     observation = torch.randn(*shape, group.observation_size, dtype=dtype)
     final = torch.randn_like(observation)
     following = torch.cat([observation[:, 1:], final[:, -1:]], dim=1)
-    following = torch.where(shown["done"].unsqueeze(-1), final, following)
+    following = torch.where(episodes["done"].unsqueeze(-1), final, following)
     entries = {"observation": torch.where(active[..., None], observation, 0.0), "active": active}
     next_entries = {"observation": torch.where(after[..., None], following, 0.0), "active": after}
     if group.masked:
@@ -211,7 +211,7 @@ def _add_agents(batch: TensorDict, group: Group, shown: dict, dtype: torch.dtype
 
 
 def _act(batch: TensorDict, actor, group: str, config: RunConfig, log_prob_noise: float) -> None:
-    """What a group's agents do, and what a recurrent actor remembers."""
+    """Add a group's actions, and the hidden states of a recurrent actor."""
     if is_recurrent(actor):
         n = batch[group, "active"].shape[-1]
         size = config.policy.gru.hidden_size

@@ -19,7 +19,7 @@ def test_help_teaches(project: Project):
     text = project.run("heteromark", "--help").stdout
     for command in ("train", "sweep", "evaluate", "validate", "store", "show-config", "doctor"):
         assert command in text
-    assert "resumes from the last checkpoint" in project.run("heteromark", "train", "-h").stdout
+    assert "to resume from the last checkpoint" in project.run("heteromark", "train", "-h").stdout
 
 
 def test_validate_says_what_would_run(project: Project):
@@ -178,7 +178,7 @@ def fault(name: str):
         ),
         "module not installed": (
             listener("task: mpe2", "task: mpe3"),
-            ["environment.task = 'mpe3", "there is no module mpe3.simple_speaker_listener_v4"],
+            ["environment.task = 'mpe3", "module mpe3.simple_speaker_listener_v4 not found"],
         ),
     }[name]
 
@@ -302,7 +302,7 @@ def test_evaluate_of_something_else_is_one_message(project: Project):
     project.write("bad.pt", "not a checkpoint")
     result = project.run("heteromark", "evaluate", "bad.pt", check=False)
     assert result.returncode == 1
-    assert "bad.pt is damaged or no checkpoint of heteromark" in result.stderr
+    assert "bad.pt is damaged or not a heteromark checkpoint" in result.stderr
     assert "Traceback" not in result.stderr
 
 

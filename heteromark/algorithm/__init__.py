@@ -1,1 +1,1 @@
-"""What happens between a batch and the updated weights. Importing it imports no torch."""
+"""Algorithms: update the weights from a batch. Does not import torch."""

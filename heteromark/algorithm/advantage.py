@@ -1,4 +1,4 @@
-"""Generalised advantage estimation over a batch, and statistics of it."""
+"""Generalised advantage estimation over a batch, and statistics of advantages."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def estimate_advantage(
     gamma: float,
     gae_lambda: float,
 ) -> tuple[Tensor, Tensor]:
-    """Advantages and value targets of something that goes on in every step, such as a team.
+    """Estimate advantages and value targets of a team, which acts in every step.
 
-    A terminated step is worth its reward alone; any other last step, truncated or the last of the
-    batch, is bootstrapped from `next_value`, the value of the true next observation. Both cut the
-    trace.
+    The target of a terminated step is its reward. Any other last step (truncated, or the last one
+    of the batch) is bootstrapped from `next_value`, the value of the true next observation. Both
+    cut the trace.
 
     Args:
         value, next_value, reward, done, terminated: all [N, T, 1].
 
     Returns:
-        advantage and value target, of that shape and in the units of the reward.
+        Advantage and value target, [N, T, 1], in the units of the reward.
 
     Source: Schulman et al., High-Dimensional Continuous Control Using GAE, ICLR 2016; Pardo et
     al., Time Limits in Reinforcement Learning, ICML 2018.
@@ -41,11 +41,11 @@ def estimate_advantage(
 
 @dataclass(frozen=True)
 class AgentSignals:
-    """What happened to the agents of a group, step by step; all [N, T, n_agents, 1]."""
+    """Rewards and presence of a group's agents per step; all [N, T, n_agents, 1]."""
 
-    reward: Tensor  # what each received, present or not
-    active: Tensor  # bool, it acted in this step
-    still_there: Tensor  # bool, after the step it has an observation that can be valued
+    reward: Tensor  # reward of each agent, present or not
+    active: Tensor  # bool, the agent acted in this step
+    still_there: Tensor  # bool, the agent has a valid observation after the step
     done: Tensor  # bool, the step ended the episode
 
 
@@ -58,23 +58,23 @@ def estimate_agent_advantage(
     gae_lambda: float,
     waiting_discount: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Advantages and value targets of agents that act in some steps and not in others.
+    """Estimate advantages and value targets of agents that do not act in every step.
 
-    An agent's transition runs from a step in which it acts to the next one, or to the end of the
-    episode. What it receives meanwhile belongs to the transition. Where the batch ends before the
-    transition does, nothing is known of its value, and it does not count.
+    An agent's transition runs from a step in which it acts to the next such step, or to the end of
+    the episode. Rewards in between belong to the transition. A transition that does not end within
+    the batch has an unknown value and does not count.
 
     Args:
-        value, next_value: [N, T, n_agents, 1], in the units of the reward; read only where the
-            agent is active, or still there.
+        value, next_value: [N, T, n_agents, 1], in the units of the reward. `value` is read only
+            where the agent is active, `next_value` only where it is still there.
         signals: of the same shape.
-        gamma: discount from one of the agent's own steps to its next.
-        waiting_discount: what a step without the agent discounts: 1 in a game by turns, gamma
-            where time passes for all. None: an agent that does not act has left and receives
-            nothing more, so its return ends there.
+        gamma: discount from one step of the agent to its next one.
+        waiting_discount: discount of a step in which the agent does not act: 1 in a turn-based
+            game, gamma if time passes for all agents. None: an agent that does not act has left
+            and receives no more rewards, so its return ends there.
 
     Returns:
-        advantage, value target, and whether the transition counts; 0 and False where not active.
+        Advantage, value target, and whether the transition counts; 0 and False where not active.
 
     Source: Schulman et al., High-Dimensional Continuous Control Using GAE, ICLR 2016, along each
     agent's own steps.
@@ -82,9 +82,9 @@ def estimate_agent_advantage(
     advantage = torch.zeros_like(value)
     counts = torch.zeros_like(signals.active)
     leaves = waiting_discount is None
-    wait = 1.0 if leaves else waiting_discount
-    # Of what follows a step: the value of the agent's next own step, what it receives until then,
-    # the advantage there, and whether all that is in the batch.
+    wait = 1.0 if waiting_discount is None else waiting_discount
+    # For the time after a step: the value at the agent's next step, the rewards until then, the
+    # advantage there, and whether that step is in the batch.
     future = torch.zeros_like(value[:, 0])
     received = torch.zeros_like(future)
     trace = torch.zeros_like(future)
@@ -112,7 +112,7 @@ def estimate_agent_advantage(
 
 
 def normalize_per_agent(advantage: Tensor, counts: Tensor) -> Tensor:
-    """Shift and scale each agent's advantages to mean 0 and deviation 1 over steps that count.
+    """Normalise each agent's advantages to mean 0 and deviation 1 over the steps that count.
 
     Args:
         advantage: [N, T, n_agents, 1].
@@ -130,7 +130,10 @@ def normalize_per_agent(advantage: Tensor, counts: Tensor) -> Tensor:
 
 
 def explained_variance(value: Tensor, target: Tensor, counts: Tensor) -> float:
-    """1 - Var(target - value) / Var(target) over steps that count; NaN if targets are constant."""
+    """Return 1 - Var(target - value) / Var(target) over the steps that count.
+
+    NaN if the targets are constant.
+    """
     value, target = value[counts], target[counts]
     total = target.var(correction=0) if target.numel() else 0.0
     if total == 0:

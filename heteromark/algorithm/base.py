@@ -1,4 +1,4 @@
-"""What all algorithms of the PPO family share: advantages, minibatch passes, critics."""
+"""Base class of the PPO-family algorithms: advantages, minibatch passes, critics."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from heteromark.modules.policy import TEAM, is_recurrent
 
 
 class Algorithm(ABC):
-    """Turns one collected batch into updated weights; a subclass says how actors are updated.
+    """Updates the weights from a collected batch. A subclass defines how actors are updated.
 
     Args:
         config: the run.
@@ -37,10 +37,11 @@ class Algorithm(ABC):
     def __init__(self, config: RunConfig, learner: Learner) -> None:
         self.config = config
         self.learner = learner
+        assert learner.losses is not None, "only language models have no losses, see Learner"
+        self._losses = learner.losses
         self.iteration = 0
         make_value = OwnValue if config.critic == "own" else TeamValue
-        # by the names of their critics
-        self._values: dict[str, ValueFunction] = {
+        self._values: dict[str, ValueFunction] = {  # by critic name
             name: make_value(config, learner, name) for name in learner.critics
         }
 
@@ -49,29 +50,29 @@ class Algorithm(ABC):
         """Update the actors of all groups on a batch [N, T] with advantages.
 
         Returns:
-            metrics named `quantity/group`.
+            Metrics named `quantity/group`.
         """
 
     def actor_keys(self, group: str) -> list[NestedKey]:
-        """The entries of a batch that a group's actor is trained on."""
+        """Return the keys of the batch that training a group's actor needs."""
         names = ("action", "action_log_prob", "active", "counts", "advantage")
-        actor = self.learner.actors[group]
+        actor: TensorDictModuleBase = self.learner.actors[group]
         return [*actor.in_keys, *((group, name) for name in names)]
 
     def update(self, batch: TensorDict, iteration: int) -> dict[str, float]:
-        """One iteration: advantages, then actors, then critics.
+        """Run one iteration: estimate advantages, update the actors, update the critics.
 
         Args:
-            batch: [N, T], as collected; receives further keys, and loses what it holds of absent
-                agents.
+            batch: [N, T], as collected. It is modified: keys are added, and entries of absent
+                agents are overwritten.
             iteration: counted from 0; sets the learning rate.
 
         Returns:
-            metrics by column name; NaN where there was nothing to measure.
+            Metrics by column name; NaN if there was nothing to measure.
 
         Raises:
             Diverged: a reward, loss, gradient, factor or weight is not finite.
-            ValueError: agents that share a critic were given different rewards.
+            ValueError: agents that share a critic received different rewards.
         """
         self.iteration = iteration
         learner = self.learner
@@ -90,18 +91,18 @@ class Algorithm(ABC):
         return metrics | explained | {"learning_rate": learning_rate}
 
     def train_actor(self, batch: TensorDict, group: str) -> dict[str, float]:
-        """All epochs of one group's actor.
+        """Run all epochs of one group's actor.
 
         Returns:
-            loss_objective and grad_norm (before clipping), means over the minibatches, and the
-            policy's change over the whole batch (see `policy_change`), named `quantity/group`.
-            All are NaN, and nothing is trained, if none of the group's agents did what counts.
+            Metrics named `quantity/group`: loss_objective and grad_norm (before clipping), means
+            over the minibatches, and the policy's change over the whole batch (see
+            `policy_change`). If no step of the group counts, nothing is trained and all are NaN.
         """
         data = batch.select(*self.actor_keys(group))
         if not data[group, "counts"].any():
             return self.untrained(group)
         learner = self.learner
-        actor, loss = learner.actors[group], learner.losses.actors[group]
+        actor, loss = learner.actors[group], self._losses.actors[group]
         optimizer, buffer = learner.actor_optimizers[group], learner.actor_buffers[group]
         metrics = self._fit(group, actor, loss, optimizer, buffer, data)
         settings = loss_of_group(self.config.loss, learner.groups[group])
@@ -109,7 +110,7 @@ class Algorithm(ABC):
         return {f"{name}/{group}": value for name, value in metrics.items()}
 
     def untrained(self, group: str) -> dict[str, float]:
-        """The metrics of `train_actor` for a group that was not trained: all NaN."""
+        """Return the metrics of `train_actor` for a group that was not trained: all NaN."""
         names = ("loss_objective", "grad_norm", "entropy", "kl_approx", "clip_fraction")
         return {f"{name}/{group}": math.nan for name in names}
 
@@ -127,7 +128,7 @@ class Algorithm(ABC):
             raise ValueError(f"environment {name!r}, iteration {self.iteration + 1}: {fault}")
 
     def _estimate_advantages(self, batch: TensorDict) -> dict[str, float]:
-        metrics = {}
+        metrics: dict[str, float] = {}
         for name, value in self._values.items():
             metrics |= value.estimate(batch)
             self.require_finite(batch[value.key("value_target")], "value target", name)
@@ -138,7 +139,7 @@ class Algorithm(ABC):
             if self.config.loss.normalize_advantage:
                 advantage = normalize_per_agent(advantage, counts)
             advantages[group] = advantage, counts.squeeze(-1)
-        # only now, because a group's critic may have its own advantage under the same name
+        # Write these last: a group's critic may store its advantage under the same key.
         for group, (advantage, counts) in advantages.items():
             batch.set((group, "advantage"), advantage)
             batch.set((group, "counts"), counts)
@@ -147,7 +148,7 @@ class Algorithm(ABC):
     def _update_critics(self, batch: TensorDict) -> dict[str, float]:
         metrics, learner = {}, self.learner
         for name, value in self._values.items():
-            loss, optimizer = learner.losses.critics[name], learner.critic_optimizers[name]
+            loss, optimizer = self._losses.critics[name], learner.critic_optimizers[name]
             buffer, data = learner.critic_buffers[name], batch.select(*value.training_keys)
             fitted = self._fit(f"critic {name}", value.network, loss, optimizer, buffer, data)
             metrics[value.column("loss_critic")] = fitted.get("loss_critic", math.nan)
@@ -162,11 +163,11 @@ class Algorithm(ABC):
         buffer: ReplayBuffer,
         data: TensorDict,
     ) -> dict[str, float]:
-        """All epochs over `data` [N, T]; returns means of losses and gradient norms.
+        """Run all epochs over `data` [N, T]; return the mean losses and gradient norms.
 
-        Minibatches in which nothing counts are passed over; if that is all, nothing is returned.
+        Minibatches in which no step counts are skipped; if all are skipped, the result is empty.
         """
-        # minibatches are drawn from single frames, or for a recurrent network from sequences
+        # Minibatches consist of single frames, or of sequences for a recurrent network.
         sample = (self.config.policy.gru.chunk_length,) if is_recurrent(network) else ()
         buffer.empty()
         buffer.extend(data.reshape(-1, *sample))
@@ -175,15 +176,15 @@ class Algorithm(ABC):
         for _ in range(self.config.training.num_epochs):
             for minibatch in buffer:
                 if not minibatch[loss_module.loss_mask_key].any():
-                    continue  # a step without a gradient would still follow the momentum
+                    continue  # with zero gradients, momentum would still change the weights
                 losses = {k: v for k, v in loss_module(minibatch).items() if k.startswith("loss_")}
                 optimizer.zero_grad()
                 sum(losses.values()).backward()
                 try:
-                    told = take_step(optimizer, self.config.training.max_grad_norm, losses)
+                    measured = take_step(optimizer, self.config.training.max_grad_norm, losses)
                 except Diverged as diverged:
                     raise diverged.of(name, self.iteration) from diverged
-                for quantity, number in told.items():
+                for quantity, number in measured.items():
                     sums[quantity] = sums.get(quantity, 0.0) + number
                 count += 1
         kept = ("loss_objective", "loss_critic", "grad_norm")

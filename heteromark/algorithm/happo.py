@@ -1,4 +1,4 @@
-"""HAPPO: groups are updated one after the other, each on what the earlier ones changed."""
+"""HAPPO: update the groups one after another, each corrected for the updates before it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from heteromark.algorithm.statistics import log_prob, log_ratio
 class HAPPO(Algorithm):
     """Heterogeneous-agent PPO, by group.
 
-    Each iteration starts with a factor of 1 for every frame. Group after group, all epochs of the
-    group's actor are run on the objective weighted by the factor; then the factor is multiplied
-    by the ratio of the group's joint action probability, after to before. A group with one agent
-    is the case of the paper (`policy.share_policy_params: false` makes all groups so); agents that
-    share an actor are updated together. An absent agent's ratio is 1.
+    Each iteration starts with a factor of 1 for every frame. For one group after another, all
+    epochs of the group's actor are run on the objective weighted by the factor. Then the factor is
+    multiplied by the ratio of the group's joint action probability after and before the update.
+    Groups of one agent are the case of the paper (`policy.share_policy_params: false` splits all
+    groups into such groups). Agents that share an actor are updated together. The ratio of an
+    absent agent is 1.
 
     Source: Kuba et al., Trust Region Policy Optimisation in Multi-Agent RL, ICLR 2022.
     """
@@ -39,31 +40,31 @@ class HAPPO(Algorithm):
             metrics[group] = self.train_actor(batch, group)
             metrics[group][f"factor_mean/{group}"] = float(factor.mean())
             self.update_factor(batch, group)
-        # columns do not follow the random order
+        # Keep the order of columns fixed, not that of the updates.
         return {name: x for group in self.learner.groups for name, x in metrics[group].items()}
 
     def reset_factor(self, batch: TensorDict) -> None:
-        """Nothing has changed yet: a factor of 1 for every frame of the batch [N, T]."""
+        """Set the factor to 1 for every frame of the batch [N, T]."""
         reward = batch["next", next(iter(self.learner.groups)), "reward"]
         self._factor = reward.new_ones(batch.batch_size)
 
     def get_agent_order(self) -> list[str]:
-        """The groups in the order of their updates: fresh and random, or the environment's."""
+        """Return the groups in update order: a new random order, or the environment's."""
         groups = list(self.learner.groups)
         if self.config.loss.agent_order == "fixed":
             return groups
         return [groups[i] for i in torch.randperm(len(groups)).tolist()]
 
     def get_factor_for_agent(self, group: str) -> Tensor:
-        """The factor so far, for every agent of the group: [N, T, n_agents, 1]."""
+        """Return the current factor for every agent of the group: [N, T, n_agents, 1]."""
         n_agents = len(self.learner.groups[group].agents)
         return self._factor[..., None, None].expand(*self._factor.shape, n_agents, 1)
 
     def update_factor(self, batch: TensorDict, group: str) -> None:
-        """Multiply the factor by what the group's update did to its agents' actions.
+        """Multiply the factor by the probability ratio of the group's actions.
 
         Args:
-            batch: [N, T] with (group, "log_prob_before"), see `log_prob`, taken before the update.
+            batch: [N, T] with (group, "log_prob_before"), the `log_prob` before the update.
 
         Raises:
             Diverged: the factor is not finite.

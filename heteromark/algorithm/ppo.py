@@ -8,10 +8,10 @@ from heteromark.algorithm.base import ALGORITHMS, Algorithm
 
 
 class SimultaneousPPO(Algorithm):
-    """Updates every group as if the others stayed as they were when the batch was collected."""
+    """Updates every group without correcting for the updates of the other groups."""
 
     def update_actors(self, batch: TensorDict) -> dict[str, float]:
-        metrics = {}
+        metrics: dict[str, float] = {}
         for group in self.learner.groups:
             metrics |= self.train_actor(batch, group)
         return metrics
@@ -19,7 +19,7 @@ class SimultaneousPPO(Algorithm):
 
 @ALGORITHMS.register("MAPPO")
 class MAPPO(SimultaneousPPO):
-    """A centralised critic of the team's return.
+    """Multi-agent PPO: a centralised critic of the team's return.
 
     Source: Yu et al., The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games,
     NeurIPS 2022.
@@ -28,7 +28,7 @@ class MAPPO(SimultaneousPPO):
 
 @ALGORITHMS.register("IPPO")
 class IPPO(SimultaneousPPO):
-    """Every agent is on its own: a critic per group, over the agent's own observation.
+    """Independent PPO: one critic per group, which sees only the agent's own observation.
 
     Source: de Witt et al., Is Independent Learning All You Need in the StarCraft Multi-Agent
     Challenge?, 2020.
@@ -37,7 +37,7 @@ class IPPO(SimultaneousPPO):
 
 @ALGORITHMS.register("MaskablePPO")
 class MaskablePPO(IPPO):
-    """Independent PPO under the name known for action masks, which all algorithms here respect.
+    """IPPO under the usual name for action masks. All algorithms here support action masks.
 
     Source: Huang and Ontañón, A Closer Look at Invalid Action Masking, FLAIRS 2022.
     """

@@ -1,4 +1,4 @@
-"""What a policy does on a batch, without gradient; inactive agents count nowhere."""
+"""Statistics of a policy on a batch, without gradients and without inactive agents."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from heteromark.loss.happo import aggregate_log_ratio
 
 @torch.no_grad()
 def log_prob(actor: ProbabilisticTensorDictSequential, batch: TensorDict, group: str) -> Tensor:
-    """Log-probability of a batch's actions under the actor's weights now.
+    """Return the log-probability of a batch's actions under the actor's current weights.
 
     Returns:
-        [N, T, n_agents], or [N, T, n_agents, action_size] where the dimensions of a continuous
-        action are kept apart.
+        [N, T, n_agents], or [N, T, n_agents, action_size] if the dimensions of a continuous action
+        are kept separate.
     """
     return actor.get_dist(batch.copy()).log_prob(batch[group, "action"])
 
 
 def log_ratio(after: Tensor, before: Tensor, active: Tensor, action_aggregation: str) -> Tensor:
-    """Log of the ratio of the probabilities of agents' actions: [N, T, n_agents].
+    """Return the log of the probability ratio of the agents' actions: [N, T, n_agents].
 
     Args:
         after, before: results of `log_prob`.
-        active: bool [N, T, n_agents]; others' ratio is 1.
+        active: bool [N, T, n_agents]; the log-ratio of other agents is 0.
         action_aggregation: see `aggregate_log_ratio`.
     """
     change = after - before
@@ -41,12 +41,12 @@ def log_ratio(after: Tensor, before: Tensor, active: Tensor, action_aggregation:
 def policy_change(
     actor: ProbabilisticTensorDictSequential, batch: TensorDict, group: str, loss: LossConfig
 ) -> dict[str, float]:
-    """How far the actor is from the one that collected the batch, over active agents.
+    """Measure how far the actor is from the one that collected the batch, over active agents.
 
     Returns:
         entropy: of the actor's distributions, in nats.
-        kl_approx: mean of (r - 1) - log r with r = new / old probability; estimates the
-            divergence of old from new, and is never negative.
+        kl_approx: mean of (r - 1) - log r with r = new / old probability. Estimates the
+            divergence of old from new; never negative.
         clip_fraction: share of actions with r outside 1 ± clip_epsilon.
 
     Source: Schulman, Approximating KL Divergence, 2020 (estimator k3).
@@ -68,10 +68,10 @@ def policy_change(
 
 
 def _entropy(distribution: Distribution, active: Tensor) -> Tensor:
-    """Entropy of every agent's distribution, shaped as `active`."""
+    """Return the entropy of every agent's distribution, shaped as `active`."""
     try:
         entropy = distribution.entropy()
     except NotImplementedError:
-        # squashed distributions have no closed form: one sample for each step
+        # Squashed distributions have no closed form; estimate from one sample per step.
         entropy = -distribution.log_prob(distribution.sample())
     return entropy.sum(-1) if entropy.dim() > active.dim() else entropy

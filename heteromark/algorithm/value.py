@@ -1,4 +1,4 @@
-"""The values that advantages come from: a team's, or every agent's own."""
+"""Value functions that advantages are estimated from: of a team, or of each agent."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from tensordict import NestedKey, TensorDict
+from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from heteromark.algorithm.advantage import (
@@ -20,57 +21,59 @@ from heteromark.modules.policy import is_recurrent
 
 
 class ValueFunction(ABC):
-    """A critic with what belongs to it.
+    """A critic, its value normalisation and its entries in a batch.
 
     Args:
         config: the run, for discounts and sizes.
         learner: the components of the run.
-        name: of the critic, which is that of its group, or of the team.
+        name: name of the critic: its group, or `TEAM`.
 
     Attributes:
         network: writes "state_value", in normalised units if there is a `norm`.
         norm: running mean and deviation of the value targets.
-        group: whose critic it is; None: the team's, whose entries are at the root of a batch.
+        group: the critic's group; None: the team's critic, with entries at the root of a batch.
     """
 
     def __init__(self, config: RunConfig, learner: Learner, name: str) -> None:
         self.config = config
         self.learner = learner
-        self.network = learner.critics[name]
+        self.network: TensorDictModuleBase = learner.critics[name]
         self.norm = learner.value_norms.get(name)
         self.group = None if config.critic == "team" else name
-        self._memory: Tensor | None = None  # of a recurrent critic, where the last batch ended
+        self._memory: Tensor | None = (
+            None  # hidden state at the end of the last batch, if recurrent
+        )
 
     def key(self, name: str) -> NestedKey:
-        """Where this value's entry `name` is in a batch."""
+        """Return the key of this value's entry `name` in a batch."""
         return name if self.group is None else (self.group, name)
 
     def column(self, metric: str) -> str:
-        """What a metric of this value is called in metrics.csv."""
+        """Return the name of a metric's column in metrics.csv."""
         return metric if self.group is None else f"{metric}/{self.group}"
 
     @abstractmethod
     def advantage_of(self, group: str, batch: TensorDict) -> tuple[Tensor, Tensor]:
-        """The advantage of every agent of a group, and whether the step counts: [N, T, n, 1]."""
+        """Return each agent's advantage, and whether the step counts: both [N, T, n, 1]."""
 
     @abstractmethod
     def _estimate(
         self, batch: TensorDict, value: Tensor, next_value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Advantage, target and which of them count, all in the units of the reward."""
+        """Return advantage and target in the units of the reward, and which of them count."""
 
     @property
     def training_keys(self) -> list[NestedKey]:
-        """The entries of a batch that the critic is trained on."""
+        """The keys of the batch that training the critic needs."""
         targets = [self.key("value_target"), self.key("value_before"), self.key("value_counts")]
         return [*self.network.in_keys, *targets]
 
     @torch.no_grad()
     def estimate(self, batch: TensorDict) -> dict[str, float]:
-        """Write what actors and critic are trained on, and learn the targets' scale.
+        """Write advantages and value targets to the batch, and update the value normalisation.
 
-        Writes "advantage" in the units of the reward, "value_target" and "value_before" in those of
-        the network, and "value_counts", which is False where there is nothing to learn.
+        Writes "advantage" in the units of the reward, "value_target" and "value_before" in the
+        units of the network, and "value_counts", which is False for steps that do not count.
 
         Returns:
             explained_variance of the values before this iteration's update.
@@ -84,7 +87,7 @@ class ValueFunction(ABC):
         batch.set(self.key("value_counts"), counts.squeeze(-1))
         explained = explained_variance(value, target, counts)
         if self.norm is not None:
-            # once for all passes over the batch, so that the targets stand still
+            # Update once per batch, so that the targets are the same in all epochs.
             if counts.any():
                 self.norm.update(target[counts].unsqueeze(-1))
             target = self.norm.normalize(target)
@@ -92,22 +95,22 @@ class ValueFunction(ABC):
         return {self.column("explained_variance"): explained}
 
     def _values(self, batch: TensorDict) -> tuple[Tensor, Tensor]:
-        """The network's values of what was seen before and after every step of [N, T]."""
+        """Return the network's values before and after every step of [N, T]."""
         if not is_recurrent(self.network):
             before, after = (self.network(data.copy()) for data in (batch, batch["next"]))
             return before[self.key("state_value")], after[self.key("state_value")]
         hidden, hidden_after = self.key("critic_hidden"), self.key("critic_hidden_after")
-        batch.set(hidden, self._remembered(batch))
+        batch.set(hidden, self._initial_memory(batch))
         seen = self.network(batch.copy())
-        # What follows the last step of an episode is valued with the memory of that episode.
+        # Value the observation after an episode's last step with the hidden state of that episode.
         following = batch["next"].copy().set(hidden, seen[hidden_after])
         after = self.network(following.reshape(-1)).reshape(batch.shape)
         batch[hidden][:, 1:] = seen[hidden_after][:, :-1]
         self._memory = seen[hidden_after][:, -1]
         return seen[self.key("state_value")], after[self.key("state_value")]
 
-    def _remembered(self, batch: TensorDict) -> Tensor:
-        """Room for the states before every step, of which the first is known."""
+    def _initial_memory(self, batch: TensorDict) -> Tensor:
+        """Allocate the hidden states before every step, and set the first one."""
         weight = next(self.network.parameters())
         states = weight.new_zeros(*self._shape(batch), self.config.policy.gru.hidden_size)
         if self._memory is not None:
@@ -116,11 +119,11 @@ class ValueFunction(ABC):
 
     @abstractmethod
     def _shape(self, batch: TensorDict) -> torch.Size:
-        """Shape of the values of a batch [N, T], without their last dimension."""
+        """Return the shape of the values of a batch [N, T], without their last dimension."""
 
 
 class TeamValue(ValueFunction):
-    """The value of the whole team's shared return; it goes on while anybody is there."""
+    """The value of the team's shared return, in every step."""
 
     def advantage_of(self, group: str, batch: TensorDict) -> tuple[Tensor, Tensor]:
         active = batch[group, "active"].unsqueeze(-1)
@@ -130,7 +133,7 @@ class TeamValue(ValueFunction):
         self, batch: TensorDict, value: Tensor, next_value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         done = batch["next", "done"]
-        rewarded = next(iter(self.learner.groups))  # any group: all receive the same reward
+        rewarded = next(iter(self.learner.groups))  # any group: all have the same reward
         advantage, target = estimate_advantage(
             value,
             next_value,
@@ -147,7 +150,7 @@ class TeamValue(ValueFunction):
 
 
 class OwnValue(ValueFunction):
-    """Every agent's value of its own return, along the steps in which it acts."""
+    """The value of each agent's own return, at the steps in which the agent acts."""
 
     def advantage_of(self, group: str, batch: TensorDict) -> tuple[Tensor, Tensor]:
         return batch[group, "advantage"], batch[group, "value_counts"].unsqueeze(-1)
@@ -172,11 +175,11 @@ class OwnValue(ValueFunction):
         )
 
     def _waiting_discount(self) -> float | None:
-        """See `estimate_agent_advantage`."""
+        """Return the `waiting_discount` for `estimate_agent_advantage`."""
         if self.learner.turn_based:
             return 1.0
         if self.config.environment.reward == "team":
-            # an agent that has left still has its share in what the others achieve
+            # An agent that has left still receives the team's reward.
             return self.config.loss.gamma
         return None
 

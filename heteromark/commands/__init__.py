@@ -1,1 +1,1 @@
-"""What surrounds a training: requests, launching, checklists, consoles, loggers."""
+"""What the commands do around training: requests, launching, checklists, output, loggers."""

@@ -1,7 +1,7 @@
-"""The list of what should hold before a run is started, looked at item by item.
+"""The checklist for a run, checked item by item before the run is started.
 
-What is looked at is what training itself would refuse, and where it would fail later: nothing is
-trained or loaded. Faults are sorted into the items by the keys that they are told under.
+The items cover faults that training would reject at its start, and faults that would make it fail
+later. Nothing is trained or loaded. A fault belongs to the first item that matches its key.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from heteromark.commands.fit import device_faults, requirement_faults
+from heteromark.commands.hydra_job import loader_of
 from heteromark.commands.request import TrainRequest, resolve_request
 from heteromark.config.compose.composition import CONFIG_FOLDER
 from heteromark.config.compose.hydra_loader import COMMAND_LINE, open_hydra
@@ -32,26 +33,26 @@ _STORE = "HETEROMARK_STORE"
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to look at.
+    """One item of the checklist.
 
     Attributes:
-        title: what should hold.
-        keys: pattern of the keys whose faults say that it does not.
-        told: what to say of a run for which it holds.
-        by_rules: whether the rules of a team config decide it, before there is a run.
-        of_teams: whether it is about language-model agents alone.
+        title: the requirement.
+        keys: regular expression; faults with a matching key belong to this item.
+        detail: returns the text after the title if the requirement holds for a run.
+        by_rules: whether the rules of a team config are enough to check the item.
+        of_teams: whether the item applies to language-model agents only.
     """
 
     title: str
     keys: str
-    told: Callable[[RunConfig], str]
+    detail: Callable[[RunConfig], str]
     by_rules: bool = False
     of_teams: bool = True
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of an item: right, wrong with the reasons, or not to be told yet."""
+    """The result of an item: right, wrong (with reasons), or open (not checked yet)."""
 
     title: str
     state: Literal["right", "wrong", "open"]
@@ -59,14 +60,14 @@ class Verdict:
 
 
 def check_named_config(name: str, overrides: Sequence[str], config_folder: Path) -> list[Verdict]:
-    """The list for a config of the Hydra entry.
+    """Check a config of the Hydra entry.
 
     Raises:
-        ConfigError: it cannot be composed, or refers to nothing.
+        ConfigError: the config cannot be composed, or contains a broken reference.
     """
     from hydra.types import RunMode
 
-    loader = open_hydra(config_folder).config_loader
+    loader = loader_of(open_hydra(config_folder))
     tree = loader.load_configuration(name, list(overrides), RunMode.RUN)
     try:
         job = job_of(tree, loader)
@@ -87,20 +88,20 @@ def check(
     environment: str | None,
     assignments: Sequence[str],
 ) -> list[Verdict]:
-    """The list for what a command line names: a config of the Hydra entry, or an agent config.
+    """Check the config that a command line names: one of the Hydra entry, or an agent config.
 
     Raises:
-        ConfigError: options that do not go together, or nothing that a list could be made of.
+        ConfigError: the options exclude each other, or they name no config.
     """
     if config_name is not None:
         unused = {"--agent-config": agent_config, "--environment": environment}
         for option, value in {**unused, "--set": " ".join(assignments)}.items():
             if value:
-                message = "does not go with --config-name, whose overrides are words: key=value"
+                message = "cannot be combined with --config-name; write overrides as key=value"
                 raise ConfigError.single(option, message, str(value))
         return check_named_config(config_name, overrides, Path(CONFIG_FOLDER))
     if overrides:
-        message = "is one config too many; --agent-config names the one to look at"
+        message = "cannot be combined with --agent-config, which already names the config to check"
         raise ConfigError.single(COMMAND_LINE, message, overrides[0])
     if agent_config is None:
         raise ConfigError.single("--environment", "needs --agent-config", environment)
@@ -109,10 +110,10 @@ def check(
 
 
 def check_agent_config(request: TrainRequest) -> list[Verdict]:
-    """The list for an agent config in an environment.
+    """Check an agent config in an environment.
 
     Raises:
-        ConfigFileNotFoundError: there is no such file.
+        ConfigFileNotFoundError: the file does not exist.
     """
     try:
         config, _ = resolve_request(request)
@@ -126,7 +127,7 @@ def check_agent_config(request: TrainRequest) -> list[Verdict]:
 
 
 def checklist_lines(verdicts: Iterable[Verdict]) -> list[str]:
-    """The list as text."""
+    """Return the checklist as lines of text."""
     signs = {"right": "✓", "wrong": "✗", "open": "?"}
     lines = []
     for verdict in verdicts:
@@ -139,12 +140,12 @@ def checklist_lines(verdicts: Iterable[Verdict]) -> list[str]:
 
 
 def all_right(verdicts: Iterable[Verdict]) -> bool:
-    """Whether a run may be started."""
+    """Return whether every item is right, so that the run can be started."""
     return all(verdict.state == "right" for verdict in verdicts)
 
 
 def _verdicts(
-    faults: Iterable[Fault], config: RunConfig | None, rules_were_asked: bool = False
+    faults: Iterable[Fault], config: RunConfig | None, rules_checked: bool = False
 ) -> list[Verdict]:
     left = list(faults)
     found = []
@@ -157,21 +158,21 @@ def _verdicts(
             lines = tuple(dict.fromkeys(str(f).removeprefix(f"{f.kind}: ") for f in own))
             found.append(Verdict(item.title, "wrong", lines))
         elif config is not None:
-            found.append(Verdict(item.title, "right", tuple(filter(None, [item.told(config)]))))
-        elif rules_were_asked and item.by_rules:
+            found.append(Verdict(item.title, "right", tuple(filter(None, [item.detail(config)]))))
+        elif rules_checked and item.by_rules:
             found.append(Verdict(item.title, "right"))
         else:
-            found.append(Verdict(item.title, "open", ("not looked at before the rest is mended",)))
+            found.append(Verdict(item.title, "open", ("not checked: fix the errors first",)))
     return found
 
 
 def _is_about(fault: Fault, item: Item) -> bool:
-    named = fault.key or fault.file  # an option, such as --environment, stands for its key
+    named = fault.key or fault.file  # for an option such as --environment, `file` is its name
     return re.match(rf"(?:{item.keys})(?:\.|$)", named) is not None
 
 
 def _run_faults(config: RunConfig) -> list[Fault]:
-    """What would stop a run, or leave it without something that it asks for; of unknown file."""
+    """Return everything that would make the run fail or lack an output; the file is unknown."""
     return [
         *requirement_faults(config),
         *rules_of(config.kind).files(config),
@@ -184,7 +185,7 @@ def _interval_faults(config: RunConfig) -> list[Fault]:
     interval, iterations = config.evaluation.interval, config.num_iterations
     if interval < iterations or not interval:
         return []
-    message = f"must be below {iterations}, the run's iterations; or 0, to evaluate only at the end"
+    message = f"must be below {iterations}, the run's iterations; 0 evaluates only at the end"
     return [Fault("", message, "evaluation.interval", interval)]
 
 
@@ -198,40 +199,41 @@ def _store_faults() -> list[Fault]:
 
 
 def _roles(config: RunConfig) -> str:
-    return ", ".join(dict.fromkeys(config.turn_order or ())) or "those of the task"
+    return ", ".join(dict.fromkeys(config.turn_order or ())) or "the task's roles"
 
 
 def _counts(config: RunConfig) -> str:
     order = config.turn_order or ()
-    return f"{len(set(order))} agents, {len(order)} moves in a round"
+    return f"{len(set(order))} agents, {len(order)} moves per round"
 
 
 def _policies(config: RunConfig) -> str:
     order = dict.fromkeys(config.turn_order or ())
-    return ", ".join(f"{role} speaks with {config.policy_of(role)}" for role in order)
+    return ", ".join(f"{role} uses {config.policy_of(role)}" for role in order)
 
 
 def _paths(config: RunConfig) -> str:
-    told = []
+    found = []
     for path in dict.fromkeys(model_paths(config).values()):
         if path == TINY:
-            told.append(f"{path} is built here")
+            found.append(f"{path} (built in)")
         elif model_folder(path):
-            told.append(f"{path} is there")
+            found.append(f"{path} (folder found)")
         else:
-            told.append(f"{path} is a name on the hub: needs the network, unless loaded before")
-    return ", ".join(told)
+            found.append(f"{path} (hub name: downloaded unless cached)")
+    return ", ".join(found)
 
 
 def _device(config: RunConfig) -> str:
     import torch
 
     count = torch.cuda.device_count()
-    return f"one model on one device; device is {config.device}, and torch sees {count} GPUs"
+    return f"one model on one device; device is {config.device}, torch sees {count} GPUs"
 
 
 def _lengths(config: RunConfig) -> str:
-    generation, longest = config.generation, []
+    generation = config.generation
+    longest: list[int | None] = []
     for path in model_paths(config).values():
         folder = model_folder(path)
         if path == TINY:
@@ -239,7 +241,7 @@ def _lengths(config: RunConfig) -> str:
         elif folder and (folder / "config.json").is_file():
             longest.append(longest_sequence(folder))
     known = [length for length in longest if length is not None]
-    of = f"of {min(known)} tokens" if known else "tokens; how many the model takes is not known yet"
+    of = f"of {min(known)} tokens" if known else "tokens; the model's length is not known yet"
     return f"{generation.max_prompt_length} + {generation.max_response_length} {of}"
 
 
@@ -265,7 +267,7 @@ ITEMS = (
     Item(
         "every name in turn_order is an agent, and every agent is in it",
         r"multi_agent_interaction\.turn_order|environment\.text\.turn_order",
-        lambda config: ", ".join(config.turn_order or ()) or "as the task says",
+        lambda config: ", ".join(config.turn_order or ()) or "the task's order",
         by_rules=True,
     ),
     Item(
@@ -276,7 +278,7 @@ ITEMS = (
         by_rules=True,
     ),
     Item(
-        "policy names are those of models",
+        "every policy name is the name of a model",
         rf"{_AGENT}\.policy_name|(?:base_)?models\.\w+\.name|model\.roles|model\.by_policy$|"
         r"(?:loss|optimizer)\.groups",
         _policies,
@@ -296,7 +298,7 @@ ITEMS = (
         of_teams=False,
     ),
     Item(
-        "prompt and response are within the model's length",
+        "prompt and response fit into the model's length",
         rf"training\.max_\w+_length|generation|model\.tiny\.max_length|{_ROLLOUT}\.\w+_length|"
         r"models\.\w+\.ppo_trainer_config\.data",
         _lengths,
@@ -309,11 +311,11 @@ ITEMS = (
         of_teams=False,
     ),
     Item(
-        "the folder of checkpoints is writable",
+        "the checkpoint folder is writable",
         rf"training\.model_checkpoints_dir|{_STORE}",
         lambda _: str(RunStore().root),
         by_rules=True,
         of_teams=False,
     ),
-    Item("the rest of the configuration is right", ".*", lambda _: "", of_teams=False),
+    Item("the rest of the configuration is valid", ".*", lambda _: "", of_teams=False),
 )

@@ -1,4 +1,4 @@
-"""What `heteromark` and `factory_train` tell on the console: faults, and how a run ended."""
+"""Console output of `heteromark` and `factory_train`: errors, and how a run ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from heteromark.runs.store import StoreError
 
 
 def prepare_process() -> None:
-    """Log to the console, and find a user's environments in the working directory."""
+    """Log to the console, and make modules in the working directory importable."""
     console = logging.StreamHandler(sys.stderr)
     console.setLevel(logging.INFO)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console])
@@ -26,32 +26,33 @@ def prepare_process() -> None:
 
 
 @contextmanager
-def expected_errors_told(*others: type[Exception]) -> Iterator[None]:
-    """Expected errors become one message and an exit status, not a traceback.
+def exit_on_expected_errors(*others: type[Exception]) -> Iterator[None]:
+    """Turn expected errors into a message and an exit status instead of a traceback.
 
-    Exit status: 2 for a faulty configuration, 1 for a failed command, 128 + n for signal n.
+    Exit status: 2 for an invalid configuration, 1 for a failed command, 128 + n for signal n.
 
     Args:
-        others: exceptions that mean a failed command, besides those of a run and of the store.
+        others: further exceptions that mean a failed command, besides RunFailed and StoreError.
     """
+    failures: tuple[type[Exception], ...] = (StoreError, RunFailed, *others)
     try:
         yield
     except ConfigError as error:
         _end(f"error: {error}", 2)
-    except (StoreError, RunFailed, *others) as error:
+    except failures as error:
         _end(f"error: {error}", 1)
     except Terminated as stop:
-        message = f"{stop}: stopped; the same command resumes from the last checkpoint"
+        message = f"{stop}: stopped; run the same command to resume from the last checkpoint"
         _end(message, 128 + stop.signal_number)
-    except BrokenPipeError:  # whoever read the output, e.g. `head`, has seen enough
+    except BrokenPipeError:  # the reader of the output, e.g. `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
-        _end("SIGINT: stopped; what has been trained is kept", 128 + signal.SIGINT)
+        _end("SIGINT: stopped; finished training is kept", 128 + signal.SIGINT)
 
 
 def outcome_lines(record: RunRecord, from_store: bool, folder: Path) -> list[str]:
-    """How a run ended, its figures, and where its files are."""
+    """Return lines with the run's status, its figures and the folder of its files."""
     summary = record.summary
     figures = (
         f"frames {summary.frames}, final return {figure(summary.final_return)}, "
@@ -59,7 +60,8 @@ def outcome_lines(record: RunRecord, from_store: bool, folder: Path) -> list[str
     )
     origin = "found in the run store" if from_store else "trained"
     if not from_store and record.continued is not None:
-        origin += f", from iteration {record.continued.iteration} of {record.continued.digest} on"
+        origin += f", continued from iteration {record.continued.iteration} of "
+        origin += record.continued.digest
     lines = [f"{record.status}: {record.digest} ({origin}); {figures}"]
     if record.reason:
         lines.append(f"reason: {record.reason}")
@@ -67,7 +69,7 @@ def outcome_lines(record: RunRecord, from_store: bool, folder: Path) -> list[str
 
 
 def figure(value: float | None) -> str:
-    """A number for people, or a dash where there is none."""
+    """Format a number with two decimals, or a dash for None."""
     return "-" if value is None else f"{value:.2f}"
 
 

@@ -1,8 +1,8 @@
-"""Going on from a shorter run: no iteration is trained twice.
+"""Continue from a shorter run, so that no iteration is trained twice.
 
-Two runs whose configs differ in nothing but when they end consist of the same iterations, bit for
-bit, as far as the shorter goes (see `runs.digest.trajectory_digest`). So a longer run starts from
-the last checkpoint of the shorter one, as if it had written that itself.
+If two configs differ only in their length, both runs start with the same iterations, bit for bit
+(see `runs.digest.trajectory_digest`). So a longer run starts from the last checkpoint of a shorter
+one, as if it had written the checkpoint itself.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ log = logging.getLogger("heteromark")
 
 
 def continue_shorter_run(config: RunConfig, folder: Path, store: RunStore) -> ContinuedRun | None:
-    """Put what a run can go on from into its folder, if the store has it and the folder nothing.
+    """Copy the best checkpoint of a shorter run to the run's folder, unless it has checkpoints.
 
     Args:
-        config: of the run.
-        folder: of the run, whose lock is held.
+        config: the run.
+        folder: the run's folder; the caller holds its lock.
 
     Returns:
-        What the run goes on from; None: it starts from the beginning, or goes on from its own.
+        The shorter run. None: the run starts from scratch, or from its own checkpoint.
     """
     if checkpoint_files(folder):
         return None
     for record, checkpoint in _candidates(config, store):
         content = checkpoint.path.read_bytes()
         if not checkpoint.is_whole(content) or store.lookup(record.digest) is None:
-            log.warning("run %s is damaged; it is not gone on from", record.digest)
+            log.warning("run %s is damaged; not continuing from it", record.digest)
             continue
         copy_atomic(store.folder(record.digest) / METRICS_FILE, folder / METRICS_FILE)
         with atomic_path(checkpoint_path(folder, checkpoint.iteration, content)) as temporary:
@@ -45,7 +45,7 @@ def continue_shorter_run(config: RunConfig, folder: Path, store: RunStore) -> Co
 
 
 def _candidates(config: RunConfig, store: RunStore) -> list[tuple[RunRecord, CheckpointFile]]:
-    """Checkpoints of other runs that this one comes by, those that are furthest first."""
+    """Return usable checkpoints of other runs, those with most iterations first."""
     trajectory = trajectory_digest(config)
     found = [
         (record, checkpoint)
@@ -53,13 +53,16 @@ def _candidates(config: RunConfig, store: RunStore) -> list[tuple[RunRecord, Che
         if record.trajectory == trajectory
         for checkpoint in checkpoint_files(store.folder(record.digest))
         if checkpoint.iteration < config.num_iterations
-        and _is_evaluated_alike(checkpoint.iteration, record.summary.iterations, config)
+        and _has_same_evaluations(checkpoint.iteration, record.summary.iterations, config)
     ]
     return sorted(found, key=lambda pair: (-pair[1].iteration, pair[0].digest))
 
 
-def _is_evaluated_alike(iteration: int, their_end: int, config: RunConfig) -> bool:
-    """Whether both runs evaluated the same up to here: a run's last iteration is always judged."""
+def _has_same_evaluations(iteration: int, their_end: int, config: RunConfig) -> bool:
+    """Return whether both runs have the same evaluations up to an iteration.
+
+    They differ if only the other run ends here, because every run evaluates its last iteration.
+    """
     interval = config.evaluation.interval
     if not interval or iteration % interval == 0:
         return True

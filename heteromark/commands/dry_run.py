@@ -1,4 +1,4 @@
-"""What a run would be, told without training: groups, networks, frames, updates."""
+"""Describe a run without training it: groups, networks, frames, updates."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from heteromark.runs.store import RunStore
 
 
 def plan_lines(config: RunConfig) -> Iterator[str]:
-    """Build what the run would build, but for worker processes, and describe it.
+    """Build the run's components, without worker processes, and describe them.
 
     Raises:
         ConfigError: the config does not fit the machine or the groups of its environment.
-        RunFailed: the run would fail at its start for another reason.
+        RunFailed: the run would fail at its start for a different reason.
     """
     digest = run_digest(config)
     yield f"run {digest}: {_in_store(RunStore(), digest)}"
@@ -61,5 +61,5 @@ def _in_store(store: RunStore, digest: str) -> str:
     except (OSError, ValueError):
         return "not in the run store, would be trained"
     if any((store.folder(digest) / "checkpoints").glob("*.pt")):
-        return f"{record.status}, would go on from its last checkpoint"
-    return f"{record.status} without a checkpoint, would be trained anew"
+        return f"{record.status}, would resume from its last checkpoint"
+    return f"{record.status} without a checkpoint, would be trained from scratch"

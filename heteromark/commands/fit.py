@@ -1,7 +1,7 @@
-"""Whether a run has what it needs, and fits this machine and its environment; without training it.
+"""Check that a run has what it needs and fits this machine and its environment.
 
-A run finds all of this by itself when it starts; a job of the Hydra entry is asked beforehand, so
-that nothing is written, and no other job of a multirun is trained, for one that cannot be.
+A run checks all of this again when it starts. Jobs of the Hydra entry are checked beforehand, so
+that a faulty job writes nothing, and no job of a multirun starts if another one is faulty.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from heteromark.runs.digest import run_digest
 from heteromark.runs.store import RunStore
 
 
-class FitJudge:
-    """Judges one run after another, and makes one copy of every environment that matters.
+class FitChecker:
+    """Checks runs one after another, and creates each environment at most once.
 
-    Runs that the store has need nothing any more. torch is imported, and an environment made, only
-    for runs that ask for a GPU, for overrides by group, or for opponents.
+    Skips runs that are in the store. Imports torch only for runs that request a GPU, group
+    overrides or opponents, and creates an environment only for the latter two.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class FitJudge:
         self._known: dict[str, list[Fault]] = {}
 
     def faults(self, config: RunConfig) -> list[Fault]:
-        """What does not fit; of unknown file."""
+        """Return everything that does not fit; the faults name no file."""
         rules = rules_of(config.kind)
         wants_gpu, questions = config.device == "cuda", rules.questions(config)
         files = rules.files(config)
@@ -45,7 +45,7 @@ class FitJudge:
 
 
 def device_faults(config: RunConfig) -> list[Fault]:
-    """The GPU that a run asks for and that torch does not see."""
+    """Return a fault if the run requests a GPU that torch does not see."""
     from heteromark.training.device import require_device
 
     try:
@@ -62,7 +62,7 @@ def _environment_faults(config: RunConfig) -> list[Fault]:
 
 
 def requirement_faults(config: RunConfig) -> list[Fault]:
-    """Modules named by an import path, and logging back ends, that are not there."""
+    """Return a fault per missing module, missing Skirmish checkpoint and missing package."""
     faults = []
     environment = f"config/environment/{config.environment.name}.yaml"
     for key, path in config.import_paths.items():
@@ -72,12 +72,12 @@ def requirement_faults(config: RunConfig) -> list[Fault]:
         of_environment = key.startswith("environment.")
         folder = "environments/" if of_environment else "extensions/"
         remedy = how_to_install(module) or f"install it, or put it into {folder}"
-        message = f"there is no module {module}; {remedy}"
+        message = f"module {module} not found; {remedy}"
         faults.append(Fault(environment if of_environment else "config", message, key, path))
     checkpoint = config.environment.skirmish.checkpoint
     if checkpoint is not None and not Path(checkpoint).is_file():
         message = (
-            "there is no such file; name a run's checkpoint.pt or best.pt, for example "
+            "file does not exist; give a run's checkpoint.pt or best.pt, e.g. "
             "results/model/checkpoint.pt"
         )
         faults.append(Fault(environment, message, "environment.skirmish.checkpoint", checkpoint))

@@ -1,4 +1,4 @@
-"""An episode as an animated GIF."""
+"""Record an episode as an animated GIF."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SIGNATURES = (b"GIF87a", b"GIF89a")
 
 
 def check_gif_path(path: Path) -> None:
-    """Refuse a path that a GIF should not be written to; a GIF that is there is replaced.
+    """Check that a GIF may be written to a path. An existing GIF may be overwritten.
 
     Raises:
-        ConfigError: another suffix, a folder, or a file of another kind.
+        ConfigError: the suffix is not .gif, or the path is a folder or a file that is not a GIF.
     """
     if path.suffix.lower() != ".gif":
         raise ConfigError.single("--gif", f"{path} must end in .gif")
@@ -34,39 +34,39 @@ def check_gif_path(path: Path) -> None:
         with path.open("rb") as file:
             signature = file.read(6)
         if signature not in _SIGNATURES:
-            raise ConfigError.single("--gif", f"{path} is no GIF, so it is not overwritten")
+            raise ConfigError.single("--gif", f"{path} is not a GIF and is not overwritten")
 
 
 def record_episode(policy: LoadedPolicy, settings: EvaluationConfig, seed: int) -> list[Image]:
-    """Pictures of one episode: after its reset, and after each of its steps.
+    """Return pictures of one episode: after its reset and after each step.
 
-    With most likely actions it is the first of the episodes that an evaluation with this seed
-    plays, except against past selves, who sample theirs.
+    With deterministic actions this is the first episode of an evaluation with this seed, except
+    against past policies, which sample their actions.
 
     Raises:
-        ValueError: the environment cannot draw itself.
+        ValueError: the environment cannot render.
     """
     from PIL import Image
 
     from heteromark.modules.policy import recurrent_groups
     from heteromark.training.environments import make_evaluation_environment
-    from heteromark.training.evaluator import bring_past_selves, play
+    from heteromark.training.evaluator import load_past_policies, play
 
     _draw_without_display()
     environment = make_evaluation_environment(
-        policy.config, settings, 1, remembering=recurrent_groups(policy.actors), render=True
+        policy.config, settings, 1, recurrent=recurrent_groups(policy.actors), render=True
     )
     pictures = []
 
-    def see(after: Any, _cut_off: Any) -> bool:
+    def on_step(after: Any, _cut_off: Any) -> bool:
         picture = Image.fromarray(environment.render())
-        # 256 colours, as in the file: a third of the memory
+        # Convert to 256 colours, as in the file: this takes a third of the memory.
         pictures.append(picture.convert("P", palette=Image.Palette.ADAPTIVE))
         return not after["done"].any()
 
     try:
-        bring_past_selves(environment, policy.actors, policy.opponent_pool)
-        play(environment, policy.actors, settings, seed, see)
+        load_past_policies(environment, policy.actors, policy.opponent_pool)
+        play(environment, policy.actors, settings, seed, on_step)
     finally:
         environment.close()
     return pictures
@@ -76,7 +76,7 @@ def write_gif(pictures: Sequence[Image], path: Path, fps: int) -> None:
     """Write pictures as an endless animation, atomically.
 
     Args:
-        fps: pictures per second; GIF counts in hundredths of a second, so this is rounded.
+        fps: pictures per second. GIF durations are in hundredths of a second, so it is rounded.
     """
     first, *others = pictures
     with atomic_path(path) as temporary:
@@ -91,7 +91,7 @@ def write_gif(pictures: Sequence[Image], path: Path, fps: int) -> None:
 
 
 def _draw_without_display() -> None:
-    """Let environments that draw with SDL do so where no screen is."""
+    """Let environments that render with SDL work without a display."""
     screens = ("DISPLAY", "WAYLAND_DISPLAY")
     if sys.platform == "linux" and not any(os.environ.get(name) for name in screens):
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")

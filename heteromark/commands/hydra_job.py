@@ -1,4 +1,4 @@
-"""One job of the Hydra entry: a composed config, its output folder, its run."""
+"""One job of the Hydra entry: check its composed config, and train its run."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, read_write
 
-from heteromark.commands.fit import FitJudge, requirement_faults
+from heteromark.commands.fit import FitChecker, requirement_faults
 from heteromark.commands.launch import RunFailed, train_run
 from heteromark.commands.progress import progress_of
 from heteromark.commands.request import check_output, rounding_lines
@@ -43,29 +45,37 @@ class JobResult:
     error: Exception | None = None
 
 
-def judged_job(tree: DictConfig, loader: Loader, judge: FitJudge) -> Job:
-    """The job of a composed config, if its values are right and it fits machine and environment.
+def loader_of(hydra: Hydra) -> Loader:
+    """Return the loader that `open_hydra` has set."""
+    loader = hydra.config_loader
+    assert isinstance(loader, Loader), "open_hydra sets a Loader"
+    return loader
+
+
+def checked_job(tree: DictConfig, loader: Loader, checker: FitChecker) -> Job:
+    """Return the job of a composed config, after checking its values and its fit.
 
     Args:
-        judge: knows the environments that it has seen for other jobs.
+        checker: checks whether the run fits the machine and its environment. Share it between
+            jobs, so that each environment is created once.
 
     Raises:
-        ConfigError: all faults, each with where its value stands.
+        ConfigError: all faults, each with the location of its value.
     """
     HydraConfig.instance().set_config(tree)  # for values such as ${hydra:runtime.cwd}
     job = job_of(tree, loader)
-    if faults := requirement_faults(job) or judge.faults(job.run_config):
+    if faults := requirement_faults(job) or checker.faults(job.run_config):
         raise ConfigError(located(faults, tree, loader))
     return job
 
 
 def train_job(tree: DictConfig) -> JobResult:
-    """Hydra's task function: train the run of a composed config, or find it in the store.
+    """Train the run of a composed config, or take it from the store; Hydra's task function.
 
-    The run's files go to the job's output folder. An expected error is handed back rather than
-    raised, so that the other jobs of a multirun go on.
+    The run's files go to the job's output folder. Expected errors are returned, not raised, so that
+    the other jobs of a multirun continue.
     """
-    hydra = HydraConfig.get()
+    hydra: Any = HydraConfig.get()  # at run time a DictConfig
     folder = Path(os.path.relpath(hydra.runtime.output_dir))
     config = read_job(tree).run_config
     digest = run_digest(config)
@@ -73,7 +83,9 @@ def train_job(tree: DictConfig) -> JobResult:
         _write_launcher(folder / hydra.output_subdir / LAUNCHER_FILE, digest)
     for line in rounding_lines(config):
         log.info(line)
-    source = GlobalHydra.instance().config_loader().file_of(hydra.job.config_name)
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, Loader), "open_hydra sets a Loader"
+    source = loader.file_of(hydra.job.config_name)
     try:
         with progress_of(config) as on_progress:
             record, from_store = train_run(
@@ -86,23 +98,24 @@ def train_job(tree: DictConfig) -> JobResult:
     return JobResult(digest, folder, record, from_store)
 
 
-def own_folder(tree: DictConfig, section: str) -> Path:
-    """The output folder of a run or of a multirun, made now if it is named by the time.
+def reserve_output_folder(tree: DictConfig, section: str) -> Path:
+    """Return the output folder of a run or multirun. Create it if its name contains the time.
 
-    Runs that start in the same second want the same name: the second gets `…_2`. A folder
-    that was named without the time is what was asked for, shared or not.
+    If two runs start in the same second, the second one gets the folder `…_2`. A folder whose name
+    does not contain the time may be shared, and is returned as it is.
 
     Args:
-        tree: the composed config; its `hydra.{section}.dir` becomes the folder.
-        section: run or sweep.
+        tree: the composed config; its `hydra.{section}.dir` is set to the folder.
+        section: "run" or "sweep".
 
     Raises:
-        ConfigError: the folder cannot be made.
+        ConfigError: the folder cannot be created.
     """
     settings = tree.hydra[section]
     wanted = Path(settings.dir)
     check_output(wanted, f"hydra.{section}.dir")
-    if "${now:" not in OmegaConf.to_container(settings, resolve=False)["dir"]:
+    unresolved: Any = OmegaConf.to_container(settings, resolve=False)
+    if "${now:" not in unresolved["dir"]:
         return wanted
     folder = _make_unused(wanted, f"hydra.{section}.dir")
     with read_write(tree.hydra):
@@ -119,15 +132,15 @@ def _make_unused(wanted: Path, key: str) -> Path:
         except FileExistsError:
             folder = wanted.with_name(f"{wanted.name}_{number}")
         except OSError as error:
-            message = f"cannot be made: {error.strerror}"
+            message = f"cannot be created: {error.strerror}"
             raise ConfigError.single(str(wanted), message, key=key) from error
     return folder
 
 
 def _write_launcher(path: Path, digest: str) -> None:
-    """What started the job, beside Hydra's own config.yaml, hydra.yaml and overrides.yaml."""
-    hydra = HydraConfig.get()
-    told = {
+    """Write how the job was started, next to Hydra's config.yaml, hydra.yaml and overrides.yaml."""
+    hydra: Any = HydraConfig.get()  # at run time a DictConfig
+    content = {
         "launcher": OmegaConf.to_container(hydra.launcher),
         "job": OmegaConf.select(hydra, "job.num", default=None, throw_on_missing=False),
         "command": sys.argv,
@@ -136,4 +149,4 @@ def _write_launcher(path: Path, digest: str) -> None:
         "process": os.getpid(),
         "run": digest,
     }
-    write_text_atomic(path, to_yaml(told))
+    write_text_atomic(path, to_yaml(content))

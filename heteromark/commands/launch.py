@@ -1,6 +1,6 @@
-"""Idempotent training: look the run up in the store, resume it, or train it; then hand it out.
+"""Idempotent training: take the run from the store, resume it or train it; then copy its files.
 
-Imports no torch unless there is something to train, so that a store hit takes well under a second.
+Imports torch only if there is something to train, so that a store hit takes well under a second.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from heteromark.runs.record import (
     STUB,
     AgentIdentity,
     ContinuedRun,
+    Outcome,
     RunRecord,
     Status,
 )
@@ -46,13 +47,12 @@ from heteromark.runs.store import RunStore, StoreError
 
 log = logging.getLogger("heteromark")
 
-
-# Full, over quota, above the limit of file sizes, read-only, forbidden.
+# Disk full, quota exceeded, file too large, read-only file system, permission denied.
 _STORE_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
 class Terminated(BaseException):
-    """A signal asked the process to end; not an Exception, so that nothing swallows it."""
+    """A signal asked the process to end. Not an Exception, so that no handler swallows it."""
 
     def __init__(self, signal_number: int):
         self.signal_number = signal_number
@@ -60,7 +60,7 @@ class Terminated(BaseException):
 
 
 class RunFailed(Exception):
-    """A run ended with an error that is not a result; the message says which and where to look."""
+    """A run ended with an error. The message names the error and the log file."""
 
 
 def train_run(
@@ -72,26 +72,26 @@ def train_run(
     resume: bool = True,
     on_progress: OnProgress | None = None,
 ) -> tuple[RunRecord, bool]:
-    """Make sure that a run is trained and that its files lie in `target`.
+    """Train a run unless it is in the store, and copy its files to `target`.
 
     Args:
-        config: what determines the run.
+        config: the run.
         config_path: the agent config's path, for the record.
-        target: folder to copy the finished run to; `None` leaves it in the store only.
-        store: default: the user's.
-        resume: False sets an unfinished attempt aside and starts anew. A finished run is handed
-            out all the same: training it again would give the same result.
+        target: folder to copy the finished run to. None: leave it in the store only.
+        store: default: the user's store.
+        resume: False: set an unfinished attempt aside and start from scratch. A finished run is
+            taken from the store in any case, because training it again would give the same result.
         on_progress: called with (frames, total frames, metrics) after each iteration.
 
     Returns:
-        The run's record, and whether it came from the store.
+        The run's record, and whether the run was found in the store.
 
     Raises:
         ConfigError: a logging back end is not installed, or the config does not fit the machine or
             the groups of its environment.
         StoreError: the store cannot be written.
-        Terminated: the last checkpoint stands; the same call resumes.
-        RunFailed: the run failed; its record says so.
+        Terminated: a signal stopped the run. The last checkpoint is kept; the same call resumes.
+        RunFailed: the run failed; its record has status failed.
     """
     store = store or RunStore()
     digest = run_digest(config)
@@ -144,7 +144,7 @@ def _train_in(
             with _logging_to(folder / LOG_FILE), _ending_on_signals():
                 log.info("run %s, attempt %d, in %s", digest, record.attempts, folder)
                 if record.continued is not None:
-                    log.info("it continues run %s", record.continued.digest)
+                    log.info("continuing from the shorter run %s", record.continued.digest)
                 outcome = _train(config, folder, on_progress)
         except Terminated as stop:
             close(Status.INTERRUPTED, f"ended by {stop}")
@@ -155,7 +155,7 @@ def _train_in(
             if isinstance(error, ConfigError) or _is_store_trouble(error, folder):
                 raise
             raise RunFailed(
-                f"run {digest} failed: {reason}\nIts traceback is in {folder / LOG_FILE}"
+                f"run {digest} failed: {reason}\nTraceback: {folder / LOG_FILE}"
             ) from error
         files = {name: sha256_of(folder / name) for name in RUN_FILES if (folder / name).is_file()}
         return close(
@@ -167,8 +167,8 @@ def _train_in(
         )
 
 
-def _train(config: RunConfig, folder: Path, on_progress: OnProgress | None):
-    # Before torch is imported: its thread pools read these once.
+def _train(config: RunConfig, folder: Path, on_progress: OnProgress | None) -> Outcome:
+    # Set these before torch is imported: its thread pools read them only once.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(config.training.num_threads)
     try:
@@ -227,21 +227,21 @@ def _opening_record(
 
 @contextmanager
 def _as_store_error(folder: Path) -> Iterator[None]:
-    """A full disk or a lost permission is the store's trouble, and has a remedy."""
+    """Turn a full disk or a missing permission into a StoreError that names the remedy."""
     try:
         yield
     except OSError as error:
         if not _is_store_trouble(error, folder):
             raise
         raise StoreError(
-            f"writing {error.filename or folder} failed: {error.strerror}. The last checkpoint "
-            "stands: free space or mend the permissions, then run the same command to resume. "
-            "`heteromark store prune` lists runs that nothing needs any more"
+            f"cannot write {error.filename or folder}: {error.strerror}. The last checkpoint is "
+            "kept: free space or fix the permissions, then run the same command to resume. "
+            "`heteromark store prune` lists runs that are no longer needed"
         ) from error
 
 
 def _is_store_trouble(error: Exception, folder: Path) -> bool:
-    """Whether the disk, not the training code, refused; elsewhere than here it is not ours."""
+    """Return whether the error comes from writing to the run's folder in the store."""
     if not isinstance(error, OSError) or error.errno not in _STORE_TROUBLE:
         return False
     return error.filename is None or Path(error.filename).is_relative_to(folder)
@@ -253,7 +253,7 @@ def _logging_to(path: Path) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     level = log.level
-    log.setLevel(logging.DEBUG)  # tracebacks go to this file; the console shows what its level lets
+    log.setLevel(logging.DEBUG)  # for tracebacks in this file; the console has its own level
     try:
         yield
     finally:
@@ -264,9 +264,9 @@ def _logging_to(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _ending_on_signals() -> Iterator[None]:
-    """Turn signals into Terminated, so that the record says interrupted.
+    """Turn signals into Terminated, so that the record gets the status interrupted.
 
-    A signal that is ignored stays so: `nohup` keeps a run alive when its terminal closes.
+    Ignored signals stay ignored, so that `nohup` keeps a run alive when its terminal closes.
     """
 
     def end(number: int, _frame: object) -> None:
@@ -285,7 +285,7 @@ def _ending_on_signals() -> Iterator[None]:
 
 
 def _git_state() -> dict[str, object]:
-    """Commit and cleanliness of the working directory; empty outside a git repository."""
+    """Return the commit and whether there are uncommitted changes; {} outside a git repository."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(

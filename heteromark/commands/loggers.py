@@ -1,4 +1,4 @@
-"""Back ends that a run's metrics are also sent to: TensorBoard, W&B, MLflow, through TorchRL."""
+"""Send a run's metrics to TensorBoard, W&B or MLflow, through TorchRL."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Backend:
 
     Attributes:
         logger: TorchRL's interface to it.
-        close: ends it; is told whether the training went well.
-        run: what it calls this run, to go on with it after an interruption; None: no need.
-        logged_frames: rows up to here are there already.
+        close: closes it; receives whether the training succeeded.
+        run: the back end's ID of this run, for resuming it; None: not needed.
+        logged_frames: rows up to this number of frames are already logged.
     """
 
     logger: Logger
@@ -40,7 +40,7 @@ class Backend:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """What a back end is opened with; `run` is None where nothing is gone on with."""
+    """What a back end is opened with; `run` is the ID of a run to resume, or None."""
 
     config: RunConfig
     folder: Path
@@ -55,17 +55,17 @@ class _Attempt:
 class MetricLoggers:
     """Sends every row of metrics to the back ends in `logger.backends`; a context manager.
 
-    Back ends never change a run: the random streams are left alone, and one that fails after its
-    start, because a server is gone, say, is told of once and then left out.
+    Back ends do not affect a run: the random streams are preserved. If a back end fails during the
+    run, for example because a server is down, one warning is logged and the back end is dropped.
 
     Args:
         config: the run.
-        folder: the run's folder; files go into `tensorboard/`, `wandb/` and `mlflow/` there.
-        frames: trained before this attempt.
-        runs: what earlier attempts' `runs` said.
+        folder: the run's folder; files go into its `tensorboard/`, `wandb/` and `mlflow/`.
+        frames: frames trained by earlier attempts.
+        runs: `runs` of earlier attempts.
 
     Raises:
-        ValueError: a back end does not start.
+        ValueError: a back end cannot be started.
     """
 
     def __init__(
@@ -80,16 +80,16 @@ class MetricLoggers:
             except Exception as error:
                 self._close(False)
                 raise ValueError(
-                    f"logger.backends: {name} does not start: {error}; mend it, or leave it out"
+                    f"logger.backends: cannot start {name}: {error}; fix this, or remove {name}"
                 ) from error
 
     @property
     def runs(self) -> dict[str, str]:
-        """What the back ends call this run."""
+        """The ID of this run by back end."""
         return {name: b.run for name, b in self._backends.items() if b.run is not None}
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Send the finite numbers of a row, at the step `row["frames"]`."""
+        """Send the finite values of a row, with `row["frames"]` as the step."""
         finite = {name: value for name, value in row.items() if math.isfinite(value)}
         for name, backend in list(self._backends.items()):
             if row["frames"] <= backend.logged_frames:
@@ -101,7 +101,7 @@ class MetricLoggers:
             except Exception as error:
                 del self._backends[name]
                 log.warning(
-                    "no more metrics are sent to %s, which failed (%s: %s); the run goes on",
+                    "%s failed and gets no more metrics (%s: %s); the run continues",
                     name,
                     type(error).__name__,
                     error,
@@ -113,18 +113,18 @@ class MetricLoggers:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._close(kind is None)
 
-    def _close(self, went_well: bool) -> None:
+    def _close(self, succeeded: bool) -> None:
         for name, backend in self._backends.items():
             try:
                 with preserved_random_state():
-                    backend.close(went_well)
+                    backend.close(succeeded)
             except Exception as error:
-                log.warning("%s was not closed: %s", name, error)
+                log.warning("cannot close %s: %s", name, error)
         self._backends.clear()
 
 
 class _ResumingTensorBoard(TensorboardLogger):
-    """TorchRL's, hiding what an earlier attempt logged after the checkpoint that is resumed."""
+    """TorchRL's logger; hides rows that an earlier attempt logged after the resumed checkpoint."""
 
     def __init__(self, folder: Path, frames: int) -> None:
         self._first_step = frames + 1
@@ -138,7 +138,7 @@ class _ResumingTensorBoard(TensorboardLogger):
 
 def _open_tensorboard(attempt: _Attempt) -> Backend:
     logger = _ResumingTensorBoard(attempt.folder, attempt.frames)
-    log.info("metrics also go to TensorBoard: tensorboard --logdir %s", logger.log_dir)
+    log.info("logging to TensorBoard; view: tensorboard --logdir %s", logger.log_dir)
     return Backend(logger, close=lambda _: logger.close())
 
 
@@ -151,12 +151,12 @@ def _open_wandb(attempt: _Attempt) -> Backend:
         id=attempt.run,
         project=settings.project,
         group=attempt.config.agent.short_name,
-        log_env_packages=False,  # run.json has the versions that matter
+        log_env_packages=False,  # run.json has the relevant versions
     )
     logger.log_hparams(_parameters(attempt.config))
-    return Backend(  # where its files are, W&B says by itself
+    return Backend(  # W&B itself prints where its files are
         logger,
-        close=lambda went_well: logger.experiment.finish(exit_code=0 if went_well else 1),
+        close=lambda succeeded: logger.experiment.finish(exit_code=0 if succeeded else 1),
         run=logger.experiment.id,
     )
 
@@ -170,7 +170,7 @@ def _open_mlflow(attempt: _Attempt) -> Backend:
         home.mkdir(exist_ok=True)
         tracking = f"sqlite:///{home / 'mlflow.db'}"
     if attempt.run is not None:
-        os.environ["MLFLOW_RUN_ID"] = attempt.run  # how MLflow is told to go on with a run
+        os.environ["MLFLOW_RUN_ID"] = attempt.run  # makes MLflow resume this run
     logger = MLFlowLogger(
         attempt.config.logger.project,
         tracking,
@@ -180,17 +180,17 @@ def _open_mlflow(attempt: _Attempt) -> Backend:
     if attempt.run is None:
         mlflow.set_tag("mlflow.runName", attempt.name)
         logger.log_hparams(_parameters(attempt.config))
-    log.info("metrics also go to MLflow: mlflow ui --backend-store-uri %s", tracking)
+    log.info("logging to MLflow; view: mlflow ui --backend-store-uri %s", tracking)
     return Backend(
         logger,
-        close=lambda went_well: mlflow.end_run("FINISHED" if went_well else "FAILED"),
+        close=lambda succeeded: mlflow.end_run("FINISHED" if succeeded else "FAILED"),
         run=active.info.run_id,
         logged_frames=int(active.data.metrics.get("frames", 0)),
     )
 
 
 def _parameters(config: RunConfig) -> dict[str, Any]:
-    """The resolved config by dotted keys."""
+    """Return the resolved config with dotted keys."""
     return flatten(config.model_dump(mode="json"))
 
 

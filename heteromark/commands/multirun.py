@@ -1,4 +1,4 @@
-"""`--multirun`: all jobs are judged before the first one starts; a table tells how they ended."""
+"""`--multirun`: check all jobs before the first one starts, run them, and write a results table."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, read_write
 
 from heteromark.commands.console import figure
-from heteromark.commands.fit import FitJudge
-from heteromark.commands.hydra_job import JobResult, judged_job, own_folder, train_job
+from heteromark.commands.fit import FitChecker
+from heteromark.commands.hydra_job import JobResult, checked_job, reserve_output_folder, train_job
 from heteromark.config.compose.hydra_loader import COMMAND_LINE, Loader, typed_overrides
 from heteromark.config.compose.job import unfelt_overrides
 from heteromark.config.errors import ConfigError, Fault
@@ -30,7 +30,7 @@ from heteromark.runs.files import write_text_atomic
 log = logging.getLogger("heteromark")
 
 TABLE_FILE = "results.csv"
-_SHOWN = {
+_COLUMNS = {
     "number": "#",
     "overrides": "overrides",
     "status": "status",
@@ -43,31 +43,31 @@ _SHOWN = {
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """What was typed for one job of a multirun, and the run that it means."""
+    """One job of a multirun: its overrides and its run config."""
 
     overrides: tuple[str, ...]
     config: RunConfig
 
 
 def plan_jobs(master: DictConfig, loader: Loader) -> list[PlannedJob]:
-    """Expand lists, ranges and their products into jobs, and judge all of them.
+    """Expand lists and ranges into all combinations, and check every job.
 
     Args:
-        master: the config as composed for a multirun.
-        loader: what composed it.
+        master: the composed config of the multirun.
+        loader: the loader that composed it.
 
     Raises:
-        ConfigError: all faults of all jobs; one that not all jobs have says whose it is.
+        ConfigError: all faults of all jobs. A fault of some jobs only names these jobs.
     """
     expanded = _expand(master, loader)
     planned: list[PlannedJob] = []
     faulty: dict[str, tuple[Fault, list[int]]] = {}
     unfelt: list[dict[str, Fault]] = []
-    judge = FitJudge()
+    checker = FitChecker()
     for number, overrides in enumerate(expanded):
         try:
             tree = loader.load_sweep_config(master, list(overrides))
-            job = judged_job(tree, loader, judge)
+            job = checked_job(tree, loader, checker)
         except ConfigError as error:
             for fault in error.faults:
                 faulty.setdefault(str(fault), (fault, []))[1].append(number)
@@ -75,7 +75,7 @@ def plan_jobs(master: DictConfig, loader: Loader) -> list[PlannedJob]:
             planned.append(PlannedJob(overrides, job.run_config))
             unfelt.append({fault.key: fault for fault in unfelt_overrides(tree, loader, job)})
     faults = [_of_jobs(fault, numbers, expanded) for fault, numbers in faulty.values()]
-    if not faults:  # what one job does not feel may be meant for another
+    if not faults:  # an override without effect on one job may be meant for another one
         faults = [fault for key, fault in unfelt[0].items() if all(key in own for own in unfelt)]
     if faults:
         raise ConfigError(faults)
@@ -83,17 +83,17 @@ def plan_jobs(master: DictConfig, loader: Loader) -> list[PlannedJob]:
 
 
 def run_jobs(hydra: Hydra, master: DictConfig, jobs: Sequence[PlannedJob]) -> list[dict[str, Any]]:
-    """Train all jobs, whatever becomes of the others; write and return a row for each.
+    """Train all jobs, also after a failed one; write and return a row for each.
 
     Returns:
-        Rows as in results.csv, which lies beside Hydra's multirun.yaml.
+        The rows of results.csv, which is written next to Hydra's multirun.yaml.
 
     Raises:
-        Terminated: by a signal; the jobs that are done stay done.
+        Terminated: a signal stopped the multirun; finished jobs are kept.
     """
-    folder = own_folder(master, "sweep")
+    folder = reserve_output_folder(master, "sweep")
     with read_write(master.hydra):
-        # Each job is composed anew, and would be given a folder named by its project and the time.
+        # Each job is composed again, and would get a different folder, with the current time.
         quoted = str(folder).replace("'", "\\'")
         master.hydra.overrides.hydra.append(f"hydra.sweep.dir='{quoted}'")
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,9 +114,9 @@ def run_jobs(hydra: Hydra, master: DictConfig, jobs: Sequence[PlannedJob]) -> li
 
 
 def table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The rows as aligned columns, and the reason of every job that failed."""
-    cells = [list(_SHOWN.values())]
-    cells += [[_cell(row[column]) for column in _SHOWN] for row in rows]
+    """Return the rows as aligned columns, then the reason of each failed job."""
+    cells = [list(_COLUMNS.values())]
+    cells += [[_cell(row[column]) for column in _COLUMNS] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -126,21 +126,25 @@ def table_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _expand(master: DictConfig, loader: Loader) -> list[tuple[str, ...]]:
-    """The overrides of each job: `hydra.sweeper.params` and the command line, multiplied out."""
-    sweeper = OmegaConf.to_container(master.hydra.sweeper, resolve=False)
+    """Return the overrides of each job: all combinations of the sweeper's and the typed values."""
+    sweeper: Any = OmegaConf.to_container(master.hydra.sweeper, resolve=False)
     if not str(sweeper.get("_target_")).endswith(f".{BasicSweeper.__name__}"):
-        message = "chooses its jobs while they run; only basic names all of them beforehand"
+        message = (
+            "chooses jobs while others run; use hydra/sweeper=basic, which lists all jobs first"
+        )
         raise ConfigError.single(COMMAND_LINE, message, sweeper.get("_target_"), "hydra/sweeper")
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
     parsed = loader.parse([*params, *typed_overrides(master)])
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     if not jobs:
-        raise ConfigError.single(COMMAND_LINE, "names no job", " ".join(typed_overrides(master)))
+        raise ConfigError.single(
+            COMMAND_LINE, "results in no jobs", " ".join(typed_overrides(master))
+        )
     return [tuple(job) for job in jobs]
 
 
 def _of_jobs(fault: Fault, numbers: Sequence[int], jobs: Sequence[tuple[str, ...]]) -> Fault:
-    """Say in which jobs a fault is, unless it is in all."""
+    """Add the numbers of the affected jobs to a fault, unless all jobs are affected."""
     if len(numbers) == len(jobs):
         return fault
     shown = ", ".join(f"#{number}" for number in numbers[:8])

@@ -1,4 +1,4 @@
-"""Progress of a training run: a bar in a terminal, a line now and then in a log."""
+"""Progress of a training run: a bar in a terminal, a line every few seconds in a log."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from heteromark.config.models.run import RunConfig
+from heteromark.runs.metrics import OnProgress
 
 log = logging.getLogger("heteromark")
 
@@ -17,7 +18,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
-def progress_of(config: RunConfig) -> Iterator[Callable[[int, int, dict], None]]:
+def progress_of(config: RunConfig) -> Iterator[OnProgress]:
     """Yield the function that the training loop calls after each iteration."""
     name = f"{config.agent.short_name} seed {config.seed}"
     if sys.stderr.isatty():
@@ -29,7 +30,7 @@ def progress_of(config: RunConfig) -> Iterator[Callable[[int, int, dict], None]]
 
 
 @contextmanager
-def _bar(name: str, total_frames: int) -> Iterator[Callable[[int, int, dict], None]]:
+def _bar(name: str, total_frames: int) -> Iterator[OnProgress]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -47,18 +48,18 @@ def _bar(name: str, total_frames: int) -> Iterator[Callable[[int, int, dict], No
             name, total=total_frames, returns=figures.returns, speed=figures.speed
         )
 
-        def show(frames: int, _total_frames: int, metrics: dict) -> None:
+        def show(frames: int, _total_frames: int, metrics: dict[str, float]) -> None:
             figures.update(metrics)
             progress.update(task, completed=frames, returns=figures.returns, speed=figures.speed)
 
         yield show
 
 
-def _lines(name: str) -> Callable[[int, int, dict], None]:
+def _lines(name: str) -> OnProgress:
     last = time.monotonic()
     figures = _Figures()
 
-    def show(frames: int, total_frames: int, metrics: dict) -> None:
+    def show(frames: int, total_frames: int, metrics: dict[str, float]) -> None:
         nonlocal last
         figures.update(metrics)
         if frames < total_frames and time.monotonic() - last < SECONDS_BETWEEN_LINES:
@@ -78,7 +79,7 @@ def _lines(name: str) -> Callable[[int, int, dict], None]:
 
 
 class _Figures:
-    """The latest figures in words; iterations in which nothing was measured leave them be."""
+    """The latest known figures, formatted. A NaN does not replace an earlier value."""
 
     def __init__(self) -> None:
         self._latest: dict[str, float] = {}
@@ -89,9 +90,9 @@ class _Figures:
     @property
     def returns(self) -> str:
         evaluated = self._latest.get("evaluation_return")
-        told = "" if evaluated is None else f", in evaluation {evaluated:.2f}"
+        evaluation = "" if evaluated is None else f", evaluation {evaluated:.2f}"
         trained = self._latest.get("episode_return")
-        return f"return {'-' if trained is None else f'{trained:.2f}'}{told}"
+        return f"return {'-' if trained is None else f'{trained:.2f}'}{evaluation}"
 
     @property
     def speed(self) -> str:

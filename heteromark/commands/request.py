@@ -1,4 +1,4 @@
-"""What `heteromark train` was asked for, resolved to a run config and the folder it belongs in."""
+"""Resolve the options of `heteromark train` to a run config and a run folder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from heteromark.config.compose.composition import compose_run, load_params, parse_overrides
 from heteromark.config.compose.layers import resolve_agent
 from heteromark.config.errors import ConfigError, Fault, naming_options, nearest
+from heteromark.config.fields import Mode
 from heteromark.config.models.agent import Hyperparameters
 from heteromark.config.models.components import EnvironmentConfig
 from heteromark.config.models.params import ProjectParams
@@ -19,7 +20,7 @@ from heteromark.config.rules.effect import idle_faults
 from heteromark.runs.digest import config_digest
 from heteromark.runs.record import run_folder
 
-MODES = ("smoke", "full")
+MODES: tuple[Mode, ...] = ("smoke", "full")
 
 
 @dataclass(frozen=True)
@@ -36,27 +37,33 @@ class TrainRequest:
     environment: str | None = None
     device: str | None = None
     base_config: Path | None = None
-    assignments: tuple[str, ...] = ()  # win over everything
-    param_assignments: tuple[str, ...] = ()  # win over params.yaml only
+    assignments: tuple[str, ...] = ()  # override everything
+    param_assignments: tuple[str, ...] = ()  # override params.yaml only
 
 
 def resolve_request(request: TrainRequest, root: Path = Path()) -> tuple[RunConfig, Path]:
-    """The run config, and the run's folder below results/.
+    """Return the run config and the run's folder below results/.
 
     Raises:
-        ConfigError: any fault in the options, params.yaml or the agent config.
+        ConfigError: a fault in the options, params.yaml or the agent config.
     """
-    if request.mode not in MODES:
-        raise ConfigError.single("--mode", f"must be one of {', '.join(MODES)}", request.mode)
+    mode = _checked_mode(request.mode)
     require_one_length(request.episodes, request.total_frames)
     given = parse_overrides(list(request.assignments))
     param_layer = parse_overrides(list(request.param_assignments), "--param")
     with naming_options(typed_options(request)):
-        return _resolved(request, split_assignments(given), param_layer, root)
+        return _resolved(request, mode, split_assignments(given), param_layer, root)
+
+
+def _checked_mode(name: str) -> Mode:
+    for mode in MODES:
+        if name == mode:
+            return mode
+    raise ConfigError.single("--mode", f"must be one of {', '.join(MODES)}", name)
 
 
 def typed_options(request: TrainRequest) -> dict[str, str]:
-    """The option that set a key, by the dotted key.
+    """Return the option that set each key, by dotted key.
 
     Raises:
         ConfigError: a `key=value` does not parse.
@@ -82,7 +89,11 @@ def typed_options(request: TrainRequest) -> dict[str, str]:
 
 
 def _resolved(
-    request: TrainRequest, assigned: Assignments, param_layer: dict[str, Any], root: Path
+    request: TrainRequest,
+    mode: Mode,
+    assigned: Assignments,
+    param_layer: dict[str, Any],
+    root: Path,
 ) -> tuple[RunConfig, Path]:
     options: dict[str, Any] = {
         "num_parallel_envs": request.num_envs,
@@ -91,24 +102,24 @@ def _resolved(
             "environment": request.environment,
             "base_config": request.base_config and str(request.base_config),
         },
-        request.mode: {"total_frames": request.total_frames},
+        mode: {"total_frames": request.total_frames},
     }
     params = load_params(root, merge(param_layer, assigned.params, _given(options)))
     command_line = merge(assigned.hyperparameters, _given(request.hyperparameters))
-    base = params.sweep.base_config
-    resolved = resolve_agent(request.agent_config, params, command_line, base and Path(base))
+    base = Path(params.sweep.base_config) if params.sweep.base_config else None
+    resolved = resolve_agent(request.agent_config, params, command_line, base)
     if request.base_config and resolved.base_path is None:
-        message = f"has no effect: {request.agent_config} is not a variant"
+        message = f"has no effect, because {request.agent_config} is not a variant"
         raise ConfigError.single("--base-config", message, str(request.base_config))
-    seed = params.budget(request.mode).seeds[0] if request.seed is None else request.seed
+    seed = params.budget(mode).seeds[0] if request.seed is None else request.seed
 
     def compose(overrides: dict[str, Any]) -> RunConfig:
         file = str(request.agent_config)
-        return compose_run(resolved.agent, params, request.mode, seed, root, overrides, file)
+        return compose_run(resolved.agent, params, mode, seed, root, overrides, file)
 
     config = compose(assigned.components)
-    felt = () if request.episodes is None else ("environment.episode_length",)
-    if faults := idle_faults(config, flatten(assigned.components), "--set", felt):
+    used = () if request.episodes is None else ("environment.episode_length",)
+    if faults := idle_faults(config, flatten(assigned.components), "--set", used):
         raise ConfigError(faults)
     if request.episodes is not None:
         frames = frames_of(request.episodes, config.environment)
@@ -118,64 +129,64 @@ def _resolved(
 
 
 def require_one_length(episodes: int | None, total_frames: int | None) -> None:
-    """Raise ConfigError for a length that is given twice, or that is none."""
+    """Raise ConfigError if the length is given twice, or is less than one episode."""
     if episodes is not None and total_frames is not None:
-        message = "says how long the run is, and so does --total-timesteps; give one of the two"
+        message = "cannot be combined with --total-timesteps; give only one of the two"
         raise ConfigError.single("--episodes", message, episodes)
     if episodes is not None and episodes < 1:
         raise ConfigError.single("--episodes", "must be at least 1", episodes)
 
 
 def frames_of(episodes: int, environment: EnvironmentConfig) -> int:
-    """A budget in episodes as frames.
+    """Convert a number of episodes to frames.
 
     Raises:
-        ConfigError: the environment's config does not say how long an episode is.
+        ConfigError: the environment's config has no `episode_length`.
     """
     if environment.episode_length is None:
         raise ConfigError.single(
             f"config/environment/{environment.name}.yaml",
-            "is needed for --episodes; set it, or give frames with --total-timesteps",
+            "is required by --episodes; set it, or give frames with --total-timesteps",
             key="environment.episode_length",
         )
     return episodes * environment.episode_length
 
 
 def trained_frames(config: RunConfig) -> int:
-    """Frames that a run trains: total_frames rounded up to whole iterations."""
+    """Return the frames that a run trains: `total_frames` rounded up to whole iterations."""
     return config.num_iterations * config.collector.frames_per_batch
 
 
 def rounding_lines(config: RunConfig) -> Iterator[str]:
-    """Say so when a run trains more frames than were asked for."""
-    asked, trained = config.training.total_frames, trained_frames(config)
-    if trained != asked:
+    """Yield a line if a run trains more frames than requested."""
+    requested, trained = config.training.total_frames, trained_frames(config)
+    if trained != requested:
         iterations = config.num_iterations
         yield (
-            f"{asked:,} frames asked, {trained:,} will be trained: {iterations:,} "
+            f"{requested:,} frames requested, rounded up to {trained:,}: {iterations:,} "
             f"iteration{'' if iterations == 1 else 's'} of n_steps "
             f"{config.collector.frames_per_batch:,}"
         )
 
 
 def check_output(folder: Path, option: str = "--output") -> None:
-    """Find out before the training whether its files can go there.
+    """Check before training that the output folder can be created.
 
     Args:
-        folder: where they are to go.
-        option: what named the folder.
+        folder: the output folder.
+        option: the option or key that set the folder.
 
     Raises:
-        ConfigError: a file is in the way.
+        ConfigError: the folder or one of its parents is a file.
     """
-    for place in (folder, *folder.parents):
-        if place.exists() and not place.is_dir():
-            raise ConfigError.single(option, f"{place} is a file, not a folder", str(folder))
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise ConfigError.single(option, f"{path} is a file, not a folder", str(folder))
 
 
 @dataclass(frozen=True)
 class Assignments:
-    """`--set` values by what they override, each nested."""
+    """`--set` values by the section they override; all nested dicts."""
 
     params: dict[str, Any]
     hyperparameters: dict[str, Any]
@@ -186,16 +197,16 @@ def split_assignments(nested: dict[str, Any]) -> Assignments:
     """Sort `--set` values by their first key.
 
     Raises:
-        ConfigError: a first key that nothing knows.
+        ConfigError: a first key is unknown.
     """
     hyperparameters = set(Hyperparameters.model_fields)
     params = set(ProjectParams.model_fields) - hyperparameters
     components = set(RunConfig.model_fields) - params - {"agent", "mode", "seed"}
     known = sorted(hyperparameters | params | components)
     if unknown := nested.keys() - known:
-        told = ", ".join(known)
+        listed = ", ".join(known)
         raise ConfigError(
-            Fault("--set", f"unknown key.{nearest(key, known)} Known: {told}", value=key)
+            Fault("--set", f"unknown key.{nearest(key, known)} Known keys: {listed}", value=key)
             for key in nested
             if key in unknown
         )

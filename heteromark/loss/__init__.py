@@ -1,1 +1,1 @@
-"""Loss modules that TorchRL does not have. Importing it imports no torch."""
+"""Loss modules that TorchRL does not have. Does not import torch."""

@@ -1,4 +1,4 @@
-"""The HAPPO surrogate: PPO's clipped objective, weighted by what earlier groups changed."""
+"""The HAPPO loss: PPO's clipped objective, weighted by the ratios of the groups updated before."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torchrl.objectives import ClipPPOLoss
 
 
 def aggregate_log_ratio(log_ratio: Tensor, action_aggregation: str) -> Tensor:
-    """One log-ratio per action from those of its dimensions: [..., action_size] → [...].
+    """Combine the log-ratios of an action's dimensions into one: [..., action_size] → [...].
 
     Args:
-        action_aggregation: "prod", the ratio of the joint probability; or "mean" of the ratios,
-            which does not grow with the number of dimensions.
+        action_aggregation: "prod", the ratio of the joint probability; or "mean", the mean of the
+            ratios, which does not grow with the number of dimensions.
     """
     if action_aggregation == "mean":
         return log_ratio.logsumexp(-1) - math.log(log_ratio.shape[-1])
@@ -28,22 +28,22 @@ def aggregate_log_ratio(log_ratio: Tensor, action_aggregation: str) -> Tensor:
 class HAPPOLoss(ClipPPOLoss):
     """`ClipPPOLoss` whose objective is multiplied, outside the min, by a positive factor.
 
-    The factor is the product of the probability ratios of all groups that this iteration has
-    already updated; without gradient. As it is positive it commutes with the min:
+    The factor is the product of the probability ratios of all groups updated before in this
+    iteration, without gradient. Because it is positive, it commutes with the min:
     min(r·f·A, clip(r)·f·A) = f·min(r·A, clip(r)·A). So it is enough to scale the advantage.
 
-    Where the actor keeps the log-probabilities of an action's dimensions apart,
-    (..., n_agents, action_size), `aggregate_log_ratio` makes them one.
+    If the actor keeps the log-probabilities of an action's dimensions separate
+    ([..., n_agents, action_size]), `aggregate_log_ratio` combines them.
 
     Args:
         action_aggregation: "prod" or "mean", for such actors.
 
     Input, besides that of ClipPPOLoss:
-        factor: [..., n_agents, 1], broadcastable to the advantage; key set by
-            `set_keys(factor=...)`, "factor" by default.
+        factor: [..., n_agents, 1], broadcastable to the advantage. `set_keys(factor=...)` sets its
+            key; default: "factor".
 
     Raises:
-        KeyError: when called: there is no factor.
+        KeyError: when called, if the input has no factor.
 
     Source: Kuba et al., Trust Region Policy Optimisation in Multi-Agent RL, ICLR 2022 (HAPPO).
     """
@@ -68,14 +68,16 @@ class HAPPOLoss(ClipPPOLoss):
         factor = tensordict.get(key, None)
         if factor is None:
             raise KeyError(
-                f"HAPPOLoss needs the factor {key!r}, which the batch lacks: HAPPO.update_actors "
-                "writes it for each group, from get_factor_for_agent; name another key with "
-                "set_keys(factor=...), and before the first update give ones, shaped as the "
-                "advantage"
+                f"HAPPOLoss needs the factor {key!r}, which is missing from the batch. "
+                "HAPPO.update_actors writes it for each group (see get_factor_for_agent). Set a "
+                "different key with set_keys(factor=...); before the first update, use ones with "
+                "the shape of the advantage"
             )
         return advantage * factor
 
-    def _log_weight(self, tensordict: TensorDictBase, adv_shape: torch.Size) -> tuple:
+    def _log_weight(
+        self, tensordict: TensorDictBase, adv_shape: torch.Size
+    ) -> tuple[Tensor, Distribution, Tensor, Tensor | None]:
         log_weight, distribution, kl_approx, importance = super()._log_weight(tensordict, adv_shape)
         if log_weight.dim() > len(adv_shape) + 1:
             by_dimension = log_weight.squeeze(-1)

@@ -1,4 +1,4 @@
-"""Regression of a critic on its value targets."""
+"""The loss of a critic."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torchrl.objectives import LossModule
 
 
 class ValueLoss(LossModule):
-    """Distance between a critic's values and their targets, averaged where the mask allows.
+    """Distance between a critic's values and their targets, averaged over the mask.
 
-    TorchRL's PPO losses train actor and critic together; HAPPO trains the one critic after all
-    actors, so here it is a loss of its own. Everything is in the units of the network's output:
-    normalised, where values are normalised.
+    TorchRL's PPO losses train actor and critic together. HAPPO trains one critic after all actors,
+    so it needs a separate loss. All quantities are in the units of the network's output, which are
+    normalised if the run normalises values.
 
     Args:
         critic_network: writes the value.
         coefficient: multiplies the loss.
         loss_critic_type: "huber" (quadratic up to `huber_delta`, linear beyond) or "l2" (the
-            square, without a half).
+            square, without the factor 1/2).
         huber_delta: in units of the value.
-        clip_epsilon: the loss is the larger of that of the value, and that of the value kept
-            within `clip_epsilon` of the one before the update; None: no clipping.
+        clip_epsilon: clip the value to within `clip_epsilon` of its value before the update, and
+            take the larger of the losses with and without clipping. None: no clipping.
 
     Keys (`set_keys`): value, value_target and, with clipping, value_before; all [..., 1].
     `loss_mask_key`: see LossModule.

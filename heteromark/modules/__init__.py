@@ -1,1 +1,1 @@
-"""One factory per kind of component, each with a registry. Importing it imports no torch."""
+"""One factory per kind of component, each with a registry. Does not import torch."""

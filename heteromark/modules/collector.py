@@ -1,4 +1,4 @@
-"""The collector factory, and the collectors."""
+"""The collectors and their factory."""
 
 from __future__ import annotations
 
@@ -37,40 +37,40 @@ from heteromark.seeds import stream_seed
 
 
 class MakeEnvironment(Protocol):
-    """Makes an environment of that many copies, the first of which has that number."""
+    """Creates an environment of `num_envs` copies, numbered from `first`."""
 
     def __call__(self, num_envs: int, *, first: int) -> EnvBase: ...
 
 
-_PATIENCE = 2.0  # seconds until it is known how a process ended
+_EXIT_TIMEOUT = 2.0  # seconds to wait for the exit status of a process
 Actors = Mapping[str, TensorDictModuleBase]
 
 
 class Collector(Protocol):
-    """Plays the environments, or works on tasks, with the actors: a batch per iteration."""
+    """Collects one batch per iteration by running the actors in environments or on tasks."""
 
     def restart(self, seed: int, *stream: int | str) -> None:
         """Abandon the running episodes and start new ones from seeds of the given stream.
 
-        This is what makes runs resumable: everything collected afterwards follows from the seeds,
-        the actors and the random state, whatever was collected before.
+        Makes runs resumable: everything collected afterwards depends only on the seeds, the actors
+        and the random state, not on what was collected before.
         """
 
     def collect(self) -> Any:
-        """The next T steps of every copy; of a team of language models, the answers to tasks.
+        """Collect the next T steps of every copy, or a language-model team's answers to tasks.
 
         Returns:
-            of copies, a TensorDict [N, T] on the device: what the agents saw, did and, under
-            "next", got and saw then. The memory is reused by the next call.
+            For copies, a TensorDict [N, T] on the device: observations and actions, and under
+            "next" the rewards and next observations. The next call reuses the memory.
 
         Raises:
-            RuntimeError: `restart` was never called.
+            RuntimeError: `restart` was not called.
             WorkerDied: a process of the collector ended.
-            Exception: what an environment raised, wherever it is stepped.
+            Exception: any error of an environment, in this or another process.
         """
 
     def close(self) -> None:
-        """End the processes and environments that this collector started."""
+        """End the processes and close the environments that this collector started."""
 
 
 CollectorMaker = Callable[[RunConfig, EnvBase, MakeEnvironment, Actors, torch.device], Collector]
@@ -88,13 +88,13 @@ class CollectorFactory:
         actors: Actors,
         device: torch.device,
     ) -> Collector:
-        """A collector that has not been started.
+        """Create a collector. Call `restart` before collecting.
 
         Args:
-            environment: the run's, of all copies; finished ones reset by themselves.
-            make_environment: makes another one of fewer copies; picklable.
+            environment: the run's environment of all copies, which resets finished copies.
+            make_environment: creates an environment of fewer copies; picklable.
             actors: by group; each writes its group's actions and log-probs.
-            device: where the actors are and the batch goes.
+            device: device of the actors and the batch.
         """
         make_collector = COLLECTORS[config.collector_type]
         return make_collector(config, environment, make_environment, actors, device)
@@ -102,7 +102,7 @@ class CollectorFactory:
 
 @COLLECTORS.register("sync")
 class SyncCollector:
-    """Collects in this process, on TorchRL's collector; see Collector and CollectorFactory."""
+    """Collects in this process with TorchRL's collector; see Collector and CollectorFactory."""
 
     def __init__(
         self,
@@ -130,20 +130,21 @@ class SyncCollector:
         if not self._started:
             raise RuntimeError("the collector was not started: call restart() first")
         with _threads_of(self.environment):
-            # A new dictionary, so that keys which an algorithm adds are not in the next batch.
+            # Copy, so that keys added by an algorithm do not appear in the next batch.
             return self._collector.rollout().copy()
 
     def close(self) -> None:
-        """Nothing to end: the environment belongs to whoever made it."""
+        """Do nothing: the creator of the environment closes it."""
 
 
 @contextlib.contextmanager
 def _threads_of(environment: EnvBase) -> Iterator[None]:
-    """Copies that Python steps get the cores: torch's other threads would wait for work on them.
+    """Use one torch thread while collecting from an environment that is stepped by Python.
 
-    With two workers on two cores that made collection slower than without. A choice of actions for
-    such copies is too small to gain from several threads. It does not depend on the number of
-    workers, because the number of threads can change the last bits of a result.
+    Idle torch threads would keep the cores busy. With two workers on two cores, this made
+    collection slower than without workers. Choosing actions for such copies is too little work to
+    gain from several threads. The number of workers has no influence, because the number of
+    threads can change the last bits of a result.
     """
     if not getattr(environment, "stepped_by_python", False):
         yield
@@ -158,11 +159,11 @@ def _threads_of(environment: EnvBase) -> Iterator[None]:
 
 @COLLECTORS.register("multi_sync")
 class MultiSyncCollector:
-    """Splits the copies over processes that play at the same time; see Collector.
+    """Splits the copies over several processes; see Collector.
 
-    Every process samples actions from a random state of its own, which `restart` seeds. So a run
-    with several collectors is as reproducible as one without, but not the same run. Environments
-    are made in the processes.
+    Each process creates its environments, and samples actions from its own random state, seeded by
+    `restart`. So a run with several collectors is reproducible too, but differs from a run with
+    one.
     """
 
     def __init__(
@@ -178,8 +179,8 @@ class MultiSyncCollector:
         self._share = config.environment.num_parallel_envs // self._num_collectors
         self._reports = tempfile.TemporaryDirectory(prefix="heteromark-collector-")
         reports = Path(self._reports.name)
-        self._collector = None
-        with self._failures_told():
+        self._collector: Any = None  # None while it is being created
+        with self._worker_errors_raised():
             self._collector = TorchRLMultiSyncCollector(
                 [
                     functools.partial(
@@ -196,9 +197,9 @@ class MultiSyncCollector:
             )
 
     def restart(self, seed: int, *stream: int | str) -> None:
-        # the iterator asks for a batch only when it is advanced: nothing is under way here
+        # The iterator requests a batch only when it is advanced, so no collection is running here.
         streams = [(seed, *stream, "collector", i) for i in range(self._num_collectors)]
-        with self._failures_told():
+        with self._worker_errors_raised():
             self._collector.map_fn("restart", streams)
         if self._batch is None:
             self._batch = iter(self._collector)
@@ -206,13 +207,13 @@ class MultiSyncCollector:
     def collect(self) -> TensorDict:
         if self._batch is None:
             raise RuntimeError("the collector was not started: call restart() first")
-        with self._failures_told():
+        with self._worker_errors_raised():
             self._collector.update_policy_weights_()
             return next(self._batch).copy()
 
     @contextlib.contextmanager
-    def _failures_told(self) -> Iterator[None]:
-        """Raise what a process of the collector raised, or say how it ended, and what to do."""
+    def _worker_errors_raised(self) -> Iterator[None]:
+        """Raise the error of a collector process, or WorkerDied if a process ended without one."""
         try:
             yield
         except Exception as error:
@@ -226,16 +227,16 @@ class MultiSyncCollector:
             raise WorkerDied(
                 f"the collector's process with {copies} of the environment "
                 f"{describe_exit(status)}; set collector_type=sync to see where, or check the "
-                "machine's memory if it was killed"
+                "machine's memory if the process was killed"
             ) from error
 
     def _ended_process(self) -> tuple[int, int | None]:
-        """The number and the exit status of a process that ended by itself; None: there is none."""
+        """Return the number and exit status of a process that ended; status None: all run."""
         processes = [] if self._collector is None else self._collector.procs
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _EXIT_TIMEOUT
         while processes and time.monotonic() < deadline:
             for number, process in enumerate(processes):
-                # TorchRL closes the others, which it ends
+                # A process that TorchRL has ended is closed, and has no exit code.
                 with contextlib.suppress(ValueError):
                     if process.exitcode is not None:
                         return number, process.exitcode
@@ -243,14 +244,14 @@ class MultiSyncCollector:
         return 0, None
 
     def close(self) -> None:
-        # a process that died cannot be shut down in an orderly way
+        # Shutting down a process that has died raises one of these.
         with contextlib.suppress(RuntimeError, OSError, EOFError, ValueError):
             self._collector.shutdown()
         self._reports.cleanup()
 
 
 class _ReportingCollector(TorchRLCollector):
-    """In a process of its own: restarts from seeds, and tells the parent why it failed."""
+    """Runs in a separate process; restarts from seeds, and reports its errors to the parent."""
 
     def __init__(self, reports: Path, *args: Any, **kwargs: Any) -> None:
         self._reports = reports
@@ -261,11 +262,11 @@ class _ReportingCollector(TorchRLCollector):
         _reporting(self._reports, self._restart, seed, *stream)
 
     def _restart(self, seed: int, *stream: int | str) -> None:
-        own = stream_seed(seed, *stream, "actions")
-        torch.manual_seed(own)
-        # an environment that steps its copies itself may draw from these
-        np.random.seed(own)  # noqa: NPY002
-        random.seed(own)
+        action_seed = stream_seed(seed, *stream, "actions")
+        torch.manual_seed(action_seed)
+        # An environment that steps its copies in this process may draw from these generators.
+        np.random.seed(action_seed)  # noqa: NPY002
+        random.seed(action_seed)
         self.env.reseed(seed, *stream)
         self.reset()
 
@@ -274,7 +275,7 @@ class _ReportingCollector(TorchRLCollector):
 
 
 def _reporting(reports: Path, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Call it; if it raises, leave that to the parent and end without a word on the console."""
+    """Call a function. If it raises, write the error for the parent and exit silently."""
     try:
         return function(*arguments, **options)
     except Exception as error:

@@ -11,7 +11,7 @@ from heteromark.environment.registry import ENVIRONMENTS, EnvironmentRequest
 
 
 class EnvironmentFactory:
-    """Creates the batched environment that a run config asks for."""
+    """Creates the batched environment of a run."""
 
     def create(
         self,
@@ -22,23 +22,23 @@ class EnvironmentFactory:
         first: int = 0,
         device: torch.device | None = None,
     ) -> EnvBase:
-        """An unseeded environment of batch size [num_envs].
+        """Create an unseeded environment of batch size [num_envs].
 
-        Its keys and its attributes besides EnvBase's: `heteromark.environment.contract`.
+        `heteromark.environment.contract` documents its keys and additional attributes.
 
         Args:
             config: the run.
-            num_envs: number of copies; by default `environment.num_parallel_envs`.
-            opponent: who plays the other seats of a turn-based game; by default
+            num_envs: number of copies; default: `environment.num_parallel_envs`.
+            opponent: who plays the other seats of a turn-based game; default:
                 `environment.opponent`.
-            render: make copy 0 so that `render()` draws it.
-            first: number of the first copy, where others of the run are made elsewhere.
-            device: where Skirmish fights, by default the CPU, where all others are.
+            render: create copy 0 so that `render()` works.
+            first: number of the first copy, if other copies of the run are created elsewhere.
+            device: device of Skirmish; default: CPU. All other environments are on the CPU.
 
         Raises:
             ModuleNotFoundError, ValueError: the task cannot be imported, its agents do not fit the
-                groups of the config, or it cannot draw.
-            TypeError: the task makes something else than its env_type says.
+                groups of the config, or it cannot render.
+            TypeError: the task creates an object that does not fit its env_type.
             RuntimeError: StarCraft II cannot be started.
         """
         copies = config.environment.num_parallel_envs if num_envs is None else num_envs

@@ -21,7 +21,7 @@ from heteromark.loss.value import ValueLoss
 from heteromark.modules.policy import TEAM, Policies
 
 ActorLossMaker = Callable[[LossConfig, ProbabilisticActor, str], LossModule]
-# those that are not here are registered by the algorithm that they belong to
+# Losses that are not defined here are registered by the module of their algorithm.
 ACTOR_LOSSES: Registry[ActorLossMaker] = Registry(
     "loss_type", {row.loss: row.home for row in ROWS if row.kind == NETWORKS}
 )
@@ -29,7 +29,7 @@ ACTOR_LOSSES: Registry[ActorLossMaker] = Registry(
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses of a run: `actors` by group, `critics` by the name of the critic."""
+    """The losses of a run: `actors` by group, `critics` by critic name."""
 
     actors: dict[str, LossModule]
     critics: dict[str, LossModule]
@@ -39,7 +39,7 @@ class LossFactory:
     """Creates the losses of a run."""
 
     def create(self, config: RunConfig, policies: Policies, groups: Mapping[str, Group]) -> Losses:
-        """Losses that read the keys of their group and count only what an agent really did."""
+        """Create losses that read their group's keys and ignore steps that do not count."""
         make_loss = ACTOR_LOSSES[config.loss_type]
         actors = {}
         for group, actor in policies.actors.items():
@@ -67,7 +67,7 @@ class LossFactory:
 
 
 def loss_of_group(loss: LossConfig, group: Group) -> LossConfig:
-    """The loss config with a group's overrides."""
+    """Return the loss config with a group's overrides."""
     override = override_of(loss.groups, group)
     return loss.model_copy(update=override.model_dump(exclude_none=True)) if override else loss
 
@@ -84,9 +84,9 @@ def _ppo_loss(
         None,
         clip_epsilon=config.clip_epsilon,
         entropy_coeff=config.entropy_coef,
-        # the algorithm normalises advantages, once per batch
+        # The algorithm normalises advantages once per batch.
         normalize_advantage=False,
-        # the parameters stay in the actor; swapping them in at each call costs as much as the loss
+        # Use the actor's parameters: swapping them in at each call takes as long as the loss.
         functional=False,
         **options,
     )

@@ -1,4 +1,4 @@
-"""Networks over agents; plain modules that know no TensorDict."""
+"""Networks over agents; plain modules without TensorDict."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def make_mlp(
     *,
     head_gain: float,
 ) -> nn.Sequential:
-    """A perceptron over the last dimension, orthogonally initialised, biases zero.
+    """Build a perceptron over the last dimension, with orthogonal weights and zero biases.
 
     Args:
         in_features, out_features, hidden_sizes: layer widths.
         activation: tanh, relu or elu.
-        head_gain: gain of the last layer; 0.01 starts a policy near uniform. Hidden layers have
-            gain sqrt(2). (Andrychowicz et al., What Matters for On-Policy Deep Actor-Critic
-            Methods?, ICLR 2021.)
+        head_gain: gain of the last layer; 0.01 makes the initial policy nearly uniform. Hidden
+            layers have gain sqrt(2). (Andrychowicz et al., What Matters for On-Policy Deep
+            Actor-Critic Methods?, ICLR 2021.)
     """
     layers = _hidden_layers([in_features, *hidden_sizes], activation)
     return nn.Sequential(*layers, _linear(hidden_sizes[-1], out_features, head_gain))
@@ -39,7 +39,7 @@ class RecurrentNetwork(nn.Module):
 
     Args:
         in_features, out_features, hidden_sizes, activation, head_gain: see `make_mlp`.
-        hidden_size: numbers of the recurrent state.
+        hidden_size: size of the recurrent hidden state.
 
     Source: Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014.
     """
@@ -67,20 +67,20 @@ class RecurrentNetwork(nn.Module):
     def forward(
         self, inputs: Tensor, hidden: Tensor, step_count: Tensor, active: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """One step, or a sequence of steps at once; memory is lost where an episode begins.
+        """Run one step or a sequence of steps. The hidden state is reset where an episode begins.
 
-        An agent that is not active sees nothing, so it keeps what it remembers: whoever waits for
-        its turn remembers its own turns, however many of others lie between.
+        An inactive agent keeps its hidden state. So an agent that waits for its turn remembers its
+        own turns, regardless of the number of other turns in between.
 
         Args:
             inputs: a step [B, *agents, in_features], or a sequence [B, T, *agents, in_features].
-            hidden: the state before: [B, *agents, hidden_size]; of a sequence
-                [B, T, *agents, hidden_size], of which only the first step's is used.
-            step_count: [B, 1] or [B, T, 1], steps of the episode so far; 0 where it begins.
-            active: bool [B, *agents] or [B, T, *agents], who takes part in the step; None: all do.
+            hidden: the state before the step, [B, *agents, hidden_size]; for a sequence
+                [B, T, *agents, hidden_size], of which only the first step is used.
+            step_count: [B, 1] or [B, T, 1], steps of the episode so far; 0 at its beginning.
+            active: bool [B, *agents] or [B, T, *agents], agents that act in the step; None: all.
 
         Returns:
-            outputs [..., out_features], and the states after each step, shaped as `hidden`.
+            Outputs [..., out_features], and the states after each step, shaped as `hidden`.
         """
         features = self.body(inputs)
         if step_count.dim() == 2:
@@ -104,11 +104,11 @@ class RecurrentNetwork(nn.Module):
 
 
 class JointObservation(nn.Module):
-    """All agents' observations side by side, for a centralised critic.
+    """Concatenates the observations of all agents, for a centralised critic.
 
     The inputs are the observations [..., n_g, size_g] of every group, then the flags [..., n_g] of
-    every group that say which agents are there. What absent agents "see" is replaced by zeros, so
-    it cannot reach a value. Returns [..., sum of n_g * size_g].
+    every group for active agents. Observations of inactive agents are replaced by zeros, so that
+    they do not affect the value. Returns [..., sum of n_g * size_g].
     """
 
     def forward(self, *observations_then_active: Tensor) -> Tensor:

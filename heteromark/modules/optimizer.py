@@ -21,12 +21,12 @@ OPTIMIZERS: Registry[OptimizerMaker] = Registry("optimizer_type")
 
 
 class OptimizerFactory:
-    """Creates one optimizer per network, over the network's own parameters."""
+    """Creates one optimizer per network."""
 
     def create_for_actors(
         self, config: RunConfig, actors: Mapping[str, nn.Module], groups: Mapping[str, Group]
     ) -> dict[str, Optimizer]:
-        """Optimizers by group, with the group's overrides."""
+        """Create the actors' optimizers by group, with the group's overrides."""
         common = config.optimizer
         optimizers = {}
         for name, actor in actors.items():
@@ -39,7 +39,7 @@ class OptimizerFactory:
     def create_for_critics(
         self, config: RunConfig, critics: Mapping[str, nn.Module]
     ) -> dict[str, Optimizer]:
-        """Optimizers by critic."""
+        """Create the critics' optimizers by critic name."""
         common = config.optimizer
         rate = common.critic_learning_rate or common.learning_rate
         own = common.model_copy(update={"learning_rate": rate})
@@ -50,10 +50,10 @@ class OptimizerFactory:
 
 
 def learning_rate_share(config: SchedulerConfig, iteration: int, num_iterations: int) -> float:
-    """Which share of the learning rates there is in one iteration, counted from 0.
+    """Return the factor of the learning rates in an iteration, counted from 0.
 
-    A function of the iteration alone, so a resumed run needs no scheduler state. It rises to 1
-    over the first `warmup_ratio` of the iterations, and decays over the others.
+    It depends only on the iteration, so a resumed run needs no scheduler state. It rises to 1 over
+    the first `warmup_ratio` of the iterations, and decays over the rest.
     """
     warmup = round(config.warmup_ratio * num_iterations)
     if iteration < warmup:
@@ -65,7 +65,7 @@ def learning_rate_share(config: SchedulerConfig, iteration: int, num_iterations:
 
 
 def set_learning_rates(config: RunConfig, optimizers: Iterable[Optimizer], iteration: int) -> float:
-    """Set every optimizer's learning rate for an iteration, from 0; returns the common one."""
+    """Set all learning rates for an iteration, counted from 0; return the common one."""
     share = learning_rate_share(config.scheduler, iteration, config.num_iterations)
     for optimizer in optimizers:
         for parameters in optimizer.param_groups:
@@ -76,15 +76,15 @@ def set_learning_rates(config: RunConfig, optimizers: Iterable[Optimizer], itera
 def make_optimizer(
     optimizer_type: str, config: OptimizerConfig, parameters: Iterable[nn.Parameter]
 ) -> Optimizer:
-    """An optimizer of some parameters, which remembers the learning rate it starts from."""
+    """Create an optimizer that stores its initial learning rate in each parameter group."""
     optimizer = OPTIMIZERS[optimizer_type](config, list(parameters))
     for group in optimizer.param_groups:
         group["initial_lr"] = config.learning_rate
     return optimizer
 
 
-def _built_in(optimizer: type[Optimizer], *fields: str, **options: Any) -> OptimizerMaker:
-    """Makes an optimizer of torch with these fields of its config, and these options."""
+def _built_in(optimizer: Callable[..., Optimizer], *fields: str, **options: Any) -> OptimizerMaker:
+    """Return a maker of a torch optimizer that reads these config fields and has these options."""
 
     def make(config: OptimizerConfig, parameters: list[nn.Parameter]) -> Optimizer:
         given = {field: getattr(config, field) for field in ("weight_decay", *fields)}

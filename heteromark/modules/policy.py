@@ -1,4 +1,4 @@
-"""Actors, one per group, and critics."""
+"""Create the actors, one per group, and the critics."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from tensordict import NestedKey
 from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
 from torchrl.data.tensor_specs import Composite, Unbounded
@@ -22,32 +23,32 @@ from heteromark.environment.groups import Group, override_of
 from heteromark.import_paths import Registry
 from heteromark.modules.networks import JointObservation, RecurrentNetwork, make_mlp
 
-EPISODE_BEGINS = "step_count"  # the entry of a batch that is 0 there
+STEP_COUNT = "step_count"  # key of a batch; 0 where an episode begins
 
-TEAM = "team"  # name of the one centralised critic
+TEAM = "team"  # name of the centralised critic that all groups share
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What a network has to do, and how it is built."""
+    """Inputs, outputs and architecture of a network."""
 
-    in_key: NestedKey  # entry of a batch that it reads, [..., in_features]
-    out_key: NestedKey  # entry that it writes, [..., out_features]
-    # For networks that remember: where the state before a step is read, and where the state after
-    # it is written, [..., memory_size]; and bool [...], who takes part in a step: the others keep
-    # their state. None: whose state it is takes part in every step.
+    in_key: NestedKey  # entry of the batch to read, [..., in_features]
+    out_key: NestedKey  # entry to write, [..., out_features]
+    # For recurrent networks: keys of the hidden state before and after a step,
+    # [..., memory_size]; and key of bool [...], active agents: inactive ones keep their hidden
+    # state. None: active in every step.
     memory_keys: tuple[NestedKey, NestedKey]
     active_key: NestedKey | None
     in_features: int
     out_features: int
-    head_gain: float  # of the last layer
+    head_gain: float  # gain of the last layer
     hidden_sizes: list[int]  # widths of the hidden layers
-    activation: str  # tanh, relu or elu, between them
-    memory_size: int  # numbers of a recurrent state
+    activation: str  # tanh, relu or elu, after each hidden layer
+    memory_size: int  # size of the recurrent hidden state
 
     @property
     def layers(self) -> tuple[int, int, list[int], str]:
-        """What `make_mlp` is given."""
+        """The positional arguments of `make_mlp`."""
         return self.in_features, self.out_features, self.hidden_sizes, self.activation
 
 
@@ -64,7 +65,7 @@ def _mlp(spec: NetworkSpec) -> TensorDictModuleBase:
 def _gru(spec: NetworkSpec) -> TensorDictModuleBase:
     network = RecurrentNetwork(*spec.layers, head_gain=spec.head_gain, hidden_size=spec.memory_size)
     before, after = spec.memory_keys
-    in_keys = [spec.in_key, before, EPISODE_BEGINS]
+    in_keys = [spec.in_key, before, STEP_COUNT]
     if spec.active_key is not None:
         in_keys.append(spec.active_key)
     return TensorDictModule(network, in_keys, [spec.out_key, after])
@@ -78,10 +79,9 @@ class Policies:
         actors: by group; reads (group, "observation"), writes (group, "action") [..., n] or
             [..., n, action_size] and (group, "action_log_prob") [..., n]; with
             `loss.action_aggregation: mean` a continuous action's log-prob is [..., n, action_size].
-        critics: by group, writing (group, "state_value"), [..., n, 1] for the agents' own values or
-            [..., 1] for a centralised one; or one centralised critic called "team", writing
-            "state_value" [..., 1] at the root. Values are in normalised units where the run
-            normalises values.
+        critics: by group; writes (group, "state_value"), [..., n, 1] for the agents' own values or
+            [..., 1] for a centralised critic. Or one centralised critic named "team", which writes
+            "state_value" [..., 1]. Values are in normalised units if the run normalises values.
     """
 
     actors: dict[str, ProbabilisticActor]
@@ -89,12 +89,12 @@ class Policies:
 
 
 def is_recurrent(network: TensorDictModuleBase) -> bool:
-    """Whether a network remembers: it is then trained on sequences rather than single frames."""
-    return EPISODE_BEGINS in network.in_keys
+    """Return whether a network is recurrent, and is trained on sequences instead of frames."""
+    return STEP_COUNT in network.in_keys
 
 
 def recurrent_groups(actors: Mapping[str, TensorDictModuleBase]) -> tuple[str, ...]:
-    """The groups whose actors remember."""
+    """Return the groups with recurrent actors."""
     return tuple(group for group, actor in actors.items() if is_recurrent(actor))
 
 
@@ -104,21 +104,21 @@ class PolicyFactory:
     def create(
         self, config: RunConfig, groups: Mapping[str, Group], state_size: int | None = None
     ) -> Policies:
-        """Networks for every group of the environment, on the CPU.
+        """Create the networks for every group of the environment, on the CPU.
 
         Args:
             config: the run.
-            groups: the environment's.
-            state_size: numbers in the environment's global state; None: it gives none.
+            groups: groups of the environment.
+            state_size: size of the environment's global state; None: the environment has no state.
 
         Raises:
             ConfigError: an override names a group that the environment does not have.
-            ValueError: the critic is to see a state that the environment does not give.
+            ValueError: the critic needs a state that the environment does not provide.
         """
         require_groups(config, groups)
         actors = {name: _actor(config, group) for name, group in groups.items()}
         if config.critic == "own":
-            # the agents of a group share it, and each values its own observation
+            # One critic per group, which values each agent's observation separately.
             critics = {
                 name: _critic(
                     config, group, (name, "observation"), group.observation_size, (name, "active")
@@ -135,10 +135,10 @@ class PolicyFactory:
 
 
 def require_groups(config: RunConfig, groups: Mapping[str, Group]) -> None:
-    """Refuse overrides for groups that do not exist.
+    """Check that all overrides are for existing groups.
 
     Raises:
-        ConfigError: it names every such group with its section and value, and those that there are.
+        ConfigError: lists every unknown group with its section and value, and the existing groups.
     """
     known = [*dict.fromkeys(group.family for group in groups.values())]
     known += [name for name in groups if name not in known]
@@ -146,8 +146,8 @@ def require_groups(config: RunConfig, groups: Mapping[str, Group]) -> None:
         Fault(
             "config",
             f"environment {config.environment.name!r} has no such group."
-            f"{nearest(name, known)} Its groups are {', '.join(known)}; name one of them, or leave "
-            f"{name} out",
+            f"{nearest(name, known)} Its groups are {', '.join(known)}; use one of these, or "
+            f"remove {name}",
             f"{section}.groups.{name}",
             override.model_dump(exclude_none=True),
         )
@@ -159,20 +159,20 @@ def require_groups(config: RunConfig, groups: Mapping[str, Group]) -> None:
         raise ConfigError(faults)
 
 
-def with_memory(environment: EnvBase, remembering: Collection[str], memory_size: int) -> EnvBase:
-    """An environment that carries what recurrent actors remember from one step to the next.
+def with_memory(environment: EnvBase, recurrent: Collection[str], memory_size: int) -> EnvBase:
+    """Wrap an environment so that it carries the actors' hidden states from step to step.
 
     Args:
-        environment: without memory.
-        remembering: groups whose actors find (group, "hidden") [N, n, memory_size] there; with
-            none, the environment itself is returned.
-        memory_size: numbers that each agent remembers.
+        environment: without hidden states.
+        recurrent: groups that get the entry (group, "hidden") [N, n, memory_size]. If empty, the
+            environment itself is returned.
+        memory_size: size of each agent's hidden state.
     """
-    if not remembering:
+    if not recurrent:
         return environment
     copies = environment.batch_size[0]
     primers = Composite(shape=[copies])
-    for name in remembering:
+    for name in recurrent:
         agents = len(environment.groups[name].agents)
         hidden = Unbounded((copies, agents, memory_size))
         primers[name] = Composite(hidden=hidden, shape=[copies])
@@ -182,10 +182,10 @@ def with_memory(environment: EnvBase, remembering: Collection[str], memory_size:
 def _network(
     config: RunConfig, group: Group | None, *, is_critic: bool, **wanted: Any
 ) -> TensorDictModuleBase:
-    """A network as the config has it for a group; None: for the whole team.
+    """Create the network that the config defines for a group; None: for the whole team.
 
     Args:
-        wanted: what the config does not say of a `NetworkSpec`.
+        wanted: the fields of `NetworkSpec` that do not come from the config.
     """
     policy = config.policy
     override = (group and override_of(policy.groups, group)) or PolicyOverride()
@@ -202,7 +202,7 @@ def _network(
 
 
 def _actor(config: RunConfig, group: Group) -> ProbabilisticActor:
-    """Chooses among actions; or from a normal distribution, squashed by tanh into the bounds."""
+    """Create an actor: categorical, or a normal distribution squashed by tanh into the bounds."""
     name, space = group.name, group.action_space
     parameters = (name, "logits" if group.is_discrete else "parameters")
     network = _network(
@@ -218,7 +218,7 @@ def _actor(config: RunConfig, group: Group) -> ProbabilisticActor:
         head_gain=0.01,
     )
     options: dict[str, Any] = {}
-    if not group.is_discrete:
+    if isinstance(space, spaces.Box):
         in_keys = {"loc": (name, "loc"), "scale": (name, "scale")}
         to_both = TensorDictModule(NormalParamExtractor(), [parameters], [*in_keys.values()])
         network = TensorDictSequential(network, to_both)
@@ -232,7 +232,7 @@ def _actor(config: RunConfig, group: Group) -> ProbabilisticActor:
     else:
         in_keys = {"logits": parameters}
         distribution = torch.distributions.Categorical
-        # the algorithm checks the weights once per iteration, which is far cheaper
+        # The algorithm checks the weights once per iteration, which is far cheaper.
         options["validate_args"] = False
     return ProbabilisticActor(
         network,
@@ -248,18 +248,18 @@ def _actor(config: RunConfig, group: Group) -> ProbabilisticActor:
 def _centralised_critic(
     config: RunConfig, groups: Mapping[str, Group], state_size: int | None, group: Group | None
 ) -> TensorDictModuleBase:
-    """Values the team's shared return from the state, or from what all agents see together.
+    """Create a critic of the team's return, over the state or over all observations.
 
-    It has no active_key: in every frame there is a state, or somebody who sees something, and the
-    team is valued there. So its memory advances with every frame, whoever's turn it is.
+    It has no active_key, because it values the team in every frame. So its hidden state advances
+    in every frame, regardless of whose turn it is.
     """
-    sees = config.policy.critic_input
-    if sees == "state" and state_size is None:
+    critic_input = config.policy.critic_input
+    if critic_input == "state" and state_size is None:
         raise ValueError(
-            f"policy.critic_input is state, but environment {config.environment.name!r} gives "
-            "none; set environment.state=true, or policy.critic_input=observations"
+            f"policy.critic_input is state, but environment {config.environment.name!r} provides "
+            "no state; set environment.state=true or policy.critic_input=observations"
         )
-    if sees != "observations" and state_size is not None:
+    if critic_input != "observations" and state_size is not None:
         return _critic(config, group, "state", state_size)
     joint_size = sum(len(each.agents) * each.observation_size for each in groups.values())
     return TensorDictSequential(

@@ -1,4 +1,4 @@
-"""The replay-buffer factory: cuts a batch into minibatches."""
+"""The replay-buffer factory. Buffers split a batch into minibatches."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ BUFFERS: Registry[BufferMaker] = Registry("buffer_type")
 
 
 class ReplayBufferFactory:
-    """Creates one buffer per network, so that each holds only what its network is trained on."""
+    """Creates one buffer per network, for the entries that its training needs."""
 
     def create(
         self, config: RunConfig, networks: Mapping[str, TensorDictModuleBase], device: torch.device
     ) -> dict[str, ReplayBuffer]:
-        """Buffers for one batch, which iterate over it once in shuffled minibatches.
+        """Create buffers for one batch, which iterate over it once in shuffled minibatches.
 
-        A minibatch is made of frames, or for a recurrent network of sequences with as many frames.
+        A minibatch consists of frames; for a recurrent network, of sequences with the same total
+        number of frames.
         """
         make_buffer = BUFFERS[config.buffer_type]
         buffers = {}
@@ -52,7 +53,7 @@ def _tensor(capacity: int, minibatch_size: int, device: torch.device) -> ReplayB
 
 @BUFFERS.register("memmap")
 def _memmap(capacity: int, minibatch_size: int, device: torch.device) -> ReplayBuffer:
-    """On disk, in the temporary folder, for batches that do not fit into memory."""
+    """Store the batch on disk, in the temporary folder, if it does not fit into memory."""
     return ReplayBuffer(
         storage=LazyMemmapStorage(capacity),
         sampler=SamplerWithoutReplacement(),

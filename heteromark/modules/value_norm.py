@@ -1,4 +1,4 @@
-"""The scale of the values that a critic learns."""
+"""Normalisation of the values that a critic learns."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torchrl.modules.value_norm import PopArtValueNorm
 
 
 class PreciseValueNorm(PopArtValueNorm):
-    """`PopArtValueNorm` of single numbers [..., 1], with running averages in double precision.
+    """`PopArtValueNorm` of scalars [..., 1], with running averages in double precision.
 
-    The variance is the mean of the squares less the square of the mean. In single precision that is
-    wrong by a quarter where the mean is 300 times the deviation, and nothing where it is 1000
-    times. Results have the precision of the argument.
+    The variance is the mean of the squares minus the square of the mean. In single precision it is
+    off by a quarter if the mean is 300 times the deviation, and useless at 1000 times. Results have
+    the precision of the argument.
 
     Source: Yu et al., The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games,
     NeurIPS 2022.

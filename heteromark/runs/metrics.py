@@ -12,16 +12,16 @@ from pathlib import Path
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.record import WALL_CLOCK_COLUMNS
 
-# Called after each iteration with frames so far, frames in all, and the iteration's metrics.
+# Receives the frames so far, the total frames and the metrics of an iteration.
 OnProgress = Callable[[int, int, dict[str, float]], None]
 
 
 class MetricsFile:
-    """metrics.csv: one row per iteration, in full precision; empty where there is no value.
+    """metrics.csv: one row per iteration, in full precision. A missing value is an empty cell.
 
     Args:
-        path: the file; what it holds beyond `keep` rows is cut off.
-        keep: rows, one per iteration, that belong to the run so far.
+        path: the file. Rows after the first `keep` are deleted.
+        keep: number of iterations completed so far.
 
     Raises:
         ValueError: the file has fewer than `keep` rows.
@@ -35,7 +35,8 @@ class MetricsFile:
             if len(lines) < keep + 1:
                 raise ValueError(
                     f"{path} has {max(len(lines) - 1, 0)} rows, but the run's checkpoint was taken "
-                    f"after {keep}; delete the checkpoints beside it to train anew"
+                    f"after iteration {keep}; delete the checkpoints/ folder next to it to train "
+                    "from scratch"
                 )
             self._columns = next(csv.reader(lines[:1]))
             write_text_atomic(path, "\n".join(lines[: keep + 1]) + "\n")
@@ -43,7 +44,7 @@ class MetricsFile:
             write_text_atomic(path, "")
 
     def append(self, metrics: Mapping[str, float | int]) -> None:
-        """Add one row; the first row's keys are the columns, wall-clock columns last."""
+        """Add a row. The keys of the first row become the columns, wall-clock columns last."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         if not self._columns:
@@ -55,16 +56,16 @@ class MetricsFile:
             file.write(text.getvalue())
 
     def sync(self) -> None:
-        """Make sure that all rows are on disk, before a checkpoint that counts on them."""
+        """Flush all rows to disk. Call it before writing a checkpoint, which relies on them."""
         with self._path.open("rb") as file:
             os.fsync(file.fileno())
 
     def column(self, name: str) -> list[float]:
-        """The values of a column, NaN where empty."""
+        """Return the values of a column; NaN for empty cells."""
         return [row[name] for row in self.rows()]
 
     def rows(self) -> list[dict[str, float]]:
-        """All rows, NaN where empty."""
+        """Return all rows; NaN for empty cells."""
         with self._path.open(encoding="utf-8", newline="") as file:
             return [
                 {name: float(value or "nan") for name, value in row.items()}
@@ -72,7 +73,7 @@ class MetricsFile:
             ]
 
     def final_return(self) -> float | None:
-        """Mean episode return over the last tenth of the iterations; None if no episode ended."""
+        """Return the mean episode return over the last tenth of the rows; None if none ended."""
         returns = self.column("episode_return")
         last_tenth = returns[-math.ceil(len(returns) / 10) :] if returns else []
         known = [value for value in last_tenth if math.isfinite(value)]

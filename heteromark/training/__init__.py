@@ -1,1 +1,1 @@
-"""Components, the loop, checkpoints and evaluation of one run. Importing it imports no torch."""
+"""Components, training loop, checkpoints and evaluation of one run. Does not import torch."""

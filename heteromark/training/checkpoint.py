@@ -1,4 +1,4 @@
-"""Checkpoints: to continue a run exactly, and to keep trained policies."""
+"""Checkpoints for resuming a run exactly, and files of trained policies."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 VERSION = 2
 
-# What decides how a state is to be read, beyond the shapes of its tensors.
+# Config keys that must match before a saved state can be read; tensor shapes are checked too.
 _DECISIVE = ("agent.algorithm", "policy_type", "optimizer_type")
-_POOL = "environment"  # the one entry of a checkpoint's opponent pools
-_REMEDY = "resume with the config that it was written with, or delete it to train anew"
+_POOL = "environment"  # the only key under "opponent_pools" in a checkpoint
+_REMEDY = "resume with the original config, or delete the checkpoint to train from scratch"
 logger = logging.getLogger("heteromark")
 
 
 class Stateful(Protocol):
-    """What a checkpoint saves and restores: networks, optimizers, normalisers, opponent pools."""
+    """A part of a checkpoint: a network, an optimizer, a normaliser or an opponent pool."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -43,7 +43,7 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True)
 class _PastPolicies:
-    """An opponent pool, whose policies are built like the actors."""
+    """An opponent pool, with the actors as templates for its policies."""
 
     pool: OpponentPool
     actors: Mapping[str, TensorDictModuleBase]
@@ -57,36 +57,35 @@ class _PastPolicies:
 
 @dataclass(frozen=True)
 class BestPolicy:
-    """The policy that did best of those evaluated while training; the earliest of equals."""
+    """The policy with the best evaluation during training; the earliest one in a tie."""
 
-    iteration: int  # after which it was evaluated
+    iteration: int  # iterations completed at its evaluation
     evaluation_return: float  # mean over the evaluation's episodes
-    content: bytes  # its file, see `policy_content`
+    content: bytes  # content of its file, see `policy_content`
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run has come."""
+    """The progress of a run."""
 
-    iteration: int = 0  # whole iterations
+    iteration: int = 0  # completed iterations
     elapsed: float = 0.0  # seconds of training over all attempts
     best: BestPolicy | None = None  # None: nothing was evaluated yet
-    # what the run is called by back ends that metrics are sent to
-    logger_runs: Mapping[str, str] = field(default_factory=dict)
-    is_own: bool = True  # False: it was reached by a shorter run, which this one continues
+    logger_runs: Mapping[str, str] = field(default_factory=dict)  # run ID by logging back end
+    is_own: bool = True  # False: taken over from a shorter run that this run continues
 
 
 def save_checkpoint(folder: Path, config: RunConfig, learner: Learner, progress: Progress) -> Path:
-    """Write everything a run needs to continue; drop all but `training.keep_checkpoints` files.
+    """Write everything needed to resume a run, and delete old checkpoints.
 
-    The best policy is part of it, so that what a resumed run knows as its best never comes from
-    iterations after the checkpoint.
+    Keeps the newest `training.keep_checkpoints` files. The checkpoint includes the best policy, so
+    a resumed run never takes its best policy from an iteration after the checkpoint.
 
     Args:
         folder: the run's folder.
 
     Returns:
-        the file, see `runs.checkpoints`.
+        The file, see `runs.checkpoints`.
     """
     content = _to_bytes(
         {
@@ -111,18 +110,19 @@ def save_checkpoint(folder: Path, config: RunConfig, learner: Learner, progress:
 
 
 def load_checkpoint(folder: Path, config: RunConfig, learner: Learner) -> Progress | None:
-    """Continue from the newest good checkpoint of a run's folder, whatever device wrote it.
+    """Restore the newest intact checkpoint in a run's folder, whatever device wrote it.
 
-    A damaged file is reported, set aside as `*.corrupt`, and the one before it is tried.
+    Logs a warning for a damaged file, renames it to `*.corrupt` and tries the next older one.
 
     Returns:
-        how far the run had come; None if there is no good checkpoint, and nothing was changed.
+        The restored progress. None: there is no intact checkpoint, and nothing was changed.
 
     Raises:
-        ValueError: the checkpoint is of another version, algorithm, or of other networks; the
-            message names what differs, both values, and what to do.
+        ValueError: the checkpoint has a different version, algorithm or networks. The message
+            names the difference, both values and the remedy.
     """
-    # one taken at the end is for longer runs: what is to follow it here comes before it there
+    # Skip a checkpoint of the last iteration. It was taken after the final evaluation, so only a
+    # longer run can continue from it.
     candidates = [
         file for file in checkpoint_files(folder) if file.iteration < config.num_iterations
     ]
@@ -130,8 +130,9 @@ def load_checkpoint(folder: Path, config: RunConfig, learner: Learner) -> Progre
         path = candidate.path
         content = path.read_bytes()
         if not candidate.is_whole(content):
-            then = "trying the one before it" if i + 1 < len(candidates) else "training anew"
-            logger.warning("checkpoint %s is corrupt (hash differs); %s", path, then)
+            is_last = i + 1 == len(candidates)
+            then = "training from scratch" if is_last else "trying the previous checkpoint"
+            logger.warning("checkpoint %s is corrupt (hash mismatch); %s", path, then)
             path.rename(path.with_name(path.name + ".corrupt"))
             continue
         saved = _from_bytes(content, path)
@@ -153,11 +154,11 @@ def load_checkpoint(folder: Path, config: RunConfig, learner: Learner) -> Progre
 def policy_content(
     config: RunConfig, learner: Learner, iteration: int, evaluation_return: float | None
 ) -> bytes:
-    """The content of checkpoint.pt and best.pt, for evaluation. Same policy, same bytes.
+    """Return the content of checkpoint.pt or best.pt. The same policy gives the same bytes.
 
     Args:
-        iteration: after which the policy was taken.
-        evaluation_return: what it achieved in its evaluation, if it was evaluated.
+        iteration: number of iterations the policy was trained for.
+        evaluation_return: its mean evaluation return; None: not evaluated.
     """
     pool = learner.opponent_pool
     return _to_bytes(
@@ -181,26 +182,27 @@ def write_policy(path: Path, content: bytes) -> None:
 
 
 def read_policy(path: Path, device: torch.device) -> dict[str, Any]:
-    """What a policy's file says, or the policy in a run's checkpoint of its progress.
+    """Read a policy from its file, or from a checkpoint in a run's checkpoints/ folder.
 
-    Nothing is unpickled but tensors and plain containers, and all tensors come to `device`,
-    whatever device they were saved from.
+    Unpickles only tensors and plain containers. Moves all tensors to `device`.
 
     Returns:
-        "config", "iteration", "evaluation_return" (None: not evaluated), "actors" by group, and
-        "opponent_pool" (None: there is none).
+        A dict with "config", "iteration", "evaluation_return" (None: not evaluated), "actors" by
+        group, and "opponent_pool" (None: the run has no pool).
 
     Raises:
-        ValueError: the file is missing, damaged, of another version or no policy; the message
-            names the file and says what to do.
+        ValueError: the file is missing, is damaged, has a different version or is not a policy.
+            The message names the file and the remedy.
     """
     if not path.is_file():
         raise ValueError(
-            f"there is no checkpoint {path}; give the {CHECKPOINT_FILE} of a finished run"
+            f"checkpoint {path} does not exist; give the {CHECKPOINT_FILE} of a finished run"
         )
     saved = _from_bytes(path.read_bytes(), path, device)
     if not isinstance(saved, dict) or "version" not in saved:
-        raise ValueError(f"{path} was not written by heteromark; give a run's {CHECKPOINT_FILE}")
+        raise ValueError(
+            f"{path} was not written by heteromark; give the {CHECKPOINT_FILE} of a run"
+        )
     _check_version(saved, path)
     if "state" in saved:
         state = saved["state"]
@@ -210,20 +212,24 @@ def read_policy(path: Path, device: torch.device) -> dict[str, Any]:
 
 
 def shape_misfit(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str | None:
-    """The first entry in which a saved state cannot be loaded where another is expected, in words.
+    """Describe the first entry of a saved state that does not fit the expected one; None: all fit.
 
     Args:
-        expected, found: flat state dictionaries; entries without a shape are not compared.
+        expected, found: flat state dicts. Only keys and shapes are compared.
     """
     for key in [*expected, *(key for key in found if key not in expected)]:
         if key not in found:
-            return f"it lacks {key}"
+            return f"{key} is missing"
         if key not in expected:
-            return f"it has {key}, for which there is no place"
+            return f"{key} is unexpected"
         here, there = (getattr(state[key], "shape", None) for state in (expected, found))
         if here != there:
-            return f"its {key} has shape {list(there)}, but {list(here)} is expected"
+            return f"{key} has shape {_shape_text(there)}, expected {_shape_text(here)}"
     return None
+
+
+def _shape_text(shape: torch.Size | None) -> str:
+    return "none" if shape is None else str(list(shape))
 
 
 def _stateful(learner: Learner) -> dict[str, dict[str, Stateful]]:
@@ -241,12 +247,12 @@ def _stateful(learner: Learner) -> dict[str, dict[str, Stateful]]:
 def _restore(
     stateful: dict[str, dict[str, Stateful]], state: dict[str, dict[str, Any]], path: Path
 ) -> None:
-    """Load all states, or none: everything is compared before anything is changed."""
+    """Load all states. Check names and shapes first, so that a misfit changes nothing."""
     for name, parts in stateful.items():
         if set(parts) != set(state[name]):
             raise ValueError(
-                f"checkpoint {path} holds {name} of {', '.join(state[name]) or 'nothing'}, but the "
-                f"run has {', '.join(parts) or 'none'}; {_REMEDY}"
+                f"checkpoint {path} has {name} for {', '.join(state[name]) or 'nothing'}, but the "
+                f"run has {name} for {', '.join(parts) or 'nothing'}; {_REMEDY}"
             )
         for key, part in parts.items():
             if isinstance(part, torch.nn.Module) and (
@@ -270,8 +276,9 @@ def _restore(
 def _check_version(saved: dict[str, Any], path: Path) -> None:
     if saved["version"] != VERSION:
         raise ValueError(
-            f"checkpoint {path} has version {saved['version']}, but this heteromark reads version "
-            f"{VERSION}; use the heteromark that wrote it, or delete it to train anew"
+            f"checkpoint {path} has format version {saved['version']}, but this heteromark reads "
+            f"version {VERSION}; use the heteromark that wrote it, or delete the checkpoint to "
+            "train from scratch"
         )
 
 
@@ -286,13 +293,13 @@ def _check_config(saved: dict[str, Any], config: RunConfig, path: Path) -> None:
 
 
 def _is_of_this_run(saved: dict[str, Any], config: RunConfig) -> bool:
-    """False for a shorter run, or one in another mode, that this one continues."""
+    """Return False for a checkpoint of a run with a different length or mode."""
     there = saved["mode"], saved["training"]["total_frames"]
     return there == (config.mode, config.training.total_frames)
 
 
 def _to_bytes(content: dict[str, Any]) -> bytes:
-    # through memory, because torch.save writes the name of the file into the file
+    # Save to memory first: torch.save(path) would write the file's name into the file.
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
@@ -303,6 +310,6 @@ def _from_bytes(content: bytes, path: Path, device: torch.device | str = "cpu") 
         return torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except (RuntimeError, EOFError, LookupError, pickle.UnpicklingError, ValueError) as error:
         raise ValueError(
-            f"{path} is damaged or no checkpoint of heteromark; train the run again, or give "
-            f"another {CHECKPOINT_FILE}"
+            f"{path} is damaged or not a heteromark checkpoint; train the run again, or give a "
+            f"different {CHECKPOINT_FILE}"
         ) from error

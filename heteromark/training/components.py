@@ -1,8 +1,8 @@
-"""What the loop works with, and what makes it: the seam where the kinds of agents meet.
+"""The components of a run, and the interface that each kind of agents implements to build them.
 
-The loop, the checkpoints and the commands know no kind. A kind registers under its name, as
-algorithms do, and answers what `Kind` asks. What kinds differ in before anything is built, such as
-which keys of a config act, is asked in `config.rules.kinds`.
+The loop, the checkpoints and the commands work for every kind of agents. A kind registers under its
+name and implements `Kind`. `config.rules.kinds` holds the rules that apply before anything is
+built, such as which config keys have an effect.
 """
 
 from __future__ import annotations
@@ -34,37 +34,36 @@ Report = dict[str, Any]
 
 
 class Algorithm(Protocol):
-    """Turns a batch into updated weights."""
+    """Updates the weights from a batch."""
 
     def update(self, batch: Any, iteration: int) -> dict[str, float]:
-        """Update on a batch; returns metrics by column name. Raises Diverged."""
+        """Update on a batch and return metrics by column name. Raises Diverged."""
 
 
 class Evaluator(Protocol):
-    """Judges the policies as they are."""
+    """Evaluates the current policies."""
 
     def evaluate(self, seed: int, opponent_pool: Mapping[str, Any] | None = None) -> Report:
-        """The report of an evaluation; the same for one seed."""
+        """Return the report of an evaluation. The same seed gives the same report."""
 
     def close(self) -> None:
-        """Let go of environments."""
+        """Close the evaluation's environments."""
 
 
 @dataclass(frozen=True)
 class Components:
-    """What the loop works with."""
+    """What the training loop needs."""
 
-    learner: Learner  # what is trained, and with what
-    collector: Collector  # collects a batch
-    algorithm: Algorithm  # turns it into updated weights
-    evaluator: Evaluator  # judges the policies
-    # what the episodes of a batch were like, as metrics by name
-    measure: Callable[[Any], dict[str, float | int]]
+    learner: Learner  # networks, losses and optimizers
+    collector: Collector
+    algorithm: Algorithm
+    evaluator: Evaluator
+    measure: Callable[[Any], dict[str, float | int]]  # episode metrics of a batch, by name
     device: torch.device
-    environment: EnvBase | None = None  # that it trains in; language-model agents have none
+    environment: EnvBase | None = None  # for training; None for language-model agents
 
     def close(self) -> None:
-        """Let go of environments and worker processes."""
+        """Close environments and end worker processes."""
         self.evaluator.close()
         self.collector.close()
         if self.environment is not None:
@@ -72,10 +71,10 @@ class Components:
 
 
 class Kind(Protocol):
-    """What is asked of one kind of agents."""
+    """What one kind of agents must implement."""
 
     def components(self, config: RunConfig, device: torch.device) -> Components:
-        """Build what a run is trained with.
+        """Build the components of a run.
 
         Raises:
             ConfigError, ValueError, ModuleNotFoundError: the config does not fit the environment,
@@ -83,24 +82,27 @@ class Kind(Protocol):
         """
 
     def plan(self, config: RunConfig, components: Components) -> Iterator[str]:
-        """Describe what would be trained, a line each."""
+        """Yield lines that describe what would be trained."""
 
     def quick_to_build(self, config: RunConfig) -> RunConfig:
-        """The config without what takes long to build and changes nothing of the plan."""
+        """Return the config without parts that are slow to build and do not affect the plan."""
 
     def faults(self, config: RunConfig) -> list[Fault]:
-        """What does not fit, as only the environment can tell; it is made once for that."""
+        """Create the environment once and return everything in the config that does not fit it."""
 
     def evaluation(self, request: EvaluationRequest, config: RunConfig) -> EvaluationConfig:
-        """How to evaluate: as the run's config says, but for what was asked for."""
+        """Return the run's evaluation settings, with the requested options applied."""
 
     def refused(self, request: EvaluationRequest, config: RunConfig) -> Iterator[Fault]:
-        """Options that this kind of run does not know, or that contradict each other."""
+        """Yield a fault per option that does not apply to this kind or contradicts another."""
 
     def evaluate(
         self, saved: SavedPolicy, request: EvaluationRequest, device: torch.device
     ) -> tuple[Report, list[Any]]:
-        """Evaluate what a file holds: the report, and lines (or what rich can print) about it.
+        """Evaluate a saved policy.
+
+        Returns:
+            The report, and its printed form: lines of text or objects that rich can print.
 
         Raises:
             ConfigError: an option does not fit.
@@ -114,7 +116,7 @@ KINDS: Registry[Callable[[], Kind]] = Registry(
 
 
 def kind_of(config: RunConfig) -> Kind:
-    """The kind of a run's agents; imports what it needs."""
+    """Return the kind of a run's agents, and import the modules it needs."""
     return KINDS[config.kind]()
 
 
@@ -129,11 +131,11 @@ class ComponentFactory:
         self.config = config
 
     def create(self) -> Components:
-        """Seed everything, then build; so the initial weights follow from the config alone.
+        """Seed everything, then build. So the initial weights depend only on the config.
 
         Raises:
-            ConfigError: sections contradict each other; or overrides do not fit the groups of the
-                environment, or the device the machine.
+            ConfigError: sections contradict each other, overrides do not fit the environment's
+                groups, or the machine does not have the device.
             ValueError, ModuleNotFoundError: the config does not fit the environment.
         """
         config = self.config

@@ -1,50 +1,56 @@
-"""Where a run computes, on how many threads, and on the CPU with the same roundings every time."""
+"""The device and the number of threads of a run, and reproducible arithmetic on the CPU."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.models.run import RunConfig
 
+# Any: torch adds the attribute `fill_uninitialized_memory` at run time.
+_DETERMINISTIC: Any = torch.utils.deterministic
+
 
 def set_arithmetic(config: RunConfig, device: torch.device | str) -> None:
-    """Compute on as many threads as the run, from now on.
+    """Set the number of threads to the run's, and deterministic algorithms on or off.
 
-    On the CPU sums are also taken in an order of their own. Otherwise several threads add the
-    gradients of rows that were indexed in whatever order they come, and a run with
-    `num_threads=2` differs in its last digits each time. On a GPU, where not every operation has
-    such an order, that is switched off, also after a run on the CPU.
+    They are on for the CPU. Without them, several threads add the gradients of indexed rows in a
+    varying order, and a run with `num_threads=2` differs in its last digits each time. They are off
+    for a GPU, where not every operation has a deterministic version.
     """
     torch.set_num_threads(config.training.num_threads)
     torch.use_deterministic_algorithms(torch.device(device).type == "cpu")
-    # Nothing here reads memory that was never written, so filling it would only cost time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    # This code never reads uninitialised memory, so filling it would only cost time.
+    _DETERMINISTIC.fill_uninitialized_memory = False
 
 
 @contextlib.contextmanager
 def arithmetic_of(config: RunConfig, device: torch.device | str) -> Iterator[None]:
-    """Compute as the run does: on other numbers of threads, sums come out in other roundings."""
-    threads, settings = torch.get_num_threads(), torch.utils.deterministic
+    """Use a run's arithmetic settings; restore the previous ones on exit.
+
+    A different number of threads rounds sums differently.
+    """
+    threads = torch.get_num_threads()
     exact = torch.are_deterministic_algorithms_enabled()
-    filled = settings.fill_uninitialized_memory
+    filled = _DETERMINISTIC.fill_uninitialized_memory
     set_arithmetic(config, device)
     try:
         yield
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(exact)
-        settings.fill_uninitialized_memory = filled
+        _DETERMINISTIC.fill_uninitialized_memory = filled
 
 
 def require_device(config: RunConfig) -> torch.device:
-    """The device of a run.
+    """Return the device of a run.
 
     Raises:
-        ConfigError: it is "cuda", and torch sees no GPU.
+        ConfigError: the device is "cuda", but torch sees no GPU.
     """
     try:
         return resolve_device(config.device)
@@ -54,19 +60,19 @@ def require_device(config: RunConfig) -> torch.device:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of a config: auto takes a GPU if there is one.
+    """Return the device for a config's `device`. "auto" is the GPU if there is one, else the CPU.
 
     Raises:
-        ValueError: "cuda" is asked for and torch sees no GPU.
+        ValueError: the device is "cuda", but torch sees no GPU.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise ValueError(
             "device is cuda, but torch sees no CUDA GPU on this machine; use device=auto or "
-            "device=cpu, or check the driver and that torch was installed with CUDA"
+            "device=cpu, or check the driver and whether torch was installed with CUDA support"
         )
     if name == "cpu" or not available:
         return torch.device("cpu")
-    # With its index: TorchRL's collector takes "cuda" and "cuda:0" for two devices, and would act
-    # with a copy of the policy that is never updated.
+    # Include the index: TorchRL's collector treats "cuda" and "cuda:0" as two devices, and would
+    # act with a copy of the policy that is never updated.
     return torch.device("cuda", torch.cuda.current_device())

@@ -1,4 +1,4 @@
-"""The environments of a run: the one that it trains in, and those that it is evaluated in."""
+"""The environments for training and for evaluating a run."""
 
 from __future__ import annotations
 
@@ -23,31 +23,32 @@ def make_environment(
     config: RunConfig,
     num_envs: int | None = None,
     *,
-    remembering: Collection[str] = (),
+    recurrent: Collection[str] = (),
     **options: Any,
 ) -> EnvBase:
-    """The environment as the run's actors need it, in training and in evaluation.
+    """Create an environment for a run's actors, for training or evaluation.
 
     Args:
         config: the run.
-        num_envs: number of copies; by default `environment.num_parallel_envs`.
-        remembering: groups with a recurrent actor, see `with_memory`.
-        options: of `EnvironmentFactory.create`.
+        num_envs: number of copies; default: `environment.num_parallel_envs`.
+        recurrent: groups with a recurrent actor, see `with_memory`.
+        options: further arguments of `EnvironmentFactory.create`.
 
     Raises:
         ModuleNotFoundError, ValueError: see `EnvironmentFactory.create`; or the policy that
-            commands the other side of Skirmish is missing, or does not fit it.
+            commands the other side of Skirmish is missing or does not fit.
     """
     environment = EnvironmentFactory().create(config, num_envs, **options)
     skirmish = config.environment.skirmish
     if config.env_type == "skirmish" and skirmish.opponent == "policy":
+        assert skirmish.checkpoint is not None, "RunConfig requires it with opponent policy"
         policy = load_policy(Path(skirmish.checkpoint), environment.device)
         environment.oppose(policy.actors, policy.groups)
-    return with_memory(environment, remembering, config.policy.gru.hidden_size)
+    return with_memory(environment, recurrent, config.policy.gru.hidden_size)
 
 
 def opponent_of(config: RunConfig, settings: EvaluationConfig) -> OpponentConfig:
-    """Whom the policy plays in an evaluation: as in training, but for what the settings say."""
+    """Return the opponent of an evaluation: the training opponent, overridden by the settings."""
     differing = {"kind": settings.opponent, "seat": settings.seat}
     return config.environment.opponent.model_copy(
         update={key: value for key, value in differing.items() if value is not None}
@@ -59,24 +60,24 @@ def make_evaluation_environment(
     settings: EvaluationConfig,
     num_envs: int,
     *,
-    remembering: Collection[str] = (),
+    recurrent: Collection[str] = (),
     **options: Any,
 ) -> EnvBase:
-    """An environment for actors to be evaluated in, against the settings' opponent.
+    """Create an environment for an evaluation, against the settings' opponent.
 
     Args:
-        remembering: groups with a recurrent actor, see `with_memory`.
-        options: of `EnvironmentFactory.create`.
+        recurrent: groups with a recurrent actor, see `with_memory`.
+        options: further arguments of `EnvironmentFactory.create`.
 
     Raises:
-        ValueError: the settings name an opponent who cannot play in this environment, or a seat
-            where nobody has one.
+        ValueError: the settings name an opponent that cannot play in this environment, or a seat
+            although the environment has no seats.
     """
     try:
         environment = make_environment(
             against(config, settings),
             num_envs,
-            remembering=remembering,
+            recurrent=recurrent,
             opponent=opponent_of(config, settings),
             **options,
         )
@@ -90,7 +91,7 @@ def make_evaluation_environment(
         if key == "--seat" and opponent_of(config, settings).kind == "self":
             raise ValueError(
                 f"--seat is {settings.seat}, but the policy plays all seats; add --opponent random "
-                "or --opponent heuristic, or leave out --seat"
+                "or --opponent heuristic, or remove --seat"
             )
     except ValueError:
         environment.close()
@@ -99,10 +100,10 @@ def make_evaluation_environment(
 
 
 def require_evaluation(config: RunConfig, environment: EnvBase) -> None:
-    """Find out before the training whether its environment can be evaluated in as the config says.
+    """Check before training that an evaluation with the config's settings is possible.
 
     Args:
-        environment: the one to train in.
+        environment: the training environment.
 
     Raises:
         ValueError, ModuleNotFoundError: see `make_evaluation_environment`.
@@ -115,10 +116,10 @@ def require_evaluation(config: RunConfig, environment: EnvBase) -> None:
 
 
 def against(config: RunConfig, settings: EvaluationConfig) -> RunConfig:
-    """The run with whoever commands the other side of Skirmish in an evaluation.
+    """Return the config with the evaluation's script as the opponent in Skirmish.
 
     Raises:
-        ValueError: that is no script.
+        ValueError: the settings' opponent is not a script.
     """
     environment, opponent = config.environment, settings.opponent
     if config.env_type != "skirmish" or opponent is None:
@@ -127,7 +128,7 @@ def against(config: RunConfig, settings: EvaluationConfig) -> RunConfig:
         key = _key(config, settings, "opponent")
         raise ValueError(
             f"{key} is {opponent}, but in environment {environment.name!r} a script commands the "
-            f"other side; use one of {', '.join(get_args(ScriptName))}, or {_without(key)}"
+            f"other side; use {', '.join(get_args(ScriptName))}, or {_without(key)}"
         )
     other = {"opponent": opponent, "checkpoint": None}
     skirmish = environment.skirmish.model_copy(update=other)
@@ -136,7 +137,7 @@ def against(config: RunConfig, settings: EvaluationConfig) -> RunConfig:
 
 
 def _require_players(config: RunConfig, settings: EvaluationConfig, environment: EnvBase) -> None:
-    """Raise ValueError for an opponent or a seat that there cannot be in this environment."""
+    """Raise ValueError for an opponent or a seat that this environment does not support."""
     against(config, settings)
     there = f"environment {config.environment.name!r}"
     for field, value in (("opponent", settings.opponent), ("seat", settings.seat)):
@@ -145,21 +146,21 @@ def _require_players(config: RunConfig, settings: EvaluationConfig, environment:
         key = _key(config, settings, field)
         if not environment.turn_based:
             raise ValueError(
-                f"{key} is {value}, but in {there} all agents act at once; opponents and seats are "
-                f"for turn-based (AEC) environments only: {_without(key)}"
+                f"{key} is {value}, but in {there} all agents act at once; only turn-based (AEC) "
+                f"environments have opponents and seats: {_without(key)}"
             )
         if field == "opponent" and value not in get_args(Opponent):
             raise ValueError(
-                f"{key} is {value}, a script of Skirmish; in {there} use one of "
+                f"{key} is {value}, which is a Skirmish script; in {there} use "
                 f"{', '.join(get_args(Opponent))}, or {_without(key)}"
             )
 
 
 def _without(key: str) -> str:
-    return f"leave out {key}" if key.startswith("--") else f"set {key}=null"
+    return f"remove {key}" if key.startswith("--") else f"set {key}=null"
 
 
 def _key(config: RunConfig, settings: EvaluationConfig, field: str) -> str:
-    """What set a field of the settings: the run's config, or an option of `heteromark evaluate`."""
+    """Return the config key or the `heteromark evaluate` option that set a field."""
     as_trained = getattr(settings, field) == getattr(config.evaluation, field)
     return f"evaluation.{field}" if as_trained else f"--{field}"

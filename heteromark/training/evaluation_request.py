@@ -1,4 +1,4 @@
-"""What `heteromark evaluate` is asked for."""
+"""The options of `heteromark evaluate`."""
 
 from __future__ import annotations
 
@@ -20,51 +20,51 @@ FPS = 10
 class EvaluationRequest:
     """Options of the command line.
 
-    Opponent, seat, max_steps, preset and passes that are None are as in the run's own evaluation.
+    If opponent, seat, max_steps, preset or passes is None, the run's evaluation config applies.
     """
 
     run: str  # run folder, checkpoint file, or (the start of) a digest
-    episodes: int = 100  # to be played; for language-model agents: problems to be worked on
+    episodes: int = 100  # number to play; for language-model agents: number of problems
     seed: int = 1000
-    # most likely actions, or responses; None: most likely actions, but responses as `preset` says
+    # most likely actions or responses; None: most likely actions, responses according to `preset`
     deterministic: bool | None = None
     device: str = "auto"
-    checkpoint: str = FINAL  # "final", "best", or a file, as such or in the run's folder
+    checkpoint: str = FINAL  # "final", "best", or a file; its path may be relative to the run
     opponent: EvaluationOpponent | None = None
     seat: Seat | None = None
     max_steps: int | None = None
-    output: Path | None = None  # receives the figures as JSON
-    gif: Path | None = None  # receives a picture of one episode
-    fps: int | None = None  # frames a second of the picture; None: `FPS`
+    output: Path | None = None  # file for the report, as JSON
+    gif: Path | None = None  # file for an animation of one episode
+    fps: int | None = None  # frames per second of the GIF; None: `FPS`
     preset: Preset | None = None  # how responses are sampled
-    passes: int | None = None  # how often each problem is worked on
-    transcripts: int | None = None  # of how many problems what was said is shown
-    swap_roles: bool = False  # evaluate with the roles filled otherwise, too
+    passes: int | None = None  # attempts per problem
+    transcripts: int | None = None  # number of problems whose transcripts are printed
+    swap_roles: bool = False  # also evaluate with the policies swapped between roles
     single_agent: bool = False  # the task's last role works alone
 
     def applied(self, config: RunConfig, **changes: Any) -> EvaluationConfig:
-        """The evaluation of a run's config, with what was asked for.
+        """Return the run's evaluation config with the options that were given.
 
         Args:
-            changes: win over both.
+            changes: override both.
         """
-        asked = {
+        given = {
             name: value
             for name in ("opponent", "seat", "max_steps", "passes")
             if (value := getattr(self, name)) is not None
         }
-        return config.evaluation.model_copy(update={"episodes": self.episodes, **asked, **changes})
+        return config.evaluation.model_copy(update={"episodes": self.episodes, **given, **changes})
 
     def given(self, reasons: Mapping[str, str], agents: str) -> Iterator[Fault]:
-        """A fault for each option that was given and that a kind of run does not know.
+        """Yield a fault for each given option that does not apply to a kind of run.
 
         Args:
-            reasons: by option, why it does not.
-            agents: what the run is of.
+            reasons: why an option does not apply, by option.
+            agents: the kind of run, for the message.
         """
         for name, reason in reasons.items():
             if (value := getattr(self, name)) not in (None, False):
-                message = f"is not for this run, of {agents}: {reason}"
+                message = f"does not apply to a run of {agents}: {reason}"
                 if value is True:  # the option takes no value
                     value = None
                 elif isinstance(value, Path):

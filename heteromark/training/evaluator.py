@@ -1,4 +1,4 @@
-"""What a trained policy achieves."""
+"""Evaluation of policies over arrays."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Actors = Mapping[str, TensorDictModuleBase]
 
 
 class Evaluator:
-    """Plays episodes in an environment of its own, made when first needed and then kept.
+    """Plays evaluation episodes in a separate environment, created at the first evaluation.
 
-    The training's random streams are left alone.
+    Does not affect the random streams of the training.
 
     Args:
         config: the run.
         actors: by group, all on one device.
-        settings: how to evaluate; by default as the run's config says.
+        settings: how to evaluate; default: the run's `evaluation`.
     """
 
     def __init__(
@@ -46,16 +46,16 @@ class Evaluator:
     def evaluate(self, seed: int, opponent_pool: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Play `settings.episodes` episodes.
 
-        Copy i of N plays episodes i, i + N, … to their ends, however long they are. So short
-        episodes are not over-represented, as they would be in the first ones to finish.
+        Copy i of N plays the episodes i, i + N, … to their ends. Taking the first episodes to
+        finish instead would over-represent short ones.
 
         Args:
-            seed: seeds the environments and, unless deterministic, the actions; the same seed
+            seed: seeds the environments and, unless deterministic, the actions. The same seed
                 gives the same episodes.
-            opponent_pool: state of the pool of past selves to play against.
+            opponent_pool: state of the pool of past policies to play against.
 
         Returns:
-            `as_report` of the episodes.
+            The report, see `as_report`.
 
         Raises:
             ValueError: the settings do not fit the environment.
@@ -66,14 +66,14 @@ class Evaluator:
         if self._environment is None:
             with preserved_random_state():
                 self._environment = make_evaluation_environment(
-                    self._config, settings, copies, remembering=recurrent_groups(self._actors)
+                    self._config, settings, copies, recurrent=recurrent_groups(self._actors)
                 )
         environment = self._environment
-        bring_past_selves(environment, self._actors, opponent_pool)
+        load_past_policies(environment, self._actors, opponent_pool)
         quota = [episodes // copies + (i < episodes % copies) for i in range(copies)]
         played: list[list[Episode]] = [[] for _ in range(copies)]
 
-        def see(after: TensorDictBase, cut_off: Tensor) -> bool:
+        def on_step(after: TensorDictBase, cut_off: Tensor) -> bool:
             for i in after["done"].squeeze(-1).nonzero()[:, 0].tolist():
                 if len(played[i]) < quota[i]:
                     played[i].append(
@@ -86,7 +86,7 @@ class Evaluator:
                     )
             return any(len(done) < due for done, due in zip(played, quota, strict=True))
 
-        play(environment, self._actors, settings, seed, see)
+        play(environment, self._actors, settings, seed, on_step)
         report = as_report(
             [played[e % copies][e // copies] for e in range(episodes)],
             settings,
@@ -111,29 +111,29 @@ def evaluate(
     settings: EvaluationConfig | None = None,
     opponent_pool: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """One evaluation by an `Evaluator`."""
+    """Evaluate once with an `Evaluator`, and close it."""
     with contextlib.closing(Evaluator(config, actors, settings)) as evaluator:
         return evaluator.evaluate(seed, opponent_pool)
 
 
-def bring_past_selves(
+def load_past_policies(
     environment: EnvBase, actors: Actors, state: Mapping[str, Any] | None
 ) -> None:
-    """Put past selves into an environment that is played against them.
+    """Load past policies into an environment whose opponent is `past_self`.
 
     Args:
-        actors: by group; the past selves are built like them.
-        state: of an opponent pool; None: there is none.
+        actors: by group; templates for the past policies.
+        state: of an opponent pool; None: the run has no pool.
 
     Raises:
-        ValueError: the environment wants past selves, and there are none.
+        ValueError: the environment needs past policies, but there are none.
     """
     if environment.opponent_pool is None:
         return
     if state is None:
         raise ValueError(
-            "--opponent is past_self, but there are no past selves to play against: the run was "
-            "trained with another opponent; use --opponent random, heuristic or self, or train a "
+            "--opponent is past_self, but the run has no past policies, because it was trained "
+            "against a different opponent; use --opponent random, heuristic or self, or train a "
             "run with environment.opponent.kind=past_self"
         )
     environment.opponent_pool.load_state_dict(state, actors)
@@ -144,16 +144,16 @@ def play(
     actors: Actors,
     settings: EvaluationConfig,
     seed: int,
-    see: Callable[[TensorDictBase, Tensor], bool],
+    on_step: Callable[[TensorDictBase, Tensor], bool],
 ) -> None:
-    """Let the actors play, for as long as somebody wants to see it.
+    """Let the actors play until `on_step` returns False.
 
     Args:
-        environment: batch size [N]; its copies start anew from `seed`.
+        environment: batch size [N]; restarted from `seed`.
         settings: `deterministic` and `max_steps` are used.
-        see: called after the reset and after each step, before finished copies are reset, with
-            what the agents then see, and with bool [N]: the episode was cut off just now. Returns
-            whether to go on.
+        on_step: called after the reset and after each step, before finished copies are reset.
+            Receives the current observations and bool [N], which episodes were cut off in this
+            step. Returns whether to continue.
     """
     device = next(next(iter(actors.values())).parameters()).device
     kind = ExplorationType.DETERMINISTIC if settings.deterministic else ExplorationType.RANDOM
@@ -165,7 +165,7 @@ def play(
         environment.reseed(seed, "evaluation")
         now = environment.reset()
         cut_off = torch.zeros(environment.batch_size, dtype=torch.bool)
-        while see(now, cut_off):
+        while on_step(now, cut_off):
             now = environment.maybe_reset(now)
             seen = now.to(device)
             for actor in actors.values():
@@ -177,8 +177,8 @@ def play(
 
 
 def _cut_off(after: TensorDictBase, max_steps: int) -> Tensor:
-    """End the episodes that go on after `max_steps`; returns which, bool [N]."""
+    """End episodes that have reached `max_steps` frames; return which, bool [N]."""
     over = ~after["done"] & (after["step_count"] >= max_steps)
-    for key in ("done", "truncated"):  # not in place: the memory may be the environment's
+    for key in ("done", "truncated"):  # not in place: the environment may own the memory
         after.set(key, after[key] | over)
     return over.squeeze(-1)

@@ -1,7 +1,7 @@
-"""`python -m heteromark.training.factory_train`: train what Hydra composes from config/.
+"""`python -m heteromark.training.factory_train`: train a config that Hydra composes from config/.
 
-The same code path as `heteromark train` from the run config on: one validation, one run store, one
-record. Each run also gets a folder below outputs/, with the run's files and what was composed.
+Uses the same validation, run store and records as `heteromark train`. Each run also gets a folder
+below outputs/ with the run's files and the composed config.
 """
 
 from __future__ import annotations
@@ -17,9 +17,15 @@ from hydra.core.utils import run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, read_write
 
-from heteromark.commands.console import expected_errors_told, outcome_lines, prepare_process
-from heteromark.commands.fit import FitJudge
-from heteromark.commands.hydra_job import JobResult, judged_job, own_folder, train_job
+from heteromark.commands.console import exit_on_expected_errors, outcome_lines, prepare_process
+from heteromark.commands.fit import FitChecker
+from heteromark.commands.hydra_job import (
+    JobResult,
+    checked_job,
+    loader_of,
+    reserve_output_folder,
+    train_job,
+)
 from heteromark.commands.launch import RunFailed
 from heteromark.commands.multirun import PlannedJob, plan_jobs, run_jobs, table_lines
 from heteromark.config.compose.composition import CONFIG_FOLDER
@@ -29,14 +35,14 @@ from heteromark.config.errors import ConfigError
 from heteromark.config.files import to_yaml
 
 DEFAULT_CONFIG = "dummy_config"
-_HOW = ("all", "config", "config-groups", "defaults", "defaults-tree", "plugins", "searchpath")
+_INFO = ("all", "config", "config-groups", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; returns the exit status.
+    """Run the command and return its exit status.
 
     Raises:
-        ConfigError: all faults in the command line and the configs, before anything is run.
+        ConfigError: all faults in the command line and the configs; nothing was run.
         RunFailed, StoreError, Terminated: see `launch.train_run`.
     """
     options = _parser().parse_intermixed_args(arguments)
@@ -49,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_process()
     mode = RunMode.MULTIRUN if options.multirun else RunMode.RUN
     tree = hydra.compose_config(name, overrides, mode)
-    if tree.hydra.mode is RunMode.MULTIRUN and mode is RunMode.RUN:  # a config file says so
+    if tree.hydra.mode is RunMode.MULTIRUN and mode is RunMode.RUN:  # set by a config file
         mode = RunMode.MULTIRUN
         tree = hydra.compose_config(name, overrides, mode)
     with read_write(tree.hydra):
@@ -60,8 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run_one(hydra: Hydra, tree: DictConfig, dry_run: bool) -> int:
-    loader = hydra.config_loader
-    job = judged_job(tree, loader, FitJudge())
+    loader = loader_of(hydra)
+    job = checked_job(tree, loader, FitChecker())
     if unfelt := list(unfelt_overrides(tree, loader, job)):
         raise ConfigError(unfelt)
     if dry_run:
@@ -71,7 +77,7 @@ def _run_one(hydra: Hydra, tree: DictConfig, dry_run: bool) -> int:
         for line in plan_lines(job.run_config):
             print(f"# {line}")
         return 0
-    own_folder(tree, "run")
+    reserve_output_folder(tree, "run")
     callbacks = Callbacks(tree)
     callbacks.on_run_start(config=tree, config_name=tree.hydra.job.config_name)
     returned = run_job(
@@ -85,12 +91,13 @@ def _run_one(hydra: Hydra, tree: DictConfig, dry_run: bool) -> int:
     result: JobResult = returned.return_value
     if result.error:
         raise result.error
+    assert result.record is not None, "a job without an error has a record"
     print("\n".join(outcome_lines(result.record, result.from_store, result.folder)))
     return 0
 
 
 def _run_many(hydra: Hydra, master: DictConfig, dry_run: bool) -> int:
-    jobs = plan_jobs(master, hydra.config_loader)
+    jobs = plan_jobs(master, loader_of(hydra))
     if dry_run:
         return _plan_many(jobs)
     rows = run_jobs(hydra, master, jobs)
@@ -114,7 +121,7 @@ def _plan_many(jobs: Sequence[PlannedJob]) -> int:
 
 
 def _show(hydra: Hydra, options: argparse.Namespace) -> None:
-    """Print help, config or information; Hydra does it all but for the list of groups."""
+    """Print the help, the config or the information that was requested."""
     name, overrides = options.config_name, options.overrides
     if options.help:
         hydra.app_help(config_name=name, args_parser=_parser(), args=options)
@@ -123,24 +130,24 @@ def _show(hydra: Hydra, options: argparse.Namespace) -> None:
     elif options.cfg:
         hydra.show_cfg(name, overrides, options.cfg, options.package, options.resolve)
         tree = hydra.compose_config(name, overrides, RunMode.RUN)
-        job_of(tree, hydra.config_loader)  # shown as it is, but not passed over
+        job_of(tree, loader_of(hydra))  # report faults, after printing the config as it is
     elif options.info == "config-groups":
-        for group, choices in hydra.config_loader.groups().items():
+        for group, choices in loader_of(hydra).groups().items():
             print(f"{group}: {', '.join(choices)}")
     else:
         hydra.show_info(options.info, config_name=name, overrides=overrides)
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Hydra's options, those that make sense here, and --dry-run."""
+    """Return a parser with the Hydra options that apply here, and --dry-run."""
     parser = argparse.ArgumentParser(add_help=False, prog="factory_train")
-    parser.add_argument("overrides", nargs="*", help="key=value and group=option, any number")
+    parser.add_argument("overrides", nargs="*", help="any number of key=value and group=option")
     flags = {
-        ("--help", "-h"): "this help",
-        ("--dry-run", "-n"): "judge the config, print it and what would run; train nothing",
+        ("--help", "-h"): "print this help",
+        ("--dry-run", "-n"): "check the config, print it and what would run; train nothing",
         ("--multirun", "-m"): "run every combination of lists and ranges, e.g. seed=0,1,2",
-        ("--resolve",): "with --cfg: with references followed",
-        ("--hydra-help",): "Hydra's own settings",
+        ("--resolve",): "with --cfg: resolve references",
+        ("--hydra-help",): "print the help for Hydra's settings",
     }
     for names, text in flags.items():
         parser.add_argument(*names, action="store_true", help=text)
@@ -148,31 +155,31 @@ def _parser() -> argparse.ArgumentParser:
         "--config-name",
         "-cn",
         default=DEFAULT_CONFIG,
-        help=f"a file of config/, by default {DEFAULT_CONFIG}",
+        help=f"file in config/; default: {DEFAULT_CONFIG}",
     )
     parser.add_argument(
         "--config-path",
         "-cp",
         type=Path,
         default=Path(CONFIG_FOLDER),
-        help=f"another folder than {CONFIG_FOLDER}/",
+        help=f"folder to use instead of {CONFIG_FOLDER}/",
     )
     parser.add_argument(
-        "--config-dir", "-cd", type=Path, help="a further folder of configs and options"
+        "--config-dir", "-cd", type=Path, help="additional folder of configs and options"
     )
     parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"), help="print the config")
-    parser.add_argument("--package", "-p", help="with --cfg: only this part of it")
+    parser.add_argument("--package", "-p", help="with --cfg: print only this part")
     parser.add_argument(
         "--info",
         "-i",
         nargs="?",
         const="all",
-        choices=_HOW,
-        help=f"how the config comes about: {', '.join(_HOW)}",
+        choices=_INFO,
+        help=f"print how the config is composed: {', '.join(_INFO)}",
     )
     return parser
 
 
 if __name__ == "__main__":
-    with expected_errors_told():
+    with exit_on_expected_errors():
         sys.exit(main())

@@ -1,4 +1,4 @@
-"""Trained networks, from a file."""
+"""Load trained networks from a file."""
 
 from __future__ import annotations
 
@@ -19,36 +19,37 @@ from heteromark.training.saved_policy import SavedPolicy, read_saved, restore
 
 
 class LoadedPolicy(NamedTuple):
-    """A trained policy, from a file."""
+    """A trained policy, loaded from a file."""
 
     config: RunConfig  # of the run that trained it
     actors: dict[str, ProbabilisticActor]  # by group
     groups: Mapping[str, Group]  # of its environment, by name
-    opponent_pool: dict[str, Any] | None  # of past selves that it was trained against, if it was
-    iteration: int  # after which it was taken
+    opponent_pool: dict[str, Any] | None  # state of the pool of past policies, if it has one
+    iteration: int  # iterations of training
 
 
 def load_policy(path: Path, device: torch.device | str = "cpu") -> LoadedPolicy:
-    """The trained networks of a run's checkpoint.pt or best.pt, on any device.
+    """Load the trained networks of a run's checkpoint.pt or best.pt, on any device.
 
     Raises:
-        ValueError: the file is missing, damaged, does not fit this heteromark or environment, or
-            holds a team of language-model agents, see `llm.saved_team.load_team`.
+        ValueError: the file is missing or damaged, does not fit this heteromark or environment, or
+            holds a team of language-model agents (load it with `llm.saved_team.load_team`).
     """
     return policy_of(read_saved(path, device), device)
 
 
 def policy_of(saved: SavedPolicy, device: torch.device | str = "cpu") -> LoadedPolicy:
-    """The trained networks of what was read from a file.
+    """Build the networks of a saved policy and load their weights.
 
     Raises:
-        ValueError: it does not fit its environment, or holds agents of another kind.
+        ValueError: the policy does not fit its environment, or holds agents of another kind.
     """
     config, content = saved.config, saved.content
     if config.kind != NETWORKS:
         raise ValueError(
-            f"{saved.path} holds language-model agents for the task {config.environment.name}, who "
-            "act in no other environment; name the checkpoint of a run that was trained in one"
+            f"{saved.path} holds language-model agents for the task {config.environment.name}, "
+            "which cannot act in other environments; give the checkpoint of a run that was trained "
+            "in an environment"
         )
     with contextlib.closing(EnvironmentFactory().create(config, num_envs=1)) as environment:
         groups, state_size = environment.groups, environment.state_size

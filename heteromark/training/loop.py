@@ -1,4 +1,4 @@
-"""One run: collect, update, record; continue where an earlier attempt was stopped."""
+"""The training loop of one run: collect, update, record; resume from the last checkpoint."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ from heteromark.training.evaluation_report import as_report
 
 
 class Loggers(Protocol):
-    """Where rows of metrics go besides metrics.csv; `commands.loggers` has some."""
+    """Destinations of metrics besides metrics.csv, see `commands.loggers`."""
 
     @property
     def runs(self) -> Mapping[str, str]:
-        """What they call this run, to go on with it after an interruption."""
+        """ID of this run by back end, for resuming it."""
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Take a row."""
+        """Log a row of metrics."""
 
 
 class NoLoggers:
-    """Nothing besides metrics.csv."""
+    """Logs nothing besides metrics.csv."""
 
     runs: Mapping[str, str] = MappingProxyType({})
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Nobody listens."""
+        """Do nothing."""
 
 
-# (run, its folder, frames trained before, what earlier attempts' `runs` were)
+# (config, run folder, frames trained by earlier attempts, `runs` of earlier attempts)
 OpenLoggers = Callable[[RunConfig, Path, int, Mapping[str, str]], AbstractContextManager[Loggers]]
 logger = logging.getLogger("heteromark")
 
@@ -70,23 +70,23 @@ def train(
     on_progress: OnProgress | None = None,
     open_loggers: OpenLoggers | None = None,
 ) -> Outcome:
-    """Train a run to its end, from its last checkpoint if its folder has one.
+    """Train a run to its end, starting from the last checkpoint in its folder if there is one.
 
-    On the CPU the result is bit-identical (wall-clock columns aside) however often the run was
-    killed and started again: every checkpoint, in an interrupted run or not, is a point where the
-    environments start anew from seeds that follow from (seed, iteration).
+    On the CPU, interruptions do not change the result: all but the wall-clock columns is
+    bit-identical. For this, the environments restart after every checkpoint, in uninterrupted runs
+    too, from seeds derived from (seed, iteration).
 
     Args:
         config: the run.
-        folder: receives metrics.csv, checkpoints/, best.pt if the run is evaluated while it trains,
+        folder: for metrics.csv, checkpoints/, best.pt (if the run is evaluated during training),
             and at the end evaluation.json and checkpoint.pt.
-        on_progress: called after each iteration with frames so far, frames in all, and the
+        on_progress: called after each iteration with the frames so far, the total frames and the
             iteration's metrics.
-        open_loggers: opens what each row of metrics is also sent to; None: nothing.
+        open_loggers: opens additional loggers for the metrics; None: no loggers.
 
     Raises:
         ValueError, ModuleNotFoundError: the config does not fit the environment or the machine, a
-            checkpoint does not fit the run, or the environment misbehaves.
+            checkpoint does not fit the run, or the environment violates its contract.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ class _Training:
     """One attempt at a run.
 
     Args:
-        resources: closes what the training opens.
+        resources: closes the loggers at the end.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class _Training:
             logger.warning("the run diverged: %s", diverged.reason)
             return self._finish(Status.DIVERGED, diverged.reason)
         outcome = self._finish(Status.COMPLETED, None)
-        self._checkpoint_if_due()  # for a longer run, which is not judged here, to go on from
+        self._checkpoint_if_due()  # lets a longer run continue from the last iteration
         return outcome
 
     def _start_or_resume(self) -> Progress:
@@ -158,40 +158,40 @@ class _Training:
             progress = Progress()
         else:
             logger.info(
-                "continuing after iteration %d of %d",
+                "resuming after iteration %d of %d",
                 progress.iteration,
                 self.config.num_iterations,
             )
-        _write_best(self.folder, progress)  # an earlier attempt may have come further
+        _write_best(self.folder, progress)  # an earlier attempt may have got further
         return progress
 
     def _restart_environments(self) -> None:
         self.components.collector.restart(self.config.seed, "training", self.progress.iteration)
 
     def _iterate(self) -> dict[str, Any]:
-        """Collect and update once, and evaluate if it is time to; returns the row of metrics."""
+        """Collect and update once, and evaluate if due; return the row of metrics."""
         began = time.perf_counter()
         batch = self.components.collector.collect()
         measured = self.components.measure(batch)
-        learnt = self.components.algorithm.update(batch, self.progress.iteration)
+        updated = self.components.algorithm.update(batch, self.progress.iteration)
         now = time.perf_counter()
         self.progress = replace(
             self.progress, iteration=self.progress.iteration + 1, elapsed=now - self._started
         )
         evaluated = self._evaluate_if_due()
-        self._started += time.perf_counter() - now  # to evaluate is not to train
+        self._started += time.perf_counter() - now  # do not count evaluation as training time
         return {
             "iteration": self.progress.iteration,
             "frames": self.frames,
             **measured,
-            **learnt,
+            **updated,
             **evaluated,
             "time_elapsed": self.progress.elapsed,
             "frames_per_second": self.config.collector.frames_per_batch / (now - began),
         }
 
     def _evaluate_if_due(self) -> dict[str, float]:
-        """The evaluation's columns: none if it never takes place, empty if not now."""
+        """Return the evaluation's columns: none if evaluation is off, NaN if it is not due."""
         interval, iteration = self.config.evaluation.interval, self.progress.iteration
         if not interval:
             return {}
@@ -209,7 +209,7 @@ class _Training:
         }
 
     def _evaluate(self) -> dict[str, Any]:
-        """Play the same episodes at every call, so that differences come from the policy."""
+        """Evaluate with the run's seed, so that results differ only through the policy."""
         pool = self.learner.opponent_pool
         return self.components.evaluator.evaluate(
             self.config.seed, None if pool is None else pool.state_dict()
@@ -231,7 +231,7 @@ class _Training:
         self._restart_environments()
 
     def _finish(self, status: Status, reason: str | None) -> Outcome:
-        """Evaluate unless diverged, and write the results."""
+        """Evaluate unless the run diverged, and write the results."""
         config = self.config
         if status is Status.DIVERGED:
             report = as_report([], config.evaluation, config.seed)
@@ -259,7 +259,7 @@ class _Training:
 
 
 def _write_best(folder: Path, progress: Progress) -> None:
-    """Make best.pt what the progress says it is."""
+    """Write best.pt, or delete it if nothing was evaluated yet."""
     if progress.best is None:
         (folder / BEST_FILE).unlink(missing_ok=True)
     else:

@@ -9,11 +9,11 @@ from torch import Tensor
 
 
 def episode_metrics(batch: TensorDict) -> dict[str, float | int]:
-    """What the episodes that ended in a batch [N, T] were like.
+    """Return statistics of the episodes that ended in a batch [N, T].
 
     Returns:
-        episodes, episode_return (undiscounted, per learning agent), episode_length in frames,
-        win_rate; NaN where no episode ended, or where the environment does not say who won.
+        episodes, episode_return (undiscounted, per learning agent), episode_length (frames) and
+        win_rate. NaN if no episode ended; win_rate also if the environment does not report wins.
     """
     stepped = batch["next"]
     ended = stepped["done"].squeeze(-1)

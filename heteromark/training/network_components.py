@@ -1,4 +1,4 @@
-"""What networks over arrays are trained with, from a run's config."""
+"""Build the components that train networks over arrays."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from heteromark.training.environments import make_environment, require_evaluatio
 from heteromark.training.evaluator import Evaluator
 from heteromark.training.metrics import episode_metrics
 
-# TorchRL announces every storage that it allocates
+# TorchRL logs every storage that it allocates.
 logging.getLogger("torchrl").setLevel(logging.WARNING)
 
 
 def network_components(config: RunConfig, device: torch.device) -> Components:
     """See `training.components.Kind.components`."""
     if config.collector_type == "multi_sync":
-        # the collectors have environments of their own; one copy shows what they are like
+        # The collectors create their own environments; one copy is enough for the specs.
         environment = make_environment(config, 1)
     else:
         environment = make_environment(config, device=device)
     try:
         require_evaluation(config, environment)
-        return _around(config, environment, device)
+        return _components_for(config, environment, device)
     except BaseException:
         environment.close()
         raise
 
 
-def _around(config: RunConfig, environment: EnvBase, device: torch.device) -> Components:
-    """All that works with an environment."""
+def _components_for(config: RunConfig, environment: EnvBase, device: torch.device) -> Components:
+    """Build all components for an environment."""
     groups = environment.groups
     policies = PolicyFactory().create(config, groups, environment.state_size)
     for network in (*policies.actors.values(), *policies.critics.values()):
@@ -50,12 +50,12 @@ def _around(config: RunConfig, environment: EnvBase, device: torch.device) -> Co
     norms = policies.critics if config.loss.normalize_value else ()
     optimizers = OptimizerFactory()
     buffers = ReplayBufferFactory()
-    remembering = recurrent_groups(policies.actors)
-    environment = with_memory(environment, remembering, config.policy.gru.hidden_size)
+    recurrent = recurrent_groups(policies.actors)
+    environment = with_memory(environment, recurrent, config.policy.gru.hidden_size)
     collector = CollectorFactory().create(
         config,
         environment,
-        functools.partial(make_environment, config, remembering=remembering),
+        functools.partial(make_environment, config, recurrent=recurrent),
         policies.actors,
         device,
     )

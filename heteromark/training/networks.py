@@ -1,4 +1,4 @@
-"""Agents that are networks over arrays: their side of the seam (`training.components`)."""
+"""The kind of agents that are networks over arrays; implements `training.components.Kind`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from heteromark.training.loaded_policy import policy_of
 from heteromark.training.network_components import network_components
 from heteromark.training.saved_policy import SavedPolicy
 
-# Options of an evaluation that only language-model agents can be asked for, and why.
-_NOT_HERE = {
-    "preset": "it has no responses to sample; --deterministic and --sampled choose actions",
-    "passes": "it has no problems to try again; --episodes says how much is played",
-    "transcripts": "nothing is said in it; --gif shows an episode",
+# Evaluation options that only language-model agents have, with the reason.
+_LLM_ONLY = {
+    "preset": "its agents generate no text; use --deterministic or --sampled",
+    "passes": "it has no problems to attempt repeatedly; use --episodes",
+    "transcripts": "its agents generate no text; use --gif to see an episode",
     "swap_roles": "it has no roles",
     "single_agent": "it has no roles",
 }
@@ -69,7 +69,7 @@ class Networks:
         return request.applied(config, deterministic=request.deterministic is not False)
 
     def refused(self, request: EvaluationRequest, config: RunConfig) -> Iterator[Fault]:
-        yield from request.given(_NOT_HERE, f"environment {config.environment.name}")
+        yield from request.given(_LLM_ONLY, f"environment {config.environment.name}")
 
     def evaluate(
         self, saved: SavedPolicy, request: EvaluationRequest, device: torch.device
@@ -80,12 +80,12 @@ class Networks:
             policy.config, policy.actors, request.seed, settings, policy.opponent_pool
         )
         if report["return_mean"] is None:
-            raise ValueError("its returns are not finite")
+            raise ValueError("the policy's returns are not finite")
         report = {"iteration": policy.iteration, **report}
-        return report, list(_described(policy.config, report))
+        return report, list(_report_lines(policy.config, report))
 
 
-def _described(config: RunConfig, report: dict[str, Any]) -> Iterator[str]:
+def _report_lines(config: RunConfig, report: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{config.agent.short_name}, seed {config.seed}, on {config.environment.name}, after "
         f"iteration {report['iteration']}: {report['episodes']} episodes, "

@@ -1,4 +1,4 @@
-"""The global random generators: seeding, saving and restoring all of them together."""
+"""Seed, save and restore all global random generators together."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ def seed_everything(seed: int) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """The state of all generators, as tensors and plain containers."""
-    kind, keys, position, has_gauss, cached_gaussian = np.random.get_state(legacy=True)
+    """Return the state of all generators, as tensors and plain containers."""
+    # A tuple because of `legacy=True`; numpy's annotation also allows a dict.
+    numpy_state: Any = np.random.get_state(legacy=True)
+    kind, keys, position, has_gauss, cached_gaussian = numpy_state
     version, internal, gauss_next = random.getstate()
     return {
         "torch": torch.get_rng_state(),
@@ -43,9 +45,9 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Put all generators into a state that `random_state` returned.
+    """Restore a state from `random_state`.
 
-    The machine that saved it may have had more GPUs or fewer: those of both are restored.
+    If the number of GPUs differs, restore those that exist on both machines.
     """
     torch.set_rng_state(state["torch"].cpu())
     if torch.cuda.is_available():
@@ -69,7 +71,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Whatever is drawn within, all generators are put back afterwards."""
+    """Restore the state of all generators on exit."""
     before = random_state()
     try:
         yield
@@ -79,7 +81,7 @@ def preserved_random_state() -> Iterator[None]:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed all generators, and put them back afterwards."""
+    """Seed all generators, and restore their state on exit."""
     with preserved_random_state():
         seed_everything(seed)
         yield

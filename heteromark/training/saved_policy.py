@@ -1,4 +1,4 @@
-"""What a policy's file holds, whatever kind of agents it is for."""
+"""Read policy files, for any kind of agents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from heteromark.training.checkpoint import read_policy, shape_misfit
 
 
 class SavedPolicy(NamedTuple):
-    """What a policy's file holds, before networks are built for it."""
+    """The content of a policy file, before networks are built."""
 
     path: Path  # of the file
     config: RunConfig  # of the run that wrote it
@@ -23,31 +23,31 @@ class SavedPolicy(NamedTuple):
 
 
 def read_saved(path: Path, device: torch.device | str = "cpu") -> SavedPolicy:
-    """The content of a run's checkpoint.pt or best.pt, its tensors on any device.
+    """Read a run's checkpoint.pt or best.pt, with its tensors on any device.
 
     Raises:
-        ValueError: the file is missing, damaged, or not of this heteromark.
+        ValueError: the file is missing or damaged, or this heteromark cannot read it.
     """
     path = Path(path)
     content = read_policy(path, torch.device(device))
     try:
         return SavedPolicy(path, RunConfig.model_validate(content["config"]), content)
     except ValidationError as error:
-        raise ValueError(f"{path} holds a config that this heteromark rejects: {error}") from error
+        raise ValueError(f"this heteromark rejects the config in {path}: {error}") from error
 
 
 def restore(actors: Mapping[str, nn.Module], saved: SavedPolicy) -> None:
-    """Give actors their trained weights.
+    """Load saved weights into actors.
 
     Raises:
-        ValueError: these are other actors than were saved.
+        ValueError: the actors differ from the saved ones.
     """
     path, states = saved.path, saved.content["actors"]
     environment = saved.config.environment.name
     if set(actors) != set(states):
         raise ValueError(
-            f"{path} holds actors of {', '.join(states)}, but the groups of environment "
-            f"{environment!r} are now {', '.join(actors)}; train the run again"
+            f"{path} has actors for the groups {', '.join(states)}, but environment "
+            f"{environment!r} now has the groups {', '.join(actors)}; train the run again"
         )
     for group, actor in actors.items():
         if misfit := shape_misfit(actor.state_dict(), states[group]):

@@ -282,7 +282,9 @@ def _summary_row(candidate: Candidate, runs: Sequence[_Run], rows: pd.DataFrame)
         "iqm_high": high,
         "coefficient_of_variation": coefficient_of_variation(evaluation_returns),
         "verdict": stability.verdict.value,
-        "reason": f"stub trainer, invented: {stability.reason}" if is_invented else stability.reason,
+        "reason": f"stub trainer, invented: {stability.reason}"
+        if is_invented
+        else stability.reason,
         **{key: candidate.hyperparameters.get(key) for key in KEY_HYPERPARAMETERS},
     }
 

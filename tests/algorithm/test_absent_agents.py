@@ -1,4 +1,4 @@
-"""Whatever is recorded of agents that are dead or waiting, nothing that is learnt changes."""
+"""The recorded data of absent agents (dead or waiting) does not affect an update."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def make(algorithm, policy_type, *, turn_based=False, **overrides):
     return make_algorithm(config, make_groups(SHAPES), turn_based=turn_based)
 
 
-def spoil(batch, algorithm):
-    """Replace what was recorded of agents that were not there by all kinds of garbage."""
+def add_garbage(batch, algorithm):
+    """Replace the recorded data of absent agents by garbage."""
     learner = algorithm.learner
     for name, group in learner.groups.items():
         absent, gone = ~batch[name, "active"], ~batch["next", name, "active"]
@@ -45,7 +45,7 @@ def spoil(batch, algorithm):
         if group.masked:
             fill(agents["action_mask"], absent, (False,))
         if learner.turn_based:
-            continue  # who waits keeps a memory, and is rewarded for what happens meanwhile
+            continue  # a waiting agent keeps its hidden state and receives rewards
         if agents.get("hidden", None) is not None:
             fill(agents["hidden"], absent, numbers)
         if algorithm.config.environment.reward == "individual":
@@ -57,8 +57,8 @@ def fill(entry, absent, numbers):
     entry[absent] = chosen[absent]
 
 
-def learnt(algorithm, batch):
-    """Everything that an update leaves behind, by name."""
+def updated(algorithm, batch):
+    """Update, and return metrics, weights, gradients and value norms by name."""
     torch.manual_seed(1)
     found = dict(algorithm.update(batch, 0))
     learner = algorithm.learner
@@ -85,19 +85,19 @@ def learnt(algorithm, batch):
     ],
     ids=["HAPPO", "HAPPO mean", "MAPPO", "IPPO team", "IPPO", "MaskablePPO by turns"],
 )
-def test_garbage_changes_nothing(algorithm, options, policy_type):
+def test_data_of_absent_agents_does_not_affect_an_update(algorithm, options, policy_type):
     results = []
-    for is_spoilt in (False, True):
+    for is_garbled in (False, True):
         made = make(algorithm, policy_type, **options)
         batch = random_batch(made, seed=5)
-        if is_spoilt:
-            spoil(batch, made)
-        results.append(learnt(made, batch))
-    clean, spoilt = results
-    assert clean.keys() == spoilt.keys()
+        if is_garbled:
+            add_garbage(batch, made)
+        results.append(updated(made, batch))
+    clean, garbled = results
+    assert clean.keys() == garbled.keys()
     for name, value in clean.items():
         torch.testing.assert_close(
-            torch.as_tensor(spoilt[name]),
+            torch.as_tensor(garbled[name]),
             torch.as_tensor(value),
             rtol=0,
             atol=0,
@@ -106,15 +106,15 @@ def test_garbage_changes_nothing(algorithm, options, policy_type):
 
 
 @pytest.mark.parametrize(("algorithm", "reward"), [("HAPPO", "team"), ("IPPO", "individual")])
-def test_minibatches_without_anybody_train_nothing(algorithm, reward):
-    """Who acts in one frame only learns from that frame alone what it learns from the batch."""
+def test_minibatches_without_active_agents_are_skipped(algorithm, reward):
+    """If agents act in one frame only, minibatches of 1 and of all frames give the same update."""
     results = []
     for minibatch_size in (1, 16):
         made = make(
             algorithm,
             "mlp",
             environment__reward=reward,
-            loss__normalize_advantage=False,  # else that of one step is zero
+            loss__normalize_advantage=False,  # normalising a single step gives zero
             loss__entropy_coef=0.0,
             training__num_epochs=1,
             replay_buffer__minibatch_size=minibatch_size,
@@ -125,7 +125,7 @@ def test_minibatches_without_anybody_train_nothing(algorithm, reward):
             batch[name, "active"][:] = False
             batch[name, "active"][1, 3] = True
             batch["next", name, "active"][:] = False
-        learnt(made, batch)
+        updated(made, batch)
         results.append(list(made.learner.actors["group0"].parameters()))
     for initial, alone, together in zip(before, *results, strict=True):
         assert (initial != alone).any()

@@ -1,4 +1,4 @@
-"""GAE against a loop that anyone can check, and the statistics around it."""
+"""GAE compared with simple loops, and statistics of advantages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GAMMA, LAMBDA = 0.9, 0.8
 
 
 def by_hand(value, next_value, reward, done, terminated):
-    """One sequence, as lists of numbers."""
+    """Compute the advantages of one sequence; all arguments are lists."""
     advantages, running = [], 0.0
     for v, after, r, d, t in reversed(
         list(zip(value, next_value, reward, done, terminated, strict=True))
@@ -32,7 +32,10 @@ def by_hand(value, next_value, reward, done, terminated):
 
 
 def by_transition(value, next_value, reward, active, still_there, done, wait):
-    """One agent, as lists; every own step with the transition that begins there, or None."""
+    """Compute the advantages of one agent's transitions; all arguments are lists.
+
+    None where no transition begins, or where its end is not in the batch.
+    """
     steps, leaves = len(value), wait is None
     wait = 1.0 if leaves else wait
     advantages = [None] * steps
@@ -67,12 +70,12 @@ def test_agents_equal_a_loop_over_transitions(wait, presence):
     value, next_value, reward = torch.randn(3, *shape)
     done = (torch.rand(4, 23, 1, 1) < 0.15).expand(shape)
     active = torch.rand(shape) < presence
-    # after a step that ends nothing, whoever acts next is there
+    # Unless the episode ends, an agent that acts in the next step is still there.
     still_there = torch.rand(shape) < presence
     still_there[:, :-1] = torch.where(done[:, :-1], still_there[:, :-1], active[:, 1:])
     if presence == 1:
         still_there = still_there & ~(done & (torch.rand(shape) < 0.5))
-    # what is seen after a step that ends nothing is what is seen before the next
+    # Unless the episode ends, the value after a step is the value before the next one.
     next_value[:, :-1] = torch.where(done[:, :-1], next_value[:, :-1], value[:, 1:])
     signals = AgentSignals(reward, active, still_there, done)
     advantage, target, counts = estimate_agent_advantage(
@@ -93,7 +96,7 @@ def test_agents_equal_a_loop_over_transitions(wait, presence):
         torch.testing.assert_close(advantage, plain.transpose(1, 2), rtol=1e-4, atol=1e-5)
 
 
-def test_an_agents_absent_data_changes_nothing():
+def test_values_of_absent_agents_have_no_effect():
     torch.manual_seed(0)
     shape = (2, 9, 2, 1)
     value, next_value = torch.randn(2, *shape)
@@ -132,7 +135,7 @@ def test_a_team_equals_the_loop():
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_truncation_is_worth_the_value_of_the_final_state():
+def test_truncation_bootstraps_from_the_value_of_the_final_state():
     ones = torch.ones(1, 1, 1)
     flag = torch.ones(1, 1, 1, dtype=torch.bool)
     settings = {"gamma": GAMMA, "gae_lambda": LAMBDA}
@@ -142,7 +145,7 @@ def test_truncation_is_worth_the_value_of_the_final_state():
     assert float(terminated) == pytest.approx(1)
 
 
-def test_normalisation_counts_active_steps_of_each_agent():
+def test_normalisation_uses_only_the_active_steps_of_each_agent():
     torch.manual_seed(0)
     active = torch.rand(4, 30, 3, 1) > 0.4
     advantage = torch.randn(4, 30, 3, 1) * torch.tensor([1.0, 5.0, 9.0])[:, None] + 3

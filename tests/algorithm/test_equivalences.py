@@ -1,4 +1,4 @@
-"""Changes that must change nothing, or must change the result in a known way."""
+"""Changes of the input that must not change the result, or must change it in a known way."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make(algorithm, shapes, *, dtype=torch.float32, turn_based=False, **override
 
 
 def update(algorithm, batch):
-    """Metrics of an update in which minibatches are drawn in a known order."""
+    """Update with a fixed order of minibatches; return the metrics."""
     torch.manual_seed(1)
     return algorithm.update(batch, 0)
 
@@ -61,7 +61,7 @@ def test_with_one_group_happo_is_mappo(kind, policy_type):
 
 @pytest.mark.parametrize("aggregation", ["prod", "mean"])
 @pytest.mark.parametrize("policy_type", ["mlp", "gru"])
-def test_policies_that_do_not_change_leave_the_factor_at_exactly_one(policy_type, aggregation):
+def test_unchanged_policies_leave_the_factor_at_exactly_one(policy_type, aggregation):
     algorithm = make(
         "HAPPO",
         [GroupShape(kind, agents=n) for n, kind in enumerate(KINDS, start=1)],
@@ -79,7 +79,7 @@ def test_policies_that_do_not_change_leave_the_factor_at_exactly_one(policy_type
 @pytest.mark.parametrize("algorithm", ["HAPPO", "MAPPO", "IPPO", "MaskablePPO"])
 @pytest.mark.parametrize("kind", ["masked", "continuous"])
 def test_the_order_of_the_agents_within_a_group_does_not_matter(algorithm, kind):
-    """The joint critic sees agents in their order, so its first layer is put in order too."""
+    """The joint critic depends on the order of agents, so its first layer is permuted too."""
     order = torch.tensor([2, 0, 1])
     results = []
     for is_permuted in (False, True):
@@ -87,7 +87,9 @@ def test_the_order_of_the_agents_within_a_group_does_not_matter(algorithm, kind)
             algorithm,
             [GroupShape(kind, agents=3), GroupShape("discrete", agents=1)],
             dtype=torch.float64,
-            loss__entropy_coef=0.01 if kind == "masked" else 0.0,  # estimated from random samples
+            loss__entropy_coef=0.01
+            if kind == "masked"
+            else 0.0,  # else estimated from random samples
         )
         batch = random_batch(made, seed=4)
         if is_permuted:
@@ -104,7 +106,7 @@ def test_the_order_of_the_agents_within_a_group_does_not_matter(algorithm, kind)
 
 
 def permute_joint_critic(algorithm, order):
-    """Let a joint critic's first layer expect the agents of the first group in another order."""
+    """Permute the inputs of a joint critic's first layer for the agents of the first group."""
     if "team" not in algorithm.learner.critics:
         return
     size = algorithm.learner.groups["group0"].observation_size
@@ -117,7 +119,7 @@ def permute_joint_critic(algorithm, order):
 
 @pytest.mark.parametrize("policy_type", ["mlp", "gru"])
 @pytest.mark.parametrize("algorithm", ["IPPO", "MaskablePPO"])
-def test_without_a_joint_critic_groups_learn_as_if_alone(algorithm, policy_type):
+def test_without_a_joint_critic_groups_learn_independently(algorithm, policy_type):
     results = []
     for are_others_different in (False, True):
         made = make(
@@ -143,7 +145,7 @@ def test_without_a_joint_critic_groups_learn_as_if_alone(algorithm, policy_type)
 
 
 @pytest.mark.parametrize("algorithm", ["IPPO", "MaskablePPO"])
-def test_an_own_critic_values_an_agent_by_what_it_sees(algorithm):
+def test_an_own_critic_values_an_agent_by_its_observation(algorithm):
     made = make(algorithm, [GroupShape("discrete", agents=3)])
     critic = made.learner.critics["group0"]
     batch = random_batch(made, seed=6)

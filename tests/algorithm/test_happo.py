@@ -13,14 +13,14 @@ TOY = {"environment__task": "toy_environments:ToyBattle"}
 
 
 def collected(**overrides):
-    """Components and the first batch, with archer_1 dying in every episode."""
+    """Return the algorithm and its first batch; archer_1 dies in every episode."""
     config = make_config(**(TOY | overrides))
     components = ComponentFactory(config).create()
     components.collector.restart(config.seed, "training", 0)
     return components.algorithm, components.collector.collect().clone()
 
 
-def remember_log_prob(algorithm, batch, group):
+def store_log_prob(algorithm, batch, group):
     actor = algorithm.learner.actors[group]
     before = log_prob(actor, batch, group)
     batch.set((group, "log_prob_before"), before)
@@ -42,10 +42,10 @@ def test_the_factor_starts_at_one_for_every_agent_of_every_group():
         assert (factor == 1).all()
 
 
-def test_a_policy_that_did_not_change_leaves_the_factor_at_exactly_one():
+def test_an_unchanged_policy_leaves_the_factor_at_exactly_one():
     algorithm, batch = collected()
     algorithm.reset_factor(batch)
-    remember_log_prob(algorithm, batch, "archer")
+    store_log_prob(algorithm, batch, "archer")
     algorithm.update_factor(batch, "archer")
     assert (algorithm.get_factor_for_agent("healer") == 1).all()
 
@@ -68,7 +68,7 @@ def test_the_factor_is_the_product_of_the_active_agents_ratios(environment):
     expected = torch.ones(2, 32)
     *earlier, last = algorithm.learner.groups
     for group in earlier:
-        actor, before = remember_log_prob(algorithm, batch, group)
+        actor, before = store_log_prob(algorithm, batch, group)
         nudge(actor)
         algorithm.update_factor(batch, group)
         ratio = (log_prob(actor, batch, group) - before).exp()
@@ -80,7 +80,7 @@ def test_the_factor_is_the_product_of_the_active_agents_ratios(environment):
     torch.testing.assert_close(factor, expected)
 
 
-def test_what_the_dead_would_have_done_is_not_in_the_factor():
+def test_dead_agents_do_not_affect_the_factor():
     algorithm, batch = collected()
     factors = []
     for garbage in (0.0, 5.0):
@@ -89,7 +89,7 @@ def test_what_the_dead_would_have_done_is_not_in_the_factor():
         assert dead.any()
         data["archer", "observation"][dead] = garbage
         algorithm.reset_factor(data)
-        _, before = remember_log_prob(algorithm, data, "archer")
+        _, before = store_log_prob(algorithm, data, "archer")
         data.set(("archer", "log_prob_before"), torch.where(dead, before + garbage, before))
         algorithm.update_factor(data, "archer")
         factors.append(algorithm.get_factor_for_agent("healer"))
@@ -106,7 +106,7 @@ def test_the_order_is_random_or_fixed():
     assert orders == {("archer_0", "archer_1", "healer_0")}
 
 
-def test_later_groups_are_trained_on_what_earlier_ones_changed(monkeypatch):
+def test_later_groups_are_trained_with_the_factor_of_earlier_ones(monkeypatch):
     algorithm, batch = collected(loss__agent_order="fixed", optimizer__learning_rate=0.01)
     seen = {}
     train_actor = algorithm.train_actor
@@ -124,7 +124,7 @@ def test_later_groups_are_trained_on_what_earlier_ones_changed(monkeypatch):
     assert metrics["factor_mean/healer"] == pytest.approx(float(seen["healer"].mean()))
 
 
-def test_agents_with_rewards_of_their_own_are_no_team():
+def test_individual_rewards_are_rejected_with_a_centralised_critic():
     with pytest.raises(
         ValueError, match="HAPPO with a centralised critic optimises a return that all agents share"
     ):
@@ -132,7 +132,7 @@ def test_agents_with_rewards_of_their_own_are_no_team():
 
 
 @pytest.mark.parametrize("aggregation", ["prod", "mean"])
-def test_the_dimensions_of_a_continuous_action_make_one_ratio(aggregation):
+def test_the_dimensions_of_a_continuous_action_are_combined_into_one_ratio(aggregation):
     algorithm, batch = collected(
         environment__task="mpe2.simple_spread_v3:parallel_env",
         environment__kwargs={"continuous_actions": True},
@@ -143,7 +143,7 @@ def test_the_dimensions_of_a_continuous_action_make_one_ratio(aggregation):
     (group,) = algorithm.learner.groups
     actor = algorithm.learner.actors[group]
     algorithm.reset_factor(batch)
-    remember_log_prob(algorithm, batch, group)
+    store_log_prob(algorithm, batch, group)
     before = by_dimension(actor, batch, group)
     nudge(actor)
     by_dim = (by_dimension(actor, batch, group) - before).exp()
@@ -163,7 +163,7 @@ def test_the_dimensions_of_a_continuous_action_make_one_ratio(aggregation):
 
 
 def by_dimension(actor, batch, group):
-    """Log-probabilities of a squashed normal's dimensions, worked out from its parameters."""
+    """Compute the log-probabilities of a squashed normal's dimensions from its parameters."""
     with torch.no_grad():
         parameters = actor.get_dist_params(batch.copy())
     normal = torch.distributions.Normal(parameters[group, "loc"], parameters[group, "scale"])

@@ -1,7 +1,7 @@
-"""HAPPO against the slow reference in tests/reference, in double precision.
+"""HAPPO compared with the slow reference in tests/reference, in double precision.
 
-Measured over 150 random structures: 1e-14 for discrete actions; for continuous ones 4e-9, because
-the volume of the box is in single precision, and 1e-7 for losses whose terms cancel.
+Relative differences over 150 random structures: 1e-14 for discrete actions; 4e-9 for continuous
+ones, because the volume of the box is in single precision; 1e-7 for losses whose terms cancel.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import nn
 
 RELATIVE = 1e-6
 CLIP = 0.25
-# Exact in binary, so that what TorchRL keeps in single precision is no other number.
+# Exact in binary, so that TorchRL's single-precision copies are the same numbers.
 EXACT = {
     "loss__gamma": 0.9375,
     "loss__gae_lambda": 0.96875,
@@ -47,7 +47,7 @@ def make(shapes, copies=2, steps=5, **overrides):
 
 
 def network_of(module) -> formulas.Network:
-    """A copy of a network's weights, which the reference then trains by itself."""
+    """Return a copy of a network's weights for the reference to train."""
     layers = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
     return formulas.Network(
         [
@@ -58,7 +58,7 @@ def network_of(module) -> formulas.Network:
 
 
 def reference_of(algorithm, differentiate=happo.by_autograd) -> happo.HAPPO:
-    """The reference with the same weights and hyperparameters."""
+    """Return the reference with the same weights and hyperparameters."""
     config, learner = algorithm.config, algorithm.learner
     loss = config.loss
     chosen = formulas.Settings(
@@ -88,7 +88,7 @@ def reference_of(algorithm, differentiate=happo.by_autograd) -> happo.HAPPO:
 
 
 def plain(batch, groups) -> formulas.Batch:
-    """The same numbers without TensorDict."""
+    """Return the batch without TensorDict."""
     first = next(iter(groups))
     agents = {}
     for name, group in groups.items():
@@ -111,8 +111,11 @@ def plain(batch, groups) -> formulas.Batch:
 
 
 class Comparison:
-    """Updates of an algorithm and of its reference; `worst` by quantity is the largest difference
-    so far, relative to the largest number there."""
+    """Updates an algorithm and its reference, and compares the results.
+
+    Attributes:
+        worst: by quantity, the largest difference so far, relative to the largest value.
+    """
 
     def __init__(self, algorithm, **options) -> None:
         self.algorithm = algorithm
@@ -120,14 +123,16 @@ class Comparison:
         self.worst: dict[str, float] = {}
 
     def update(self, batch, seed=0):
-        """Update both on a batch; returns the engine's metrics."""
+        """Update both on a batch; return the engine's metrics."""
         same = plain(batch, self.algorithm.learner.groups)
         torch.manual_seed(seed)
         metrics = self.algorithm.update(batch, 0)
         next_drawn = torch.rand(3)
         torch.manual_seed(seed)
         report = self.reference.update(same)
-        assert (torch.rand(3) == next_drawn).all(), "random numbers were drawn in another sequence"
+        assert (torch.rand(3) == next_drawn).all(), (
+            "the reference draws random numbers in a different order"
+        )
         self._compare_actors(batch, metrics, report)
         self._compare_critics(batch, metrics, report)
         return metrics
@@ -189,7 +194,7 @@ group_shapes = st.builds(
     max_examples=12,
     derandomize=True,
     database=None,
-    phases=[Phase.generate],  # the first failure is reported as it is: examples are slow
+    phases=[Phase.generate],  # no shrinking: examples are slow
 )
 @given(
     shapes=st.integers(1, 4).flatmap(lambda n: st.lists(group_shapes, min_size=n, max_size=n)),
@@ -198,7 +203,7 @@ group_shapes = st.builds(
     critic=st.sampled_from(["team", "group"]),
     seed=st.integers(0, 2**31),
 )
-def test_an_update_is_the_references(shapes, order, aggregation, critic, seed):
+def test_an_update_equals_the_reference(shapes, order, aggregation, critic, seed):
     algorithm = make(
         shapes,
         loss__agent_order=order,
@@ -219,9 +224,11 @@ MIXED = [
 
 
 @pytest.mark.parametrize(("normalize_value", "iterations"), [(True, 3), (False, 1)])
-def test_updates_in_minibatches_go_on_as_the_references(normalize_value, iterations):
-    """Iterations whose optimizers and value scale have a past, and which go so far that ratios and
-    values are clipped and errors are beyond the quadratic part of the loss."""
+def test_several_updates_in_minibatches_equal_the_reference(normalize_value, iterations):
+    """Optimizers and value scale have a history, and updates are large.
+
+    So ratios and values are clipped, and some errors are in the linear part of the loss.
+    """
     algorithm = make(
         MIXED,
         steps=6,
@@ -243,8 +250,8 @@ def test_updates_in_minibatches_go_on_as_the_references(normalize_value, iterati
     assert ((value - batch["value_target"]).abs() < 0.5).any()
 
 
-def test_gradients_are_differences_of_the_losses():
-    """An update whose reference knows no derivative."""
+def test_gradients_equal_finite_differences():
+    """The reference computes its gradients by finite differences of the losses."""
     shapes = [GroupShape("masked", 2, 1, 2), GroupShape("continuous", 1, 1, 2)]
     algorithm = make(shapes, copies=1, steps=4, policy__hidden_sizes=[2])
     comparison = Comparison(algorithm, differentiate=happo.by_differences)
@@ -253,7 +260,7 @@ def test_gradients_are_differences_of_the_losses():
 
 
 @pytest.mark.parametrize("aggregation", ["prod", "mean"])
-def test_a_group_that_died_out_is_left_alone(aggregation):
+def test_a_group_without_active_agents_is_not_trained(aggregation):
     algorithm = make(MIXED[::-1], loss__action_aggregation=aggregation)
     comparison = Comparison(algorithm)
     batch = random_batch(algorithm, seed=5)

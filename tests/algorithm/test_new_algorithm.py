@@ -1,11 +1,11 @@
-"""A built-in algorithm with a coefficient of its own is three files: its own, its row, its YAML."""
+"""A new built-in algorithm with its own setting takes three files: code, table row, YAML."""
 
 from __future__ import annotations
 
 import pytest
 from projects import copy_project
 
-TOY = '''"""MAPPO whose advantages are scaled by a coefficient of its own."""
+TOY = '''"""MAPPO with scaled advantages."""
 
 from heteromark.algorithm.base import ALGORITHMS
 from heteromark.algorithm.ppo import SimultaneousPPO
@@ -20,13 +20,13 @@ class Toy(SimultaneousPPO):
         return super().update_actors(batch)
 '''
 SETTINGS = '''class ToyConfig(Frozen):
-    """What only Toy uses."""
+    """Settings of Toy."""
 
-    strength: float = Field(1.0, gt=0, description="Advantages are multiplied by it.")
+    strength: float = Field(1.0, gt=0, description="Factor of the advantages.")
 
 
 class AlgorithmSettings(Frozen):
-    """The sections of an agent config that belong to one algorithm, or to a few."""
+    """The sections of an agent config that apply to some algorithms only."""
 
     toy: ToyConfig = ToyConfig()
 '''
@@ -36,7 +36,7 @@ TRAIN = ("python", "-m", "heteromark", "train", "--agent-config", "config/agents
 
 
 @pytest.mark.slow
-def test_a_built_in_algorithm_is_three_files(tmp_path):
+def test_a_built_in_algorithm_takes_three_files(tmp_path):
     project = copy_project(tmp_path / "project")
     table = project.read("heteromark/config/models/algorithms.py")
     start = table.index("class AlgorithmSettings(Frozen)")

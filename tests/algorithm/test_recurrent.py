@@ -1,4 +1,4 @@
-"""Recurrent policies: memory within an episode, none across episodes, training on chunks."""
+"""Recurrent policies: hidden state within an episode, reset between episodes, chunks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BY_TURNS = {
 
 
 def collected(**overrides):
-    """Components, and the second batch, which begins in the middle of episodes."""
+    """Return components and the second batch, which begins in the middle of episodes."""
     config = make_config(
         **{
             "environment__task": TOY,
@@ -37,13 +37,13 @@ def collected(**overrides):
     return components, components.collector.collect().clone()
 
 
-def a_network():
+def make_network():
     torch.manual_seed(0)
     return RecurrentNetwork(3, 2, [5], "tanh", head_gain=1.0, hidden_size=4)
 
 
-def test_a_sequence_equals_its_steps_and_forgets_where_an_episode_begins():
-    network = a_network()
+def test_a_sequence_equals_single_steps_and_is_reset_where_an_episode_begins():
+    network = make_network()
     inputs, hidden = torch.randn(2, 9, 3, 3), torch.randn(2, 9, 3, 4)
     step_count = torch.tensor([[5, 6, 7, 0, 1, 2, 0, 1, 2], [1, 2, 3, 4, 5, 6, 7, 8, 9]])[..., None]
     outputs, after = network(inputs, hidden, step_count)
@@ -59,8 +59,8 @@ def test_a_sequence_equals_its_steps_and_forgets_where_an_episode_begins():
     assert (changed[1] != outputs[1]).all()
 
 
-def test_waiting_changes_no_memory_and_takes_nothing_in():
-    network = a_network()
+def test_a_waiting_agent_keeps_its_hidden_state():
+    network = make_network()
     inputs, hidden = torch.randn(2, 9, 3, 3), torch.randn(2, 9, 3, 4)
     active = torch.rand(2, 9, 3) < 0.5
     inputs[~active] = torch.nan
@@ -82,14 +82,14 @@ def test_waiting_changes_no_memory_and_takes_nothing_in():
 
 
 def turns_of(batch, group, copy, agent):
-    """The steps of the agent's own turns in the batch's second episode of a copy."""
+    """Return the steps of an agent's turns in the first episode that begins in the batch."""
     begins = (batch["step_count"][copy, :, 0] == 0).nonzero().flatten()
     steps = torch.arange(int(begins[0]), int(begins[1]))
     return steps[batch[group, "active"][copy, steps, agent]]
 
 
-def test_by_turns_a_memory_is_that_of_the_agents_own_turns():
-    """Whoever waits is as it is where the same agent is stepped at its own turns only."""
+def test_by_turns_the_hidden_state_depends_only_on_the_agents_own_turns():
+    """It is the same if the agent is stepped at its own turns only."""
     components, batch = collected(**BY_TURNS)
     learner = components.learner
     components.algorithm._estimate_advantages(batch)
@@ -130,7 +130,7 @@ def test_by_turns_training_on_chunks_repeats_the_collection():
 
 
 @pytest.mark.parametrize("algorithm", ["HAPPO", "IPPO"])
-def test_log_probs_over_the_batch_are_those_of_the_rollout(algorithm):
+def test_log_probs_over_the_batch_equal_those_of_the_rollout(algorithm):
     components, batch = collected(algorithm=algorithm)
     assert (batch["step_count"][:, 0] > 0).all(), "begins in the middle of an episode"
     for group, actor in components.learner.actors.items():
@@ -167,7 +167,7 @@ def test_recurrent_actors_and_critics_learn(algorithm):
 
 
 @pytest.mark.parametrize("algorithm", ["MAPPO", "IPPO"])
-def test_a_recurrent_critic_values_a_batch_as_if_it_had_seen_every_step(algorithm):
+def test_a_recurrent_critic_carries_its_state_between_batches(algorithm):
     components, first = collected(algorithm=algorithm)
     config = make_config(
         environment__task=TOY,
@@ -200,7 +200,7 @@ def test_a_recurrent_critic_values_a_batch_as_if_it_had_seen_every_step(algorith
         assert (hidden[:, 1:] != 0).any()
 
 
-def test_one_group_may_remember_and_another_not():
+def test_only_some_groups_may_be_recurrent():
     components, batch = collected(
         policy_type="mlp", policy__groups={"healer": {"policy_type": "gru"}}
     )
@@ -219,6 +219,6 @@ def test_one_group_may_remember_and_another_not():
         ),
     ],
 )
-def test_chunks_that_do_not_fit_are_refused(changes, message):
+def test_chunks_that_do_not_fit_are_rejected(changes, message):
     with pytest.raises(ValueError, match=message):
         make_config(policy_type="gru", **changes)

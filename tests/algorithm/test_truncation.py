@@ -1,4 +1,4 @@
-"""Ends of episodes, from the environment to the critic's loss, worked out by hand."""
+"""Ends of episodes, from the environment to the critic's loss, calculated by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from heteromark.training.components import ComponentFactory
 
 
 class TwoSteps(ParallelEnv):
-    """One agent sees 4, then 2, then at the end 10; every step earns 1.
+    """One agent, which observes 4, then 2, then 10 at the end; each step has reward 1.
 
     Args:
         ends: "terminated" or "truncated".
@@ -46,9 +46,9 @@ class TwoSteps(ParallelEnv):
         return seen, {"walker_0": 1.0}, *flags, {"walker_0": {}}
 
 
-# A value is what the agent sees; discount and lambda are 1/2.
-#   terminated: 1 - 2 = -1            truncated: 1 + 10/2 - 2 = 4
-#   the step before: 1 + 2/2 - 4 = -2, and a quarter of what follows
+# The value equals the observation; gamma and lambda are 1/2.
+#   Last step:      terminated: 1 - 2 = -1            truncated: 1 + 10/2 - 2 = 4
+#   Previous step:  1 + 2/2 - 4 = -2, plus a quarter of the advantage of the last step
 @pytest.mark.parametrize(
     ("ends", "advantages", "targets"),
     [
@@ -67,7 +67,9 @@ class TwoSteps(ParallelEnv):
         ("MaskablePPO", {}),
     ],
 )
-def test_what_the_ends_of_episodes_are_worth(algorithm, options, ends, advantages, targets):
+def test_advantages_and_targets_at_the_end_of_episodes(
+    algorithm, options, ends, advantages, targets
+):
     config = make_config(
         algorithm=algorithm,
         environment__task=f"{__name__}:TwoSteps",

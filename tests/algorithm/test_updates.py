@@ -1,4 +1,4 @@
-"""What holds for the updates of all algorithms."""
+"""Properties of the updates of all algorithms."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_every_network_learns(algorithm):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_garbage_in_an_inactive_agents_data_changes_nothing(algorithm):
+def test_data_of_inactive_agents_has_no_effect(algorithm):
     results = []
     own_rewards = algorithm in ("IPPO", "MaskablePPO")
     for garbage in (None, 7.0):
@@ -75,7 +75,7 @@ def test_garbage_in_an_inactive_agents_data_changes_nothing(algorithm):
         torch.testing.assert_close(clean_weights[name], dirty_weights[name], rtol=0, atol=1e-6)
 
 
-def test_a_group_that_was_never_there_is_left_alone():
+def test_a_group_that_was_never_active_is_not_trained():
     components, batch = collected("HAPPO", loss__agent_order="fixed")
     batch["archer", "active"][:] = False
     before = weights(components)
@@ -87,7 +87,7 @@ def test_a_group_that_was_never_there_is_left_alone():
     assert metrics["factor_mean/healer"] == 1
 
 
-def test_value_targets_are_normalised_and_their_scale_is_learnt():
+def test_value_targets_are_normalised_with_running_statistics():
     components, batch = collected("HAPPO")
     batch["next", "archer", "reward"] += 1000
     batch["next", "healer", "reward"] += 1000
@@ -131,7 +131,7 @@ def test_an_infinite_reward_diverges(algorithm):
         components.algorithm.update(batch, 4)
 
 
-def test_agents_that_share_a_critic_share_their_reward():
+def test_agents_that_share_a_critic_must_have_the_same_reward():
     components, batch = collected("HAPPO")
     batch["next", "archer", "reward"][0, 3, 1] = 7.0
     message = "iteration 5: rewards differ in copy 0: .* 7.0 for agent 'archer_1' of group 'archer'"

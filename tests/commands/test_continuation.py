@@ -1,4 +1,4 @@
-"""A longer run goes on from a shorter one, and ends as if it had not."""
+"""A longer run continues from a shorter one, and gets the same results as without it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from heteromark.runs.record import CHECKPOINT_FILE, EVALUATION_FILE, METRICS_FIL
 from heteromark.runs.record import WALL_CLOCK_COLUMNS as WALL_CLOCK
 from heteromark.runs.store import RunStore
 
-FRAMES = 64  # of an iteration; checkpoints after every second one
+FRAMES = 64  # per iteration; a checkpoint is written after every second iteration
 SELF_PLAY = {
     **TIC_TAC_TOE,
     "environment__opponent": {"kind": "past_self", "pool_size": 3},
@@ -23,7 +23,7 @@ SELF_PLAY = {
 
 
 def run(store, iterations, **overrides):
-    """Train so many iterations; returns the record, and those that were trained now."""
+    """Train a run; return its record and the iterations that were trained in this call."""
     trained = []
     config = make_config(training__total_frames=iterations * FRAMES, **overrides)
     record, _ = train_run(
@@ -33,7 +33,7 @@ def run(store, iterations, **overrides):
 
 
 def results(store, record):
-    """All that a run leaves behind but for times."""
+    """Return all files of a run without times."""
     folder = store.folder(record.digest)
     with (folder / METRICS_FILE).open(newline="") as file:
         rows = [
@@ -63,7 +63,9 @@ def empty_store(tmp_path):
     ],
     ids=["HAPPO", "gru", "evaluated", "self-play", "one checkpoint kept"],
 )
-def test_a_longer_run_trains_what_is_missing_and_ends_the_same(store, empty_store, settings):
+def test_a_longer_run_trains_only_missing_iterations_and_ends_the_same(
+    store, empty_store, settings
+):
     short, trained = run(store, 4, **settings)
     assert trained == [1, 2, 3, 4]
     assert short.continued is None
@@ -76,13 +78,13 @@ def test_a_longer_run_trains_what_is_missing_and_ends_the_same(store, empty_stor
     assert results(store, longer) == results(empty_store, whole)
 
 
-def test_the_run_that_came_furthest_is_gone_on_from(store, empty_store):
+def test_a_run_continues_from_the_run_with_most_iterations(store, empty_store):
     for iterations in (2, 5):
         run(store, iterations)
-    # the run of five has its last checkpoint after four
+    # The run of five iterations has its last checkpoint after the fourth one.
     longer, trained = run(store, 8)
     assert trained == [5, 6, 7, 8]
-    # a shorter one comes by the first checkpoint of that
+    # A shorter run continues from an earlier checkpoint.
     between, trained = run(store, 3)
     assert trained == [3]
     for record in (longer, between):
@@ -90,7 +92,7 @@ def test_the_run_that_came_furthest_is_gone_on_from(store, empty_store):
         assert results(store, record) == results(empty_store, whole)
 
 
-def test_a_run_is_gone_on_from_where_it_was_told_to_have_a_checkpoint(store, empty_store):
+def test_a_run_continues_from_a_checkpoint_of_checkpoints_after(store, empty_store):
     settings = {"training__checkpoint_interval": 10, "training__checkpoints_after": [3, 5]}
     short, _ = run(store, 3, **settings)
     assert short.digest == run(empty_store, 3, training__checkpoint_interval=10)[0].digest
@@ -98,11 +100,11 @@ def test_a_run_is_gone_on_from_where_it_was_told_to_have_a_checkpoint(store, emp
     assert trained == [4, 5, 6]
     whole, _ = run(empty_store, 6, **settings)
     assert results(store, longer) == results(empty_store, whole)
-    # at a checkpoint the environments start anew, so this is another run
+    # The environments restart at a checkpoint, so this is a different run.
     assert run(empty_store, 6, training__checkpoint_interval=10)[0].digest != whole.digest
 
 
-def test_other_ways_to_be_judged_go_on_from_the_same_iterations(store):
+def test_runs_with_other_evaluations_continue_from_the_same_iterations(store):
     short, _ = run(store, 4)
     _, trained = run(store, 6, mode="full", evaluation__episodes=5)
     assert trained == [5, 6]
@@ -121,23 +123,23 @@ def test_other_ways_to_be_judged_go_on_from_the_same_iterations(store):
     ],
     ids=["another seed", "another rate", "other checkpoints", "a schedule over the run"],
 )
-def test_a_run_of_other_iterations_is_not_gone_on_from(store, settings, other):
+def test_a_run_does_not_continue_from_one_with_different_iterations(store, settings, other):
     run(store, 4, **settings)
     longer, trained = run(store, 6, **other)
     assert trained == [1, 2, 3, 4, 5, 6]
     assert longer.continued is None
 
 
-def test_the_last_iteration_of_a_run_that_is_judged_while_it_trains_is_its_own(store, empty_store):
+def test_a_run_does_not_continue_from_an_iteration_with_an_extra_evaluation(store, empty_store):
     settings = {"evaluation__interval": 3}
-    run(store, 4, **settings)  # evaluated after three, and at its end
+    run(store, 4, **settings)  # evaluated after the third iteration and at its end
     longer, trained = run(store, 6, **settings)
     assert trained == [3, 4, 5, 6]
     whole, _ = run(empty_store, 6, **settings)
     assert results(store, longer) == results(empty_store, whole)
 
 
-def test_a_run_that_crashes_while_it_goes_on_ends_the_same(store, empty_store):
+def test_a_continued_run_that_crashes_ends_the_same(store, empty_store):
     run(store, 2)
     config = make_config(training__total_frames=7 * FRAMES)
 
@@ -155,8 +157,8 @@ def test_a_run_that_crashes_while_it_goes_on_ends_the_same(store, empty_store):
     assert results(store, longer) == results(empty_store, whole)
 
 
-def test_a_run_that_dies_before_it_says_so_ends_the_same(store, empty_store, monkeypatch):
-    """Its last checkpoint, for longer runs, is there; its record still says that it runs."""
+def test_a_run_that_dies_before_its_record_is_final_ends_the_same(store, empty_store, monkeypatch):
+    """Its last checkpoint, for longer runs, exists, but its record has the status running."""
     short, _ = run(store, 4, **SELF_PLAY)
     before = results(store, short)
     short.model_copy(update={"status": "running", "files": {}}).write(store.folder(short.digest))
@@ -165,17 +167,17 @@ def test_a_run_that_dies_before_it_says_so_ends_the_same(store, empty_store, mon
     assert results(store, again) == before
 
 
-def test_a_damaged_run_is_not_gone_on_from(store, caplog):
+def test_a_run_does_not_continue_from_a_damaged_one(store, caplog):
     short, _ = run(store, 4)
     with (store.folder(short.digest) / METRICS_FILE).open("a") as file:
         file.write("5\n")
     longer, trained = run(store, 6)
     assert len(trained) == 6
     assert longer.continued is None
-    assert f"run {short.digest} is damaged; it is not gone on from" in caplog.text
+    assert f"run {short.digest} is damaged; not continuing from it" in caplog.text
 
 
-def test_without_resuming_a_run_starts_from_the_beginning(store):
+def test_without_resume_a_run_starts_from_scratch(store):
     run(store, 4)
     trained = []
     train_run(
@@ -187,7 +189,7 @@ def test_without_resuming_a_run_starts_from_the_beginning(store):
     assert trained == [1, 2, 3, 4, 5, 6]
 
 
-def test_back_ends_are_told_of_the_iterations_before(store):
+def test_back_ends_also_get_the_iterations_of_the_shorter_run(store):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run(store, 4)
@@ -198,9 +200,9 @@ def test_back_ends_are_told_of_the_iterations_before(store):
     assert steps == [FRAMES * iteration for iteration in range(1, 7)]
 
 
-def test_a_trajectory_has_no_end():
+def test_a_trajectory_does_not_depend_on_the_length_of_the_run():
     short, longer = (make_config(training__total_frames=frames) for frames in (128, 512))
     assert trajectory_digest(short) == trajectory_digest(longer)
-    # a checkpoint interval beyond the end is no other run, but may be another trajectory
+    # A checkpoint interval longer than the run gives the same run, but a different trajectory.
     rare = make_config(training__total_frames=128, training__checkpoint_interval=4)
     assert trajectory_digest(rare) != trajectory_digest(short)

@@ -1,4 +1,4 @@
-"""`heteromark evaluate`: which policy is evaluated, and what comes out."""
+"""`heteromark evaluate`: which policy is evaluated, and the report."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def trained(tmp_path_factory):
     return store, record
 
 
-def test_the_checkpoints_of_a_run(trained):
+def test_find_checkpoint_finds_each_checkpoint_of_a_run(trained):
     store, record = trained
     digest = record.digest
     stored, results = store.folder(digest), store.root / "results"
@@ -60,7 +60,7 @@ def test_best_is_one_of_the_records_files(trained):
     ("checkpoint", "iteration"),
     [("final", 4), ("best", None), ("checkpoints/iteration_000002*.pt", 2)],
 )
-def test_each_can_be_evaluated(trained, tmp_path, checkpoint, iteration):
+def test_each_checkpoint_can_be_evaluated(trained, tmp_path, checkpoint, iteration):
     store, record = trained
     folder = store.folder(record.digest)
     if "*" in checkpoint:
@@ -74,7 +74,7 @@ def test_each_can_be_evaluated(trained, tmp_path, checkpoint, iteration):
     figures = json.loads(output.read_text())
     assert figures["iteration"] == (iteration or record.summary.best_iteration)
     assert f"after iteration {figures['iteration']}: 3 episodes, most likely" in lines[0]
-    # the run's own evaluation had three episodes and the seed 0, too
+    # The run's evaluation also had three episodes and seed 0.
     if checkpoint == "final":
         assert figures["return_mean"] == record.summary.evaluation_return
     if checkpoint == "best":
@@ -97,18 +97,18 @@ def test_episodes_can_be_sampled_and_cut_off(trained):
     ("options", "message"),
     [
         ({"opponent": "random"}, "--opponent is random, but in environment .* must be self"),
-        ({"seat": "first"}, "--seat is first, but in environment .*: leave out --seat"),
+        ({"seat": "first"}, "--seat is first, but in environment .*: remove --seat"),
         ({"opponent": "past_self"}, "--opponent is past_self, but in environment "),
     ],
 )
-def test_options_that_do_not_fit_the_environment(trained, options, message):
+def test_options_that_do_not_fit_the_environment_are_rejected(trained, options, message):
     store, record = trained
     request = EvaluationRequest(str(store.folder(record.digest)), episodes=1, **options)
     with pytest.raises(EvaluationError, match=message):
         evaluate_run(request)
 
 
-def test_a_faulty_gif_path_is_told_before_anything_is_played(trained, tmp_path):
+def test_a_faulty_gif_path_is_reported_before_anything_is_played(trained, tmp_path):
     store, record = trained
     request = EvaluationRequest(
         str(store.folder(record.digest)), episodes=10**9, gif=tmp_path / "movie.mp4"
@@ -117,25 +117,25 @@ def test_a_faulty_gif_path_is_told_before_anything_is_played(trained, tmp_path):
         evaluate_run(request)
 
 
-def test_a_checkpoint_that_is_not_there_is_told_with_those_that_are(trained, tmp_path):
+def test_a_missing_checkpoint_is_reported_with_the_existing_ones(trained, tmp_path):
     store, record = trained
     shutil.copytree(store.folder(record.digest), tmp_path / "run")
     folder = tmp_path / "run"
     with pytest.raises(ConfigError, match=r"which has best\.pt, checkpoint\.pt, checkpoints/iter"):
         find_checkpoint(str(folder), "worst")
-    with pytest.raises(ConfigError, match="chooses among a run's files"):
+    with pytest.raises(ConfigError, match="selects one of a run's files"):
         find_checkpoint(str(folder / "best.pt"), "best")
     (folder / "best.pt").unlink()
-    with pytest.raises(ConfigError, match=r"evaluation\.interval above 0"):
+    with pytest.raises(ConfigError, match=r"evaluation\.interval > 0"):
         find_checkpoint(str(folder), "best")
     (folder / "checkpoint.pt").unlink()
-    with pytest.raises(ConfigError, match="its run has not finished"):
+    with pytest.raises(ConfigError, match="the run has not finished"):
         find_checkpoint(str(folder))
-    with pytest.raises(ConfigError, match="no such folder, file or digest"):
+    with pytest.raises(ConfigError, match="no folder, file or digest matches"):
         find_checkpoint("0123", store=store)
 
 
-def test_the_digest_is_that_of_the_run(trained):
+def test_the_digest_depends_on_evaluations_but_not_on_loggers(trained):
     _, record = trained
     assert record.digest == run_digest(make_config(evaluation__interval=1))
     assert record.digest != run_digest(make_config())
@@ -146,16 +146,16 @@ def test_the_digest_is_that_of_the_run(trained):
     )
 
 
-def test_an_interrupted_evaluation_says_so_and_writes_nothing(trained, tmp_path):
+def test_an_interrupted_evaluation_is_reported_and_writes_nothing(trained, tmp_path):
     store, record = trained
     output = tmp_path / "figures.json"
     main_thread = threading.main_thread().ident
     interruption = threading.Timer(0.7, signal.pthread_kill, (main_thread, signal.SIGINT))
     interruption.start()
     folder = str(store.folder(record.digest))
-    told = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["evaluate", folder, "--episodes", "1000000", "--output", str(output)]
     )
-    assert told.exit_code == 130
-    assert told.stderr == "SIGINT: the evaluation was interrupted; nothing was written\n"
+    assert result.exit_code == 130
+    assert result.stderr == "SIGINT: the evaluation was interrupted; nothing was written\n"
     assert not output.exists()

@@ -1,4 +1,4 @@
-"""Animated GIFs of an episode: what is in them, and what is never overwritten."""
+"""Animated GIFs of an episode: their pictures, and which files are never overwritten."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def test_an_episode_is_shown_from_its_start_to_its_end(tmp_path, max_steps):
             picture = np.asarray(animation.convert("RGB"), np.int64)
             board = picture if board is None else board
             marks.append(int((picture != board).any(-1).sum()))
-    assert marks == sorted(set(marks)), "every picture has more marks than the one before"
+    assert marks == sorted(set(marks)), "every picture has more marks than the previous one"
 
 
-def test_past_selves_play_in_the_picture(tmp_path):
+def test_past_policies_play_in_a_recorded_episode(tmp_path):
     config = make_config(
         **TIC_TAC_TOE, environment__opponent={"kind": "past_self"}, evaluation__episodes=1
     )
     policy = untrained(config)
-    with pytest.raises(ValueError, match="no past selves"):
+    with pytest.raises(ValueError, match="no past policies"):
         record_episode(policy, config.evaluation, seed=0)
     pool = OpponentPool(size=1)
     pool.add(policy.actors)
@@ -65,15 +65,15 @@ def test_past_selves_play_in_the_picture(tmp_path):
     assert len(pictures) == steps + 1
     start, end = (np.asarray(picture.convert("RGB"), np.int64) for picture in pictures[::steps])
     cells = [cell for row in np.array_split((start != end).any(-1), 3) for cell in marked(row)]
-    assert sum(cells) > steps, "there are marks of the past self, too"
+    assert sum(cells) > steps, "there are also marks of the past policy"
 
 
 def marked(row):
-    """Whether there is anything in each of a row's three cells."""
+    """Return for each of a row's three cells whether it has a mark."""
     return [bool(cell.any()) for cell in np.array_split(row, 3, axis=1)]
 
 
-def test_what_cannot_draw_itself_says_so():
+def test_an_environment_that_cannot_render_is_reported():
     config = make_config(environment__name="battle", environment__task="toy_environments:ToyBattle")
     with pytest.raises(ValueError, match="environment 'battle' cannot render"):
         record_episode(untrained(config), config.evaluation, seed=0)
@@ -85,10 +85,10 @@ def test_what_cannot_draw_itself_says_so():
         ("movie.mp4", "must end in .gif"),
         ("gif", "must end in .gif"),
         ("folder.gif", "is a folder"),
-        ("notes.gif", "is no GIF, so it is not overwritten"),
+        ("notes.gif", "is not a GIF and is not overwritten"),
     ],
 )
-def test_nothing_else_is_overwritten(tmp_path, name, message):
+def test_only_gifs_are_overwritten(tmp_path, name, message):
     (tmp_path / "folder.gif").mkdir()
     (tmp_path / "notes.gif").write_text("my notes")
     with pytest.raises(ConfigError, match=message) as error:

@@ -1,4 +1,4 @@
-"""`heteromark train`: idempotent, resumable, and honest about how a run ended."""
+"""`heteromark train`: idempotent, resumable, and clear about how a run ended."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_terminal_shows_a_progress_bar(project: Project, tmp_path):
 def read_terminal(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, 65536)
-    except OSError:  # how Linux says that nobody writes any more
+    except OSError:  # Linux raises this when the other end is closed
         return b""
 
 
@@ -105,8 +105,8 @@ def test_a_store_hit_imports_no_torch(project: Project):
 
 @pytest.mark.slow
 def test_a_run_killed_at_three_moments_ends_bit_identical(project: Project, tmp_path):
-    """The acceptance test of resuming: `kill -9`, the same command again, the same bytes."""
-    # Long enough to be killed in the middle: 30 iterations, a checkpoint every 2.
+    """Acceptance test of resuming: `kill -9`, then the same command, gives the same bytes."""
+    # Long enough to be killed in the middle: 30 iterations, a checkpoint every 2 iterations.
     command = (*TRAIN, "--total-timesteps", str(30 * 64))
     project.run(*command, "--output", "whole", HETEROMARK_STORE=str(tmp_path / "other store"))
     store = tmp_path / "store"
@@ -126,7 +126,7 @@ def test_a_run_killed_at_three_moments_ends_bit_identical(project: Project, tmp_
 
 
 def kill_after_rows(project: Project, rows: int, *command: str) -> None:
-    """Start a run and `kill -9` it once metrics.csv has that many rows."""
+    """Start a run, and `kill -9` it when metrics.csv has more than `rows` lines."""
     process = project.start(*command)
     wait_for_rows(project.store, rows, process)
     os.killpg(process.pid, signal.SIGKILL)
@@ -144,7 +144,7 @@ def wait_for_rows(store: Path, rows: int, process: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-def test_a_terminated_run_says_interrupted_and_resumes(project: Project, tmp_path):
+def test_a_terminated_run_is_recorded_as_interrupted_and_resumes(project: Project, tmp_path):
     project.store = tmp_path / "store"
     command = (*TRAIN, "--total-timesteps", str(400 * 64))
     process = project.start(*command)
@@ -159,11 +159,11 @@ def test_a_terminated_run_says_interrupted_and_resumes(project: Project, tmp_pat
     wait_for_rows(project.store, 12, process)
     process.terminate()
     process.wait(30)
-    assert "continuing after iteration" in log.read_text()
+    assert "resuming after iteration" in log.read_text()
 
 
 @pytest.mark.slow
-def test_ctrl_c_says_how_to_go_on_and_an_ignored_hangup_does_nothing(project: Project, tmp_path):
+def test_ctrl_c_prints_how_to_resume_and_an_ignored_hangup_does_nothing(project: Project, tmp_path):
     project.store = tmp_path / "store"
     log = project.folder / "console.log"
     command = " ".join((*TRAIN, "--total-timesteps", str(400 * 64)))
@@ -173,12 +173,12 @@ def test_ctrl_c_says_how_to_go_on_and_an_ignored_hangup_does_nothing(project: Pr
     wait_for_rows(project.store, 12, process)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 128 + signal.SIGINT
-    assert "the same command resumes from the last checkpoint" in log.read_text()
+    assert "run the same command to resume from the last checkpoint" in log.read_text()
     assert only_record(project.store).reason == "ended by SIGINT"
 
 
 @pytest.mark.slow
-def test_a_corrupt_checkpoint_is_reported_and_trained_anew(project: Project, tmp_path):
+def test_a_corrupt_checkpoint_is_reported_and_training_starts_over(project: Project, tmp_path):
     project.store = tmp_path / "store"
     command = (*TRAIN, "--total-timesteps", str(30 * 64), "--output", "out")
     project.run(*command, "--output", "whole", HETEROMARK_STORE=str(tmp_path / "other"))
@@ -223,7 +223,7 @@ def test_a_diverged_run_is_a_result_with_a_reason(project: Project, own_store):
 
 
 @pytest.mark.slow
-def test_a_failed_run_says_why_once_and_is_tried_again(project: Project, own_store):
+def test_a_failed_run_prints_its_reason_once_and_is_retried(project: Project, own_store):
     project.write("broken.py", "def make(**kwargs):\n    raise RuntimeError('no such arena')\n")
     text = project.read("config/environment/speaker_listener.yaml")
     text = text.replace("mpe2.simple_speaker_listener_v4:parallel_env", "broken:make")
@@ -242,8 +242,8 @@ def test_a_failed_run_says_why_once_and_is_tried_again(project: Project, own_sto
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_told_with_what_to_do_and_loses_nothing(project: Project, tmp_path):
-    """A limit on file sizes makes the kernel refuse a write in the middle of a run."""
+def test_a_full_disk_is_reported_with_a_remedy_and_loses_nothing(project: Project, tmp_path):
+    """A limit on file sizes makes a write fail in the middle of a run."""
     project.store = tmp_path / "store"
     script = (
         "import resource, sys\n"
@@ -260,7 +260,7 @@ def test_a_full_disk_is_told_with_what_to_do_and_loses_nothing(project: Project,
     assert "(trained)" in project.run(*TRAIN).stdout
 
 
-def test_an_unwritable_store_is_told_before_training(project: Project, tmp_path):
+def test_an_unwritable_store_is_reported_before_training(project: Project, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     result = project.run(*TRAIN, check=False, HETEROMARK_STORE=str(tmp_path / "file" / "store"))
     assert result.returncode == 1

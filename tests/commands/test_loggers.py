@@ -1,4 +1,4 @@
-"""Back ends that metrics are sent to: what they get, and that a run does not depend on them."""
+"""Logging back ends: the metrics they get, and that they do not affect a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MISSING = [fault.message.split()[0] for fault in backend_faults(LoggerConfig(bac
 
 
 def tensorboard_scalars(folder):
-    """{metric: {step: value}}, as TensorBoard shows them."""
+    """Return {metric: {step: value}} from TensorBoard's files."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder / "tensorboard"))
@@ -38,12 +38,12 @@ def tensorboard_scalars(folder):
     for name in events.Tags()["scalars"]:
         points = [(event.step, event.value) for event in events.Scalars(name)]
         shown[name] = dict(points)
-        assert len(points) == len(shown[name]), f"{name} is there twice"
+        assert len(points) == len(shown[name]), f"{name} has a step twice"
     return shown
 
 
 def finite_cells(folder):
-    """The same from metrics.csv."""
+    """Return {metric: {step: value}} from metrics.csv."""
     table = rows(folder, wall_clock=True)
     return {
         name: {int(row["frames"]): pytest.approx(float(row[name])) for row in table if row[name]}
@@ -60,11 +60,11 @@ def test_tensorboard_shows_every_number_of_metrics_csv(tmp_path):
     shown = tensorboard_scalars(tmp_path / "logged")
     assert shown == finite_cells(tmp_path / "logged")
     assert list(shown["evaluation_return"]) == [128, 256]
-    assert "win_rate" not in shown, "the environment does not say who won"
+    assert "win_rate" not in shown, "the environment does not report wins"
     assert rows(tmp_path / "plain") == rows(tmp_path / "logged")
 
 
-def test_a_resumed_run_shows_nothing_twice(tmp_path):
+def test_a_resumed_run_logs_nothing_twice(tmp_path):
     config = make_config(**SHORT, logger__backends=["tensorboard"])
     for iteration in (1, 3):
         with pytest.raises(Crash):
@@ -74,7 +74,7 @@ def test_a_resumed_run_shows_nothing_twice(tmp_path):
 
 
 class Recorder:
-    """Stands for a back end; draws random numbers, as MLflow does for the names of its runs."""
+    """A fake back end that draws random numbers, as MLflow does for its run names."""
 
     def __init__(self, fails_at=None):
         self.fails_at, self.logged, self.closed = fails_at, {}, None
@@ -88,12 +88,12 @@ class Recorder:
     def flush(self):
         pass
 
-    def close(self, went_well):
-        self.closed = went_well
+    def close(self, succeeded):
+        self.closed = succeeded
 
 
 def with_recorder(monkeypatch, recorder, **details):
-    """A config whose one back end is the recorder; `details` are those of its Backend."""
+    """Return a config whose only back end is the recorder; `details` are fields of Backend."""
     opened = []
 
     def opener(attempt):
@@ -104,19 +104,22 @@ def with_recorder(monkeypatch, recorder, **details):
     return make_config(**SHORT, logger__backends=["tensorboard"]), opened
 
 
-def test_a_back_end_that_fails_is_told_of_once_and_changes_nothing(tmp_path, monkeypatch, caplog):
+def test_a_failing_back_end_is_reported_once_and_does_not_affect_the_run(
+    tmp_path, monkeypatch, caplog
+):
     train(make_config(**SHORT), tmp_path / "plain")
     recorder = Recorder(fails_at=128)
     config, _ = with_recorder(monkeypatch, recorder)
     train(config, tmp_path / "logged")
     assert list(recorder.logged) == [64]
     (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert "tensorboard, which failed (ConnectionError: the server is gone)" in warning
+    expected = "tensorboard failed and gets no more metrics (ConnectionError: the server is gone)"
+    assert expected in warning
     plain, logged = (rows(tmp_path / name) for name in ("plain", "logged"))
     assert plain == logged
 
 
-def test_random_numbers_of_a_back_end_are_its_own(tmp_path, monkeypatch):
+def test_a_back_end_does_not_change_the_random_state(tmp_path, monkeypatch):
     config, _ = with_recorder(monkeypatch, Recorder())
     before = random.getstate()
     with MetricLoggers(config, tmp_path, 0, {}) as metric_loggers:
@@ -124,8 +127,8 @@ def test_random_numbers_of_a_back_end_are_its_own(tmp_path, monkeypatch):
     assert random.getstate() == before
 
 
-def test_an_interrupted_run_goes_on_under_its_name(tmp_path, monkeypatch):
-    """The checkpoint remembers the back end's name; what that has already is not sent again."""
+def test_an_interrupted_run_keeps_its_back_end_id(tmp_path, monkeypatch):
+    """The checkpoint stores the back end's ID of the run; logged rows are not sent again."""
     first, second = Recorder(), Recorder()
     config, opened = with_recorder(monkeypatch, first, run="x1")
     with pytest.raises(Crash):
@@ -138,20 +141,20 @@ def test_an_interrupted_run_goes_on_under_its_name(tmp_path, monkeypatch):
     assert (list(second.logged), second.closed) == ([256], True)
 
 
-def test_a_back_end_that_does_not_start_is_told_before_training(tmp_path, monkeypatch):
+def test_a_back_end_that_cannot_start_is_reported_before_training(tmp_path, monkeypatch):
     config, _ = with_recorder(monkeypatch, Recorder())
 
     def refuse(_attempt):
         raise PermissionError("no API key")
 
     monkeypatch.setitem(loggers._OPEN, "tensorboard", refuse)
-    with pytest.raises(ValueError, match="tensorboard does not start: no API key; mend it"):
+    with pytest.raises(ValueError, match="cannot start tensorboard: no API key; fix this"):
         train(config, tmp_path)
     assert (tmp_path / "metrics.csv").read_text() == ""
 
 
 @pytest.mark.skipif(not MISSING, reason="all back ends are installed")
-def test_a_back_end_that_is_not_installed_is_told_before_anything_is_written(tmp_path):
+def test_a_back_end_that_is_not_installed_is_reported_before_anything_is_written(tmp_path):
     config = make_config(**SHORT, logger__backends=[*BACKENDS])
     with pytest.raises(ConfigError) as error:
         train_run(config, store=RunStore(tmp_path / "store"))
@@ -161,7 +164,7 @@ def test_a_back_end_that_is_not_installed_is_told_before_anything_is_written(tmp
 
 
 @pytest.mark.skipif(not MISSING, reason="all back ends are installed")
-def test_a_plan_with_such_a_back_end_is_faulty(project, monkeypatch):
+def test_a_plan_with_a_missing_back_end_is_rejected(project, monkeypatch):
     project.write("config/logger/default.yaml", f"backends: {MISSING}\n")
     monkeypatch.chdir(project.folder)
     with pytest.raises(ConfigError) as error:
@@ -171,7 +174,7 @@ def test_a_plan_with_such_a_back_end_is_faulty(project, monkeypatch):
 
 
 @pytest.mark.skipif(not MISSING, reason="all back ends are installed")
-def test_a_job_with_such_a_back_end_stops_all_jobs(project, own_store):
+def test_a_job_with_a_missing_back_end_stops_all_jobs(project, own_store):
     jobs = f"logger=default,{MISSING[0]}"
     result = project.run(
         *(sys.executable, "-m", "heteromark.training.factory_train", "--multirun", jobs),
@@ -185,7 +188,7 @@ def test_a_job_with_such_a_back_end_stops_all_jobs(project, own_store):
 
 @pytest.mark.skipif("wandb" in MISSING, reason="wandb is not installed")
 def test_wandb_writes_its_files_offline(tmp_path, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")  # put back what the logger sets
+    monkeypatch.setenv("WANDB_MODE", "offline")  # restores what the logger sets
     config = make_config(**SHORT, logger__backends=["wandb"])
     with pytest.raises(Crash):
         train(config, tmp_path, on_progress=crash_at(3))
@@ -221,5 +224,5 @@ def test_mlflow_has_every_number_once(tmp_path, monkeypatch):
     expected = finite_cells(tmp_path)
     assert history.keys() == expected.keys()
     for name, points in history.items():
-        if name not in ("time_elapsed", "frames_per_second"):  # differ from attempt to attempt
+        if name not in ("time_elapsed", "frames_per_second"):  # differ between attempts
             assert points == list(expected[name].items())

@@ -1,4 +1,4 @@
-"""Options of the command line: faults name the option, and rounded lengths are reported."""
+"""Command-line options: faults name the option, and rounded lengths are reported."""
 
 from __future__ import annotations
 
@@ -48,30 +48,33 @@ def faults_of(*arguments: str) -> list[str]:
         ("--device tpu", "--device: 'tpu': must be"),
         ("--seed -1", "--seed: -1: must be greater than or equal to 0"),
         ("--episodes -3", "--episodes: -3: must be at least 1"),
-        ("--episodes 3 --total-timesteps 64", "give one of the two"),
+        ("--episodes 3 --total-timesteps 64", "give only one of the two"),
         ("--learning-rate abc", "--learning-rate: 'abc': must be a valid number"),
         ("--n-steps 0", "--n-steps: '0': must be greater than 0"),
         ("--n-steps 30", f"{AGENT}: batch_size = 64: must be at most n_steps"),
         ("--n-steps 30", "[from params.yaml] [n_steps is from --n-steps]"),
         ("--gamma 2", "--gamma: '2': must be less than or equal to 1"),
         ("--batch-size 7", "--batch-size: 7: must divide n_steps"),
-        ("--base-config nosuch.yaml", f"--base-config: 'nosuch.yaml': has no effect: {AGENT} is"),
+        (
+            "--base-config nosuch.yaml",
+            f"--base-config: 'nosuch.yaml': has no effect, because {AGENT}",
+        ),
         ("--set smoke.total_frames=0", "--set: smoke.total_frames = 0: must be greater than 0"),
         ("--set ppo.clip=1", "--set: ppo.clip = 1: unknown key. Did you mean ppo.clip_range?"),
         ("--set happo.agent_order=fixed", "--set: happo.agent_order: has no effect"),
         ("--set environment.num_parallel_envs=7", "--set: environment.num_parallel_envs = 7"),
         ("--param learning_rate=abc", "--param: learning_rate = 'abc'"),
         ("--param n_steps=30", "[n_steps is from --param]"),
-        # found out when the run starts
+        # detected when the run starts
         ("--set policy.groups.medic.activation=relu", "--set: policy.groups.medic = "),
     ],
 )
-def test_train_blames_the_option(options, expected):
+def test_train_faults_name_the_option(options, expected):
     (fault,) = faults_of("train", "--agent-config", AGENT, *options.split())
     assert expected in fault
 
 
-def test_a_base_that_is_not_there_is_blamed_on_who_named_it(project: Project):
+def test_a_missing_base_config_is_reported_with_its_source(project: Project):
     (fault,) = faults_of("train", "--agent-config", VARIANT, "--base-config", "nosuch.yaml")
     assert "FileNotFoundError: --base-config: 'nosuch.yaml': Agent config file not found" in fault
     project.set_params(sweep={"base_config": "nosuch.yaml", "agents": VARIANT})
@@ -79,7 +82,7 @@ def test_a_base_that_is_not_there_is_blamed_on_who_named_it(project: Project):
     assert "params.yaml: sweep.base_config = 'nosuch.yaml'" in fault
 
 
-def test_copies_in_params_yaml_are_blamed_on_it(project: Project):
+def test_a_fault_in_params_yaml_names_that_file(project: Project):
     project.set_params(num_parallel_envs=7)
     (fault, *_) = faults_of("validate")
     assert "params.yaml: num_parallel_envs = 7: must divide" in fault
@@ -100,13 +103,13 @@ def test_copies_in_params_yaml_are_blamed_on_it(project: Project):
         (f"show-config {AGENT} --seed -1", "--seed: -1"),
     ],
 )
-def test_other_commands_blame_the_option(arguments, expected):
+def test_faults_of_other_commands_name_the_option(arguments, expected):
     (fault,) = faults_of(*arguments.split())
     assert expected in fault
 
 
-def test_configs_named_on_the_command_line_may_vary_what_params_yaml_sets(project: Project):
-    """What `dvc exp run -S learning_rate=1e-3` leaves in params.yaml is for its own sweep."""
+def test_configs_on_the_command_line_may_vary_what_params_yaml_sets(project: Project):
+    """A value that `dvc exp run -S` leaves in params.yaml may not fit other configs."""
     project.set_params(learning_rate=1e-3, happo={"agent_order": "fixed"})
     pattern = "config/agents/ppo_agent_sweep_lr_*.yaml"
     assert "valid: 2 configs" in output_of("validate", pattern)
@@ -123,13 +126,13 @@ def test_configs_named_on_the_command_line_may_vary_what_params_yaml_sets(projec
 def test_a_length_between_two_iterations_is_reported(project: Project):
     arguments = ("--agent-config", AGENT, "--total-timesteps", "100", "--set", "n_steps=64")
     text = output_of("train", *arguments, "--output", "out")
-    assert "100 frames asked, 128 will be trained: 2 iterations of n_steps 64" in text
+    assert "100 frames requested, rounded up to 128: 2 iterations of n_steps 64" in text
     project.set_params(smoke={"total_frames": 100}, full={"total_frames": 512})
     text = output_of("validate")
     assert "runs of 128 frames (100 asked, rounded up to whole iterations of n_steps)" in text
     assert "runs of 512 frames of the winner" in text
     text = output_of("show-config", AGENT)
-    assert "# 100 frames asked, 128 will be trained: 2 iterations of n_steps 64" in text
+    assert "# 100 frames requested, rounded up to 128: 2 iterations of n_steps 64" in text
     assert yaml.safe_load(text)["training"]["total_frames"] == 100
 
 
@@ -145,7 +148,7 @@ def test_without_clipping_gradients_are_still_measured(tmp_path: Path):
     assert metrics(None) == metrics(1e9) != metrics(1e-3)
 
 
-def test_without_clipping_a_gradient_that_is_not_finite_ends_the_run():
+def test_without_clipping_a_non_finite_gradient_ends_the_run():
     config = make_config(
         training__max_grad_norm=None,
         optimizer_type="sgd",

@@ -49,7 +49,7 @@ ITEMS = {
         "every agent acts, but reasoning_generator of agent_configs is not in it",
     ),
     "num_agents matches": ("agent_policy_configs.num_agents=3", "must be 2"),
-    "policy names are those of models": (
+    "every policy name is the name of a model": (
         f"{AGENT}.policy_name=tool_model",
         "is the name of none of base_models. Did you mean tool_generator_model?",
     ),
@@ -61,16 +61,16 @@ ITEMS = {
         "models.model_0.ppo_trainer_config.actor_rollout_ref.rollout.tensor_model_parallel_size=4",
         "tensor_model_parallel_size = 4: must be 0, 1 or null",
     ),
-    "prompt and response are within the model's length": (
+    "prompt and response fit into the model's length": (
         "training.max_prompt_length=600",
         "must be at least 616",
     ),
     "val_freq is below the number of steps": ("training.val_freq=100", "must be below"),
-    "the folder of checkpoints is writable": (
+    "the checkpoint folder is writable": (
         "training.model_checkpoints_dir=elsewhere",
         "must be checkpoints",
     ),
-    "the rest of the configuration is right": ("training.num_epochs=0", "must be greater than 0"),
+    "the rest of the configuration is valid": ("training.num_epochs=0", "must be greater than 0"),
 }
 
 
@@ -106,7 +106,7 @@ def test_a_store_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     blocked.write_text("")
     monkeypatch.setenv("HETEROMARK_STORE", str(blocked / "store"))
     found, output = wrong(MATH)
-    assert found == ["the folder of checkpoints is writable"]
+    assert found == ["the checkpoint folder is writable"]
     assert "point HETEROMARK_STORE to another folder" in output
 
 
@@ -119,7 +119,7 @@ def test_models_in_folders_and_on_the_hub(tmp_path: Path):
     assert "has no config.json" in output
     (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 100}))
     found, output = wrong(MATH, *paths)
-    assert found == ["prompt and response are within the model's length"]
+    assert found == ["prompt and response fit into the model's length"]
     assert "training.max_prompt_length = 96" in output
     assert "come to 112 tokens" in output
     (folder / "config.json").write_text(
@@ -130,7 +130,7 @@ def test_models_in_folders_and_on_the_hub(tmp_path: Path):
     assert "96 + 16 of 200 tokens" in output
     status, _, output = validate(MATH, *(path.partition("=")[0] + "=org/model" for path in paths))
     assert status == 0
-    assert "org/model is a name on the hub: needs the network" in output
+    assert "org/model (hub name: downloaded unless cached)" in output
 
 
 def test_models_that_are_not_there_stop_a_run_before_it_starts(capsys: pytest.CaptureFixture):

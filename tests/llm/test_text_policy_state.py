@@ -200,6 +200,6 @@ def test_an_adapter_of_another_role_is_rejected():
 def test_an_adapter_of_another_rank_is_rejected():
     state = adapters(rank=4)["tool"].state_dict()
     policy = adapters(rank=2)["tool"]
-    assert "has shape [4, 32], but [2, 32] is expected" in shape_misfit(policy.state_dict(), state)
+    assert "has shape [4, 32], expected [2, 32]" in shape_misfit(policy.state_dict(), state)
     with pytest.raises(RuntimeError, match="size mismatch"):
         policy.load_state_dict(state)

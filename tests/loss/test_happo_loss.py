@@ -1,4 +1,4 @@
-"""HAPPOLoss and ValueLoss: the factor, and who counts."""
+"""HAPPOLoss and ValueLoss: the factor and the mask of active agents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS, AGENTS = 40, 2
 
 @pytest.fixture
 def setting():
-    """Losses, actor and a batch of archers on which new and old policy differ."""
+    """Return loss, actor and a batch of archers, on which the old and new policies differ."""
     torch.manual_seed(0)
     config = make_config(environment__task="toy_environments:ToyBattle", algorithm="HAPPO")
     groups = EnvironmentFactory().create(config).groups
@@ -44,7 +44,7 @@ def setting():
     actor = policies.actors["archer"]
     with torch.no_grad():
         actor(batch)
-    # half of the ratios are outside the clip range
+    # Half of the ratios are outside the clip range.
     batch["archer", "action_log_prob"] += 0.5 * torch.randn(shape)
     return losses.actors["archer"], actor, batch
 
@@ -60,7 +60,7 @@ def clip_ppo(actor):
     return loss
 
 
-def test_with_factor_one_it_is_ppos_loss(setting):
+def test_with_factor_one_it_equals_the_ppo_loss(setting):
     loss, actor, batch = setting
     assert isinstance(loss, HAPPOLoss)
     ours, theirs = loss(batch), clip_ppo(actor)(batch)
@@ -82,7 +82,7 @@ def test_the_factor_multiplies_outside_the_min(setting):
 
 
 @pytest.mark.parametrize("algorithm", ["HAPPO", "MAPPO", "IPPO", "MaskablePPO"])
-def test_an_inactive_agents_data_changes_nothing(setting, algorithm):
+def test_data_of_inactive_agents_has_no_effect(setting, algorithm):
     _, _, batch = setting
     config = make_config(environment__task="toy_environments:ToyBattle", algorithm=algorithm)
     torch.manual_seed(0)
@@ -135,7 +135,7 @@ def test_the_critics_loss_counts_active_agents_only(setting):
     assert ("archer", "state_value") not in batch.keys(True)
 
 
-def test_without_a_factor_it_says_which_key_and_who_writes_it(setting):
+def test_without_a_factor_the_error_names_the_key_and_its_writer(setting):
     loss, _, batch = setting
     with pytest.raises(KeyError, match=r"\('archer', 'factor'\).*HAPPO.update_actors writes it"):
         loss(batch.exclude(("archer", "factor")))

@@ -1,4 +1,4 @@
-"""Collectors: consecutive steps of every copy, restarted at will."""
+"""Collectors: consecutive steps of every copy, and restarts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def collector(**overrides):
 
 @pytest.fixture(scope="module", params=["sync", "multi_sync"])
 def components(request):
-    """Toy battles of random length; starting processes takes seconds, so they are shared."""
+    """Toy battles of random length; shared, because starting processes takes seconds."""
     config = make_config(
         **TOY,
         environment__kwargs={"length": None},
@@ -41,17 +41,17 @@ def test_a_batch_is_consecutive_steps_of_every_copy(components):
     assert first.batch_size == (2, 32)
     assert (first["archer", "observation"][0] != first["archer", "observation"][1]).any()
     data = torch.cat([first, second], 1)
-    going_on = ~data["next", "done"][:, :-1, 0]
+    continues = ~data["next", "done"][:, :-1, 0]
     for group in ("archer", "healer"):
-        after = data["next", group, "observation"][:, :-1][going_on]
-        assert (after == data[group, "observation"][:, 1:][going_on]).all()
-    assert not going_on.all()
+        after = data["next", group, "observation"][:, :-1][continues]
+        assert (after == data[group, "observation"][:, 1:][continues]).all()
+    assert not continues.all()
     before, after = data["healer", "hidden"][:, 1:], data["next", "healer", "hidden"][:, :-1]
-    assert (after[going_on] == before[going_on]).all()
+    assert (after[continues] == before[continues]).all()
     assert (before != 0).any()
 
 
-def test_a_restart_forgets_what_was_before(components):
+def test_a_restart_does_not_depend_on_earlier_batches(components):
     collect = components.collector
     torch.manual_seed(1)
     collect.restart(0, "training", 4)
@@ -67,8 +67,8 @@ def test_a_restart_forgets_what_was_before(components):
     assert (other["archer", "action"] != first["archer", "action"]).any()
 
 
-def test_copies_that_python_steps_are_played_with_one_thread():
-    """So that workers get the cores; afterwards the update has torch's threads again."""
+def test_environments_stepped_by_python_are_collected_with_one_thread():
+    """This leaves the cores to workers. The update uses the configured number of threads."""
     before = torch.get_num_threads()
     components = ComponentFactory(make_config(training__num_threads=2)).create()
     step, threads = components.environment._step, []
@@ -87,7 +87,7 @@ def test_copies_that_python_steps_are_played_with_one_thread():
         torch.set_num_threads(before)
 
 
-def test_it_acts_with_the_weights_as_they_are_now(components):
+def test_it_acts_with_the_current_weights(components):
     components.collector.restart(0)
     components.collector.collect()
     for group, actor in components.learner.actors.items():
@@ -99,7 +99,7 @@ def test_it_acts_with_the_weights_as_they_are_now(components):
         torch.testing.assert_close(batch[group, "action_log_prob"], now)
 
 
-def test_what_an_algorithm_adds_is_not_in_the_next_batch():
+def test_keys_added_by_an_algorithm_are_not_in_the_next_batch():
     collect = collector()
     collect.restart(0)
     batch = collect.collect()
@@ -114,7 +114,7 @@ def test_it_must_be_started():
         collector().collect()
 
 
-def test_what_an_environment_raises_in_a_process_is_raised_here(capfd):
+def test_an_error_of_an_environment_in_a_process_is_raised_here(capfd):
     collect = collector(**TOY, environment__kwargs={"nan_at": 3}, collector_type="multi_sync")
     collect.restart(0)
     with pytest.raises(
@@ -122,14 +122,16 @@ def test_what_an_environment_raises_in_a_process_is_raised_here(capfd):
     ) as caught:
         collect.collect()
     assert "toy_environments.py" not in str(caught.value)
-    assert "in _check_shown" in str(caught.value.__cause__), "the traceback is for the log"
+    assert "in _check_shown" in str(caught.value.__cause__), (
+        "the cause has the traceback, for the log"
+    )
     began = time.monotonic()
     collect.close()
     assert time.monotonic() - began < 3
-    assert capfd.readouterr() == ("", ""), "the process itself is silent"
+    assert capfd.readouterr() == ("", ""), "the process itself prints nothing"
 
 
-def test_a_process_that_is_killed_is_named_with_its_copies(capfd):
+def test_a_killed_process_is_reported_with_its_copies(capfd):
     collect = collector(
         environment__task="toy_environments:FaultyBattle",
         environment__kwargs={"fault": "kill"},
@@ -157,6 +159,6 @@ def test_a_process_that_is_killed_is_named_with_its_copies(capfd):
         ({"collector__num_collectors": 3}, "must divide environment.num_parallel_envs"),
     ],
 )
-def test_what_several_collectors_cannot_do_is_refused(changes, message):
+def test_unsupported_options_of_several_collectors_are_rejected(changes, message):
     with pytest.raises(ValueError, match=message):
         make_config(collector_type="multi_sync", **changes)

@@ -1,4 +1,4 @@
-"""The distributions that actors act from: masked categorical, and normal squashed into a box."""
+"""The distributions of actors: masked categorical, and a normal squashed into a box."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make_actor(kind, action_size, **overrides):
 
 
 def masked_distribution(rows):
-    """Of agents that see different things, with masks from one legal action to all."""
+    """Return a distribution for random observations, with masks of one to all legal actions."""
     actor, _ = make_actor("masked", ACTIONS)
     mask = torch.arange(ACTIONS) <= torch.arange(rows)[:, None] % ACTIONS
     mask = mask.gather(-1, torch.rand(rows, ACTIONS).argsort(-1))
@@ -101,7 +101,7 @@ def box_distribution(rows, action_size, **overrides):
 
 
 def inside(low, high, points):
-    """Points of a box in which tanh is spread evenly, and the volume that each stands for."""
+    """Return points of a box, evenly spaced before the tanh, and the volume of each."""
     before_tanh = torch.linspace(-16, 16, points, dtype=torch.float64)
     step = float(before_tanh[1] - before_tanh[0])
     unit = before_tanh.tanh()
@@ -119,7 +119,7 @@ def test_the_density_of_an_action_integrates_to_one():
 
 @pytest.mark.parametrize("aggregation", ["prod", "mean"])
 def test_the_density_of_two_dimensions_integrates_to_one(aggregation):
-    """Kept apart, the dimensions' log-densities add up to the joint one."""
+    """The separate log-densities of the dimensions add up to the joint one."""
     distribution, low, high = box_distribution(1, 2, loss__action_aggregation=aggregation)
     first, first_volume = inside(low[0], high[0], 301)
     second, second_volume = inside(low[1], high[1], 301)
@@ -143,8 +143,8 @@ def test_log_densities_are_finite_at_the_bounds_and_have_finite_gradients():
         assert all(parameter.grad.isfinite().all() for parameter in actor.parameters())
 
 
-def test_a_saturated_action_keeps_the_log_density_that_it_was_recorded_with():
-    """Else the ratio of a policy that did not change would not be 1."""
+def test_a_saturated_action_keeps_its_recorded_log_density():
+    """Otherwise the ratio of an unchanged policy would not be 1."""
     actor, space = make_actor("continuous", 2)
     actor.float()
     head = [m for m in actor.modules() if isinstance(m, torch.nn.Linear)][-1]

@@ -1,4 +1,4 @@
-"""The factories: what they refuse, and what they build."""
+"""The factories: what they reject and what they create."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_task_that_cannot_be_imported_is_explained(task, error, message):
         import_path(task, "environment.task")
 
 
-def test_a_registry_lists_what_there_is():
+def test_a_registry_lists_its_names():
     registry = Registry("env_type")
     registry.register("one")(len)
     registry.register("two")(max)
@@ -41,13 +41,13 @@ def test_a_registry_lists_what_there_is():
         registry.register("one")(min)
 
 
-def test_the_environment_has_as_many_copies_as_asked_for():
+def test_the_environment_has_the_requested_number_of_copies():
     config = make_config(environment__num_parallel_envs=4)
     assert EnvironmentFactory().create(config).batch_size == (4,)
     assert EnvironmentFactory().create(config, num_envs=1).batch_size == (1,)
 
 
-def test_losses_and_optimizers_are_by_group():
+def test_losses_and_optimizers_are_created_per_group():
     config = make_config()
     groups = EnvironmentFactory().create(config).groups
     policies = PolicyFactory().create(config, groups)
@@ -81,7 +81,7 @@ OPTIMIZERS = {
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_optimizers_take_their_settings_and_those_of_their_group(kind):
+def test_optimizers_use_their_settings_and_group_overrides(kind):
     config = make_config(
         optimizer_type=kind,
         optimizer__learning_rate=0.1,
@@ -108,7 +108,7 @@ def test_optimizers_take_their_settings_and_those_of_their_group(kind):
         assert settings.get("nesterov", True) is True
 
 
-def test_losses_take_the_settings_of_their_group():
+def test_losses_use_the_overrides_of_their_group():
     config = make_config(loss__groups={"listener": {"clip_epsilon": 0.05, "entropy_coef": 0.5}})
     groups = EnvironmentFactory().create(config).groups
     policies = PolicyFactory().create(config, groups)
@@ -119,7 +119,7 @@ def test_losses_take_the_settings_of_their_group():
     assert entropies == pytest.approx({"speaker": 0.01, "listener": 0.5})
 
 
-def test_all_overrides_of_unknown_groups_are_refused_at_once():
+def test_all_overrides_of_unknown_groups_are_reported_together():
     config = make_config(
         policy__groups={"listner": {"hidden_sizes": [9]}, "speaker": {}},
         loss__groups={"medic": {"clip_epsilon": 0.1}},
@@ -128,19 +128,19 @@ def test_all_overrides_of_unknown_groups_are_refused_at_once():
     groups = EnvironmentFactory().create(config).groups
     with pytest.raises(ConfigError) as caught:
         PolicyFactory().create(config, groups)
-    there = "Its groups are speaker, listener; name one of them, or leave"
+    remedy = "Its groups are speaker, listener; use one of these, or remove"
     assert [str(fault) for fault in caught.value.faults] == [
         "ValueError: config: policy.groups.listner = {'hidden_sizes': [9]}: environment 'test' has "
-        f"no such group. Did you mean listener? {there} listner out",
+        f"no such group. Did you mean listener? {remedy} listner",
         "ValueError: config: loss.groups.medic = {'clip_epsilon': 0.1}: environment 'test' has no "
-        f"such group. {there} medic out",
+        f"such group. {remedy} medic",
         "ValueError: config: optimizer.groups.medic = {'learning_rate': 0.2}: environment 'test' "
-        f"has no such group. {there} medic out",
+        f"has no such group. {remedy} medic",
     ]
 
 
 @pytest.mark.parametrize("kind", ["tensor", "memmap"])
-def test_a_pass_over_the_buffer_shows_every_frame_once(kind):
+def test_a_pass_over_the_buffer_returns_every_frame_once(kind):
     config = make_config(replay_buffer__minibatch_size=16, buffer_type=kind)
     device = torch.device("cpu")
     networks = {"speaker": TensorDictModule(torch.nn.Identity(), ["x"], ["y"])}

@@ -1,4 +1,4 @@
-"""Actors and critics: who sees what, and which actions are possible."""
+"""Actors and critics: their inputs, and which actions are possible."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPREAD = "mpe2.simple_spread_v3:parallel_env"
 
 
 def build(**overrides):
-    """Policies, and what the agents see after a reset."""
+    """Return policies, and the observations after a reset."""
     config = make_config(**overrides)
     environment = EnvironmentFactory().create(config)
     environment.reseed(0)
@@ -62,7 +62,7 @@ def test_agents_of_a_group_share_weights():
     torch.testing.assert_close(after, logits[:, order])
 
 
-def test_agents_of_a_split_group_do_not():
+def test_agents_of_a_split_group_do_not_share_weights():
     policies, seen = build(environment__task=SPREAD, policy__share_policy_params=False)
     assert set(policies.actors) == {"agent_0", "agent_1", "agent_2"}
     same = seen.clone()
@@ -71,7 +71,7 @@ def test_agents_of_a_split_group_do_not():
     assert not torch.allclose(first, second)
 
 
-def test_groups_may_differ_in_their_networks():
+def test_groups_may_have_different_networks():
     policies, _ = build(policy__groups={"listener": {"hidden_sizes": [5, 6], "activation": "relu"}})
     widths = {
         group: [m.out_features for m in actor.modules() if isinstance(m, torch.nn.Linear)]
@@ -80,7 +80,7 @@ def test_groups_may_differ_in_their_networks():
     assert widths == {"speaker": [8, 3], "listener": [5, 6, 5]}
 
 
-def test_the_team_critic_sees_everybody_who_is_there():
+def test_the_team_critic_sees_all_active_agents():
     policies, seen = build(environment__task=TOY)
     critic = policies.critics["team"]
     value = critic(seen.clone())["state_value"]
@@ -96,7 +96,7 @@ def test_the_team_critic_sees_everybody_who_is_there():
     assert (critic(changed)["state_value"] == without).all()
 
 
-def test_a_centralised_critic_may_be_one_per_group():
+def test_there_may_be_one_centralised_critic_per_group():
     policies, seen = build(environment__task=TOY, algorithm="MAPPO", policy__critic="group")
     values = {}
     for group, critic in policies.critics.items():
@@ -122,11 +122,11 @@ def test_a_critic_of_the_state_sees_nothing_else():
     with pytest.raises(ValueError, match=r"environment\.state is false; set env"):
         make_config(environment__task=TOY, policy__critic_input="state")
     wrong = make_config(environment__task=TOY, policy__critic_input="state", env_type="custom")
-    with pytest.raises(ValueError, match=r"critic_input is state, but environment 'test' gives"):
+    with pytest.raises(ValueError, match=r"critic_input is state, but environment 'test' provides"):
         PolicyFactory().create(wrong, groups)
 
 
-def test_an_own_critic_sees_its_agent_only():
+def test_an_own_critic_sees_only_its_agent():
     policies, seen = build(environment__task=TOY, algorithm="IPPO")
     critic = policies.critics["archer"]
     value = critic(seen.clone())["archer", "state_value"]
@@ -139,7 +139,7 @@ def test_an_own_critic_sees_its_agent_only():
     assert (after[:, 1] != value[:, 1]).all()
 
 
-def test_layers_are_orthogonal_and_the_policy_starts_near_uniform():
+def test_layers_are_orthogonal_and_the_initial_policy_is_nearly_uniform():
     torch.manual_seed(0)
     network = make_mlp(6, 4, [8], "tanh", head_gain=0.01)
     hidden = network[0].weight
@@ -147,7 +147,7 @@ def test_layers_are_orthogonal_and_the_policy_starts_near_uniform():
     assert network(torch.randn(100, 6)).abs().max() < 0.1
 
 
-def test_actors_write_what_the_losses_read():
+def test_actors_write_the_keys_that_losses_read():
     policies, seen = build()
     for actor in policies.actors.values():
         seen = actor(seen)

@@ -1,4 +1,4 @@
-"""The scale of values: right far from zero, and part of what is saved."""
+"""PreciseValueNorm: correct far from zero, and saved with all of its state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from heteromark.modules.value_norm import PreciseValueNorm
 
 
 @pytest.mark.parametrize("mean", [0.0, 300.0, 1e5])
-def test_targets_far_from_zero_have_the_right_scale(mean):
+def test_the_scale_of_targets_far_from_zero_is_correct(mean):
     torch.manual_seed(0)
     norm = PreciseValueNorm()
     seen = []

@@ -1,8 +1,8 @@
-"""The formulas of HAPPO, written down one by one: plain loops in double precision.
+"""The formulas of HAPPO as simple loops in double precision.
 
-Nothing here is taken from the engine, TensorDict or TorchRL, so that an agreement with the engine
-means something. Vectors are tensors, so that autograd can differentiate the losses; all else is
-loops over environment copies i, steps t, and agents k. "Agents" are those of one group.
+The code does not use the engine, TensorDict or TorchRL, so that it is an independent check of the
+engine. Vectors are tensors, so that autograd can differentiate the losses. Everything else is loops
+over environment copies i, steps t and agents k of one group.
 
 Sources: Kuba et al., Trust Region Policy Optimisation in Multi-Agent RL, ICLR 2022 (the factor);
 Schulman et al., Proximal Policy Optimization Algorithms, 2017 (the surrogate); Schulman et al.,
@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 LOG_SQRT_2_PI = math.log(math.sqrt(2 * math.pi))
-# A deviation is softplus(x + SHIFT) + 0.01, where SHIFT makes it 1 at x = 0; in single precision,
-# because that is how the policies' networks have it.
+# A deviation is softplus(x + SHIFT) + 0.01. SHIFT makes it 1 at x = 0, and is in single precision
+# as in the policies' networks.
 SHIFT = float(torch.tensor(0.99).expm1().log())
 
 
@@ -63,7 +63,7 @@ class Network:
 
 @dataclass
 class Policy:
-    """An actor; `low` and `high` [action_size] bound a continuous action, None: discrete."""
+    """An actor. `low` and `high` [action_size] are bounds of a continuous action; None: discrete."""
 
     network: Network
     low: Tensor | None = None
@@ -76,10 +76,10 @@ class Policy:
 
 @dataclass
 class Agents:
-    """What the n agents of a group saw and did in N copies over T steps.
+    """Observations and actions of the n agents of a group in N copies over T steps.
 
-    `legal` [N, T, n, actions] is None where every action is; `log_prob` [N, T, n] is that of the
-    rollout, [N, T, n, action_size] where the dimensions' ratios are to be averaged.
+    `legal` [N, T, n, actions] is None if all actions are legal. `log_prob` is from the rollout:
+    [N, T, n], or [N, T, n, action_size] if the dimensions' ratios are averaged.
     """
 
     observation: Tensor
@@ -93,7 +93,7 @@ class Agents:
 
 @dataclass
 class Batch:
-    """N copies over T steps; `reward`, `done` and `terminated` [N, T] are the team's."""
+    """A batch of N copies over T steps; `reward`, `done`, `terminated` [N, T] are of the team."""
 
     groups: dict[str, Agents]
     reward: Tensor
@@ -103,7 +103,7 @@ class Batch:
 
 @dataclass
 class ValueScale:
-    """Exponential averages of the value targets and of their squares, with their weight."""
+    """Exponential averages of the value targets and their squares, and the total weight."""
 
     mean: float = 0.0
     square: float = 0.0
@@ -127,7 +127,7 @@ class ValueScale:
 
 
 def log_prob(policy: Policy, agents: Agents, i: int, t: int, k: int) -> Tensor:
-    """Log-probability of what agent k did: [1], or [action_size], one for every dimension."""
+    """Return the log-probability of agent k's action: [1], or [action_size] per dimension."""
     outputs = policy.network(agents.observation[i, t, k])
     action = agents.action[i, t, k]
     if policy.is_continuous:
@@ -143,14 +143,14 @@ def legal_actions(agents: Agents, i: int, t: int, k: int) -> list[int] | None:
 
 
 def categorical_log_probs(logits: Tensor, legal: list[int] | None) -> dict[int, Tensor]:
-    """Log-probabilities of the legal actions: a softmax over their logits alone."""
+    """Return the log-probabilities of the legal actions: a softmax over their logits only."""
     actions = range(len(logits)) if legal is None else legal
     normaliser = torch.log(sum(torch.exp(logits[a]) for a in actions))
     return {a: logits[a] - normaliser for a in actions}
 
 
 def squashed_log_prob(policy: Policy, outputs: Tensor, before_tanh: Tensor) -> Tensor:
-    """Log-density [action_size] of the action that is tanh(before_tanh) moved into the box."""
+    """Return the log-density [action_size] of tanh(before_tanh), scaled to the box."""
     mean, deviation = mean_and_deviation(outputs)
     standardised = (before_tanh - mean) / deviation
     normal = -0.5 * standardised**2 - torch.log(deviation) - LOG_SQRT_2_PI
@@ -164,7 +164,7 @@ def mean_and_deviation(outputs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def entropy(policy: Policy, agents: Agents, i: int, t: int, k: int, noise: Tensor | None) -> Tensor:
-    """Entropy in nats; of a squashed normal the estimate from one sample, made from `noise`."""
+    """Return the entropy in nats; for a squashed normal, estimated from one sample (`noise`)."""
     outputs = policy.network(agents.observation[i, t, k])
     if policy.is_continuous:
         mean, deviation = mean_and_deviation(outputs)
@@ -174,11 +174,11 @@ def entropy(policy: Policy, agents: Agents, i: int, t: int, k: int, noise: Tenso
 
 
 def ratio(after: Tensor, before: Tensor) -> Tensor:
-    """New to old probability: of the joint action, or the mean over its dimensions.
+    """Return new / old probability: of the joint action, or the mean over its dimensions.
 
     Args:
-        after: [action_size], or [1].
-        before: a scalar for the former; [action_size] for the latter.
+        after: log-probabilities, [action_size] or [1].
+        before: a scalar: use the joint action; [action_size]: average over the dimensions.
     """
     if before.dim() == 0:
         return torch.exp(after.sum() - before)
@@ -191,7 +191,7 @@ def ratio(after: Tensor, before: Tensor) -> Tensor:
 def generalised_advantage(
     value: Tensor, next_value: Tensor, batch: Batch, settings: Settings
 ) -> Tensor:
-    """GAE [N, T]: a terminated step has no future, a truncated one has but ends the sum."""
+    """Return GAE [N, T]. Terminated steps have no future value; any end of an episode cuts the sum."""
     advantage = torch.zeros_like(value)
     copies, steps = value.shape
     for i in range(copies):
@@ -207,7 +207,7 @@ def generalised_advantage(
 
 
 def normalise(advantage: Tensor, active: Tensor) -> Tensor:
-    """Advantages [N, T, n] of the agents, each with the mean and deviation of its own steps."""
+    """Return advantages [N, T, n], normalised per agent over its active steps."""
     copies, steps, n = active.shape
     normal = torch.zeros_like(active, dtype=torch.float64)
     for k in range(n):
@@ -222,7 +222,7 @@ def normalise(advantage: Tensor, active: Tensor) -> Tensor:
 
 
 def joint_observation(batch: Batch, i: int, t: int, after: bool) -> Tensor:
-    """What all agents see, side by side, before or after the step; zeros for the absent."""
+    """Return all observations, concatenated, before or after the step; zeros for absent agents."""
     seen = []
     for agents in batch.groups.values():
         observation = agents.next_observation if after else agents.observation
@@ -245,7 +245,7 @@ def actor_losses(
     noise: Tensor | None,
     settings: Settings,
 ) -> tuple[Tensor, Tensor]:
-    """The surrogate's loss and that of the entropy bonus, averaged over active agents.
+    """Return the losses of the surrogate and the entropy bonus, averaged over active agents.
 
     Args:
         frames: the minibatch, pairs (i, t).
@@ -277,7 +277,7 @@ def value_loss(
     before: Tensor,
     settings: Settings,
 ) -> Tensor:
-    """Mean of the larger of the Huber losses of the value, and of the value kept near `before`."""
+    """Return the mean of the larger of the Huber losses with and without value clipping."""
     total = 0.0
     for i, t in frames:
         value = critic(joint_observation(batch, i, t, after=False))[0]

@@ -1,9 +1,8 @@
 """HAPPO as a training loop: Adam, minibatches, and the sequence of updates.
 
-Plain loops in double precision, slow and obvious; see `reference.formulas`. Random numbers come
-from torch's global generator in the sequence in which a training loop needs them: the order of the
-groups; then for every group the minibatches and, for continuous actions, one sample per action for
-the entropy; last the critics' minibatches.
+Slow, simple loops in double precision; see `reference.formulas`. Random numbers come from torch's
+global generator in this order: the order of the groups; for every group the minibatches and, for
+continuous actions, one sample per action for the entropy; then the critics' minibatches.
 
 Sources: Kuba et al., Trust Region Policy Optimisation in Multi-Agent RL, ICLR 2022; Kingma and Ba,
 Adam, ICLR 2015.
@@ -39,45 +38,45 @@ Differentiate = Callable[[Loss, list[Tensor]], list[Tensor]]
 
 
 def by_autograd(loss: Loss, parameters: list[Tensor]) -> list[Tensor]:
-    """The gradient of a scalar."""
+    """Return the gradient of a scalar."""
     return list(torch.autograd.grad(loss(), parameters))
 
 
 @torch.no_grad()
 def by_differences(loss: Loss, parameters: list[Tensor]) -> list[Tensor]:
-    """The gradient of a scalar, from its values a little to either side of every parameter."""
-    little = 1e-5
+    """Return the gradient of a scalar by central differences."""
+    step = 1e-5
     gradients = []
     for parameter in parameters:
         gradient = torch.zeros_like(parameter)
         for j in range(parameter.numel()):
             here = parameter.flatten()[j].item()
-            parameter.view(-1)[j] = here + little
+            parameter.view(-1)[j] = here + step
             above = loss()
-            parameter.view(-1)[j] = here - little
+            parameter.view(-1)[j] = here - step
             below = loss()
             parameter.view(-1)[j] = here
-            gradient.view(-1)[j] = (above - below) / (2 * little)
+            gradient.view(-1)[j] = (above - below) / (2 * step)
         gradients.append(gradient)
     return gradients
 
 
 @dataclass
 class Adam:
-    """The optimizer of a network, behind a limit on the norm of the gradient."""
+    """The optimizer of a network, with gradient clipping."""
 
     network: Network
     settings: Settings
     steps: int = 0
     first_moments: list[Tensor] = field(default_factory=list)
     second_moments: list[Tensor] = field(default_factory=list)
-    gradients: list[Tensor] = field(default_factory=list)  # of the last step, limited
+    gradients: list[Tensor] = field(default_factory=list)  # of the last step, after clipping
 
     @torch.no_grad()
     def step(self, gradients: list[Tensor]) -> float:
-        """Update the network; returns the norm of the gradient before it was limited.
+        """Update the network; return the norm of the gradient before clipping.
 
-        The 1e-6 is torch's, against a division by zero.
+        As in torch, 1e-6 avoids a division by zero.
         """
         parameters = self.network.parameters
         norm = math.sqrt(sum(float((gradient**2).sum()) for gradient in gradients))
@@ -100,10 +99,10 @@ class Adam:
 
 
 def minibatches(copies: int, steps: int, settings: Settings) -> Iterator[list[tuple[int, int]]]:
-    """The frames of every minibatch of all epochs.
+    """Yield the frames of every minibatch of all epochs.
 
-    The next epoch's order is drawn as soon as an order is used up, hence before the last
-    minibatch's other random numbers, and once more than there are epochs.
+    As in TorchRL, the order of the next epoch is drawn before the last minibatch of an epoch is
+    returned. So it is drawn once more than there are epochs.
     """
     frames = [(i, t) for i in range(copies) for t in range(steps)]
     order = torch.randperm(len(frames)).tolist()
@@ -118,10 +117,10 @@ def minibatches(copies: int, steps: int, settings: Settings) -> Iterator[list[tu
 
 @dataclass
 class Report:
-    """What an update did: means over minibatches by group or critic, and what led to it."""
+    """Results of an update: means over minibatches by group or critic, and their inputs."""
 
     order: list[str] = field(default_factory=list)
-    factor: dict[str, Tensor] = field(default_factory=dict)  # [N, T] that a group was trained with
+    factor: dict[str, Tensor] = field(default_factory=dict)  # [N, T], in the group's training
     advantage: dict[str, Tensor] = field(default_factory=dict)  # [N, T, n]
     value_target: dict[str, Tensor] = field(default_factory=dict)  # [N, T]
     actor_loss: dict[str, float] = field(default_factory=dict)
@@ -130,12 +129,12 @@ class Report:
 
 
 class HAPPO:
-    """The algorithm.
+    """The reference of the HAPPO algorithm.
 
     Args:
         settings: hyperparameters.
         policies: by group.
-        critics: one called "team", or one for every group by its name.
+        critics: one named "team", or one per group, by group name.
         differentiate: `by_autograd` or `by_differences`.
     """
 
@@ -157,7 +156,7 @@ class HAPPO:
         self.critic_optimizers = {name: Adam(critic, settings) for name, critic in critics.items()}
 
     def update(self, batch: Batch) -> Report:
-        """One iteration: advantages, all actors one after the other, then the critics."""
+        """Run one iteration: estimate advantages, update all actors in turn, then the critics."""
         report = Report()
         before, advantage = {}, {}
         for name in self.critics:
@@ -171,7 +170,7 @@ class HAPPO:
         return report
 
     def _estimate(self, name: str, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """The critic's values, advantages in units of the reward, targets in the critic's."""
+        """Return values and targets in the critic's units, and advantages in the reward's."""
         critic = self.critics[name]
         copies, steps = batch.reward.shape
         value, next_value = torch.zeros(2, copies, steps, dtype=torch.float64)
@@ -213,7 +212,7 @@ class HAPPO:
         losses, norms = [], []
         for frames in minibatches(*factor.shape, self.settings):
             if not any(agents.active[i, t].any() for i, t in frames):
-                continue  # nothing to learn from
+                continue  # no active agents: skip the minibatch
             noise = None
             if policy.is_continuous:
                 noise = standard_normal(len(frames), *agents.action.shape[2:])
@@ -227,7 +226,7 @@ class HAPPO:
         report.actor_loss[group] = sum(losses) / len(losses)
         report.grad_norm[group] = sum(norms) / len(norms)
         if policy.is_continuous:
-            standard_normal(*agents.action.shape)  # the engine's report of the entropy takes these
+            standard_normal(*agents.action.shape)  # the engine draws these for its entropy metric
 
     def _train_critic(self, name: str, batch: Batch, before: Tensor, report: Report) -> None:
         critic, target = self.critics[name], report.value_target[name]
@@ -240,7 +239,7 @@ class HAPPO:
         report.critic_loss[name] = sum(losses) / len(losses)
 
     def _log_probs(self, policy: Policy, agents: Agents) -> dict[tuple[int, int, int], Tensor]:
-        """Log-probabilities of what the active agents did, under the weights now."""
+        """Return the log-probabilities of active agents' actions under the current weights."""
         copies, steps, n = agents.active.shape
         with torch.no_grad():
             return {

@@ -1,4 +1,4 @@
-"""What a run sets for its own computations, and only for those."""
+"""A run's arithmetic settings apply only while it computes."""
 
 import torch
 from engine_config import make_config
@@ -14,13 +14,13 @@ def settings():
     )
 
 
-def test_a_run_computes_on_its_threads_and_afterwards_all_is_as_before():
+def test_arithmetic_settings_apply_to_the_run_only():
     before = settings()
     with arithmetic_of(make_config(training__num_threads=2), "cpu"):
         assert settings() == (2, True, False)
     assert settings() == before
 
 
-def test_a_run_on_a_gpu_after_one_on_the_cpu_may_use_operations_without_an_order():
+def test_deterministic_algorithms_are_off_on_a_gpu_also_after_a_cpu_run():
     with arithmetic_of(make_config(), "cpu"), arithmetic_of(make_config(), "cuda"):
         assert not torch.are_deterministic_algorithms_enabled()

@@ -1,4 +1,4 @@
-"""Checkpoints: what they hold, what is refused, and what loading them cannot do."""
+"""Checkpoints: their content, rejected files, and safe loading."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from heteromark.training.checkpoint import (
     policy_content,
     read_policy,
     save_checkpoint,
+    shape_misfit,
     write_policy,
 )
 from heteromark.training.components import ComponentFactory
@@ -46,7 +47,7 @@ def weights(learner):
     return torch.cat([torch.nn.utils.parameters_to_vector(net.parameters()) for net in networks])
 
 
-def test_everything_comes_back(tmp_path, learner):
+def test_a_checkpoint_restores_everything(tmp_path, learner):
     progress = Progress(3, 1.5, BestPolicy(2, -7.5, b"a policy"), {"wandb": "x1"})
     pool, fresh_pool = OpponentPool(size=2), OpponentPool(size=2)
     pool.add(untrained(make_config(seed=7)).actors)
@@ -79,7 +80,7 @@ def test_everything_comes_back(tmp_path, learner):
 
 
 @pytest.mark.parametrize(("keep", "kept"), [(1, [10]), (2, [6, 10]), (9, [2, 4, 6, 10])])
-def test_the_newest_are_kept(tmp_path, learner, keep, kept):
+def test_only_the_newest_checkpoints_are_kept(tmp_path, learner, keep, kept):
     config = make_config(training__keep_checkpoints=keep)
     for iteration in (2, 4, 6, 10):
         save_checkpoint(tmp_path, config, learner, Progress(iteration))
@@ -87,17 +88,17 @@ def test_the_newest_are_kept(tmp_path, learner, keep, kept):
     assert names == [f"iteration_{iteration:06d}" for iteration in kept]
 
 
-def test_without_a_checkpoint_nothing_is_changed(tmp_path, learner):
+def test_without_a_checkpoint_nothing_changes(tmp_path, learner):
     before = torch.get_rng_state()
     assert load_checkpoint(tmp_path, CONFIG, learner) is None
     assert (torch.get_rng_state() == before).all()
 
 
-def test_another_version_is_refused(tmp_path, monkeypatch, learner):
+def test_another_version_is_rejected(tmp_path, monkeypatch, learner):
     monkeypatch.setattr(checkpoint, "VERSION", 99)
     path = save_checkpoint(tmp_path, CONFIG, learner, Progress(1))
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=rf"{path.name} has version 99, .* reads version 2"):
+    with pytest.raises(ValueError, match=rf"{path.name} has format version 99, .* reads version 2"):
         load_checkpoint(tmp_path, CONFIG, learner)
 
 
@@ -106,22 +107,27 @@ def test_another_version_is_refused(tmp_path, monkeypatch, learner):
     [
         (
             {"policy__hidden_sizes": [9]},
-            r"the run's actors of 'speaker': its .*weight has shape \[8, 3\], but \[9, 3\] is exp",
+            r"the run's actors of 'speaker': .*weight has shape \[8, 3\], expected \[9, 3\]",
         ),
         (
             {"policy__critic_hidden_sizes": [8, 8]},
-            r"the run's critics of 'team': its .*weight has shape \[1, 8\], but \[8, 8\] is exp",
+            r"the run's critics of 'team': .*weight has shape \[1, 8\], expected \[8, 8\]",
         ),
         ({"algorithm": "IPPO"}, "written with agent.algorithm = 'HAPPO', but this run has 'IPPO'"),
         ({"optimizer_type": "sgd"}, "optimizer_type = 'adam', but this run has 'sgd'"),
-        ({"loss__normalize_value": False}, "holds value_norms of team, but the run has none"),
+        (
+            {"loss__normalize_value": False},
+            "has value_norms for team, but the run has value_norms for nothing",
+        ),
         (
             {"environment__groups": {"all": ["speaker_0"], "listener": ["listener_0"]}},
-            "holds actors of speaker, listener, but the run has all, listener",
+            "has actors for speaker, listener, but the run has actors for all, listener",
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path, learner, overrides, message):
+def test_a_checkpoint_that_does_not_fit_is_rejected_and_changes_nothing(
+    tmp_path, learner, overrides, message
+):
     path = save_checkpoint(tmp_path, CONFIG, learner, Progress(1))
     config = make_config(seed=5, **overrides)
     other = untrained(config if config.optimizer_type == "adam" else CONFIG)
@@ -129,20 +135,31 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path, learner, ove
     with pytest.raises(ValueError, match=message) as error:
         load_checkpoint(tmp_path, config, other)
     assert str(path) in str(error.value)
-    assert "or delete it to train anew" in str(error.value)
+    assert "or delete the checkpoint to train from scratch" in str(error.value)
     assert (weights(other) == before).all()
 
 
-def test_a_pool_of_past_selves_must_be_on_both_sides(tmp_path, learner):
+def test_an_entry_that_is_not_a_tensor_is_a_misfit():
+    state = {"weight": torch.zeros(2, 3), "count": 1}
+    assert shape_misfit(state, state) is None
+    assert shape_misfit(state, {**state, "weight": 0.5}) == (
+        "weight has shape none, expected [2, 3]"
+    )
+    assert shape_misfit(state, {**state, "count": torch.zeros(1)}) == (
+        "count has shape [1], expected none"
+    )
+
+
+def test_checkpoint_and_run_must_both_have_an_opponent_pool(tmp_path, learner):
     save_checkpoint(tmp_path, CONFIG, learner, Progress(1))
-    with pytest.raises(ValueError, match="opponent_pools of nothing, but the run has environment"):
+    with pytest.raises(ValueError, match="opponent_pools for nothing, but the run has opponent_"):
         load_checkpoint(tmp_path, CONFIG, replace(learner, opponent_pool=OpponentPool(size=2)))
 
 
-def test_what_a_gpu_wrote_is_read_without_one(tmp_path, monkeypatch, learner):
-    """Tensors say on which device they were saved; a file may name one that is not here."""
+def test_a_checkpoint_from_a_gpu_can_be_read_without_one(tmp_path, monkeypatch, learner):
+    """A file contains the device of its tensors; this machine may not have that device."""
     state = random_state()
-    state["cuda"] = [torch.get_rng_state()] * 3  # three GPUs, and none here, or one, or eight
+    state["cuda"] = [torch.get_rng_state()] * 3  # three GPUs; this machine may have any number
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
         elsewhere.setattr(checkpoint, "random_state", lambda: state)
@@ -163,7 +180,7 @@ def test_the_same_policy_has_the_same_bytes(learner):
     assert policy_content(CONFIG, learner, 4, -1.5) == policy_content(CONFIG, learner, 4, -1.5)
 
 
-def test_a_checkpoint_of_a_runs_progress_holds_its_policy_too(tmp_path, learner):
+def test_a_policy_can_be_read_from_a_progress_checkpoint(tmp_path, learner):
     write_policy(tmp_path / "final.pt", policy_content(CONFIG, learner, 4, -1.5))
     path = save_checkpoint(tmp_path, CONFIG, learner, Progress(3))
     final, early = (read_policy(p, CPU) for p in (tmp_path / "final.pt", path))
@@ -183,17 +200,17 @@ class _Attack:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "there is no checkpoint"),
-        (b"", "is damaged or no checkpoint"),
-        (b"not a checkpoint at all", "is damaged or no checkpoint"),
-        (_Attack(), "is damaged or no checkpoint"),
+        (None, "does not exist"),
+        (b"", "is damaged or not a heteromark checkpoint"),
+        (b"not a checkpoint at all", "is damaged or not a heteromark checkpoint"),
+        (_Attack(), "is damaged or not a heteromark checkpoint"),
         ({"model": torch.zeros(1)}, "was not written by heteromark"),
         ([1, 2], "was not written by heteromark"),
-        ({"version": 0}, "has version 0"),
+        ({"version": 0}, "has format version 0"),
     ],
     ids=["missing", "empty", "text", "code", "foreign", "list", "old"],
 )
-def test_what_is_no_policy_is_refused(tmp_path, monkeypatch, content, message):
+def test_a_file_that_is_not_a_policy_is_rejected(tmp_path, monkeypatch, content, message):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "checkpoint.pt"
     if isinstance(content, bytes):
@@ -206,7 +223,7 @@ def test_what_is_no_policy_is_refused(tmp_path, monkeypatch, content, message):
     assert not (tmp_path / "pwned").exists()
 
 
-def test_random_streams_can_be_borrowed():
+def test_seeded_restores_the_random_state():
     before = random_state()
     expected = torch.rand(1), random.random()
     restore_random_state(before)

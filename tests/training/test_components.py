@@ -1,4 +1,4 @@
-"""ComponentFactory: the same config gives the same components, and what does not fit is refused."""
+"""ComponentFactory: the same config gives the same components; a config that does not fit fails."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from heteromark.training.components import ComponentFactory
 from heteromark.training.device import resolve_device
 
 
-def test_initial_weights_follow_from_the_seed():
+def test_initial_weights_depend_on_the_seed():
     def first_layer(seed):
         actors = ComponentFactory(make_config(seed=seed)).create().learner.actors
         return next(actors["listener"].parameters())
@@ -24,7 +24,7 @@ def test_threads_are_as_configured():
     assert torch.get_num_threads() == 1
 
 
-def test_a_loss_of_another_algorithm_is_refused():
+def test_a_loss_of_another_algorithm_is_rejected():
     with pytest.raises(ValueError, match=r"loss_type = 'ippo': means IPPO, but .* is HAPPO"):
         ComponentFactory(make_config(loss_type="ippo")).create()
 
@@ -44,7 +44,7 @@ RELAY = {"algorithm": "IPPO", "environment__task": "toy_environments:ToyRelay"}
         ),
     ],
 )
-def test_an_evaluation_that_does_not_fit_is_refused_before_the_training(
+def test_an_evaluation_that_does_not_fit_is_rejected_before_training(
     evaluation, environment, message
 ):
     config = make_config(evaluation=evaluation, **environment)
@@ -53,7 +53,7 @@ def test_an_evaluation_that_does_not_fit_is_refused_before_the_training(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_missed():
+def test_a_missing_gpu_is_reported():
     assert resolve_device("auto").type == "cpu"
     with pytest.raises(
         ValueError, match=r"device is cuda, but torch sees no CUDA GPU.*device=auto"

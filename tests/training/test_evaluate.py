@@ -1,4 +1,4 @@
-"""Evaluation: which episodes are played, and that a saved policy plays as the trained one did."""
+"""Evaluation: which episodes are played, and that a saved policy plays like the trained one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def untrained_actors(config):
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
-def test_a_saved_policy_plays_as_the_trained_one_did(tmp_path, deterministic):
+def test_a_saved_policy_plays_like_the_trained_one(tmp_path, deterministic):
     config = make_config(evaluation__episodes=5, evaluation__deterministic=deterministic)
     train(config, tmp_path)
     written = json.loads((tmp_path / "evaluation.json").read_text())
@@ -44,7 +44,7 @@ def test_a_saved_policy_plays_as_the_trained_one_did(tmp_path, deterministic):
 
 @pytest.mark.parametrize("episodes", [1, 3, 7])
 def test_every_copy_plays_its_share(episodes):
-    """With 3 copies, the lengths are those of each copy's first episodes, short or long."""
+    """The lengths are those of the first episodes of each copy, short or long."""
     config = make_config(
         environment__task=TOY,
         environment__kwargs={"length": None},
@@ -80,7 +80,7 @@ def test_an_evaluator_plays_the_same_episodes_again():
     assert first["returns"] != other["returns"]
 
 
-def test_the_training_streams_are_left_alone():
+def test_evaluation_preserves_the_random_state():
     config = make_config(evaluation__deterministic=False)
     actors = untrained_actors(config)
     before = torch.get_rng_state()
@@ -91,7 +91,7 @@ def test_the_training_streams_are_left_alone():
 @pytest.mark.parametrize(
     ("max_steps", "length", "achieved", "cut_off", "win_rate"),
     [
-        # a step of 1, 2 and 3, then, without archer_1, of 1 and 3; the mean over three agents
+        # Rewards per step: 1, 2 and 3, then (without archer_1) 1 and 3; mean over three agents.
         (1, 1, 2.0, 5, None),
         (3, 3, 16 / 3, 5, None),
         (5, 5, 8.0, 0, 1.0),
@@ -112,7 +112,7 @@ def test_episodes_are_cut_off(max_steps, length, achieved, cut_off, win_rate):
     assert report["win_rate"] == win_rate
 
 
-def test_of_episodes_some_may_be_cut_off():
+def test_some_episodes_may_be_cut_off():
     config = make_config(
         environment__task=TOY,
         environment__kwargs={"length": None, "says_won": True},
@@ -122,7 +122,7 @@ def test_of_episodes_some_may_be_cut_off():
     whole = evaluate(config, actors, seed=0)
     cut = evaluate(config, actors, 0, config.evaluation.model_copy(update={"max_steps": 5}))
     assert min(whole["lengths"]) < 5 < max(whole["lengths"])
-    # the first copy's first episodes are the same; later ones follow from how long those were
+    # The first episodes are the same; later ones depend on the lengths of earlier ones.
     assert cut["lengths"][:2] == [min(5, length) for length in whole["lengths"][:2]]
     assert 0 < cut["cut_off"] == sum(not won for won in cut["wins"]) < 20
     assert all(cut["lengths"][i] == 5 for i, won in enumerate(cut["wins"]) if not won)
@@ -133,7 +133,7 @@ def game(**overrides):
     return make_config(**TIC_TAC_TOE, **{"evaluation__episodes": 40, **overrides})
 
 
-def test_games_are_told_by_outcome():
+def test_games_are_counted_by_outcome():
     config = game(
         environment__opponent={"kind": "random", "seat": "second"}, evaluation__deterministic=False
     )
@@ -143,12 +143,14 @@ def test_games_are_told_by_outcome():
     assert report["outcomes"] == {
         name: report["returns"].count(value) for name, value in outcomes.items()
     }
-    assert min(report["outcomes"].values()) > 0, "an uninteresting case: choose another seed"
+    assert min(report["outcomes"].values()) > 0, (
+        "this seed does not test all outcomes: choose another one"
+    )
     assert report["win_rate"] == report["outcomes"]["won"] / 40
     assert report["not_lost_rate"] == 1 - report["outcomes"]["lost"] / 40
 
 
-def test_the_opponent_of_an_evaluation_may_be_another():
+def test_an_evaluation_may_have_a_different_opponent():
     config = game(environment__opponent={"kind": "random"}, evaluation__opponent="heuristic")
     actors = untrained_actors(config)
     report = evaluate(config, actors, seed=0)
@@ -160,23 +162,23 @@ def test_the_opponent_of_an_evaluation_may_be_another():
     assert report["not_lost_rate"] > 0.3
 
 
-def test_against_oneself_there_are_no_outcomes():
+def test_self_play_has_no_outcomes():
     config = game(evaluation__seat="first")
     report = evaluate(config, untrained_actors(config), seed=0)
     assert (report["opponent"], report["seat"], report["outcomes"]) == ("self", None, None)
 
 
-def test_of_games_that_were_all_cut_off_nothing_is_known():
+def test_outcomes_are_none_if_all_games_were_cut_off():
     first = {"kind": "random", "seat": "first"}
     config = game(environment__opponent=first, evaluation__max_steps=2)
     report = evaluate(config, untrained_actors(config), seed=0)
     assert (report["cut_off"], report["win_rate"], report["outcomes"]) == (40, None, None)
 
 
-def test_past_selves_must_be_there():
+def test_an_evaluation_against_past_selves_needs_past_policies():
     config = game(environment__opponent={"kind": "past_self"})
     actors = untrained_actors(config)
-    with pytest.raises(ValueError, match=r"no past selves to play against.*kind=past_self"):
+    with pytest.raises(ValueError, match=r"the run has no past policies, .*kind=past_self"):
         evaluate(config, actors, seed=0)
     pool = OpponentPool(size=1)
     pool.add(untrained_actors(game(seed=1)))
@@ -185,11 +187,11 @@ def test_past_selves_must_be_there():
     assert sum(report["outcomes"].values()) == 40
 
 
-def test_recurrent_actors_remember_within_an_episode_only():
+def test_recurrent_actors_keep_their_state_within_an_episode_only():
     config = make_config(policy_type="gru", evaluation__episodes=6)
     actors = untrained_actors(config)
     report = evaluate(config, actors, seed=0)
-    environment = make_environment(config, 2, remembering=[*actors])
+    environment = make_environment(config, 2, recurrent=[*actors])
     environment.reseed(0, "evaluation")
     now, played = environment.reset(), [[], []]
     with torch.no_grad(), set_exploration_type(ExplorationType.DETERMINISTIC):
@@ -202,15 +204,15 @@ def test_recurrent_actors_remember_within_an_episode_only():
     assert report["returns"] == [played[e % 2][e // 2] for e in range(6)]
 
 
-def test_opponents_are_for_turns():
+def test_a_seat_is_rejected_if_all_agents_act_at_once():
     config = make_config()
     settings = EvaluationConfig(seat="first")
-    message = "--seat is first, but in environment 'test' all agents act at once; .*: leave out --s"
+    message = "--seat is first, but in environment 'test' all agents act at once; .*: remove --s"
     with pytest.raises(ValueError, match=message):
         evaluate(config, untrained_actors(config), seed=0, settings=settings)
 
 
-def test_a_seat_is_for_opponents():
+def test_a_seat_is_rejected_in_self_play():
     config = game()
     settings = EvaluationConfig(seat="first")
     with pytest.raises(ValueError, match="--seat is first, but the policy plays all seats; add --"):
@@ -235,7 +237,7 @@ def test_a_report_is_fit_for_json():
     json.dumps(report, allow_nan=False)
 
 
-def test_what_was_cut_off_is_no_outcome():
+def test_cut_off_episodes_have_no_outcome():
     episodes = [
         Episode(1.0, 5, 1),
         Episode(0.0, 9, 0),
@@ -249,14 +251,14 @@ def test_what_was_cut_off_is_no_outcome():
     assert (report["not_lost_rate"], report["cut_off"]) == (0.5, 1)
 
 
-def test_a_policy_of_another_environment_is_refused(tmp_path):
+def test_a_policy_of_another_environment_is_rejected(tmp_path):
     train(make_config(training__total_frames=64), tmp_path)
     path = tmp_path / "checkpoint.pt"
     saved = torch.load(path, weights_only=True)
     saved["actors"]["ghost"] = saved["actors"].pop("speaker")
     torch.save(saved, path)
     with pytest.raises(
-        ValueError, match=r"holds actors of listener, ghost, .* train the run again"
+        ValueError, match=r"has actors for the groups listener, ghost, .* train the run again"
     ):
         load_policy(path)
     saved["actors"]["speaker"] = saved["actors"].pop("ghost")
@@ -267,12 +269,12 @@ def test_a_policy_of_another_environment_is_refused(tmp_path):
     torch.save(saved, path)
     with pytest.raises(
         ValueError,
-        match=r"actor of 'speaker' .* has shape \[8, 11\], but \[8, 3\] is expected; train",
+        match=r"actor of 'speaker' .* has shape \[8, 11\], expected \[8, 3\]; train",
     ):
         load_policy(path)
     saved["config"]["algorithm"] = "unheard of"
     torch.save(saved, path)
-    with pytest.raises(ValueError, match="holds a config that this heteromark rejects"):
+    with pytest.raises(ValueError, match="this heteromark rejects the config in "):
         load_policy(path)
 
 
@@ -289,7 +291,7 @@ def skirmish(**overrides):
     )
 
 
-def test_another_script_may_command_the_other_side_in_an_evaluation():
+def test_an_evaluation_may_use_a_different_script():
     config = skirmish(evaluation__episodes=8)
     actors = untrained_actors(config)
     reports = {
@@ -306,13 +308,13 @@ def test_another_script_may_command_the_other_side_in_an_evaluation():
 @pytest.mark.parametrize(
     ("make", "opponent", "message"),
     [
-        (skirmish, "heuristic", " a script commands the other side; use one of nearest, attack_mo"),
-        (game, "kite", "cript of Skirmish; in environment 'test' use one of self, random"),
+        (skirmish, "heuristic", " a script commands the other side; use nearest, attack_move, "),
+        (game, "kite", " is a Skirmish script; in environment 'test' use self, random"),
         (make_config, "kite", " in environment 'test' .*must be self"),
     ],
 )
-def test_who_cannot_play_here_is_refused(make, opponent, message):
+def test_an_opponent_that_cannot_play_is_rejected(make, opponent, message):
     config = make()
     settings = EvaluationConfig(opponent=opponent)
-    with pytest.raises(ValueError, match=f"--opponent is {opponent}, (a s|but).*{message}"):
+    with pytest.raises(ValueError, match=f"--opponent is {opponent}, (which|but).*{message}"):
         evaluate(config, untrained_actors(config), seed=0, settings=settings)

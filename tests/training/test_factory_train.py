@@ -1,4 +1,4 @@
-"""`python -m heteromark.training.factory_train`: the documented commands, as they are written."""
+"""`python -m heteromark.training.factory_train`: the documented commands work as written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ENTRY = "python -m heteromark.training.factory_train"
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose configs ask for few frames; the commands stay as they are written."""
+    """A project whose configs have few frames, so that documented commands run unchanged."""
     made = copy_project(tmp_path_factory.mktemp("project"))
     shorten_configs(made)
     return made
@@ -40,7 +40,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 @pytest.fixture(autouse=True)
 def _in_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """In the project's folder, with an import path and a log of its own, as in a process."""
+    """Change to the project's folder, and restore the import path and the log afterwards."""
     monkeypatch.chdir(project.folder)
     monkeypatch.setattr(sys, "path", sys.path.copy())
     root = logging.getLogger()
@@ -51,19 +51,19 @@ def _in_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 
 def run(command: str) -> int:
-    """What a command line of the documents does, in this process; its exit status."""
+    """Run a documented command line in this process; return its exit status."""
     words = shlex.split(command.replace("\\\n", " "))
     assert " ".join(words[:3]) == ENTRY
     return main(words[3:])
 
 
 def output_folder(text: str) -> Path:
-    """The folder that a finished run names."""
+    """Return the folder that a finished run prints."""
     return Path(re.search(r"^files: (.+)$", text, re.MULTILINE)[1])
 
 
 def trained(capsys: pytest.CaptureFixture, command: str) -> tuple[RunRecord, dict]:
-    """Run a command; the record and the resolved config in its output folder."""
+    """Run a command; return the record and the resolved config in its output folder."""
     assert run(command) == 0
     folder = output_folder(capsys.readouterr().out)
     return RunRecord.read(folder), yaml.safe_load((folder / "config.yaml").read_text())
@@ -73,7 +73,7 @@ def trained(capsys: pytest.CaptureFixture, command: str) -> tuple[RunRecord, dic
 
 
 @pytest.mark.slow
-def test_the_command_without_arguments_trains_and_leaves_its_files(project: Project):
+def test_the_command_without_arguments_trains_and_writes_its_files(project: Project):
     entry = (sys.executable, "-m", "heteromark.training.factory_train")
     result = project.run(*entry, own_process=True)
     assert "completed" in result.stdout
@@ -144,7 +144,7 @@ def test_a_documented_command_trains_what_it_says(command, capsys):
         "--config-name=happo_config device=cuda environment.num_parallel_envs=8",
     ],
 )
-def test_cuda_without_a_gpu_says_so(arguments):
+def test_cuda_without_a_gpu_is_reported(arguments):
     with pytest.raises(ConfigError, match="device is cuda, but torch sees no CUDA GPU"):
         run(f"{ENTRY} {arguments}")
 
@@ -166,7 +166,7 @@ def test_the_high_performance_config_trains(capsys):
 # --- one code path with `heteromark train` ---------------------------------------------------
 
 
-def test_the_same_run_is_found_again_and_by_heteromark_train(capsys):
+def test_a_finished_run_is_found_again_also_by_heteromark_train(capsys):
     command = f"{ENTRY} agent=ppo_agent_sweep_lr_high seed=2"
     record, _ = trained(capsys, command)
     assert run(command) == 0
@@ -184,7 +184,7 @@ def test_the_same_run_is_found_again_and_by_heteromark_train(capsys):
     assert record.agent.config_path == "config/dummy_config.yaml"
 
 
-def test_looking_and_finding_import_no_torch(project: Project, capsys):
+def test_printing_configs_and_store_hits_import_no_torch(project: Project, capsys):
     command = f"{ENTRY} --config-name=fast_debug_config seed=3"
     assert run(command) == 0
     capsys.readouterr()
@@ -215,14 +215,14 @@ def test_a_terminated_run_resumes_with_the_same_command(project: Project, own_st
     (stored,) = RunStore(own_store).runs()
     assert stored.status is Status.INTERRUPTED
     result = project.run(*words)
-    assert "continuing after iteration" in result.stderr
+    assert "resuming after iteration" in result.stderr
     assert RunStore(own_store).runs()[0].record.attempts == 2
 
 
-# --- C7: looking before running --------------------------------------------------------------
+# --- C7: inspecting before running -----------------------------------------------------------
 
 
-def test_the_config_is_shown_with_and_without_references(capsys):
+def test_the_config_is_printed_with_and_without_references(capsys):
     assert run(f"{ENTRY} --cfg job") == 0
     assert "learning_rate: ${agent.learning_rate}" in capsys.readouterr().out
     assert run(f"{ENTRY} --cfg job --resolve optimizer.learning_rate=1e-5") == 0
@@ -231,12 +231,12 @@ def test_the_config_is_shown_with_and_without_references(capsys):
     assert shown["loss"]["gamma"] == shown["agent"]["gamma"] == 0.99
 
 
-def test_what_is_shown_is_judged_too():
+def test_a_printed_config_is_checked_too():
     with pytest.raises(ConfigError, match="Did you mean policy"):
         run(f"{ENTRY} --cfg job polcy.hidden_sizes=[1]")
 
 
-def test_information(capsys):
+def test_info_prints_defaults_and_groups(capsys):
     assert run(f"{ENTRY} --info defaults-tree policy=gru") == 0
     assert "      policy: gru:\n        policy/default\n" in capsys.readouterr().out
     assert run(f"{ENTRY} --info config-groups") == 0
@@ -246,7 +246,7 @@ def test_information(capsys):
     assert "agents" not in groups
 
 
-def test_help_teaches(capsys):
+def test_help_lists_configs_options_and_examples(capsys):
     assert run(f"{ENTRY} --help") == 0
     text = capsys.readouterr().out
     for word in (
@@ -256,7 +256,7 @@ def test_help_teaches(capsys):
         assert word in text
 
 
-def test_a_dry_run_tells_the_plan_and_trains_nothing(project: Project, own_store, capsys):
+def test_a_dry_run_prints_the_plan_and_trains_nothing(project: Project, own_store, capsys):
     before = set(project.folder.glob("outputs/**"))
     command = (
         f"{ENTRY} training.total_frames=1000000 training.num_epochs=10 "
@@ -279,14 +279,14 @@ def test_a_dry_run_tells_the_plan_and_trains_nothing(project: Project, own_store
     assert not list(own_store.glob("runs/*"))
 
 
-def test_a_dry_run_knows_what_the_store_has(capsys):
+def test_a_dry_run_finds_runs_in_the_store(capsys):
     command = f"{ENTRY} --config-name=fast_debug_config seed=5"
     record, _ = trained(capsys, command)
     assert run(f"{command} --dry-run") == 0
     assert f"# run {record.digest}: completed, found in the run store" in capsys.readouterr().out
 
 
-def test_faults_are_one_message_with_status_2_and_leave_nothing(project: Project, own_store):
+def test_faults_give_one_message_and_status_2_and_write_nothing(project: Project, own_store):
     before = set(project.folder.glob("outputs/**"))
     result = project.run(
         *(sys.executable, "-m", "heteromark.training.factory_train"),
@@ -303,7 +303,7 @@ def test_faults_are_one_message_with_status_2_and_leave_nothing(project: Project
 # --- C8: the output folder -------------------------------------------------------------------
 
 
-def test_every_run_keeps_what_was_typed_and_what_it_meant(project: Project, capsys):
+def test_every_run_keeps_its_overrides_and_its_composed_config(project: Project, capsys):
     command = f"{ENTRY} --config-name=fast_debug_config project=mine seed=6 tags=[a]"
     assert run(command) == 0
     folder = output_folder(capsys.readouterr().out)
@@ -316,10 +316,10 @@ def test_every_run_keeps_what_was_typed_and_what_it_meant(project: Project, caps
     assert kept["hydra"]["hydra"]["job"]["config_name"] == "fast_debug_config"
     assert kept["launcher"]["launcher"]["_target_"].endswith("BasicLauncher")
     assert kept["launcher"]["run"] == RunRecord.read(folder).digest
-    assert Path.cwd() == project.folder  # Hydra stays where it was called
+    assert Path.cwd() == project.folder  # Hydra does not change the working directory
 
 
-def test_runs_of_one_second_have_folders_of_their_own(capsys):
+def test_runs_that_start_in_the_same_second_get_separate_folders(capsys):
     for seed in (0, 0, 1):
         assert run(f"{ENTRY} --config-name=fast_debug_config project=busy seed={seed}"
                    " hydra.run.dir='outputs/busy/${now:%Y}'") == 0  # fmt: skip
@@ -327,7 +327,7 @@ def test_runs_of_one_second_have_folders_of_their_own(capsys):
     assert [name[4:] for name in names] == ["", "_2", "_3"]
 
 
-def test_a_folder_that_was_named_is_used_as_it_is(capsys):
+def test_an_explicit_folder_name_is_used_unchanged(capsys):
     command = f"{ENTRY} --config-name=fast_debug_config hydra.run.dir=here"
     assert run(command) == run(command) == 0
     assert (Path("here") / "run.json").is_file()
@@ -347,7 +347,7 @@ def table(project: str) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def test_a_list_is_a_job_each_and_ends_in_a_table(capsys):
+def test_each_value_of_a_list_is_a_job_and_a_row_of_the_table(capsys):
     command = f"{ENTRY} --multirun {SMALL} optimizer.learning_rate=1e-6,3e-6,1e-5 project=list"
     assert run(command) == 0
     rows = table("list")
@@ -368,7 +368,7 @@ def test_a_list_is_a_job_each_and_ends_in_a_table(capsys):
     assert (Path(rows[0]["folder"]).parent / "multirun.yaml").is_file()
 
 
-def test_lists_multiply_and_a_job_is_the_run_that_it_is_alone(capsys, monkeypatch, tmp_path):
+def test_lists_are_combined_and_a_job_equals_the_same_single_run(capsys, monkeypatch, tmp_path):
     command = f"{ENTRY} -m {SMALL} loss_type=happo,mappo seed=0,1 project=product"
     assert run(command) == 0
     rows = table("product")
@@ -382,13 +382,13 @@ def test_lists_multiply_and_a_job_is_the_run_that_it_is_alone(capsys, monkeypatc
 
 
 def planned(*overrides: str) -> list[PlannedJob]:
-    """The jobs of a multirun of fast_debug_config."""
+    """Return the jobs of a multirun of fast_debug_config."""
     loader = open_hydra(Path("config")).config_loader
     master = loader.load_configuration("fast_debug_config", list(overrides), RunMode.MULTIRUN)
     return plan_jobs(master, loader)
 
 
-def test_a_range_is_a_job_each():
+def test_each_value_of_a_range_is_a_job():
     jobs = planned(
         "training.total_frames=range(100,1000,100)",
         "evaluation.episodes=${training.total_frames}",  # of its own job
@@ -398,7 +398,7 @@ def test_a_range_is_a_job_each():
     assert [job.config.evaluation.episodes for job in jobs] == frames
 
 
-def test_a_sweep_can_stand_in_a_file_and_be_tried_dry(project: Project, own_store, capsys):
+def test_a_sweep_can_be_defined_in_a_file_and_run_dry(project: Project, own_store, capsys):
     project.write(
         "config/my_sweep.yaml",
         "defaults: [fast_debug_config, _self_]\n"
@@ -412,12 +412,12 @@ def test_a_sweep_can_stand_in_a_file_and_be_tried_dry(project: Project, own_stor
     assert not list(own_store.glob("runs/*"))
 
 
-def test_all_jobs_are_judged_before_the_first_starts(own_store):
+def test_all_jobs_are_checked_before_the_first_one_starts(own_store):
     with pytest.raises(ConfigError) as caught:
         run(f"{ENTRY} -m {SMALL} project=never optimizer.learning_rate=1e-3,-1,-2 seed=0,1 polcy=1")
     message = str(caught.value)
     assert message.startswith("3 faults")
-    assert "polcy = 1: unknown key. Did you mean policy?\n" in message  # of all jobs: told once
+    assert "polcy = 1: unknown key. Did you mean policy?\n" in message  # in all jobs: reported once
     assert "optimizer.learning_rate = -1: must be greater than 0" in message
     assert "[job #2, #3 of 6]" in message
     assert "[job #4, #5 of 6]" in message
@@ -425,19 +425,19 @@ def test_all_jobs_are_judged_before_the_first_starts(own_store):
     assert not Path("outputs/never").exists()
 
 
-def test_a_module_that_is_not_there_is_a_fault_of_its_job():
+def test_a_missing_module_is_a_fault_of_its_job():
     with pytest.raises(ConfigError) as caught:
         planned(
             "environment=simple_spread",
             "environment.task=mpe2.simple_spread_v3:parallel_env,mpe3.spread:parallel_env",
         )
     message = str(caught.value)
-    assert "command line: environment.task = 'mpe3.spread:parallel_env': there is no mod" in message
+    assert "command line: environment.task = 'mpe3.spread:parallel_env': module mpe3" in message
     assert "[job #1 of 2]" in message
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_what_does_not_fit_machine_or_environment_is_a_fault_of_its_job(own_store):
+def test_a_misfit_with_machine_or_environment_is_a_fault_of_its_job(own_store):
     with pytest.raises(ConfigError) as caught:
         planned(
             "device=cpu,cuda",
@@ -455,7 +455,7 @@ def test_what_does_not_fit_machine_or_environment_is_a_fault_of_its_job(own_stor
     assert not list(own_store.glob("runs/*"))
 
 
-def test_what_one_job_does_not_feel_may_be_meant_for_another():
+def test_an_override_may_have_no_effect_on_some_of_the_jobs():
     jobs = planned("agent.happo.agent_order=fixed", "loss_type=ppo,happo")
     assert [job.config.loss.agent_order for job in jobs] == ["fixed", "fixed"]
     with pytest.raises(ConfigError, match="has no effect"):
@@ -483,6 +483,6 @@ def test_a_failing_job_does_not_stop_the_others(capsys):
         ("train-sweep", f"{ENTRY} --multirun seed=1"),
     ],
 )
-def test_make_passes_arguments_on(target, expected):
+def test_make_forwards_arguments(target, expected):
     result = Project(ROOT).run("make", "--no-print-directory", "--dry-run", target, "ARGS=seed=1")
     assert result.stdout.splitlines()[-1] == expected

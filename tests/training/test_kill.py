@@ -1,4 +1,4 @@
-"""A run that the operating system kills, at moments that only it can choose."""
+"""A run that is killed by SIGKILL at various points ends with the same results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIG = {"training__total_frames": 7 * 64, "evaluation__interval": 1}
 
 
 def train_until(folder: Path, kind: str, number: int) -> None:
-    """Train, and be killed after an iteration or before an atomic write is moved into place."""
+    """Train, and be killed after an iteration or just before an atomic write is completed."""
 
     def kill_at(happened: int) -> None:
         if happened == number:
@@ -45,11 +45,11 @@ def test_a_killed_run_ends_the_same(tmp_path):
     config = make_config(**CONFIG)
     train(config, tmp_path / "whole")
     folder = tmp_path / "parts"
-    # its processes start with torch imported
+    # The processes start with torch already imported.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["heteromark.training.loop"])
-    # An attempt writes best.pt if there is one and metrics.csv, then by turns a checkpoint and
-    # best.pt: so these are before the first checkpoint, between it and best.pt, in training,
+    # An attempt writes best.pt (if there is one) and metrics.csv, then alternately a checkpoint and
+    # best.pt. So these kills come before the first checkpoint, between it and best.pt, in training,
     # before the second checkpoint, between it and best.pt, and after it.
     for kind, number in (
         ("write", 2),

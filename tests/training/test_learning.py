@@ -1,6 +1,6 @@
-"""That something is learnt, in a small part of the frames of benchmarks/learning.py.
+"""Training improves policies, with a small share of the frames of benchmarks/learning.py.
 
-Bounds lie between random play and what the benchmark reaches, nearer to the latter.
+The bounds lie between random play and the benchmark's results, closer to the latter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from heteromark.commands.request import TrainRequest, resolve_request
 
 
 def trained(target: Path, frames: int, agent: str, environment: str, *assignments: str) -> Path:
-    """Train an agent config of this repository for a short time; the run's folder."""
+    """Train an agent config of this repository for a short time; return the run's folder."""
     request = TrainRequest(
         ROOT / f"config/agents/{agent}.yaml",
         total_frames=frames,
@@ -31,7 +31,7 @@ def trained(target: Path, frames: int, agent: str, environment: str, *assignment
 
 
 def evaluated(run: Path, **options) -> dict:
-    """Figures over 200 episodes that were not seen in training."""
+    """Return figures over 200 episodes that were not seen in training."""
     output = run.parent / "figures.json"
     evaluate_run(EvaluationRequest(str(run), episodes=200, device="cpu", output=output, **options))
     return json.loads(output.read_text())
@@ -48,14 +48,14 @@ def evaluated(run: Path, **options) -> dict:
         (40_000, "simple_spread_continuous", "HAPPO", -24.5),
     ],
 )
-def test_a_team_learns(tmp_path, frames, environment, algorithm, least):
+def test_training_improves_a_team(tmp_path, frames, environment, algorithm, least):
     run = trained(tmp_path / "run", frames, "happo_agent_v1", environment, f"algorithm={algorithm}")
     assert evaluated(run)["return_mean"] > least
 
 
 @pytest.mark.slow
-def test_a_game_is_learnt(tmp_path):
-    """From both seats; of two random players the first wins 58 % and the second loses as many."""
+def test_training_improves_a_game(tmp_path):
+    """Learn both seats. With random players, the first one wins 58 % of the games."""
     run = trained(
         tmp_path / "run",
         40_000,

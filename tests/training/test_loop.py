@@ -1,4 +1,4 @@
-"""A run from its start to its end, in one attempt or several."""
+"""A run from start to end, in one or several attempts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOY = {"environment__task": "toy_environments:ToyBattle"}
 
 
 def policy(path):
-    """Iteration, evaluation return and actors of a policy's file."""
+    """Return the iteration, the evaluation return and the actors in a policy file."""
     saved = torch.load(path, weights_only=True)
     return saved["iteration"], saved["evaluation_return"], saved["actors"]
 
@@ -52,7 +52,7 @@ def test_a_run_writes_its_results(tmp_path, algorithm):
     assert columns[2:6] == ["episodes", "episode_return", "episode_length", "win_rate"]
     assert tuple(columns[-2:]) == WALL_CLOCK_COLUMNS
     for row in table:
-        # five steps of 1 and 3, two of 2, averaged over three agents
+        # Rewards: five steps of 1 and 3, two of 2; averaged over three agents.
         assert float(row["episode_return"]) == pytest.approx(8)
         assert float(row["episode_length"]) == 5
         assert float(row["win_rate"]) == 1
@@ -101,7 +101,7 @@ def test_the_same_run_twice_is_bit_identical(tmp_path):
         },
     ],
 )
-def test_a_run_that_crashes_again_and_again_ends_the_same(tmp_path, kwargs):
+def test_a_run_that_crashes_repeatedly_ends_the_same(tmp_path, kwargs):
     config = make_config(training__total_frames=7 * 64, **TOY, **kwargs)
     train(config, tmp_path / "whole")
     folder = tmp_path / "parts"
@@ -111,19 +111,19 @@ def test_a_run_that_crashes_again_and_again_ends_the_same(tmp_path, kwargs):
     train(config, folder)
     assert results(folder) == results(tmp_path / "whole")
     elapsed = [float(row["time_elapsed"]) for row in rows(folder, wall_clock=True)]
-    assert elapsed == sorted(elapsed), "time goes on from the checkpoint's"
+    assert elapsed == sorted(elapsed), "time continues from the checkpoint's"
 
 
 @pytest.fixture(scope="module")
 def unevaluated(tmp_path_factory):
-    """A run of five iterations that is evaluated only at its end."""
+    """Folder of a run of five iterations that is evaluated only at its end."""
     folder = tmp_path_factory.mktemp("unevaluated")
     train(make_config(training__total_frames=5 * 64), folder)
     return folder
 
 
 @pytest.mark.parametrize(("interval", "deterministic"), [(1, True), (2, False), (9, True)])
-def test_evaluations_leave_the_training_alone(tmp_path, unevaluated, interval, deterministic):
+def test_evaluations_do_not_affect_the_training(tmp_path, unevaluated, interval, deterministic):
     config = make_config(
         training__total_frames=5 * 64,
         evaluation__interval=interval,
@@ -148,7 +148,7 @@ def test_evaluations_leave_the_training_alone(tmp_path, unevaluated, interval, d
     assert (summary.best_iteration, summary.best_evaluation_return) == (best, evaluated[best])
 
 
-def test_time_to_evaluate_is_no_time_to_train(tmp_path, monkeypatch):
+def test_evaluation_time_is_not_training_time(tmp_path, monkeypatch):
     slept = 0.0
 
     def slow_evaluation(self, *arguments):
@@ -167,7 +167,7 @@ def test_time_to_evaluate_is_no_time_to_train(tmp_path, monkeypatch):
     assert summary.frames_per_second > 128 / 1000
 
 
-def test_without_evaluations_there_is_no_best(unevaluated):
+def test_without_evaluations_there_is_no_best_policy(unevaluated):
     assert not (unevaluated / "best.pt").exists()
     assert "evaluation_return" not in rows(unevaluated)[0]
     iteration, achieved, _ = policy(unevaluated / "checkpoint.pt")
@@ -175,19 +175,19 @@ def test_without_evaluations_there_is_no_best(unevaluated):
     assert (iteration, achieved) == (5, report["return_mean"])
 
 
-def test_the_best_policy_is_the_one_of_its_iteration(tmp_path):
+def test_the_best_policy_is_that_of_the_recorded_iteration(tmp_path):
     config = make_config(training__total_frames=3 * 64, evaluation__interval=1)
     train(config, tmp_path / "long")
     iteration, achieved, actors = policy(tmp_path / "long" / "best.pt")
-    assert iteration < 3, "an uninteresting case: choose another seed"
+    assert iteration < 3, "with this seed the last policy is the best: choose another one"
     short = make_config(training__total_frames=iteration * 64, evaluation__interval=1)
     train(short, tmp_path / "short")
     assert policy(tmp_path / "short" / "checkpoint.pt")[:2] == (iteration, achieved)
     assert_same_weights(actors, policy(tmp_path / "short" / "checkpoint.pt")[2])
 
 
-def test_the_best_is_never_from_after_the_checkpoint(tmp_path):
-    """On a GPU, what comes after a checkpoint may come out otherwise the next time."""
+def test_the_best_policy_never_comes_from_after_the_checkpoint(tmp_path):
+    """On a GPU, iterations after a checkpoint may give different results after resuming."""
     config = make_config(training__total_frames=6 * 64, evaluation__interval=1)
     with pytest.raises(Crash):
         train(config, tmp_path, on_progress=crash_at(5))
@@ -195,14 +195,14 @@ def test_the_best_is_never_from_after_the_checkpoint(tmp_path):
     assert known[0] <= 4
     best_known = max(rows(tmp_path)[:4], key=lambda row: float(row["evaluation_return"]))
     assert known == (int(best_known["iteration"]), float(best_known["evaluation_return"]))
-    (tmp_path / "best.pt").write_bytes(b"from an iteration that is not known any more")
+    (tmp_path / "best.pt").write_bytes(b"from an iteration that was lost")
 
-    def look(frames, total, metrics):
+    def check_and_crash(frames, total, metrics):
         assert policy(tmp_path / "best.pt")[:2] == known
         raise Crash
 
     with pytest.raises(Crash):
-        train(config, tmp_path, on_progress=look)
+        train(config, tmp_path, on_progress=check_and_crash)
 
 
 @pytest.mark.parametrize("kind", ["past_self", "random"])
@@ -254,18 +254,18 @@ def test_a_corrupt_checkpoint_is_set_aside(tmp_path, caplog, damaged):
     warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert len(warnings) == damaged
     assert checkpoints[-1].name in warnings[0]
-    assert "is corrupt (hash differs); trying the one before it" in warnings[0]
+    assert "is corrupt (hash mismatch); trying the previous checkpoint" in warnings[0]
     if damaged == 2:
-        assert "training anew" in warnings[1]
+        assert "training from scratch" in warnings[1]
     assert len(list((folder / "checkpoints").glob("*.corrupt"))) == damaged
 
 
-def test_rows_that_a_checkpoint_counts_on_must_be_there(tmp_path):
+def test_metrics_rows_before_a_checkpoint_must_exist(tmp_path):
     config = make_config()
     with pytest.raises(Crash):
         train(config, tmp_path, on_progress=crash_at(3))
     (tmp_path / "metrics.csv").unlink()
-    with pytest.raises(ValueError, match="has 0 rows, but the run's checkpoint was taken after 2"):
+    with pytest.raises(ValueError, match=r"has 0 rows, but .* was taken after iteration 2"):
         train(config, tmp_path)
 
 
@@ -274,7 +274,7 @@ def test_rows_that_a_checkpoint_counts_on_must_be_there(tmp_path):
     [
         ({**TOY, "environment__kwargs": {"inf_reward_at": 80}}, "reward inf of agent .archer", 2),
         (
-            {  # every step multiplies the weights by -999
+            {  # each step multiplies the weights by -999
                 "optimizer_type": "sgd",
                 "optimizer__learning_rate": 1.0,
                 "optimizer__weight_decay": 1000.0,
@@ -300,14 +300,14 @@ def test_a_run_that_diverges_is_a_result(tmp_path, overrides, reason, iterations
     assert policy(tmp_path / "checkpoint.pt")[:2] == (outcome.summary.iterations, None)
 
 
-def test_a_run_that_diverges_keeps_its_best(tmp_path):
+def test_a_run_that_diverges_keeps_its_best_policy(tmp_path):
     config = make_config(**TOY, environment__kwargs={"inf_reward_at": 80}, evaluation__interval=1)
     outcome = train(config, tmp_path)
     assert outcome.status is Status.DIVERGED
     assert policy(tmp_path / "best.pt")[:2] == (1, outcome.summary.best_evaluation_return)
 
 
-def test_no_episode_may_end_within_an_iteration(tmp_path):
+def test_an_iteration_may_have_no_finished_episode(tmp_path):
     config = make_config(
         **TOY,
         environment__kwargs={"length": 50},

@@ -1,4 +1,4 @@
-"""metrics.csv and the statistics of episodes."""
+"""metrics.csv and episode statistics."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_rows_are_exact_and_wall_clock_is_last(tmp_path):
     assert math.isnan(second)
 
 
-def test_rows_after_a_checkpoint_are_cut_off(tmp_path):
+def test_rows_after_a_checkpoint_are_deleted(tmp_path):
     path = tmp_path / "metrics.csv"
     metrics = MetricsFile(path)
     for iteration in (1, 2, 3):
         metrics.append(row(iteration))
     with path.open("a") as file:
-        file.write("4,0.")  # a process killed while it wrote
+        file.write("4,0.")  # as if the process was killed while writing
     again = MetricsFile(path, keep=2)
     again.append(row(3, 9.0))
     assert again.column("iteration") == [1, 2, 3]
@@ -46,7 +46,7 @@ def test_rows_after_a_checkpoint_are_cut_off(tmp_path):
         MetricsFile(path, keep=4)
 
 
-def test_starting_anew_empties_the_file(tmp_path):
+def test_starting_from_scratch_empties_the_file(tmp_path):
     path = tmp_path / "metrics.csv"
     MetricsFile(path).append(row(1))
     MetricsFile(path)

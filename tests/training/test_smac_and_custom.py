@@ -1,4 +1,4 @@
-"""Training on battles, real or not, and on custom environments, interrupted or not."""
+"""Training on SMAC, Skirmish and custom environments, with and without interruptions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_an_interrupted_run_ends_the_same(tmp_path, environment):
 
 
 def on_skirmish(**settings):
-    """A run on Skirmish with episodes that are shorter than its iterations."""
+    """Return a run on Skirmish with episodes shorter than its iterations."""
     return make_config(
         env_type="skirmish",
         environment__task=None,
@@ -63,7 +63,7 @@ def on_skirmish(**settings):
 
 @pytest.mark.parametrize("opponent", ["nearest", "policy"])
 def test_an_interrupted_run_on_skirmish_ends_the_same(tmp_path, opponent):
-    """Also against a policy that was trained before."""
+    """The opponent is a script or a trained policy."""
     config = on_skirmish()
     if opponent == "policy":
         train(config, tmp_path / "first")
