@@ -1,9 +1,9 @@
-"""Draws docs/history.png: the list of runs and a comparison, as a browser shows them.
+"""Take the screenshots in docs/history.png: the list of runs and a comparison.
 
     python benchmarks/history_pictures.py
 
-The runs are made up (tests/ui/made_history.py); one of them is pretended to train. Needs Debian's
-chromium.
+The runs are synthetic (tests/ui/made_history.py); a process pretends to train one of them. Needs
+Debian's chromium.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def pretend_to_train(store: RunStore) -> subprocess.Popen:
-    """A run in the middle of its training, by a process that holds its lock."""
+    """Start a process that holds the lock of a run and pretends to train it."""
     config = run_config(agent("happo_agent_v1"), mode="full", seed=1)
     folder = make_run(store, Made(config, started=datetime.now(UTC), status=Status.RUNNING))
     (folder / METRICS_FILE).rename(folder / "rows.csv")
@@ -87,7 +87,7 @@ def pretend_to_train(store: RunStore) -> subprocess.Popen:
 
 
 def picture(reader: Reader, path: str, height: int) -> Image.Image:
-    """A page, drawn to its end, as far as it fits."""
+    """Take a screenshot of a fully loaded page."""
     reader.page.set_viewport_size({"width": WIDTH, "height": height})
     reader.open(path)
     reader.rows()

@@ -1,4 +1,4 @@
-"""Projects to run commands in, as a user would run them."""
+"""Project folders in which tests run commands as a user would."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What a project folder consists of, as git has it.
+# The files of a project folder that are in git.
 PROJECT_FILES = (
     "Snakefile",
     "dvc.yaml",
@@ -35,7 +35,7 @@ PROJECT_FILES = (
     "workflow",
 )
 
-# Two minutes of workflow in seconds: the same steps on very short runs.
+# Very short runs: the workflow takes seconds instead of two minutes.
 TINY = {
     "n_steps": 64,
     "batch_size": 64,
@@ -50,19 +50,21 @@ TINY = {
 
 @dataclass
 class Project:
-    """A project folder that commands run in as a user would run them.
+    """A project folder in which tests run commands as a user would.
 
-    `store` is the run store of its commands; None: that of the test. `patience` is how many seconds
-    a command may take.
+    Attributes:
+        folder: the project's folder.
+        store: the run store of its commands; None: the store of the test.
+        timeout: time limit of a command, in seconds.
     """
 
     folder: Path
     store: Path | None = None
-    patience: float = 600
+    timeout: float = 600
 
     def run(self, *command: str, check: bool = True, **environment: str):
-        """Run a command here; `heteromark`, `snakemake` and `dvc` are those of this Python."""
-        # Files, not pipes: a daemon that the command leaves behind would keep a pipe open.
+        """Run a command here; `heteromark`, `snakemake` and `dvc` belong to this Python."""
+        # Use files instead of pipes: a daemon left by the command would keep a pipe open.
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
             status = subprocess.run(
                 command,
@@ -70,7 +72,7 @@ class Project:
                 env={**self._environment(), **environment},
                 stdout=out,
                 stderr=err,
-                timeout=self.patience,
+                timeout=self.timeout,
                 check=False,
             ).returncode
             out.seek(0)
@@ -84,7 +86,7 @@ class Project:
         return result
 
     def start(self, *command: str) -> subprocess.Popen:
-        """Start a command here in a process group of its own, to be killed."""
+        """Start a command here in a new process group, so that it can be killed."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -97,7 +99,7 @@ class Project:
     def _environment(self) -> dict[str, str]:
         binaries = str(Path(sys.executable).parent)
         own_store = {"HETEROMARK_STORE": str(self.store)} if self.store else {}
-        # `make test` hands its own options and variables on: the environment, for one.
+        # `make test` passes its options on in MAKEFLAGS.
         inherited = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
         return {
             **inherited,
@@ -125,8 +127,8 @@ class Project:
         path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
     def wait_for_queue(self) -> None:
-        """Wait until DVC's queue has run everything, and make sure that it succeeded."""
-        deadline = time.monotonic() + self.patience
+        """Wait until DVC's queue is done; fail if an experiment failed."""
+        deadline = time.monotonic() + self.timeout
         while time.monotonic() < deadline:
             status = self.run("dvc", "queue", "status").stdout
             if "Running" not in status and "Queued" not in status:
@@ -134,7 +136,7 @@ class Project:
                 assert "Failed" not in status, status
                 return
             time.sleep(1)
-        raise AssertionError("the queue did not finish")
+        raise AssertionError(f"the queue did not finish within {self.timeout} seconds")
 
     def commit(self, message: str = "a state") -> None:
         self.run("git", "add", "--all")
@@ -142,7 +144,7 @@ class Project:
 
 
 def copy_project(target: Path, store: Path | None = None) -> Project:
-    """A copy of this repository's project files, without results."""
+    """Copy this repository's project files, without results."""
     for name in PROJECT_FILES:
         source, destination = ROOT / name, target / name
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +155,7 @@ def copy_project(target: Path, store: Path | None = None) -> Project:
     return Project(target, store)
 
 
-# Runs of the Hydra entry, which does not read params.yaml, in seconds.
+# Changes that make runs of the Hydra entry point, which does not read params.yaml, take seconds.
 _SHORTER = {
     "config/agents/*.yaml": {
         r"n_steps: \d+": "n_steps: 512",
@@ -180,7 +182,7 @@ _SHORTER = {
 
 
 def shorten_configs(project: Project) -> None:
-    """Let the configs below config/ ask for small networks and few frames."""
+    """Set small networks and few frames in the files of config/."""
     for pattern, changes in _SHORTER.items():
         for path in project.folder.glob(pattern):
             text = path.read_text(encoding="utf-8")
