@@ -1,10 +1,11 @@
-# The whole experiment: smoke every agent config, tabulate, select, train the winner long, publish.
+# The whole experiment: smoke run of every agent config, tables, selection, long run of the winner,
+# publication.
 #
-#   snakemake --cores 2        run what is missing; -n shows it, --dag draws it
+#   snakemake --cores 2        runs what is missing; -n lists it, --dag draws it
 #
-# Expensive outputs carry the digest of what they follow from in their path; a folder with constant
-# names carries it in inputs-{digest}.json. So a path alone says whether it is current, and
-# modification times never matter: they are arbitrary after `dvc pull` or in a fresh clone.
+# The path of an expensive output contains the digest of its inputs. A folder with constant file
+# names contains inputs-{digest}.json instead. So the path alone shows whether an output is current.
+# Modification times are not used: they are arbitrary after `dvc pull` or in a fresh clone.
 
 from snakemake.utils import min_version
 

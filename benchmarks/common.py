@@ -1,4 +1,4 @@
-"""What every benchmark records about where and with what it was measured."""
+"""Helpers for benchmarks: reports with command, machine and versions, and plots."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ RESULTS = ROOT / "benchmarks" / "results"
 def write_report(
     name: str, script: str, versioned: Iterable[str], measured: dict[str, Any]
 ) -> None:
-    """Write benchmarks/results/{name}.json: how and where it was measured, and what.
+    """Write benchmarks/results/{name}.json with command, machine, versions and figures.
 
     Args:
-        name: of the file.
+        name: name of the file.
         script: path of the benchmark within the project.
-        versioned: packages whose versions matter.
+        versioned: packages whose versions are recorded.
         measured: the figures.
     """
     report = {
@@ -39,13 +39,13 @@ def write_report(
 
 
 def _shortened(argument: str) -> str:
-    """The folders of one machine mean nothing on another."""
+    """Shorten an absolute path, whose folders mean nothing on another machine."""
     path = Path(argument)
     return "/".join(["…", *path.parts[-2:]]) if path.is_absolute() else argument
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, operating system and Python."""
+    """Return processor, cores, operating system and Python version."""
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -55,7 +55,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Return the processor's name, if the system provides it."""
     try:
         text = subprocess.run(["lscpu"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.SubprocessError):
@@ -65,7 +65,7 @@ def processor() -> str:
 
 
 def commit() -> str | None:
-    """The commit that is checked out, with "-dirty" if files differ from it; None without git."""
+    """Return the checked-out commit, with "-dirty" if files differ from it; None without git."""
     command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -75,7 +75,7 @@ def commit() -> str | None:
 
 
 def svg_plots() -> Any:
-    """matplotlib's pyplot, for SVG files that are the same for the same curves."""
+    """Return matplotlib's pyplot, set up to write identical SVG files for identical curves."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -86,7 +86,7 @@ def svg_plots() -> Any:
 
 
 def label_curves(axis: Any, title: str, measured: str) -> None:
-    """Say what a panel of learning curves shows."""
+    """Set title, axis labels and grid of a panel of learning curves."""
     axis.set_title(title, fontsize=9)
     axis.set_xlabel("thousand frames", fontsize=8)
     axis.set_ylabel(measured, fontsize=8)

@@ -1,17 +1,17 @@
-"""Does successive halving find the winner that a grid finds, and with how many frames?
+"""Compare successive halving with a grid: do they find the same winner, with how many frames?
 
     python benchmarks/halving.py                     about an hour on two cores
     python benchmarks/halving.py --repetitions 2
     python benchmarks/halving.py --eta 3             writes benchmarks/results/halving_eta_3.*
 
 Sixteen configs of HAPPO (four learning rates, two discounts, two numbers of epochs) on the default
-battle, with three seeds each, by the workflow itself: `snakemake selected` with sweep.strategy
-halving, and with grid. Every repetition has seeds of its own. Told are the frames that were trained
-for either, whether they chose the same config, and what the grid says of halving's choice: its rank
-among the sixteen, and how far its score lies below the grid's winner's. Both are also judged by
-seeds that neither saw: how often each chose the config that is best in the other grids.
+battle, with three seeds each. The workflow itself trains them: `snakemake selected`, once with
+sweep.strategy halving and once with grid. Each repetition uses different seeds. The report has the
+frames that both trained, whether they chose the same config, and the rank of halving's choice in
+the grid and its loss in score. Both are also judged with seeds that neither saw: how often each
+chose the config that is best in the grids of the other repetitions.
 
-With --store, a second call trains only what is missing. Writes benchmarks/results/halving.json and
+With --store, a second call trains only missing runs. Writes benchmarks/results/halving.json and
 .svg after each repetition.
 """
 
@@ -40,9 +40,9 @@ EPOCHS = {"few": 2, "many": 10}
 SEEDS = 3
 ETA = 2
 MIN_FRAMES = 2000
-FRAMES = 20_000  # of the longest run
-BATCH = 1024  # frames of an iteration
-TARGET = 2.5  # times fewer frames than the grid
+FRAMES = 20_000  # per run of the last rung
+BATCH = 1024  # frames per iteration
+TARGET = 2.5  # factor by which halving needs fewer frames than the grid
 
 
 def main() -> None:
@@ -50,8 +50,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repetitions", type=int, default=10)
-    parser.add_argument("--eta", type=int, default=ETA, help=f"of halving; default: {ETA}")
-    parser.add_argument("--store", type=Path, help="run store; default: a temporary one")
+    parser.add_argument("--eta", type=int, default=ETA, help=f"eta of halving (default: {ETA})")
+    parser.add_argument("--store", type=Path, help="run store (default: temporary)")
     arguments = parser.parse_args()
     repetitions = []
     with tempfile.TemporaryDirectory() as folder:
@@ -59,13 +59,13 @@ def main() -> None:
         for number in range(arguments.repetitions):
             project = make_project(Path(folder) / str(number), store.resolve(), arguments.eta)
             repetitions.append(repeat(number, project))
-            told = {key: repetitions[-1][key] for key in ("same_winner", "rank", "times_fewer")}
-            print(f"repetition {number}: {told}", file=sys.stderr, flush=True)
+            result = {key: repetitions[-1][key] for key in ("same_winner", "rank", "times_fewer")}
+            print(f"repetition {number}: {result}", file=sys.stderr, flush=True)
             report(repetitions, arguments.eta)
 
 
 def report(repetitions: list[dict[str, Any]], eta: int) -> None:
-    """Write what the repetitions so far come to."""
+    """Print and write the results of the repetitions so far."""
     summary = {
         "same_winner": sum(each["same_winner"] for each in repetitions),
         "repetitions": len(repetitions),
@@ -93,7 +93,7 @@ def report(repetitions: list[dict[str, Any]], eta: int) -> None:
 
 
 def best_elsewhere(repetitions: list[dict[str, Any]]) -> list[str]:
-    """For each repetition, the config with the highest mean score in the others' grids."""
+    """Return, per repetition, the config with the best mean score in the grids of the others."""
     best = []
     for here in repetitions:
         others = [each["scores"] for each in repetitions if each is not here]
@@ -102,7 +102,7 @@ def best_elsewhere(repetitions: list[dict[str, Any]]) -> list[str]:
 
 
 def repeat(number: int, project: Project) -> dict[str, Any]:
-    """Halving and the grid over the same configs and seeds."""
+    """Run halving and the grid with the same configs and seeds; compare their winners."""
     seeds = list(range(SEEDS * number, SEEDS * (number + 1)))
     found = {}
     for strategy in ("halving", "grid"):
@@ -138,7 +138,7 @@ def candidates_of(path: Path) -> list[dict[str, Any]]:
 
 
 def frames_of(rungs: list[list[dict[str, Any]]]) -> int:
-    """Frames that these rungs trained; whoever goes on trains only what is missing."""
+    """Return the frames that these rungs trained; later rungs train only additional frames."""
     total, before = 0, 0
     for candidates in rungs:
         longest = max(candidate["frames"] for candidate in candidates)
@@ -147,14 +147,14 @@ def frames_of(rungs: list[list[dict[str, Any]]]) -> int:
     return total
 
 
-def overlap(one: list[float], other: list[float]) -> bool:
-    return one[0] <= other[1] and other[0] <= one[1]
+def overlap(first: list[float], second: list[float]) -> bool:
+    return first[0] <= second[1] and second[0] <= first[1]
 
 
 def make_project(folder: Path, store: Path, eta: int) -> Project:
-    """A project with the sixteen configs."""
+    """Make a project with the sixteen configs."""
     project = copy_project(folder, store)
-    project.patience = 7200
+    project.timeout = 7200
     agents = project.folder / "config" / "agents"
     for path in agents.glob("*.yaml"):
         if path.stem != "happo_agent_v1":
@@ -183,7 +183,7 @@ def make_project(folder: Path, store: Path, eta: int) -> Project:
 
 
 def draw(repetitions: list[dict[str, Any]], path: Path) -> None:
-    """The grid's scores of every repetition, best first, with halving's choice marked."""
+    """Draw the grid's scores of every repetition, with the winner and halving's choice marked."""
     pyplot = svg_plots()
     figure, axis = pyplot.subplots(figsize=(8, 3.4), layout="constrained")
     for number, each in enumerate(repetitions):
@@ -194,7 +194,7 @@ def draw(repetitions: list[dict[str, Any]], path: Path) -> None:
         )
         axis.plot(number, scores[each["halving"]], "*", color="#D55E00", markersize=9)
     axis.set_xticks(range(len(repetitions)))
-    axis.set_xlabel("repetition, each with seeds of its own", fontsize=8)
+    axis.set_xlabel("repetition (each with different seeds)", fontsize=8)
     axis.set_ylabel("grid's score (return)", fontsize=8)
     axis.set_title("circle: the grid's winner; star: halving's choice", fontsize=9)
     axis.tick_params(labelsize=7)

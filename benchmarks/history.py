@@ -1,15 +1,15 @@
-"""How fast the Training History pages are with many runs.
+"""Measure the speed of the Training History pages with many runs.
 
     python benchmarks/history.py            1,000 runs, about a minute
     python benchmarks/history.py --runs 5000
 
-Makes the runs with the project's own classes, without training, and prints the figures beside their
-targets; writes them to benchmarks/results/history.json, with the machine and the versions. A cold
-look knows nothing yet, a warm one has read all files before; the files themselves are in the
-operating system's cache. In the browser (Debian's chromium, headless) the time is from asking for
-the address until the table has its first row: for the first page of a server and of a browser
-without a cache, and for the pages after it; what it takes without runs is Streamlit's part. Medians
-of five.
+Writes the records of the runs without training. Prints the figures with their targets and writes
+them to benchmarks/results/history.json, with machine and versions. "Cold" means without an index of
+the runs; "nothing changed" means that all files have been read before. The files are in the
+operating system's cache in both cases. In the browser (Debian's chromium, headless), the time is
+from the request until the table has its first row: for the first page of a new server in a browser
+without cache, and for later pages. The time with an empty list is Streamlit's share. All figures
+are medians of five.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def measure_looks(store: RunStore, results: Path) -> dict[str, tuple[float, float]]:
-    """Finding the runs, without a page."""
+    """Measure finding the runs, without a page."""
     known = History(store, results)
     runs = known.runs()
     assert runs, "no runs were made"
@@ -82,7 +82,7 @@ def measure_looks(store: RunStore, results: Path) -> dict[str, tuple[float, floa
 def measure_browser(
     store: RunStore, results: Path, name: str, sign: str
 ) -> dict[str, tuple[float, float]]:
-    """Opening the list until `sign` is in the page."""
+    """Measure opening the list, until `sign` is on the page."""
     first = []
     with browsing() as browser:
         for _ in range(REPETITIONS):
@@ -102,7 +102,7 @@ def open_until(reader: Reader, sign: str) -> None:
 
 
 def median(work: Callable[[], object]) -> float:
-    """Median wall-clock seconds."""
+    """Return the median wall-clock time in seconds."""
     return statistics.median(seconds(work) for _ in range(REPETITIONS))
 
 

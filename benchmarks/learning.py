@@ -1,12 +1,12 @@
-"""What the engine learns: every task with three seeds, its learning curves and what came of it.
+"""Check that the engine learns: every task with three seeds, learning curves and targets.
 
     python benchmarks/learning.py                  all tasks, about half an hour on two cores
     python benchmarks/learning.py --tasks tic_tac_toe connect_four
     python benchmarks/learning.py --list
 
-Runs are trained by `heteromark train` and live in the run store, so a second call, or one after an
-interruption, trains only what is missing. Prints every figure beside its target; writes
-benchmarks/results/learning.json and the curves in benchmarks/results/learning.svg.
+`heteromark train` trains the runs and keeps them in the run store, so a second call, or a call
+after an interruption, trains only missing runs. Prints every figure with its target. Writes
+benchmarks/results/learning.json and the curves to benchmarks/results/learning.svg.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from common import RESULTS, ROOT, commit, label_curves, svg_plots, write_report
 
 VERSIONED = ("torch", "torchrl", "tensordict", "pettingzoo", "mpe2")
 EPISODES = 200
-POINTS = 50  # of a curve in the report
+POINTS = 50  # per curve in the report
 
 
 @dataclass(frozen=True)
 class Task:
-    """One thing to learn.
+    """One task to learn.
 
     Attributes:
         agent: agent config.
         environment: file in config/environment/.
-        frames: of a run.
-        options: `--set` of the training.
-        checks: names of figures with the least that is asked for.
-        games: a turn-based game, judged against a random player from both seats.
+        frames: frames per run.
+        options: `--set` options of the training.
+        checks: figure -> its target, a minimum.
+        games: whether it is a turn-based game, judged against a random player from both seats.
     """
 
     agent: str
@@ -65,7 +65,7 @@ TASKS = {
         ("algorithm=MAPPO",),
         checks={"return": -15.0},
     ),
-    # An actor for each agent: with the one that they share otherwise, HAPPO is MAPPO.
+    # One actor per agent: with a shared actor, HAPPO is the same as MAPPO.
     "simple_spread_happo": Task(
         "happo_agent_v1",
         "simple_spread",
@@ -124,7 +124,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     for name in arguments.tasks:
         runs = [run for (task, _), run in zip(wanted, done, strict=True) if task == name]
-        results[name] = judged(TASKS[name], runs)
+        results[name] = judge(TASKS[name], runs)
         for check, verdict in results[name]["checks"].items():
             values = ", ".join(f"{value:.3g}" for value in verdict["values"])
             print(
@@ -137,7 +137,7 @@ def main() -> None:
 
 
 def measure(name: str, seed: int, scratch: Path) -> dict[str, Any]:
-    """Train one run, or find it, and say what came of it."""
+    """Train one run, or find it in the run store, and return its figures."""
     task = TASKS[name]
     folder = scratch / f"{name}-{seed}"
     settings = [f"evaluation.episodes={EPISODES}", *task.options]
@@ -181,7 +181,7 @@ def measure(name: str, seed: int, scratch: Path) -> dict[str, Any]:
 
 
 def heteromark(*arguments: str) -> None:
-    """Run a command of this project; its output is shown if it fails."""
+    """Run a command of this project; exit with its output if it fails."""
     command = [sys.executable, "-m", "heteromark", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -189,7 +189,7 @@ def heteromark(*arguments: str) -> None:
 
 
 def curve(metrics: Path, column: str = "episode_return") -> list[tuple[int, float]]:
-    """(frames, mean of a column) of `POINTS` equal parts of a run."""
+    """Return (frames, mean of a column) for `POINTS` equal parts of a run."""
     with metrics.open(encoding="utf-8", newline="") as file:
         rows = [
             (int(row["frames"]), float(row[column])) for row in csv.DictReader(file) if row[column]
@@ -199,8 +199,8 @@ def curve(metrics: Path, column: str = "episode_return") -> list[tuple[int, floa
     return [(part[-1][0], round(sum(r for _, r in part) / len(part), 4)) for part in parts]
 
 
-def judged(task: Task, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The runs of a task with a verdict on each of its targets: every seed has to meet it."""
+def judge(task: Task, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the runs of a task with a verdict on each target, which every seed must meet."""
     checks = {}
     for name, target in task.checks.items():
         values = [round(run["figures"][name], 4) for run in runs]
@@ -220,7 +220,7 @@ def judged(task: Task, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """All curves, a panel for each task and a line for each seed."""
+    """Draw all curves, with one panel per task and one line per seed."""
     pyplot = svg_plots()
     columns = min(3, len(results))
     rows = math.ceil(len(results) / columns)

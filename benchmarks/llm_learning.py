@@ -1,16 +1,17 @@
-"""What language-model agents learn on a CPU: before and after five minutes of GRPO and AT-GRPO.
+"""Measure what language-model agents learn on a CPU in five minutes of GRPO and AT-GRPO.
 
     python benchmarks/llm_learning.py               an hour on two cores
     python benchmarks/llm_learning.py --parts math
 
-math: GRPO on a + b < 200; the sampled reward has to rise by 0.25. plan_path: AT-GRPO on 4x4 grids,
-two roles with an adapter each; the team's solve rate has to double. Beside it the same with chains
-instead of trees, with one adapter for both roles, with the trained roles exchanged, and a single
-agent with as many rounds and candidates. Three seeds, which also seed the tiny model and its
-warm-up. Judged on held-out problems, responses sampled as in training. The targets allow five
-minutes of two cores: one run at a time has both, and its time is reported. Runs live in the run
-store: a second call trains only what is missing. Writes benchmarks/results/llm_learning.json and
-.svg.
+math: GRPO on a + b < 200; the sampled reward must rise by 0.25.
+plan_path: AT-GRPO on 4x4 grids, two roles with one adapter each; the team's solve rate must double.
+For comparison: chains instead of trees, one adapter for both roles, the trained roles exchanged,
+and a single agent with the same number of rounds and candidates.
+
+There are three seeds, which also seed the tiny model and its warm-up. Runs are judged on held-out
+problems, with responses sampled as in training. The targets allow five minutes on two cores; runs
+are trained one at a time on both cores, and their times are reported. The run store keeps the runs,
+so a second call trains only missing ones. Writes benchmarks/results/llm_learning.json and .svg.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ class Way:
     Attributes:
         agent: agent config.
         environment: file in config/environment/.
-        frames: of a run.
-        options: `--set` of the training.
-        swap: also judge with the trained roles exchanged.
+        frames: frames per run.
+        options: `--set` options of the training.
+        swap: whether to judge the trained roles exchanged, too.
     """
 
     agent: str
@@ -69,7 +70,7 @@ def main() -> None:
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    parser.add_argument("--threads", type=int, default=2, help="torch's threads of a run")
+    parser.add_argument("--threads", type=int, default=2, help="torch threads per run")
     arguments = parser.parse_args()
     wanted = [
         (part, name, seed)
@@ -82,8 +83,8 @@ def main() -> None:
     results: dict[str, dict[str, Any]] = {part: {} for part in arguments.parts}
     for (part, name, _), run in zip(wanted, done, strict=True):
         way = PARTS[part][name]
-        told = {"agent": way.agent, "frames": way.frames, "options": list(way.options), "runs": []}
-        results[part].setdefault(name, told)["runs"].append(run)
+        entry = {"agent": way.agent, "frames": way.frames, "options": list(way.options), "runs": []}
+        results[part].setdefault(name, entry)["runs"].append(run)
     for part, ways in results.items():
         for name, way in ways.items():
             for run in way["runs"]:
@@ -92,7 +93,7 @@ def main() -> None:
                     f"{run['after']:.3f} in {run['minutes']:.1f} min"
                     + (f", roles exchanged {run['exchanged']:.3f}" if "exchanged" in run else "")
                 )
-    checks = judged(results)
+    checks = judge(results)
     for name, check in checks.items():
         print(f"{name}: {check['values']} target {check['target']}: {check['met']}")
     write_report(
@@ -112,7 +113,7 @@ def main() -> None:
 
 
 def measure(part: str, name: str, seed: int, threads: int, scratch: Path) -> dict[str, Any]:
-    """Train one run, or find it, and judge it and what it started from."""
+    """Train one run, or find it in the run store; judge it before and after training."""
     way = PARTS[part][name]
     folder = scratch / f"{part}-{name}-{seed}"
     untrained = scratch / f"{part}-{name}-{seed}-before"
@@ -132,11 +133,11 @@ def measure(part: str, name: str, seed: int, threads: int, scratch: Path) -> dic
     run: dict[str, Any] = {
         "seed": seed,
         "digest": record["digest"],
-        "before": evaluated(untrained)["text"]["solve_rate"],
+        "before": evaluate(untrained)["text"]["solve_rate"],
         "minutes": round(float(rows[-1].split(",")[elapsed]) / 60, 2),
         "curve": curve(folder / "metrics.csv", "pass_at_1"),
     }
-    report = evaluated(folder, *(("--swap-roles",) if way.swap else ()))
+    report = evaluate(folder, *(("--swap-roles",) if way.swap else ()))
     run["after"] = report["text"]["solve_rate"]
     run["standard_error"] = report["text"]["solve_rate_standard_error"]
     if way.swap:
@@ -148,15 +149,15 @@ def measure(part: str, name: str, seed: int, threads: int, scratch: Path) -> dic
 
 
 def of_seed(seed: int) -> tuple[str, ...]:
-    """What makes a seed's run a run of its own from the first weight on."""
+    """Return options that also seed the tiny model and its warm-up."""
     return (
         *(f"model.tiny.seed={seed}", f"model.warm_up.seed={1_000_000 * seed}"),
         *("evaluation.episodes=50", "evaluation.passes=1"),
     )
 
 
-def evaluated(folder: Path, *options: str) -> dict[str, Any]:
-    """What `heteromark evaluate` says of a run, on problems that no run's own evaluation has."""
+def evaluate(folder: Path, *options: str) -> dict[str, Any]:
+    """Evaluate a run with `heteromark evaluate`, on problems that training did not evaluate."""
     output = folder / "judged.json"
     heteromark(
         *("evaluate", str(folder), "--episodes", str(PROBLEMS), "--passes", str(PASSES)),
@@ -165,8 +166,8 @@ def evaluated(folder: Path, *options: str) -> dict[str, Any]:
     return json.loads(output.read_text(encoding="utf-8"))
 
 
-def judged(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The targets, which every seed has to meet, in time."""
+def judge(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the verdicts on the targets, which every seed must meet in time."""
     checks = {}
     if "math" in results:
         runs = results["math"][MATH]["runs"]
@@ -180,14 +181,14 @@ def judged(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def verdict(runs: list[dict[str, Any]], target: float, values: list[float]) -> dict[str, Any]:
-    """Whether all values reach a target, each within the minutes."""
+    """Return whether all values reach the target within `MINUTES`."""
     in_time = all(run["minutes"] <= MINUTES for run in runs)
     met = in_time and all(value >= target for value in values)
     return {"target": target, "values": [round(value, 3) for value in values], "met": met}
 
 
 def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
-    """Curves of single attempts while training, a panel for each way and a line for each seed."""
+    """Draw the solve rate of single attempts in training: one panel per way, one line per seed."""
     pyplot = svg_plots()
     panels = [(part, name, way) for part, ways in results.items() for name, way in ways.items()]
     figure, axes = pyplot.subplots(

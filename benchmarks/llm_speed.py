@@ -1,13 +1,14 @@
-"""GRPO on a tiny language model, beside TRL's GRPOTrainer on the same model, sums and CPU.
+"""Compare the speed of GRPO on a tiny language model with TRL's GRPOTrainer, on the CPU.
 
     python benchmarks/llm_speed.py --peer-python ../trl-venv/bin/python
 
-The model is the tiny Llama of config/model/tiny.yaml, warmed up as the agent `grpo_agent_v1` on
-`math` is; both sample 16 responses to each of 64 sums, without truncation, and take one optimizer
-step on them. Reported are tokens of responses per second: of sampling alone, of everything else
-(log-probabilities, loss, gradients, optimizer), and of whole iterations. The two take turns, so
-that a busy neighbour disturbs both. The peer needs benchmarks/peers/trl/requirements.txt; without
-one it is left out. Writes benchmarks/results/llm_speed.json.
+The model is the tiny Llama of config/model/tiny.yaml, warmed up like the agent `grpo_agent_v1` on
+`math`. Both sample 16 responses to each of 64 sums, without truncation, and take one optimizer step
+on them. The report has response tokens per second for sampling, for everything else
+(log-probabilities, loss, gradients, optimizer), and for whole iterations. The two take turns, so
+that other load on the machine affects both. The Python of --peer-python needs the packages of
+benchmarks/peers/trl/requirements.txt; without the option, TRL is not measured. Writes
+benchmarks/results/llm_speed.json.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ PEER = ROOT / "benchmarks" / "peers" / "trl" / "run.py"
 VERSIONED = ("torch", "torchrl", "tensordict", "transformers")
 TEMPLATE = "{question}="
 PROBLEMS, SAMPLES, MAX_LENGTH = 64, 16, 8
-LEFT_OUT = 2  # first iterations
+LEFT_OUT = 2  # first iterations that are not counted
 PHASES = ("sampling", "training", "iteration")
 TARGET = 1.0
 
@@ -38,7 +39,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--iterations", type=int, default=10, help="of a round")
+    parser.add_argument("--iterations", type=int, default=10, help="iterations per round")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peer-python", type=Path, metavar="PATH", help="Python with TRL")
     arguments = parser.parse_args()
@@ -46,9 +47,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         saved = save_model(Path(folder), arguments)
         for number in range(1, arguments.rounds + 1):
-            measured = {"HeteroMARK": ours(arguments)}
+            measured = {"HeteroMARK": measure_ours(arguments)}
             if arguments.peer_python is not None:
-                measured["TRL"] = peer(arguments, *saved)
+                measured["TRL"] = measure_peer(arguments, *saved)
             rounds.append({name: rates(figures) for name, figures in measured.items()})
             print(f"round {number}: {json.dumps(rounds[-1])}", flush=True)
     report: dict[str, Any] = {
@@ -79,7 +80,7 @@ def main() -> None:
 
 
 def run_config(arguments: argparse.Namespace):
-    """The run that is measured."""
+    """Return the config of the measured run."""
     from heteromark.commands.request import TrainRequest, resolve_request
 
     config, _ = resolve_request(
@@ -101,7 +102,7 @@ def run_config(arguments: argparse.Namespace):
 
 
 def save_model(folder: Path, arguments: argparse.Namespace) -> tuple[Path, Path]:
-    """Folder of the warmed-up model and its tokenizer, and file of sums."""
+    """Save the warmed-up model with its tokenizer and the sums; return folder and file."""
     from heteromark.training.components import ComponentFactory
 
     components = ComponentFactory(run_config(arguments)).create()
@@ -121,8 +122,8 @@ def save_model(folder: Path, arguments: argparse.Namespace) -> tuple[Path, Path]
     return folder / "model", folder / "sums.json"
 
 
-def ours(arguments: argparse.Namespace) -> dict[str, float]:
-    """Iterations of the training loop's parts, from the warmed-up model."""
+def measure_ours(arguments: argparse.Namespace) -> dict[str, float]:
+    """Time iterations of sampling and update, starting from the warmed-up model."""
     from heteromark.training.components import ComponentFactory
 
     components = ComponentFactory(run_config(arguments)).create()
@@ -139,8 +140,8 @@ def ours(arguments: argparse.Namespace) -> dict[str, float]:
     return {"tokens": tokens, "seconds": whole, "sampling_seconds": sampling}
 
 
-def peer(arguments: argparse.Namespace, model: Path, sums: Path) -> dict[str, float]:
-    """The same by TRL."""
+def measure_peer(arguments: argparse.Namespace, model: Path, sums: Path) -> dict[str, float]:
+    """Time the same iterations with TRL."""
     return run_peer(
         arguments.peer_python,
         *("--model", model, "--sums", sums, "--problems", PROBLEMS, "--samples", SAMPLES),
@@ -150,7 +151,7 @@ def peer(arguments: argparse.Namespace, model: Path, sums: Path) -> dict[str, fl
 
 
 def run_peer(python: Path, *options: Any) -> Any:
-    """What TRL's script prints last, which is JSON."""
+    """Run TRL's script and return its last line of output, parsed as JSON."""
     command = [str(value) for value in (python, "-I", PEER, *options)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -159,7 +160,7 @@ def run_peer(python: Path, *options: Any) -> Any:
 
 
 def rates(figures: dict[str, float]) -> dict[str, float]:
-    """Tokens per second by phase."""
+    """Return tokens per second by phase."""
     tokens, whole, sampling = (figures[key] for key in ("tokens", "seconds", "sampling_seconds"))
     return {
         "sampling": round(tokens / sampling, 1),

@@ -1,7 +1,7 @@
-"""Skirmish for agents that see nothing but the time: what a battle needs no eyes for.
+"""Skirmish for agents that observe only the time step: an open-loop baseline.
 
-A floor for learning, as in SMACv2's paper: whoever wins here wins a scenario that is not worth
-training on. Which actions are legal is still known.
+It is a lower bound for learning, as in SMACv2's paper. If an open-loop policy wins a scenario, that
+scenario is not worth training on. The agents still know which actions are legal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from heteromark.environment.specs import make_specs
 
 
 class OpenLoopSkirmishEnv(SkirmishEnv):
-    """`SkirmishEnv` whose agents see the number of the step, and which of their group they are.
+    """`SkirmishEnv` whose agents observe only the step number and their index in the group.
 
     Observations are one-hot, [episode_limit + n] with n agents in the group.
     """
@@ -47,5 +47,5 @@ class OpenLoopSkirmishEnv(SkirmishEnv):
 
 
 def make(num_envs: int, **settings: Any) -> OpenLoopSkirmishEnv:
-    """All copies, for `environment.task`."""
+    """Return the environment with all its copies, for `environment.task`."""
     return OpenLoopSkirmishEnv(num_envs, **settings)

@@ -1,4 +1,7 @@
-"""How often Skirmish's scripts win: `python benchmarks/scripted_play.py 10gen_terran`."""
+"""Measure the win rates of Skirmish's scripts.
+
+python benchmarks/scripted_play.py 10gen_terran
+"""
 
 from __future__ import annotations
 
@@ -15,31 +18,31 @@ from heteromark.environment.skirmish.opponents import COMMANDERS, Situation
 from heteromark.environment.skirmish.orders import Orders, mirrored_pairs
 from heteromark.environment.skirmish.randomness import uniform
 
-_LUCK = 1000  # what random numbers are for, beside those of the battles
+_LUCK = 1000  # a separate random stream, besides those of the battles
 
 
 class ScriptedBattles(Battles):
-    """Battles whose agents are commanded by a script, too; the actions that they take are ignored.
+    """Battles in which a script commands the agents, too. Actions passed to `step` are ignored.
 
     Args:
-        script: its name.
-        others: see `Battles`.
+        script: name of the script.
+        config, num_envs: see `Battles`.
     """
 
     def __init__(self, script: str, config: SkirmishConfig, num_envs: int) -> None:
         self._script = COMMANDERS[script]
-        self.goal: Tensor | None = None  # [2, B], where attack_move goes
+        self.goal: Tensor | None = None  # [2, B], the target of attack_move
         super().__init__(config, num_envs)
 
     def start(self, seeds: Sequence[int]) -> None:
-        """Begin the first battles of these seeds."""
+        """Start the first battles of these seeds."""
         self.reseed(seeds)
         self.reset()
         n, units = self.scenario.n_agents, self.moment.units
         self.goal = torch.stack([units.x[n:].mean(0), units.y[n:].mean(0)])
 
     def play(self) -> Outcome:
-        """One step."""
+        """Play one step."""
         return self.step(torch.zeros(self.num_envs, self.scenario.n_agents, dtype=torch.int64))[1]
 
     def _own_orders(self, before: Moment, episode: Episode, actions: Tensor) -> tuple[Orders, ...]:
@@ -48,7 +51,7 @@ class ScriptedBattles(Battles):
         situation = Situation(
             units=before.units,
             roster=episode.roster,
-            # a script looks at them from the other side
+            # the script plays the agents' side, so mirror the pairs
             pairs=mirrored_pairs(episode.pairs, n),
             objective=self.goal,
             luck=uniform(episode.key, _LUCK, before.steps, torch.arange(n)[:, None]),
@@ -57,15 +60,15 @@ class ScriptedBattles(Battles):
 
 
 def win_rates(scenario: str, battles: int, opponent: str = "nearest") -> dict[str, float]:
-    """Share of battles that each script wins against another, by name."""
+    """Return the share of battles that each script wins against `opponent`, by name."""
     rates = {}
     for script in COMMANDERS:
         config = SkirmishConfig(scenario=scenario, opponent=opponent)
-        made = ScriptedBattles(script, config, battles)
-        made.start(range(battles))
+        scripted = ScriptedBattles(script, config, battles)
+        scripted.start(range(battles))
         over = won = torch.zeros(battles, dtype=torch.bool)
         while not over.all():
-            outcome = made.play()
+            outcome = scripted.play()
             won = won | (outcome.won & ~over)
             over = over | outcome.terminated | outcome.truncated
         rates[script] = won.float().mean().item()

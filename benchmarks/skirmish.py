@@ -1,19 +1,19 @@
-"""How fast Skirmish is, by size of batch, eager and compiled, beside SMAX.
+"""Measure the speed of Skirmish by batch size, eager and compiled, compared with SMAX.
 
     python benchmarks/skirmish.py
     python benchmarks/skirmish.py --peer-python ../smax-venv/bin/python
 
-Environment steps per second with random legal actions, five units against five: 10gen_terran
-against `nearest`, and SMAX's smacv2_5_units against its heuristic. Included are observations,
-state, masks and resets, as TorchRL's `step_and_maybe_reset` returns them. Not included is
-compilation, which is told beside. How cost grows is told for batches, and for teams of 5, 10 and 20
-units, each against as many. SMAX needs a virtual environment of its own with the packages of
-benchmarks/peers/smax/requirements.txt; without one it is left out.
+Measures environment steps per second with random legal actions, five units against five:
+10gen_terran against `nearest`, and SMAX's smacv2_5_units against its heuristic. This includes
+observations, state, masks and resets, as TorchRL's `step_and_maybe_reset` returns them. Compilation
+is reported separately. The growth of the cost is reported over batch sizes, and over teams of 5, 10
+and 20 units against the same number. SMAX needs a separate virtual environment with the packages of
+benchmarks/peers/smax/requirements.txt; without --peer-python it is not measured.
 
-Each figure is taken in a process of its own; every round takes each figure once, and ratios are of
-figures of the same round. Further rounds take only what the ratios need, since a virtual machine's
-neighbours can halve any single figure. Told are the median and the range over the rounds. Prints a
-table and writes benchmarks/results/skirmish.json.
+Each figure is measured in a new process. Every round measures each figure once, and ratios compare
+figures of the same round. Further rounds measure only the figures of the ratios, because other load
+on a virtual machine can halve a single figure. Prints a table with the median and the range over
+the rounds and writes benchmarks/results/skirmish.json.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from common import ROOT, commit, write_report
 
 PEER = ROOT / "benchmarks" / "peers" / "smax" / "run.py"
 SCENARIO = "10gen_terran"
-# of SMAX's speed at the same batch
+# Minimum ratio to SMAX's speed at this batch size.
 COMPARED_AT, TARGETS = 1024, {"compiled": 5.0, "eager": 1.0}
-# cost grows with the size to at most this power
+# The cost may grow at most with this power of the size.
 TEAMS, TEAMS_AT = (5, 10, 20), 256
 GROWTH = {"batch": 1.0, "units": 2.0}
 Figure = dict[str, float]
@@ -91,10 +91,12 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--ratio-rounds", type=int, default=7, help=f"rounds at batch {COMPARED_AT} in all (7)"
+        "--ratio-rounds", type=int, default=7, help=f"total rounds at batch {COMPARED_AT} (7)"
     )
-    parser.add_argument("--seconds", type=float, default=3.0, help="per figure and round (3)")
-    parser.add_argument("--threads", type=int, default=2, help="and cores (2)")
+    parser.add_argument(
+        "--seconds", type=float, default=3.0, help="seconds per figure and round (3)"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="threads and cores (2)")
     parser.add_argument("--peer-python", type=Path, metavar="PATH", help="Python with SMAX")
     return parser.parse_args()
 
@@ -136,7 +138,7 @@ def measure_skirmish(
 
     started = time.perf_counter()
     while not bool(run(1) and now["step_count"].eq(0).any()) and time.perf_counter() - started < 60:
-        pass  # until a battle has ended, so that the reset is compiled, too
+        pass  # until a battle ends, so that the reset is compiled, too
     compiling = time.perf_counter() - started
     each = run(20) / 20
     steps = max(20, int(seconds / each))
@@ -146,7 +148,7 @@ def measure_skirmish(
 
 
 def run_peer(python: Path, *options: Any) -> Any:
-    """What SMAX's script prints last, which is JSON."""
+    """Run SMAX's script and return its last line of output, parsed as JSON."""
     command = [str(value) for value in (python, "-I", PEER, *options)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -178,9 +180,10 @@ def summarise(rounds: list[dict[str, Figure]]) -> dict[str, Any]:
 
 
 def growth(figures: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """The power of the size with which the cost of a step grows, from the smallest to the largest.
+    """Return the exponent with which the cost of a step grows with the size.
 
-    Batches are compared from 64 on: below, a step costs what its calls cost.
+    It is computed from the smallest and the largest size. Batches below 64 are left out, because
+    their cost is dominated by the overhead of calls.
     """
     costs: dict[str, list[tuple[int, float]]] = {}
     for name, figure in figures.items():
@@ -219,7 +222,7 @@ def show(report: dict[str, Any]) -> None:
         span = f"{ratio['min']} to {ratio['max']}"
         print(f"{name}: {ratio['median']} ({span}), target {ratio['target']}")
     for name, grown in report["growth"].items():
-        print(f"cost grows as the {name} to the {grown['power']}, at most {grown['target']}")
+        print(f"cost grows with {name} to the power {grown['power']}, at most {grown['target']}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""What is learnt on Skirmish: win rates against `nearest`, beside two floors.
+"""Measure learning on Skirmish: win rates against `nearest`, compared with two lower bounds.
 
     python benchmarks/skirmish_learning.py            an hour and a half on two cores
     python benchmarks/skirmish_learning.py --scenarios mini_MMM
 
-HAPPO, with an actor for each unit type, and MAPPO, with one for all, three seeds each. Floors:
-random legal play, and an open-loop policy, which is trained as long but sees only the time step
-(benchmarks/open_loop.py). And, for scale, what the scripts win against `nearest`, which see the
-whole map. A second call, or one after an interruption, trains only what is missing. Writes
-benchmarks/results/skirmish_learning.json and .svg.
+HAPPO has an actor per unit type, MAPPO one actor for all; each is trained with three seeds. The
+lower bounds are random legal play and an open-loop policy, which is trained as long but observes
+only the time step (benchmarks/open_loop.py). For comparison, the report has the win rates of the
+scripts, which see the whole map. A second call, or a call after an interruption, trains only
+missing runs. Writes benchmarks/results/skirmish_learning.json and .svg.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ OPEN_LOOP = ("env_type=custom", "environment.task=benchmarks.open_loop:make")
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is trained on.
+    """One scenario to train on.
 
     Attributes:
         environment: file in config/environment/.
-        frames: of a run.
-        options: `--set` of all its runs.
+        frames: frames per run.
+        options: `--set` options of all its runs.
     """
 
     environment: str
@@ -82,7 +82,7 @@ def main() -> None:
             for (name, way, _), run in zip(wanted, runs, strict=True)
             if name == scenario
         ]
-        results[scenario] = judged(scenario, of_scenario)
+        results[scenario] = judge(scenario, of_scenario)
     show(results)
     report = {"commit": commit(), "episodes": EPISODES, "scenarios": results}
     write_report("skirmish_learning", "benchmarks/skirmish_learning.py", VERSIONED, report)
@@ -90,11 +90,11 @@ def main() -> None:
 
 
 def options_of(scenario: str, way: str) -> list[str]:
-    """`--set` of a run."""
+    """Return the `--set` options of a run."""
     units = "slot" if way == MAPPO else "type"
     if way == OPEN:
-        there = f"environment.kwargs={{scenario: {scenario}, units: {units}}}"
-        return [*SCENARIOS[scenario].options, *OPEN_LOOP, there]
+        kwargs = f"environment.kwargs={{scenario: {scenario}, units: {units}}}"
+        return [*SCENARIOS[scenario].options, *OPEN_LOOP, kwargs]
     return [
         *SCENARIOS[scenario].options,
         f"algorithm={way}",
@@ -103,7 +103,7 @@ def options_of(scenario: str, way: str) -> list[str]:
 
 
 def measure(scenario: str, way: str, seed: int, scratch: Path) -> dict[str, Any]:
-    """Train one run, or find it, and say what came of it."""
+    """Train one run, or find it in the run store, and return its figures."""
     task = SCENARIOS[scenario]
     folder = scratch / f"{scenario}-{way}-{seed}".replace(" ", "-")
     settings = [f"evaluation.episodes={EPISODES}", *options_of(scenario, way)]
@@ -125,13 +125,13 @@ def measure(scenario: str, way: str, seed: int, scratch: Path) -> dict[str, Any]
         "frames_per_second": record["summary"]["frames_per_second"],
         "curve": points,
     }
-    told = {key: run[key] for key in ("win_rate", "return", "minutes")}
-    print(f"{scenario} {way} seed {seed}: {told}", file=sys.stderr, flush=True)
+    figures = {key: run[key] for key in ("win_rate", "return", "minutes")}
+    print(f"{scenario} {way} seed {seed}: {figures}", file=sys.stderr, flush=True)
     return run
 
 
-def judged(scenario: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The runs with the floors, and whether every seed is above both of them."""
+def judge(scenario: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the runs with the lower bounds, and whether every seed is above both."""
     from scripted_play import win_rates
 
     task = SCENARIOS[scenario]
@@ -165,7 +165,7 @@ def show(results: dict[str, Any]) -> None:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Win rates while training, a panel for each scenario and a line for each seed."""
+    """Draw win rates during training, with one panel per scenario and one line per seed."""
     pyplot = svg_plots()
     figure, axes = pyplot.subplots(
         1, len(results), figsize=(5 * len(results), 3.2), squeeze=False, layout="constrained"

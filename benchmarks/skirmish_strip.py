@@ -1,6 +1,8 @@
-"""A strip of pictures of one battle, for the docs: `python benchmarks/skirmish_strip.py`.
+"""Draw a strip of pictures of one battle for the docs.
 
-The agents are commanded by the script `kite`, the others by `nearest`. Writes docs/skirmish.png.
+    python benchmarks/skirmish_strip.py
+
+The script `kite` commands the agents, `nearest` their opponents. Writes docs/skirmish.png.
 """
 
 from __future__ import annotations
@@ -14,16 +16,16 @@ from scripted_play import ScriptedBattles
 from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.draw import draw_battle
 
-SHOWN = (0, 12, 32)  # steps
-SIDE = 400  # pixels
+STEPS = (0, 12, 32)  # the steps that are drawn
+SIDE = 400  # of a picture, in pixels
 
 
 def main() -> None:
     battles = ScriptedBattles("kite", SkirmishConfig(scenario="mini_MMM"), 1)
     battles.start([8])
     before, pictures = None, []
-    for step in range(max(SHOWN) + 1):
-        if step in SHOWN:
+    for step in range(max(STEPS) + 1):
+        if step in STEPS:
             roster, scenario = battles.episode.roster, battles.scenario
             units, steps = battles.moment.units, torch.tensor([[step]])
             pictures.append(draw_battle(units, before, roster, scenario, steps))

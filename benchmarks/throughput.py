@@ -1,4 +1,4 @@
-"""How fast training is, beside the bare environments and beside BenchMARL.
+"""Measure the speed of training, compared with the bare environments and with BenchMARL.
 
     python benchmarks/throughput.py
     python benchmarks/throughput.py --setup-peer ../benchmarl-venv
@@ -8,19 +8,19 @@ MAPPO on simple_spread with three agents and discrete actions, in the sizes of H
 copies of 200 steps make a batch of 4,000 frames; layers [128, 128]; 5 epochs of 1 minibatch. A
 frame is one step of one copy, whatever the number of agents. Measured, in frames per second:
 
-    raw         copies stepped one after the other with random actions, in plain Python, in one
-                process and in several at the same time: what the environments can give
+    raw         copies stepped in turn with random actions, in plain Python, in one process and in
+                several at the same time: the maximum speed of the environments
     collection  our collector alone: policy, copies and the batch
     loop        our whole training: collection, update, metrics
-    BenchMARL   its whole training, in a virtual environment of its own, because it needs another
-                TorchRL; without one this part is left out and null in the results
+    BenchMARL   its whole training, in a separate virtual environment, because it needs another
+                TorchRL; without that environment, it is not measured and null in the results
 
-Each figure is taken in a process of its own that has warmed up first. Every round takes each figure
-once, one after the other, and ratios are of figures of the same round; so a machine that becomes
-slower or faster meanwhile changes all of them alike. Told are the median and the range over the
-rounds. Leave the machine alone while it runs: about a minute a round.
+Each figure is measured in a new process after a warm-up. Every round measures each figure once, and
+ratios compare figures of the same round, so that changes in the machine's speed affect both sides.
+Do not use the machine meanwhile; a round takes about a minute.
 
-Prints a table and writes benchmarks/results/throughput.json.
+Prints a table with the median and the range over the rounds and writes
+benchmarks/results/throughput.json.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ VERSIONED = ("torch", "torchrl", "tensordict", "numpy", "pettingzoo", "mpe2")
 ENVIRONMENT = "simple_spread"
 COPIES, FRAMES, EPOCHS, HIDDEN = 20, 4000, 5, [128, 128]
 PEER_NAME = "BenchMARL loop"
-# of the raw environments in as many processes; of BenchMARL's whole loop
+# Minimum ratios: to the raw environments in as many processes, and to BenchMARL's whole loop.
 COLLECTION_TARGET, LOOP_TARGET = 0.6, 4.0
 
 Overrides = dict[str, Any]
@@ -59,7 +59,7 @@ Overrides = dict[str, Any]
 
 @dataclass(frozen=True)
 class Timing:
-    """One figure of one round; `collection_share` where it is of a whole loop."""
+    """One figure of one round. Only whole loops have a `collection_share`."""
 
     frames_per_second: float
     collection_share: float | None = None
@@ -67,7 +67,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Ratio:
-    """What is divided by what, and what it should come to at least."""
+    """A ratio of two figures, and its target, a minimum."""
 
     figure: str
     base: str
@@ -85,20 +85,20 @@ def main() -> None:
     if arguments.setup_peer is not None:
         peer = set_up_peer(arguments.setup_peer)
     if peer is None:
-        tell("BenchMARL is left out: give --setup-peer or --peer-python, see --help")
+        log("BenchMARL is not measured: give --setup-peer or --peer-python, see --help")
     else:
         check_peer(peer)
     figures, ratios = plan(arguments, peer)
-    load = os.getloadavg()[0]  # processes that wanted a core over the last minute
+    load = os.getloadavg()[0]  # mean number of runnable processes over the last minute
     if load > 0.5:
-        tell(f"the machine is busy (load {load:.1f}): expect figures that are too low and wide")
+        log(f"the machine is busy (load {load:.1f}): figures will be too low, with wide ranges")
     rounds: list[dict[str, Timing]] = []
     for number in range(1, arguments.rounds + 1):
         measured = {}
         for name, measure in figures.items():
             measured[name] = measure()
             rate = measured[name].frames_per_second
-            tell(f"round {number} of {arguments.rounds}: {name:<40} {rate:8.0f} frames/s")
+            log(f"round {number} of {arguments.rounds}: {name:<40} {rate:8.0f} frames/s")
         rounds.append(measured)
     report = summarise(rounds, ratios)
     show(report)
@@ -126,11 +126,11 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     count = functools.partial(parser.add_argument, type=int)
-    count("--rounds", default=5, help="how often each figure is taken (5)")
+    count("--rounds", default=5, help="measurements per figure (5)")
     count("--batches", default=3, help="batches per figure and round, after one to warm up (3)")
     count("--cores", default=2, help="CPU cores to use, where the system can restrict it (2)")
     count("--threads", default=2, help="threads of torch, ours and BenchMARL's (2)")
-    count("--processes", default=2, help="processes wherever there are several (2)")
+    count("--processes", default=2, help="number of processes in parts with several (2)")
     peer = parser.add_mutually_exclusive_group()
     peer.add_argument(
         "--peer-python",
@@ -143,8 +143,8 @@ def parse_arguments() -> argparse.Namespace:
         "--setup-peer",
         type=Path,
         metavar="FOLDER",
-        help="create that virtual environment first; on Linux pip has to be set up so that it "
-        "finds torch's CPU build, see requirements.txt",
+        help="create that virtual environment first; on Linux, configure pip to find torch's CPU "
+        "build, see requirements.txt",
     )
     return parser.parse_args()
 
@@ -152,7 +152,7 @@ def parse_arguments() -> argparse.Namespace:
 def plan(
     arguments: argparse.Namespace, peer: Path | None
 ) -> tuple[dict[str, Callable[[], Timing]], list[Ratio]]:
-    """What a round measures, in this order, and what is compared."""
+    """Return the figures that a round measures, in order, and the ratios."""
     several = arguments.processes
     raw_one, raw_several = "raw, 1 process", f"raw, {several} processes"
     ways: dict[str, Overrides] = {
@@ -188,7 +188,7 @@ def plan(
 
 
 def measure_raw(num_processes: int, seconds: float = 3.0) -> Timing:
-    """Copies stepped in plain loops, split over processes that all step at the same time."""
+    """Step copies in plain loops, split over processes that run at the same time."""
     context = multiprocessing.get_context("spawn")
     ready, rates = context.Barrier(num_processes), context.Queue()
     processes = [
@@ -206,7 +206,7 @@ def measure_raw(num_processes: int, seconds: float = 3.0) -> Timing:
 def step_copies(num_copies: int, seconds: float, ready: Any, rates: Any) -> None:
     """Put this process's frames per second into `rates`.
 
-    Actions are drawn beforehand: choosing them is not the environment's work.
+    Actions are drawn beforehand, because choosing them is not part of the environment's cost.
     """
     from heteromark.import_paths import Task
 
@@ -236,7 +236,7 @@ def step_copies(num_copies: int, seconds: float, ready: Any, rates: Any) -> None
 
 
 def measure_collection(arguments: argparse.Namespace, overrides: Overrides) -> Timing:
-    """Our collector, with an actor that does not change."""
+    """Measure our collector with a fixed actor."""
     from heteromark.training.components import ComponentFactory
 
     components = ComponentFactory(make_config(arguments.threads, overrides)).create()
@@ -252,7 +252,7 @@ def measure_collection(arguments: argparse.Namespace, overrides: Overrides) -> T
 
 
 def measure_loop(arguments: argparse.Namespace, overrides: Overrides) -> Timing:
-    """Our training as every run does it, without checkpoints and before the evaluation."""
+    """Measure our training loop, without checkpoints and evaluation."""
     from heteromark.modules.collector import CollectorFactory
     from heteromark.training.loop import train
 
@@ -284,7 +284,7 @@ def measure_loop(arguments: argparse.Namespace, overrides: Overrides) -> Timing:
 
 
 def measure_peer(python: Path, arguments: argparse.Namespace) -> Timing:
-    """BenchMARL's training with the same sizes, without evaluation, loggers and checkpoints."""
+    """Measure BenchMARL's training with the same sizes, without evaluation and checkpoints."""
     iterations = run_peer(
         python,
         *("--iterations", arguments.batches, "--threads", arguments.threads),
@@ -297,14 +297,14 @@ def measure_peer(python: Path, arguments: argparse.Namespace) -> Timing:
 
 
 def isolated(function: Callable[..., Timing], *values: Any) -> Timing:
-    """Call a function in a fresh process, which may start processes of its own."""
+    """Call a function in a new process, which may start further processes."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as executor:
         return executor.submit(function, *values).result()
 
 
 def make_config(threads: int, overrides: Overrides, iterations: int = 1) -> Any:
-    """The run config of what is measured."""
+    """Return the config of the measured run."""
     from heteromark.config.compose.composition import compose_run, load_params
     from heteromark.config.models.agent import AgentConfig
 
@@ -331,8 +331,8 @@ def make_config(threads: int, overrides: Overrides, iterations: int = 1) -> Any:
 
 
 def set_up_peer(folder: Path) -> Path:
-    """Create BenchMARL's virtual environment; returns its Python."""
-    tell(f"installing BenchMARL into {folder}")
+    """Create BenchMARL's virtual environment; return its Python."""
+    log(f"installing BenchMARL into {folder}")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
     requirements = PEER / "requirements.txt"
@@ -342,17 +342,17 @@ def set_up_peer(folder: Path) -> Path:
 
 
 def check_peer(python: Path) -> None:
-    """Exit with a message, before anything is measured, if BenchMARL cannot be run."""
+    """Exit with a message if BenchMARL cannot be run, before measuring anything."""
     try:
         run_peer(python, "--versions")
     except (OSError, subprocess.CalledProcessError) as error:
-        told = str(getattr(error, "stderr", None) or error).strip()
-        sys.exit(f"BenchMARL cannot be run with {python}:\n{told}\nsee --setup-peer in --help")
+        reason = str(getattr(error, "stderr", None) or error).strip()
+        sys.exit(f"BenchMARL cannot be run with {python}:\n{reason}\nsee --setup-peer in --help")
 
 
 def run_peer(python: Path, *options: Any) -> Any:
-    """What BenchMARL's script prints last, which is JSON."""
-    # -I: nothing of this environment, such as PYTHONPATH, reaches into the other
+    """Run BenchMARL's script and return its last line of output, parsed as JSON."""
+    # -I: ignore variables of this environment, such as PYTHONPATH
     command = [str(value) for value in (python, "-I", PEER / "run.py", *options)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -362,7 +362,7 @@ def run_peer(python: Path, *options: Any) -> Any:
 
 
 def summarise(rounds: Sequence[dict[str, Timing]], ratios: Sequence[Ratio]) -> dict[str, Any]:
-    """Median and range over the rounds; None for what was not measured."""
+    """Return median and range over the rounds; None for figures that were not measured."""
     names = [*rounds[0], *({PEER_NAME} - set(rounds[0]))]
     shares = {
         name: [timings[name].collection_share for timings in rounds]
@@ -399,7 +399,7 @@ def spread(values: Sequence[float], digits: int) -> dict[str, float]:
 
 
 def show(report: dict[str, Any]) -> None:
-    """Print the figures and the ratios beside their targets."""
+    """Print the figures, and the ratios with their targets."""
 
     def line(name: str, values: dict[str, float] | None, form: str, more: str = "") -> None:
         if values is None:
@@ -420,12 +420,12 @@ def show(report: dict[str, Any]) -> None:
 
 
 def restrict_to(cores: int) -> None:
-    """Keep this process and its children to that many cores, where the system can."""
+    """Restrict this process and its children to a number of cores, if the system can."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 
 
-def tell(message: str) -> None:
+def log(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 

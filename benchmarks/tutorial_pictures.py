@@ -1,9 +1,9 @@
-"""The pictures and the output in docs/tutorial.md, from running it as it is written.
+"""Reproduce the plots and the output in docs/tutorial.md.
 
     python benchmarks/tutorial_pictures.py        a quarter of an hour on two cores
 
-Runs every command of the tutorial in a copy of the project, with the budgets of params.yaml, prints
-what each of them said, and puts the pictures into docs/tutorial/.
+Runs every command of the tutorial in a copy of the project, with the budgets of params.yaml. Prints
+the output of each command and writes the plots to docs/tutorial/.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     target.mkdir()
     with tempfile.TemporaryDirectory() as folder:
         project = copy_project(Path(folder) / "project", Path(folder) / "store")
-        project.patience = 3600
+        project.timeout = 3600
         project.run("git", "init", "--quiet")
         for language, block in blocks(DOCUMENT):
             if match := FILE.match(block):
@@ -56,11 +56,11 @@ def main() -> None:
 
 
 def keep_first(project: Path, target: Path) -> None:
-    """Copy the pictures that are there for the first time."""
+    """Copy the plots that did not exist before."""
     for picture in PICTURES:
-        made, kept = project / picture, target / Path(picture).name
-        if made.exists() and not kept.exists():
-            shutil.copy(made, kept)
+        plot, copy = project / picture, target / Path(picture).name
+        if plot.exists() and not copy.exists():
+            shutil.copy(plot, copy)
 
 
 if __name__ == "__main__":

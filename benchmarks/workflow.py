@@ -1,11 +1,11 @@
-"""How fast the workflow itself is: planning, doing nothing, finding a finished run.
+"""Measure the speed of the workflow itself: planning, doing nothing, finding a finished run.
 
     python benchmarks/workflow.py            planning and look-ups, about two minutes
     python benchmarks/workflow.py --full     also the whole default workflow, in an empty store
 
-Prints the figures beside their targets and writes them to benchmarks/results/workflow.json, with
-the machine and the versions. Each figure is the wall-clock time of a whole command; the median of
-five, after one that is not counted.
+Prints the figures with their targets and writes them to benchmarks/results/workflow.json, with
+machine and versions. Each figure is the wall-clock time of a whole command: the median of five
+calls after one that is not counted.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def measure_small(folder: Path) -> dict[str, tuple[float, float]]:
-    """Doing nothing and finding a run, in a finished workflow of very short runs."""
+    """Measure commands with nothing to do, in a finished workflow of very short runs."""
     project = copy_project(folder / "small", folder / "store")
     project.set_params(**TINY)
     project.run("git", "init", "--quiet")
@@ -65,7 +65,7 @@ def measure_small(folder: Path) -> dict[str, tuple[float, float]]:
 
 
 def measure_many(folder: Path) -> dict[str, tuple[float, float]]:
-    """Planning about 1,000 runs that are all still to do."""
+    """Measure the planning of about 1,000 missing runs."""
     project = copy_project(folder / "many", folder / "store")
     project.set_params(smoke={"seeds": list(range(SEEDS))})
     for path in (project.folder / "config" / "agents").glob("*_sweep_*.yaml"):
@@ -77,12 +77,12 @@ def measure_many(folder: Path) -> dict[str, tuple[float, float]]:
         )
     planned = project.run("snakemake", "-n").stdout
     runs = (MANY_VARIANTS + 1) * SEEDS
-    assert f"smoke {runs}" in " ".join(planned.split()), "the plan has another number of runs"
+    assert f"smoke {runs}" in " ".join(planned.split()), f"the plan does not have {runs} runs"
     return {f"snakemake -n, {runs} runs to do": (median(project, "snakemake", "-n"), 20)}
 
 
 def measure_default(folder: Path) -> dict[str, tuple[float, float]]:
-    """The workflow as `make run` runs it, without installation, from an empty store, once."""
+    """Measure the workflow of `make run` once, from an empty store, without installation."""
     project = copy_project(folder / "default", folder / "empty store")
     return {
         "snakemake --cores 2, default, from nothing": (
@@ -93,7 +93,7 @@ def measure_default(folder: Path) -> dict[str, tuple[float, float]]:
 
 
 def median(project: Project, *command: str) -> float:
-    """Median wall-clock seconds of a command, after one run that is not counted."""
+    """Return the median wall-clock time of a command in seconds; the first call is not counted."""
     project.run(*command)
     return statistics.median(seconds(project, *command) for _ in range(REPETITIONS))
 

@@ -414,7 +414,7 @@ def check_gpu() -> None:
     from rich.console import Console
 
     from heteromark.doctor.finding import Project
-    from heteromark.doctor.gpu.check_gpu import told
+    from heteromark.doctor.gpu.check_gpu import report
     from heteromark.doctor.gpu.devices import this_machine
     from heteromark.doctor.gpu.presets import model_presets
     from heteromark.doctor.machine import gpu
@@ -424,7 +424,7 @@ def check_gpu() -> None:
     machine = this_machine()
     findings = () if machine.gpus else tuple(gpu(Project(Path(), RunStore())))
     console = Console()
-    for each in told(machine, presets, findings):
+    for each in report(machine, presets, findings):
         if isinstance(each, str):
             typer.echo(each)
         else:  # do not wrap at 80 columns in a file or a pipe

@@ -1,4 +1,4 @@
-"""Attempts at a run that end early, and what must not depend on how many there were."""
+"""Helpers to interrupt runs and to compare their results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Crash(Exception):
 
 
 def rows(folder, wall_clock=False):
-    """metrics.csv as text, without what depends on the machine's speed."""
+    """Return the rows of metrics.csv, without columns that depend on the machine's speed."""
     with (folder / "metrics.csv").open() as file:
         return [
             {k: v for k, v in row.items() if wall_clock or k not in WALL_CLOCK_COLUMNS}
@@ -21,7 +21,7 @@ def rows(folder, wall_clock=False):
 
 
 def results(folder):
-    """All that must not depend on how often a run was interrupted."""
+    """Return all results that must not depend on how often a run was interrupted."""
     best = folder / "best.pt"
     return (
         rows(folder),

@@ -1,4 +1,4 @@
-"""Projects to run commands in, as a user would run them."""
+"""Project folders in which tests run commands as a user would."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What a project folder consists of, as git has it.
+# The files of a project folder that are in git.
 PROJECT_FILES = (
     "Snakefile",
     "dvc.yaml",
@@ -45,7 +45,7 @@ FACTORY_TRAIN = "heteromark.training.factory_train"
 # Namespace packages for a user's code.
 USERS_FOLDERS = ("environments", "extensions")
 
-# Two minutes of workflow in seconds: the same steps on very short runs.
+# Very short runs: the workflow takes seconds instead of two minutes.
 TINY = {
     "n_steps": 64,
     "batch_size": 64,
@@ -60,22 +60,25 @@ TINY = {
 
 @dataclass
 class Project:
-    """A project folder that commands run in as a user would run them.
+    """A project folder in which tests run commands as a user would.
 
-    `store` is the run store of its commands; None: that of the test. `trainer` is who trains: None:
-    torch; "stub" (see `heteromark.commands.stub`) for what does not depend on what is learned.
-    `patience` is how many seconds a command may take.
+    Attributes:
+        folder: the project's folder.
+        store: the run store of its commands; None: the store of the test.
+        trainer: "stub" invents figures (see `heteromark.commands.stub`), for tests that do not
+            depend on what is learned; None: torch trains.
+        timeout: time limit of a command, in seconds.
     """
 
     folder: Path
     store: Path | None = None
     trainer: str | None = None
-    patience: float = 600
+    timeout: float = 600
 
     def run(
         self, *command: str, check: bool = True, own_process: bool = False, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command here; `heteromark`, `snakemake` and `dvc` are those of this Python.
+        """Run a command here; `heteromark`, `snakemake` and `dvc` are the programs of this Python.
 
         Our own commands run inside the test's process, where torch is imported once for all tests,
         unless they start processes themselves or the test asks for a process.
@@ -113,7 +116,7 @@ class Project:
                 env=environment,
                 stdout=out,
                 stderr=err,
-                timeout=self.patience,
+                timeout=self.timeout,
                 check=False,
             ).returncode
             out.seek(0)
@@ -121,7 +124,7 @@ class Project:
             return subprocess.CompletedProcess(command, status, out.read(), err.read())
 
     def start(self, *command: str) -> subprocess.Popen:
-        """Start a command here in a process group of its own, to be killed."""
+        """Start a command here in a new process group, so that it can be killed."""
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -134,7 +137,7 @@ class Project:
     def _environment(self) -> dict[str, str]:
         binaries = str(Path(sys.executable).parent)
         own = {"HETEROMARK_STORE": self.store, "HETEROMARK_TRAINER": self.trainer}
-        # `make test` hands its own options and variables on: the environment, for one.
+        # `make test` passes its options on in MAKEFLAGS.
         inherited = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
         return {
             **inherited,
@@ -162,8 +165,8 @@ class Project:
         path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
 
     def wait_for_queue(self) -> None:
-        """Wait until DVC's queue has run everything, and make sure that it succeeded."""
-        deadline = time.monotonic() + self.patience
+        """Wait until DVC's queue is done; fail if an experiment failed."""
+        deadline = time.monotonic() + self.timeout
         while time.monotonic() < deadline:
             status = self.run("dvc", "queue", "status").stdout
             if "Running" not in status and "Queued" not in status:
@@ -171,7 +174,7 @@ class Project:
                 assert "Failed" not in status, status
                 return
             time.sleep(1)
-        raise AssertionError("the queue did not finish")
+        raise AssertionError(f"the queue did not finish within {self.timeout} seconds")
 
     def commit(self, message: str = "a state") -> None:
         self.run("git", "add", "--all")
@@ -262,7 +265,7 @@ def _is_users(file: Path, folder: Path) -> bool:
 
 
 def copy_project(target: Path, store: Path | None = None, trainer: str | None = None) -> Project:
-    """A copy of this repository's project files, without results."""
+    """Copy this repository's project files, without results."""
     for name in PROJECT_FILES:
         source, destination = ROOT / name, target / name
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -273,7 +276,7 @@ def copy_project(target: Path, store: Path | None = None, trainer: str | None = 
     return Project(target, store, trainer)
 
 
-# Runs of the Hydra entry, which does not read params.yaml, in seconds.
+# Changes that make runs of the Hydra entry point, which does not read params.yaml, take seconds.
 _SHORTER = {
     "config/agents/*.yaml": {
         r"n_steps: \d+": "n_steps: 512",
@@ -300,7 +303,7 @@ _SHORTER = {
 
 
 def shorten_configs(project: Project) -> None:
-    """Let the configs below config/ ask for small networks and few frames."""
+    """Set small networks and few frames in the files of config/."""
     for pattern, changes in _SHORTER.items():
         for path in project.folder.glob(pattern):
             text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The commands as a user types them: help, faults, plans."""
+"""The commands as a user types them: help, errors, plans."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from heteromark.runs.store import RunStore
 AGENTS = "config/agents"
 
 
-def test_help_teaches(project: Project):
+def test_help_lists_commands(project: Project):
     text = project.run("heteromark", "--help").stdout
     for command in ("train", "sweep", "evaluate", "validate", "store", "show-config", "doctor"):
         assert command in text
     assert "to resume from the last checkpoint" in project.run("heteromark", "train", "-h").stdout
 
 
-def test_validate_says_what_would_run(project: Project):
+def test_validate_prints_the_planned_runs(project: Project):
     text = project.run("heteromark", "validate").stdout
     assert "valid: 4 configs on skirmish" in text
     assert "smoke: 8 runs of 256 frames" in text
@@ -36,7 +36,7 @@ def test_validate_takes_configs_and_overrides(project: Project):
     assert "MaskablePPO" in text
 
 
-def test_show_config_prints_the_resolved_config_and_where_the_run_would_lie(project: Project):
+def test_show_config_prints_the_resolved_config_and_the_run_folder(project: Project):
     text = project.run(
         "heteromark", "show-config", f"{AGENTS}/happo_agent_sweep_lr_high.yaml"
     ).stdout
@@ -45,8 +45,8 @@ def test_show_config_prints_the_resolved_config_and_where_the_run_would_lie(proj
     assert "${" not in text
 
 
-def test_options_of_train_win_over_the_file(project: Project, own_store):
-    """Every option, as the record and the config of the run say."""
+def test_options_of_train_override_the_file(project: Project, own_store):
+    """Each option is in the run's config and record."""
     project.write(f"{AGENTS}/other_v1.yaml", "agent_id: other\nppo: {clip_range: 0.4}\n")
     project.run(
         *("heteromark", "train", "--agent-config", f"{AGENTS}/happo_agent_sweep_lr_high.yaml"),
@@ -89,7 +89,7 @@ def snapshot(folder: Path) -> dict[str, str]:
         ("config/environment/skirmish.yaml", "environment: {task: [}"),
     ],
 )
-def test_a_broken_component_file_is_told_by_its_name(project: Project, path, text):
+def test_the_error_names_a_broken_component_file(project: Project, path, text):
     project.write(path, text)
     for command in (("heteromark", "validate"), ("snakemake", "-n")):
         result = project.run(*command, check=False)
@@ -100,7 +100,7 @@ def test_a_broken_component_file_is_told_by_its_name(project: Project, path, tex
 
 
 def fault(name: str):
-    """Ways to break a project, and what the message must say."""
+    """Return a change that breaks the project and the expected parts of the message."""
     base, variant = f"{AGENTS}/happo_agent_v1.yaml", f"{AGENTS}/happo_agent_sweep_lr_high.yaml"
 
     def edit(path: str, old: str, new: str):
@@ -203,12 +203,12 @@ FAULTS = (
 )
 
 
-# One planner serves all commands, so a fault of each kind shows that they tell what it says.
+# All commands use the same planner, so one fault of each kind shows that they report its errors.
 ALSO_BY_SNAKEMAKE = ("does not parse", "unknown environment", "module not installed")
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_bad_input_is_told_before_any_run(project: Project, own_store, name):
+def test_invalid_input_is_reported_before_any_run(project: Project, own_store, name):
     breaks, expected = fault(name)
     project.write("results/tables/summary.csv", "the tables of an earlier run\n")
     breaks(project)
@@ -228,7 +228,7 @@ def test_bad_input_is_told_before_any_run(project: Project, own_store, name):
 
 
 @pytest.mark.slow
-def test_bad_input_stops_dvc_repro_and_keeps_earlier_results(project: Project, own_store):
+def test_invalid_input_stops_dvc_repro_and_keeps_earlier_results(project: Project, own_store):
     project.run("git", "init", "--quiet")
     project.set_params(learning_rate=-1)
     project.write("results/tables/summary.csv", "the tables of an earlier run\n")
@@ -284,21 +284,21 @@ def test_bad_input_stops_dvc_repro_and_keeps_earlier_results(project: Project, o
         ),
     ],
 )
-def test_faulty_options_of_train_are_told_with_exit_status_2(project, arguments, expected):
+def test_invalid_options_of_train_exit_with_status_2(project, arguments, expected):
     result = project.run("heteromark", "train", *arguments, check=False)
     assert result.returncode == 2
     assert expected in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_evaluate_says_what_a_run_can_be(project: Project):
+def test_evaluate_suggests_how_to_find_runs(project: Project):
     options = ("--no-deterministic", "--checkpoint", "best", "--opponent", "random", "--fps", "5")
     result = project.run("heteromark", "evaluate", "nothing", *options, check=False)
     assert result.returncode == 2
     assert "heteromark store ls" in result.stderr
 
 
-def test_evaluate_of_something_else_is_one_message(project: Project):
+def test_evaluate_of_an_invalid_file_prints_one_message(project: Project):
     project.write("bad.pt", "not a checkpoint")
     result = project.run("heteromark", "evaluate", "bad.pt", check=False)
     assert result.returncode == 1
@@ -309,7 +309,7 @@ def test_evaluate_of_something_else_is_one_message(project: Project):
 def test_store_commands_on_an_empty_store(project: Project, own_store):
     assert f"0 runs, 0.0 MiB in {own_store}" in project.run("heteromark", "store", "ls").stdout
     assert "0 runs" in project.run("heteromark", "store", "prune").stdout
-    assert "all whole" in project.run("heteromark", "store", "verify").stdout
+    assert "all intact" in project.run("heteromark", "store", "verify").stdout
 
 
 def test_sweep_accepts_quoted_unquoted_and_absolute_patterns(project: Project):
@@ -328,7 +328,7 @@ def test_a_budget_in_episodes_becomes_frames(project: Project):
     result = project.run(
         *("heteromark", "sweep", f"{AGENTS}/ppo_agent_v1.yaml", "--episodes", "100", "--dry-run")
     )
-    assert "1 configs, 2 smoke runs of 10,048 frames (10,000 asked" in result.stdout
+    assert "1 configs, 2 smoke runs of 10,048 frames (10,000 requested" in result.stdout
 
 
 @pytest.mark.slow
@@ -349,12 +349,11 @@ def test_planning_imports_no_torch(project: Project):
     project.run(sys.executable, "-c", code)
 
 
-def test_the_repository_has_no_file_of_its_own_that_differs_from_the_schema():
-    """Every agent config in the repository is valid as it stands."""
+def test_every_agent_config_of_the_repository_is_valid():
     for path in sorted((ROOT / AGENTS).glob("*.yaml")):
-        language = "TextPolicy" in path.read_text() or "grpo_agent" in path.stem
+        is_language_agent = "TextPolicy" in path.read_text() or "grpo_agent" in path.stem
         result = Project(ROOT).run(
             *("heteromark", "show-config", str(path.relative_to(ROOT))),
-            *(("--environment", "math") if language else ()),
+            *(("--environment", "math") if is_language_agent else ()),
         )
         assert "run " in result.stdout

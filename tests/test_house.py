@@ -1,4 +1,4 @@
-"""Imports point one way, and there are no circles: the house's floors, as CONTRIBUTING has them."""
+"""The layers of the package: imports point downwards, without cycles. See CONTRIBUTING."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "heteromark"
 
-# From the top floor down. A module may import from the floors below its own, and from its own.
-# `training.factory_train` is a door to the commands, at the address that is documented.
-FLOORS = (
+# The layers, from top to bottom. A module may import from its own layer and from lower ones.
+# `training.factory_train` is an entry point to the commands, under its documented path.
+LAYERS = (
     ("__main__",),
     ("cli", "training.factory_train"),
     ("ui", "doctor"),
@@ -30,8 +30,8 @@ FLOORS = (
     ("seeds", "import_paths"),
     ("",),  # the package itself: its version
 )
-# Rooms within a floor, each from its top down.
-ROOMS = {
+# Layers within a package, from top to bottom.
+INNER_LAYERS = {
     "config": ("compose", "pettingllms", "rules", "models"),
     "ui": ("app", "views", "navigation", "drawing", "data"),
     "llm": ("kind", "tasks", "sandbox"),
@@ -39,7 +39,7 @@ ROOMS = {
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the package by its name without `heteromark.`."""
+    """Return every module of the package, by name without `heteromark.`."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
@@ -51,18 +51,18 @@ MODULES = modules()
 
 
 def imported_by(path: Path) -> Iterator[str]:
-    """Modules of the package that a file imports, wherever in it, for type checkers included."""
+    """Yield the modules of the package that a file imports, including imports for type checkers."""
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path}: imports here are absolute"
+            assert not node.level, f"{path}: imports must be absolute"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
         for name in names:
-            own, _, rest = name.partition(".")
-            if own != "heteromark":
+            package, _, rest = name.partition(".")
+            if package != "heteromark":
                 continue
             while rest and rest not in MODULES:
                 rest = rest.rpartition(".")[0]
@@ -72,18 +72,18 @@ def imported_by(path: Path) -> Iterator[str]:
 IMPORTS = {name: set(imported_by(path)) - {name} for name, path in MODULES.items()}
 
 
-def floor_of(module: str) -> int:
-    """The number of a module's floor, from the bottom; the longest entry that fits counts."""
-    places = {entry: number for number, floor in enumerate(reversed(FLOORS)) for entry in floor}
-    fitting = [entry for entry in places if f"{module}.".startswith(f"{entry}.") or not entry]
-    return places[max(fitting, key=len)]
+def layer_of(module: str) -> int:
+    """Return the number of a module's layer, from the bottom. The longest matching entry counts."""
+    numbers = {entry: number for number, layer in enumerate(reversed(LAYERS)) for entry in layer}
+    matching = [entry for entry in numbers if f"{module}.".startswith(f"{entry}.") or not entry]
+    return numbers[max(matching, key=len)]
 
 
-def test_every_folder_has_a_floor():
-    named = {entry for floor in FLOORS for entry in floor}
+def test_every_folder_has_a_layer():
+    named = {entry for layer in LAYERS for entry in layer}
     for module in MODULES:
         top = module.partition(".")[0]
-        assert top in named, f"{module} has no floor: put {top} into FLOORS"
+        assert top in named, f"{module} has no layer: add {top} to LAYERS"
 
 
 def test_imports_point_down():
@@ -91,38 +91,38 @@ def test_imports_point_down():
         f"{name} imports {other}"
         for name, others in IMPORTS.items()
         for other in sorted(others)
-        if floor_of(other) > floor_of(name)
+        if layer_of(other) > layer_of(name)
     ]
     assert not upward, "\n".join(upward)
 
 
-@pytest.mark.parametrize("floor", ROOMS)
-def test_rooms_of_a_floor_are_in_order(floor):
-    order = {room: number for number, room in enumerate(reversed(ROOMS[floor]))}
+@pytest.mark.parametrize("package", INNER_LAYERS)
+def test_imports_within_a_package_point_down(package):
+    numbers = {folder: number for number, folder in enumerate(reversed(INNER_LAYERS[package]))}
 
-    def place(module):
-        room = module.removeprefix(f"{floor}.").partition(".")[0]
-        return order.get(room)
+    def number_of(module):
+        folder = module.removeprefix(f"{package}.").partition(".")[0]
+        return numbers.get(folder)
 
     upward = [
         f"{name} imports {other}"
         for name, others in IMPORTS.items()
         for other in sorted(others)
-        if name.startswith(f"{floor}.") and other.startswith(f"{floor}.")
-        if None not in (place(name), place(other)) and place(other) > place(name)
+        if name.startswith(f"{package}.") and other.startswith(f"{package}.")
+        if None not in (number_of(name), number_of(other)) and number_of(other) > number_of(name)
     ]
     assert not upward, "\n".join(upward)
 
 
-def test_there_are_no_circles():
+def test_there_are_no_import_cycles():
     graphlib.TopologicalSorter(IMPORTS).prepare()
 
 
-@pytest.mark.parametrize("room", ["modules", "llm.policies", "algorithm", "environment"])
-def test_what_builds_components_opens_no_run_store(room):
-    openers = [
+@pytest.mark.parametrize("package", ["modules", "llm.policies", "algorithm", "environment"])
+def test_components_do_not_use_the_run_store(package):
+    users = [
         name
         for name, others in IMPORTS.items()
-        if f"{name}.".startswith(f"{room}.") and "runs.store" in others
+        if f"{name}.".startswith(f"{package}.") and "runs.store" in others
     ]
-    assert not openers
+    assert not users

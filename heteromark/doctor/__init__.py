@@ -1,1 +1,1 @@
-"""`heteromark doctor`: what goes wrong around the training, and the command that mends it."""
+"""`heteromark doctor`: find problems around the training and print the command that fixes each."""

@@ -1,4 +1,4 @@
-"""What a check is given, and what it says."""
+"""The input and the output of a check: `Project` and `Finding`."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ GIBIBYTE = 2**30
 
 
 class Level(IntEnum):
-    """How bad it is. Only a problem makes the command fail."""
+    """The severity of a finding. Only a problem makes the command fail."""
 
-    OK = 0  # a fact, e.g. what was looked at
+    OK = 0  # a fact, e.g. what was checked
     NOTE = 1  # worth knowing; nothing is wrong
-    WARNING = 2  # works, but not as one may think
-    PROBLEM = 3  # a command fails, or a result is not to be trusted
+    WARNING = 2  # works, but perhaps not as expected
+    PROBLEM = 3  # a command fails, or a result cannot be trusted
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a check found. `file`, `key` and `value` as far as they apply.
+    """One result of a check.
 
-    `command` mends it when it is typed in the project's folder; where no command can, `advice` says
-    in words what to do.
+    Attributes:
+        file, key, value: what the finding is about, if they apply.
+        command: fixes the problem when run in the project's folder.
+        advice: what to do, in words.
     """
 
     level: Level
@@ -52,10 +54,14 @@ problem = functools.partial(Finding, Level.PROBLEM)
 
 @dataclass(frozen=True)
 class Project:
-    """What is examined: a project's folder, the run store, and how closely to look.
+    """The project to check.
 
-    With `thorough`, the contents of all runs in the store are compared with their records; without,
-    only the presence of their files. `least_free` is in bytes.
+    Attributes:
+        root: the project's folder.
+        store: the run store.
+        thorough: compare the contents of all runs in the store with their records. By default, only
+            the presence of the files is checked.
+        least_free: free disk space, in bytes, below which the check of the store warns.
     """
 
     root: Path
@@ -68,8 +74,8 @@ class Project:
         """All runs of the store, listed once for all checks."""
         return self.store.runs()
 
-    def shown(self, path: Path) -> str:
-        """A path as a user in the project's folder would type it."""
-        # not resolved: DVC may have linked results into its cache
+    def display_path(self, path: Path) -> str:
+        """Return a path as a user in the project's folder would type it."""
+        # Do not resolve links: DVC may have linked results into its cache.
         path, root = Path(os.path.abspath(path)), Path(os.path.abspath(self.root))
         return str(path.relative_to(root) if path.is_relative_to(root) else path)

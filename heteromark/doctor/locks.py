@@ -1,7 +1,8 @@
-"""Checks of locks: held by somebody who works here, or left over by somebody who was killed."""
+"""Checks of locks: held by a running process, or left behind by one that was killed."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 from collections.abc import Callable, Iterator
@@ -13,43 +14,45 @@ import zc.lockfile
 from heteromark.doctor.finding import Finding, Project, problem, warning
 from heteromark.doctor.repository import dvc_root
 
-_REFUSED = "until it ends, commands like `dvc status` may refuse"
-_ELSEWHERE = "if other machines share this folder, make sure that none of them works here"
+_REFUSED = "until it ends, commands like `dvc status` may fail"
+_ELSEWHERE = "if other machines share this folder, first make sure that none is using it"
 
 
 def snakemake_lock(project: Project) -> Iterator[Finding]:
-    """Has a killed Snakemake left its lock?
+    """Check for a lock left behind by a killed Snakemake.
 
-    The lock is a list of files, without a process number. A Snakemake works in the folder that it
-    locks, so one is looked for among the processes: their command line and working directory.
+    The lock is a list of files and names no process. Snakemake works in the folder that it locks.
+    The check therefore searches all processes for a Snakemake with this working directory.
     """
     locks = sorted((project.root / ".snakemake/locks").glob("*.lock"))
     if not locks:
         return
     folder = locks[0].parent
     here = project.root.resolve()
-    if who := _working("snakemake", lambda place: place == here):
-        yield _held(project, folder, f"Snakemake works here: {who}; until it ends, no other starts")
-    elif any(lock.exists() for lock in locks):  # else it has just ended
+    if processes := _running("snakemake", lambda folder: folder == here):
+        message = f"Snakemake is running here ({processes}); until it ends, no other can start"
+        yield _held(project, folder, message)
+    elif any(lock.exists() for lock in locks):  # otherwise Snakemake has just ended
         yield problem(
-            "a Snakemake that was killed left its lock: no process of this machine works here",
-            file=project.shown(folder),
+            "a killed Snakemake left its lock: no Snakemake on this machine is running here",
+            file=project.display_path(folder),
             command="snakemake --unlock",
             advice=_ELSEWHERE,
         )
 
 
 def dvc_lock(project: Project) -> Iterator[Finding]:
-    """Does DVC hold the repository or one of its paths, or has a killed one left a lock?"""
+    """Check whether DVC locks the repository or a path, or a killed DVC left a lock behind."""
     if root := dvc_root(project.root):
         yield from _repository_lock(project, root)
         yield from _path_locks(project, root)
 
 
-def _working(program: str, is_here: Callable[[Path], bool]) -> str:
-    """The processes that run `program` with a working directory that is here, in words, or nothing.
+def _running(program: str, is_here: Callable[[Path], bool]) -> str:
+    """Return the processes that run `program` in a folder, e.g. `process 7`; "" if there are none.
 
-    Where another user's process works may not be known; it counts, so that nothing is broken.
+    The working directory of another user's process may be unreadable. Such a process is included,
+    so that no lock in use is removed.
     """
     found = []
     for process in psutil.process_iter(["cmdline"]):
@@ -61,8 +64,8 @@ def _working(program: str, is_here: Callable[[Path], bool]) -> str:
             if is_here(Path(process.cwd())):
                 found.append(f"process {process.pid}")
         except psutil.AccessDenied:
-            found.append(f"perhaps process {process.pid} of another user")
-        except psutil.NoSuchProcess:  # it has just ended
+            found.append(f"possibly process {process.pid} of another user")
+        except psutil.NoSuchProcess:  # the process has just ended
             continue
     return ", ".join(found)
 
@@ -74,28 +77,28 @@ def _repository_lock(project: Project, root: Path) -> Iterator[Finding]:
     if not path.exists():
         return
     if Config(str(root / ".dvc"))["core"].get("hardlink_lock", False):
-        # For network file systems: here the file is the lock, outlives a killed DVC, and does not
-        # say whose it is.
-        if who := _working("dvc", lambda place: dvc_root(place) == root):
-            yield _held(project, path, f"DVC works here: {who}; {_REFUSED}")
+        # On network file systems, the file itself is the lock. It remains after DVC is killed and
+        # does not name its owner.
+        if processes := _running("dvc", lambda folder: dvc_root(folder) == root):
+            yield _held(project, path, f"DVC is running here ({processes}); {_REFUSED}")
         else:
-            message = "a DVC that was killed left its lock: no process of this machine works here"
+            message = "a killed DVC left its lock: no DVC on this machine is running here"
             yield _left_over(project, path, message, _ELSEWHERE)
         return
-    # What DVC locks with, but without writing a process number into the file: it stays as it is.
-    # Only the file is ever left over, never the lock, which the system frees.
+    # Try DVC's own kind of lock, but without writing a process number into the file. When DVC is
+    # killed, only the file remains: the operating system releases the lock.
     try:
         zc.lockfile.SimpleLockFile(str(path)).close()
     except zc.lockfile.LockError:
-        message = f"DVC works here: process {path.read_text().strip()}; {_REFUSED}"
+        message = f"DVC is running here (process {path.read_text().strip()}); {_REFUSED}"
         yield _held(project, path, message)
 
 
 def _path_locks(project: Project, root: Path) -> Iterator[Finding]:
-    """Locks of single paths, which DVC holds while a stage runs.
+    """Check the locks of single paths, which DVC holds while a stage runs.
 
-    Entries of processes that ended are dropped by DVC itself; it goes by the number alone, though,
-    which may be another process's by now.
+    DVC removes entries of processes that ended. But it only compares process numbers, and a number
+    may have been reused by another process.
     """
     from dvc.rwlock import RWLOCK_FILE, SCHEMA
     from voluptuous import Invalid
@@ -107,20 +110,20 @@ def _path_locks(project: Project, root: Path) -> Iterator[Finding]:
     except FileNotFoundError:
         return
     except (json.JSONDecodeError, UnicodeDecodeError, Invalid):
-        yield _left_over(project, path, "is damaged, so DVC runs no stage")
+        yield _left_over(project, path, "is damaged, so DVC cannot run any stage")
         return
-    holders = [*lock["write"].values(), *(one for many in lock["read"].values() for one in many)]
+    holders = [*lock["write"].values(), *itertools.chain(*lock["read"].values())]
     started = {holder["pid"]: _start(holder["pid"]) for holder in holders}
     if working := {h["pid"]: h["cmd"] for h in holders if 0 < started[h["pid"]] <= written + 1}:
-        told = ", ".join(f"process {pid} ({cmd})" for pid, cmd in working.items())
-        yield _held(project, path, f"DVC works here: {told}; {_REFUSED}")
+        processes = ", ".join(f"process {pid} ({cmd})" for pid, cmd in working.items())
+        yield _held(project, path, f"DVC is running here: {processes}; {_REFUSED}")
     elif reused := [pid for pid, start in started.items() if start]:
-        told = f"names process {reused[0]}, which is another one by now, so DVC waits for nobody"
-        yield _left_over(project, path, told)
+        message = f"names process {reused[0]}, which is another program now, so DVC waits in vain"
+        yield _left_over(project, path, message)
 
 
 def _start(pid: int) -> float:
-    """When a process started, in seconds since the epoch; 0 where there is none."""
+    """Return when a process started, in seconds since the epoch; 0 if it does not exist."""
     try:
         return psutil.Process(pid).create_time()
     except psutil.NoSuchProcess:
@@ -128,10 +131,9 @@ def _start(pid: int) -> float:
 
 
 def _held(project: Project, path: Path, message: str) -> Finding:
-    return warning(message, file=project.shown(path), advice="wait for it")
+    return warning(message, file=project.display_path(path), advice="wait until it ends")
 
 
 def _left_over(project: Project, path: Path, message: str, advice: str = "") -> Finding:
-    shown = project.shown(path)
-    command = f"rm {shlex.quote(shown)}"
-    return problem(message, file=shown, command=command, advice=advice)
+    file = project.display_path(path)
+    return problem(message, file=file, command=f"rm {shlex.quote(file)}", advice=advice)

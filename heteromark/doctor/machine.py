@@ -1,4 +1,4 @@
-"""Checks of what is installed: Python, packages, torch on a machine with a GPU, a compiler."""
+"""Checks of the installation: Python, packages, torch and GPU, C++ compiler."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOCK_FILE = "requirements.lock"
 
 
 def python_version(project: Project) -> Iterator[Finding]:
-    """Is this Python one that pyproject.toml allows?"""
+    """Check that pyproject.toml allows this Python version."""
     path = project.root / "pyproject.toml"
     running = platform.python_version()
     if path.is_file():
@@ -44,14 +44,14 @@ def python_version(project: Project) -> Iterator[Finding]:
 
 
 def packages(project: Project) -> list[Finding]:
-    """Is installed what requirements.lock names? `2.13.0+cpu` counts as 2.13.0."""
+    """Check that the packages of requirements.lock are installed. `2.13.0+cpu` counts as 2.13.0."""
     path = project.root / LOCK_FILE
     if not path.is_file():
         return [ok(f"there is no {LOCK_FILE} to compare with")]
     findings, count = [], 0
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         wanted = line.partition("#")[0].rstrip("\\ \t").strip()
-        if not wanted or wanted.startswith("-"):  # an option of pip's
+        if not wanted or wanted.startswith("-"):  # an option for pip
             continue
         try:
             requirement = Requirement(wanted)
@@ -68,7 +68,7 @@ def packages(project: Project) -> list[Finding]:
 
 
 def gpu(project: Project) -> Iterator[Finding]:
-    """Can torch use the GPU, where there is one? Imports torch only there."""
+    """Check that torch can use the GPU. Imports torch only if there is a GPU."""
     gpus = _gpus()
     if not gpus:
         yield ok("no NVIDIA GPU here")
@@ -76,10 +76,10 @@ def gpu(project: Project) -> Iterator[Finding]:
     try:
         version = metadata.version("torch")
     except metadata.PackageNotFoundError:
-        return  # the packages tell
+        return  # reported by `packages`
     if _cuda_of_torch() is None:
         yield warning(
-            f"is built without CUDA, so everything trains on the CPU beside {gpus}",
+            f"is built without CUDA, so everything trains on the CPU although there is {gpus}",
             key="torch",
             value=version,
             command=f"{_python()} -m pip uninstall --yes torch && {_install_locked()}",
@@ -92,12 +92,12 @@ def gpu(project: Project) -> Iterator[Finding]:
     else:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         reason = (
-            f"the driver is too old for CUDA {torch.version.cuda}, or does not answer"
+            f"the driver is too old for CUDA {torch.version.cuda} or does not respond"
             if visible is None
             else f"CUDA_VISIBLE_DEVICES is {visible!r}"
         )
         yield warning(
-            f"sees no GPU, though there is {gpus}: {reason}",
+            f"finds no GPU although there is {gpus}: {reason}",
             key="torch",
             value=version,
             command="nvidia-smi" if visible is None else "unset CUDA_VISIBLE_DEVICES",
@@ -105,14 +105,14 @@ def gpu(project: Project) -> Iterator[Finding]:
 
 
 def compiler(project: Project) -> Iterator[Finding]:
-    """Is there a C++ compiler, for battles that are compiled?"""
+    """Check for a C++ compiler, which compiles the battles of Skirmish."""
     names = (os.environ.get("CXX"), "g++", "clang++")
     found = next((path for name in names if name and (path := shutil.which(name))), None)
     if found:
         yield ok(found)
     else:
         yield note(
-            "there is no C++ compiler: the battles of Skirmish are not compiled, and slower",
+            "no C++ compiler found: the battles of Skirmish run uncompiled, which is slower",
             key="skirmish.compile",
             advice="install one; on Debian: apt install g++",
         )
@@ -128,7 +128,7 @@ def _difference(requirement: Requirement) -> Iterator[Finding]:
             return
         message = f"{installed} is installed"
         if requirement.name in VERSIONED:
-            message += "; it is part of every run's identity, so runs of both are not shared"
+            message += "; its version is part of a run's identity, so the two do not share runs"
     yield warning(
         message,
         file=LOCK_FILE,
@@ -143,19 +143,19 @@ def _install_locked() -> str:
 
 
 def _python() -> str:
-    """This Python as one would type it: by its path, unless its environment is active."""
+    """Return the command that starts this Python: `python` if its environment is active."""
     found = shutil.which("python")
-    same = found and Path(found).parent == Path(sys.executable).parent
-    return "python" if same else shlex.quote(sys.executable)
+    is_active = found and Path(found).parent == Path(sys.executable).parent
+    return "python" if is_active else shlex.quote(sys.executable)
 
 
 def _gpus() -> str:
-    """The first GPU's name and how many there are, by NVIDIA's tool or its driver; or nothing."""
+    """Return the first GPU's name and the number of further ones; "" if there is no GPU."""
     names: list[str] = []
     if tool := shutil.which("nvidia-smi"):
-        told = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False)
-        names = [line for line in told.stdout.splitlines() if line.startswith("GPU ")]
-    if not names:  # a container may lack the tool
+        done = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False)
+        names = [line for line in done.stdout.splitlines() if line.startswith("GPU ")]
+    if not names:  # nvidia-smi may be missing in a container
         names = [f"GPU {path.name}" for path in Path("/proc/driver/nvidia/gpus").glob("*")]
     if not names:
         return ""
@@ -163,7 +163,7 @@ def _gpus() -> str:
 
 
 def _cuda_of_torch() -> str | None:
-    """The CUDA version that the installed torch was built with, read without importing it."""
+    """Return the CUDA version of the installed torch, without importing torch."""
     spec = importlib.util.find_spec("torch")
     source = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
     for node in ast.parse(source).body:

@@ -1,4 +1,4 @@
-"""All checks, one after the other, and what they found: for people and for machines."""
+"""Run all checks and report their findings as text or JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("configs", repository.configuration),
     ("numbers in YAML", repository.string_floats),
     ("results", results.results),
-    ("run store", results.store_place),
+    ("run store", results.store_location),
     ("stored runs", results.stored_runs),
     ("unfinished runs", results.unfinished_runs),
 )
@@ -47,7 +47,7 @@ _STYLES = {
 
 @dataclass(frozen=True)
 class Examined:
-    """One check and all it found."""
+    """One check and its findings."""
 
     check: str
     findings: tuple[Finding, ...]
@@ -60,60 +60,61 @@ class Examined:
 def examine(
     project: Project, checks: tuple[tuple[str, Check], ...] = CHECKS
 ) -> tuple[Examined, ...]:
-    """Run all checks. One that breaks is a finding itself, and the others go on."""
-    return tuple(Examined(name, tuple(_tried(check, project))) for name, check in checks)
+    """Run all checks. A check that raises is reported as a problem; the others still run."""
+    return tuple(Examined(name, tuple(_run(check, project))) for name, check in checks)
 
 
 def is_healthy(examined: tuple[Examined, ...]) -> bool:
-    """Whether nothing is a problem."""
-    return all(one.level < Level.PROBLEM for one in examined)
+    """Return whether no check found a problem."""
+    return all(checked.level < Level.PROBLEM for checked in examined)
 
 
 def show(examined: tuple[Examined, ...], console: Console) -> None:
-    """One line per check; under it each finding and the command that mends it."""
-    width = max(len(one.check) for one in examined)
-    for one in examined:
-        facts = [str(finding) for finding in one.findings if finding.level is Level.OK]
+    """Print one line per check, then its findings and the commands that fix them."""
+    width = max(len(checked.check) for checked in examined)
+    for checked in examined:
+        facts = [str(finding) for finding in checked.findings if finding.level is Level.OK]
         line = Text.assemble(
-            (_word(one.level, console), _STYLES[one.level]),
-            f"  {one.check:<{width}}" if facts else f"  {one.check}",
+            (_word(checked.level, console), _STYLES[checked.level]),
+            f"  {checked.check:<{width}}" if facts else f"  {checked.check}",
             (f"  {'; '.join(facts)}" if facts else "", "dim"),
         )
         console.print(line, soft_wrap=True)
-        wrong = [finding for finding in one.findings if finding.level > Level.OK]
+        faults = [finding for finding in checked.findings if finding.level > Level.OK]
         remedy = operator.attrgetter("command", "advice")
-        for (command, advice), findings in itertools.groupby(wrong, key=remedy):
+        for (command, advice), findings in itertools.groupby(faults, key=remedy):
             for finding in findings:
                 console.print(Text(f"    {finding}"), soft_wrap=True)
             if command:
                 console.print(Text.assemble("      $ ", (command, "bold")), soft_wrap=True)
             if advice:
                 console.print(Text(f"      {advice}"), soft_wrap=True)
-    console.print(Text(_sum(examined)), soft_wrap=True)
+    console.print(Text(_totals(examined)), soft_wrap=True)
 
 
 def to_json(examined: tuple[Examined, ...]) -> str:
-    """All findings, with the keys of `Finding`."""
+    """Return all findings as JSON, with the keys of `Finding`."""
     checks = [
         {
-            "check": one.check,
-            "level": one.level.name.lower(),
+            "check": checked.check,
+            "level": checked.level.name.lower(),
             "findings": [
-                asdict(finding) | {"level": finding.level.name.lower()} for finding in one.findings
+                asdict(finding) | {"level": finding.level.name.lower()}
+                for finding in checked.findings
             ],
         }
-        for one in examined
+        for checked in examined
     ]
     content = {"healthy": is_healthy(examined), "checks": checks}
     return json.dumps(content, indent=2, default=str)
 
 
-def _tried(check: Check, project: Project) -> list[Finding]:
+def _run(check: Check, project: Project) -> list[Finding]:
     try:
         return list(check(project))
     except Exception as error:
-        message = f"this check failed itself: {type(error).__name__}: {error}"
-        return [problem(message, advice="look into it by hand, and report it")]
+        message = f"the check itself failed: {type(error).__name__}: {error}"
+        return [problem(message, advice="check this by hand, and report the bug")]
 
 
 def _word(level: Level, console: Console) -> str:
@@ -122,7 +123,7 @@ def _word(level: Level, console: Console) -> str:
     return f"{_SYMBOLS[level]} {word}" if with_symbol else word
 
 
-def _sum(examined: tuple[Examined, ...]) -> str:
-    levels = [finding.level for one in examined for finding in one.findings]
+def _totals(examined: tuple[Examined, ...]) -> str:
+    levels = [finding.level for checked in examined for finding in checked.findings]
     problems, warnings = levels.count(Level.PROBLEM), levels.count(Level.WARNING)
     return f"{len(examined)} checks: {counted(problems, 'problem')}, {counted(warnings, 'warning')}"

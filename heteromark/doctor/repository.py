@@ -1,4 +1,4 @@
-"""Checks of the project's files: what must be there, git, DVC and its stages, configs, numbers."""
+"""Checks of the project's files: required files, configs, git, DVC and its stages, YAML numbers."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def project_files(project: Project) -> Iterator[Finding]:
-    """Is this a project's folder?"""
+    """Check that this is a project's folder."""
     for name in PROJECT_FILES:
         if not (project.root / name).is_file():
             yield problem(
-                f"there is none in {project.root.resolve()}",
+                f"not found in {project.root.resolve()}",
                 file=name,
-                advice="run the doctor in the project's folder; if it is this one: "
+                advice="run the doctor in the project's folder; if this is the folder: "
                 f"git checkout -- {name}",
             )
 
 
 def configuration(project: Project) -> Iterator[Finding]:
-    """Do params.yaml and the agent configs make a plan? As `heteromark validate` says it."""
+    """Check params.yaml and the agent configs, as `heteromark validate` does."""
     if not (project.root / "params.yaml").is_file():
-        return  # the project's files tell
+        return  # reported by `project_files`
     try:
         yield ok(f"{len(make_plan(project.root).configs)} configs, all valid")
     except ConfigError as error:
@@ -46,24 +46,24 @@ def configuration(project: Project) -> Iterator[Finding]:
 
 
 def git(project: Project) -> Iterator[Finding]:
-    """Is there a git repository, with a commit?"""
+    """Check for a git repository with a commit."""
     if not shutil.which("git"):
         yield problem("git is not installed", advice="install it; on Debian: apt install git")
         return
-    told = _git_error(project.root, "rev-parse", "--git-dir")
-    if "not a git repository" in told:
-        yield problem("this is no git repository, which DVC needs", command="git init")
-    elif told:  # it may distrust the folder's owner, for example, and then says what to do
-        yield problem(told, advice="do what git says")
+    error = _git_error(project.root, "rev-parse", "--git-dir")
+    if "not a git repository" in error:
+        yield problem("this is not a git repository, but DVC needs one", command="git init")
+    elif error:  # e.g. git distrusts the folder's owner; its message says what to do
+        yield problem(error, advice="follow the message of git")
     elif _git_error(project.root, "rev-parse", "--verify", "HEAD"):
         yield warning(
-            "no commit yet: `dvc exp run` needs one, and run records name it",
+            "no commit yet: `dvc exp run` needs one, and run records name the commit",
             command="git add --all && git commit --message 'First commit'",
         )
 
 
 def dvc_repository(project: Project) -> Iterator[Finding]:
-    """Is DVC initialised here?"""
+    """Check that DVC is initialised here."""
     if dvc_root(project.root):
         return
     in_subfolder = (
@@ -72,15 +72,15 @@ def dvc_repository(project: Project) -> Iterator[Finding]:
         and not _git_error(project.root, "rev-parse")
     )
     yield problem(
-        "this is no DVC repository, so `dvc repro` and `dvc exp run` fail",
+        "this is not a DVC repository, so `dvc repro` and `dvc exp run` fail",
         command="dvc init --subdir" if in_subfolder else "dvc init",
     )
 
 
 def dvc_stages(project: Project) -> Iterator[Finding]:
-    """Does dvc.yaml load, with outs that do not overlap? DVC's own loading says so.
+    """Check that DVC loads dvc.yaml and that its outs do not overlap.
 
-    Like every DVC command, it makes `.dvc/tmp` where that is missing.
+    Like every DVC command, this creates `.dvc/tmp` if it is missing.
     """
     from dvc.exceptions import DvcException, OutputDuplicationError, OverlappingOutputPathsError
     from dvc.repo import Repo
@@ -93,50 +93,49 @@ def dvc_stages(project: Project) -> Iterator[Finding]:
             repo.index.check_graph()
             yield ok(f"{len(repo.index.stages)} stages")
     except SCMError:
-        return  # the check of git tells
+        return  # reported by `git`
     except OverlappingOutputPathsError as error:
         inner, outer = error.overlapping_out, error.parent
         yield _bad_out(
             inner.stage,
             inner,
-            f"lies in {outer}, an out of the stage {outer.stage.name}; DVC refuses outs that "
-            "overlap",
-            f"take {inner} out of the outs of {inner.stage.name}, or let it write elsewhere",
+            f"lies in {outer}, an out of the stage {outer.stage.name}; outs must not overlap",
+            f"remove {inner} from the outs of {inner.stage.name}, or let the stage write elsewhere",
         )
     except OutputDuplicationError as error:
         first, *others = sorted(error.stages, key=lambda stage: stage.name)
-        message = f"is an out of {', '.join(stage.name for stage in others)} as well"
-        yield _bad_out(first, error.output, message, "leave it in one of them")
+        message = f"is also an out of {', '.join(stage.name for stage in others)}"
+        yield _bad_out(first, error.output, message, "keep it in only one of them")
     except DvcException as error:
         yield problem(
             " ".join(str(error).split()),
             file="dvc.yaml",
-            advice="edit it; this shows the place: dvc stage list",
+            advice="edit it; `dvc stage list` shows where the error is",
         )
 
 
 def string_floats(project: Project) -> Iterator[Finding]:
-    """Numbers like 1e-3 in params.yaml and config/, which YAML 1.1 reads as strings.
+    """Find numbers like 1e-3 in params.yaml and config/, which YAML 1.1 reads as strings.
 
-    HeteroMARK and DVC read them as numbers. PyYAML does not, and hence neither do Snakemake's
-    `--configfile` nor most scripts: they find the string '1e-3'.
+    HeteroMARK and DVC read them as numbers. PyYAML reads the string '1e-3', and so do Snakemake's
+    `--configfile` and most scripts.
     """
     paths = [project.root / "params.yaml", *sorted((project.root / "config").rglob("*.yaml"))]
     for path in filter(Path.is_file, paths):
-        shown = project.shown(path)
-        for line, key, text, spelt in _misread_in(path):
+        file = project.display_path(path)
+        for line, key, text, spelling in _misread_in(path):
             pattern = text.replace(".", r"\.")
             yield warning(
-                "is a string to what reads YAML 1.1: PyYAML, Snakemake's --configfile",
-                file=f"{shown}:{line}",
+                "is read as a string by YAML 1.1: PyYAML, Snakemake's --configfile",
+                file=f"{file}:{line}",
                 key=key,
                 value=text,
-                command=shlex.join(["sed", "-i", f"{line}s/{pattern}/{spelt}/", shown]),
+                command=shlex.join(["sed", "-i", f"{line}s/{pattern}/{spelling}/", file]),
             )
 
 
 def dvc_root(folder: Path) -> Path | None:
-    """The folder of the DVC repository that `folder` lies in."""
+    """Return the root of the DVC repository that contains `folder`, or None."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
@@ -147,7 +146,7 @@ def dvc_root(folder: Path) -> Path | None:
 
 
 def is_in_dvc(project: Project, paths: list[Path]) -> bool:
-    """Whether dvc.lock knows the content of all these files."""
+    """Return whether DVC tracks all these files."""
     from dvc.repo import Repo
 
     if not (project.root / "dvc.lock").is_file() or not dvc_root(project.root):
@@ -158,8 +157,8 @@ def is_in_dvc(project: Project, paths: list[Path]) -> bool:
 
 
 def _git_error(folder: Path, *arguments: str) -> str:
-    """What git complains about, or nothing."""
-    told = subprocess.run(
+    """Return the error message of a git command; "" if it succeeds."""
+    done = subprocess.run(
         ["git", *arguments],
         cwd=folder,
         env={**os.environ, "LC_ALL": "C"},
@@ -168,7 +167,7 @@ def _git_error(folder: Path, *arguments: str) -> str:
         timeout=30,
         check=False,
     )
-    return told.stderr.strip() or f"status {told.returncode}" if told.returncode else ""
+    return done.stderr.strip() or f"status {done.returncode}" if done.returncode else ""
 
 
 def _bad_out(stage, out, message: str, advice: str) -> Finding:
@@ -182,16 +181,16 @@ def _bad_out(stage, out, message: str, advice: str) -> Finding:
 
 
 def _misread_in(path: Path) -> Iterator[tuple[int, str, str, str]]:
-    """Line, dotted key, text and unmistakable spelling of each such number in a YAML file."""
+    """Yield line, dotted key, text and safe spelling of each misread number in a YAML file."""
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except (yaml.YAMLError, UnicodeDecodeError):
-        return  # the check of the configuration tells
+        return  # reported by `configuration`
     if root:
         for key, node in _scalars(root, ""):
             is_plain_string = not node.style and node.tag == "tag:yaml.org,2002:str"
             if is_plain_string and isinstance(parse_value(node.value), float):
-                yield node.start_mark.line + 1, key, node.value, _spelt(node.value)
+                yield node.start_mark.line + 1, key, node.value, _safe_spelling(node.value)
 
 
 def _scalars(node: yaml.Node, key: str) -> Iterator[tuple[str, yaml.ScalarNode]]:
@@ -205,8 +204,8 @@ def _scalars(node: yaml.Node, key: str) -> Iterator[tuple[str, yaml.ScalarNode]]
             yield from _scalars(item, f"{key}.{name.value}" if key else str(name.value))
 
 
-def _spelt(number: str) -> str:
-    """With the point and the sign of the exponent that YAML 1.1 asks for: 1e3 → 1.0e+3."""
+def _safe_spelling(number: str) -> str:
+    """Add the point and the exponent's sign that YAML 1.1 requires: 1e3 → 1.0e+3."""
     mantissa, mark, exponent = number.lower().partition("e")
     mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
     sign = "" if not mark or exponent[0] in "+-" else "+"

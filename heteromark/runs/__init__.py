@@ -1,1 +1,1 @@
-"""A run's identity, its record and the run store. Imports no torch."""
+"""Run identity, run record and run store. Imports no torch."""

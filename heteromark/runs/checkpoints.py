@@ -1,7 +1,8 @@
-"""The checkpoints that a run is resumed from, as files: their names say how far they are.
+"""The checkpoint files that a run resumes from.
 
-`checkpoints/iteration_{iteration}-{hash}.pt` in a run's folder, with the hash of its content, so
-that damage is noticed before it is used. What is in them: `training.checkpoint`.
+A file's name holds its iteration and the hash of its content, so that damage is noticed before the
+file is used: `checkpoints/iteration_{iteration}-{hash}.pt` in the run's folder. For the content,
+see `training.checkpoint`.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ _NAME = re.compile(r"^iteration_(?P<iteration>\d+)-(?P<hash>[0-9a-f]{16})\.pt$")
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """One of a run's checkpoints.
+    """One checkpoint of a run.
 
     Attributes:
         path: the file.
-        iteration: whole iterations that it was taken after.
+        iteration: number of iterations completed when it was written.
     """
 
     path: Path
     iteration: int
 
     def is_whole(self, content: bytes) -> bool:
-        """Whether the file's content is what was written."""
+        """Return whether `content` matches the hash in the file's name."""
         return _NAME.match(self.path.name)["hash"] == _hash(content)
 
 
 def checkpoint_files(folder: Path) -> list[CheckpointFile]:
-    """The checkpoints in a run's folder, newest first."""
+    """Return the checkpoints in a run's folder, newest first."""
     found = [
         CheckpointFile(path, int(match["iteration"]))
         for path in (Path(folder) / FOLDER).glob("*.pt")
@@ -43,7 +44,7 @@ def checkpoint_files(folder: Path) -> list[CheckpointFile]:
 
 
 def checkpoint_path(folder: Path, iteration: int, content: bytes) -> Path:
-    """Where a checkpoint with this content belongs."""
+    """Return the path for a checkpoint with this content."""
     return Path(folder) / FOLDER / f"iteration_{iteration:06d}-{_hash(content)}.pt"
 
 

@@ -1,12 +1,14 @@
-"""What code a run consists of: found by following imports, without importing anything.
+"""Find and fingerprint the code that a run depends on, by following imports in its source.
 
-A run's own code is the closure of imports from its roots: the loop, what builds its kind of agents,
-its environment, its algorithm, and whatever it names by an import path. Code counts with its syntax
-trees, so that comments, docstrings and layout do not; what is installed counts with its version.
+Nothing is imported. The search starts at the run's root modules: the training loop, the builder of
+its kind of agents, its environment, its algorithm, and all components named by an import path.
+Source files are fingerprinted by their syntax trees, so comments, docstrings and layout do not
+matter. Installed packages are identified by their versions.
 
-Of heteromark's `config`, whose values are in a run's identity by themselves, only what models
-compute counts: their properties and methods, but not which values they refuse. `runs`, which keeps
-results and makes none, is left out. Imports for type checkers are not followed.
+Config values are part of a run's identity already. From `heteromark.config`, the fingerprint
+therefore includes only the properties and methods of the models, without their validation. It
+excludes `heteromark.runs`, which stores results but does not compute any. Imports for type checkers
+are not followed.
 """
 
 from __future__ import annotations
@@ -30,11 +32,11 @@ _LEFT_OUT = ("config", "runs")
 
 
 class Code(NamedTuple):
-    """What was found by following imports.
+    """The result of following imports.
 
     Attributes:
         sources: Python files.
-        installed: `name version` of distributions that files outside heteromark import from.
+        installed: `name version` of each distribution imported by files outside heteromark.
     """
 
     sources: frozenset[Path]
@@ -42,7 +44,7 @@ class Code(NamedTuple):
 
 
 def roots_of(config: RunConfig) -> list[str]:
-    """The modules that a run begins with, but for those that its config names by import path."""
+    """Return a run's root modules, except those its config names by import path."""
     roots = ["training.loop", COMPONENTS_OF[config.kind]]
     if config.kind == NETWORKS:
         roots.append(f"environment.{config.env_type}.factory")
@@ -55,27 +57,27 @@ def roots_of(config: RunConfig) -> list[str]:
 
 
 def run_code(config: RunConfig) -> str:
-    """Fingerprint of heteromark's own code in a run."""
+    """Return the fingerprint of heteromark's code in a run."""
     return own_fingerprint(*roots_of(config))
 
 
 @functools.cache
 def own_fingerprint(*modules: str) -> str:
-    """Fingerprint of some of heteromark's modules, and all that they import of it."""
+    """Return the fingerprint of heteromark modules and of all heteromark modules they import."""
     return code_fingerprint(code_of(*modules).sources) + _computed_by_config()
 
 
 @functools.cache
 def source_fingerprint(path: str) -> str:
-    """What an import path consists of: source that is developed here, versions of the rest.
+    """Return the fingerprint of an import path: its source code and the versions it imports.
 
-    Source counts with its syntax trees: the path's module, or its whole package, and whatever that
-    imports, heteromark's own modules and editable installations included. What it imports from
-    installed distributions counts with their versions.
+    Source code is the module of the path, or its whole package, and everything it imports,
+    including heteromark modules and editable installations. Imports from installed distributions
+    are represented by the versions of these distributions.
 
     Args:
-        path: import path `module:callable`. Nothing is imported; a module that does not exist has
-            the fingerprint `missing` (building the component reports it).
+        path: import path `module:callable`. Nothing is imported. The fingerprint of a module that
+            does not exist is `missing`; the error is reported when the component is built.
     """
     module = path.partition(":")[0]
     if not files_of(module):
@@ -85,13 +87,13 @@ def source_fingerprint(path: str) -> str:
 
 
 def module_exists(name: str) -> bool:
-    """Whether a module has source to import, without importing it."""
+    """Return whether a module's source exists, without importing it."""
     return bool(files_of(name))
 
 
 @functools.cache
 def code_of(*modules: str) -> Code:
-    """What modules consist of, with all that they import."""
+    """Return the code of modules and of all that they import."""
     sources: set[Path] = set()
     installed: set[str] = set()
     pending = list(modules)
@@ -106,7 +108,7 @@ def code_of(*modules: str) -> Code:
             continue
         for file in files - sources:
             imported = _parsed(file.read_bytes()).imported
-            # heteromark's libraries are in a run's identity already, with the versions that matter
+            # The versions of heteromark's libraries are part of a run's identity already.
             pending += [each for each in imported if top != OWN or each.startswith(f"{OWN}.")]
         sources |= files
     return Code(frozenset(sources), frozenset(installed))
@@ -114,15 +116,16 @@ def code_of(*modules: str) -> Code:
 
 @functools.cache
 def files_of(module: str) -> tuple[Path, ...]:
-    """Python files of a module: itself, or all of the user's package that it lies in.
+    """Return the Python files of a module.
 
-    In a folder without `__init__.py`, and in heteromark, modules are on their own. The standard
-    library and what does not exist have none.
+    A module in a user's package counts with all files of that package. A module of heteromark, or
+    in a folder without `__init__.py`, counts alone. Modules of the standard library and modules
+    that do not exist have no files.
     """
     top, *rest = module.split(".")
     if top == OWN:
-        place = Path(heteromark.__file__).parent.joinpath(*rest)
-        candidates = (place / "__init__.py", place.with_suffix(".py"))
+        base = Path(heteromark.__file__).parent.joinpath(*rest)
+        candidates = (base / "__init__.py", base.with_suffix(".py"))
         return tuple(file for file in candidates if rest and file.is_file())
     if top in sys.stdlib_module_names:
         return ()
@@ -152,10 +155,10 @@ def files_of(module: str) -> tuple[Path, ...]:
 
 @functools.cache
 def _is_installed(file: Path, top: str) -> bool:
-    """Whether an installer put a file where it is, wherever that is: site-packages or elsewhere.
+    """Return whether an installer wrote a file, in site-packages or in any other folder.
 
     Args:
-        top: the top-level module that it belongs to.
+        top: the top-level module of the file.
     """
     if {"site-packages", "dist-packages"} & set(file.parts):
         return True
@@ -165,9 +168,9 @@ def _is_installed(file: Path, top: str) -> bool:
 
 @functools.cache
 def _lists(folder: Path, top: str) -> bool:
-    """Whether the record of a distribution in a folder lists a top-level module there.
+    """Return whether a distribution's RECORD in `folder` lists a top-level module.
 
-    An editable installation lists none: its source is developed where it is.
+    The RECORD of an editable installation lists no modules: their source stays in its project.
     """
     return any(
         line.startswith((f"{top}/", f"{top}.py,"))
@@ -177,7 +180,7 @@ def _lists(folder: Path, top: str) -> bool:
 
 
 def _version_of(module: str) -> str:
-    """`name version` of the distribution that installed a top-level module."""
+    """Return `name version` of the distribution that installed a top-level module."""
     try:
         return f"{module} {metadata.version(module)}"
     except metadata.PackageNotFoundError:
@@ -193,7 +196,7 @@ def _distributions() -> Mapping[str, list[str]]:
 class _Parsed(NamedTuple):
     """A file's code without comments and docstrings, and the modules that it may import.
 
-    `from a import b` may mean the module `a.b`. A file that does not parse counts with its bytes.
+    `from a import b` may mean the module `a.b`. If a file does not parse, `content` is its bytes.
     """
 
     content: bytes
@@ -207,31 +210,31 @@ def _parsed(source: bytes) -> _Parsed:
     except (SyntaxError, ValueError):
         return _Parsed(source, frozenset())
     names: set[str] = set()
-    for node in _what_runs(tree):
+    for node in _runtime_nodes(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
     _strip_docstrings(tree)
-    # Not ast.dump: what it prints changes with the version of Python.
+    # Not ast.dump: its output depends on the Python version.
     return _Parsed(ast.unparse(tree).encode(), frozenset(names))
 
 
-def _what_runs(node: ast.AST) -> Iterator[ast.AST]:
-    """A tree's nodes, but for what only type checkers see."""
+def _runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a syntax tree, except code under `if TYPE_CHECKING`."""
     yield node
     test = node.test if isinstance(node, ast.If) else None
     is_typing = "TYPE_CHECKING" in (getattr(test, "id", ""), getattr(test, "attr", ""))
     for child in node.orelse if is_typing else ast.iter_child_nodes(node):
-        yield from _what_runs(child)
+        yield from _runtime_nodes(child)
 
 
 def code_fingerprint(paths: Iterable[Path]) -> str:
-    """SHA-256 over the syntax trees of Python files, without comments and docstrings.
+    """Return a SHA-256 over the syntax trees of Python files, without comments and docstrings.
 
-    A file that does not parse counts with its bytes.
+    For a file that does not parse, its bytes are hashed instead.
     """
-    # In an order of their own: that of whole paths would depend on where a project lies.
+    # Sort by name and content: the order of full paths depends on where the project lies.
     files = sorted((path.name, _parsed(path.read_bytes()).content) for path in paths)
     total = hashlib.sha256()
     for name, content in files:
@@ -241,7 +244,7 @@ def code_fingerprint(paths: Iterable[Path]) -> str:
 
 @functools.cache
 def _computed_by_config() -> str:
-    """Fingerprint of the properties and methods of config models."""
+    """Return the fingerprint of the properties and methods of config models."""
     total = hashlib.sha256()
     for path in sorted(Path(heteromark.__file__).parent.glob("config/models/*.py")):
         tree = ast.parse(path.read_bytes())

@@ -1,4 +1,4 @@
-"""`heteromark store`: look at, clean and check the run store."""
+"""`heteromark store`: list, clean and check the run store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from heteromark.runs.record import Status
 from heteromark.runs.store import RunStore, StoredRun
 
 store_app = typer.Typer(
-    help="The run store: where runs live, outside the repository, so that none is trained twice. "
+    help="The run store keeps runs outside the repository, so that no run is trained twice. "
     "Its folder is $HETEROMARK_STORE, by default in the user's cache directory.",
     no_args_is_help=True,
 )
@@ -20,7 +20,7 @@ store_app = typer.Typer(
 @store_app.command("ls")
 def list_runs(
     status: Annotated[
-        list[Status] | None, typer.Option(help="Only runs with this status; may be repeated.")
+        list[Status] | None, typer.Option(help="List only runs with this status. Repeatable.")
     ] = None,
 ) -> None:
     """List the runs of the store."""
@@ -36,16 +36,18 @@ def prune(
     status: Annotated[
         list[Status] | None,
         typer.Option(
-            help="Which runs; may be repeated. Default: failed and interrupted ones that have no "
-            "checkpoint to resume from."
+            help="Delete runs with this status. Repeatable. Default: failed and interrupted runs "
+            "without a checkpoint to resume from."
         ),
     ] = None,
     older_than: Annotated[
-        float, typer.Option(metavar="DAYS", help="Only runs last touched that long ago.", min=0)
+        float, typer.Option(metavar="DAYS", help="Only runs last modified this long ago.", min=0)
     ] = 0.0,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete, rather than only list.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete the runs instead of listing them.")] = (
+        False
+    ),
 ) -> None:
-    """Delete runs from the store; results/ and DVC's cache keep their copies."""
+    """Delete runs from the store. Copies in results/ and in DVC's cache are kept."""
     store = RunStore()
     runs = store.prunable(set(status) if status else None, timedelta(days=older_than))
     for run in runs:
@@ -55,7 +57,8 @@ def prune(
     aside = store.quarantined()
     if aside:
         typer.echo(
-            f"{len(aside)} folders were set aside in {store.root / 'quarantine'}: look, delete"
+            f"{len(aside)} damaged folders are in {store.root / 'quarantine'}; inspect them, then "
+            "delete them by hand"
         )
     done = "deleted" if yes else "would be deleted; add --yes to delete them"
     typer.echo(f"{len(runs)} runs, {_megabytes(runs)}, {done}")
@@ -63,7 +66,7 @@ def prune(
 
 @store_app.command()
 def verify() -> None:
-    """Compare every finished run's files with the hashes in its record."""
+    """Compare the files of every finished run with the hashes in its record."""
     store = RunStore()
     damaged = store.verify()
     for digest, names in damaged.items():
@@ -71,10 +74,10 @@ def verify() -> None:
     if damaged:
         typer.echo(
             f"{len(damaged)} damaged runs. The next `heteromark train` or `snakemake` that needs "
-            "one moves it to quarantine and trains it anew"
+            "such a run moves it to quarantine and trains it again"
         )
         raise typer.Exit(1)
-    typer.echo(f"{len(store.runs())} runs, all whole, in {store.root}")
+    typer.echo(f"{len(store.runs())} runs, all intact, in {store.root}")
 
 
 def _line(run: StoredRun) -> str:

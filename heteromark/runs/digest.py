@@ -1,9 +1,9 @@
 """A run's identity: the SHA-256 over everything that determines its result.
 
-In it: the resolved config with environment, mode, budget and seed; the code that the run consists
-of (`runs.code`); the versions of torch, torchrl and tensordict. Not in it: keys that cannot act in
-the run, names and descriptions, and the machine (`device: auto` stays `auto`). torch is never
-imported to find its version.
+It includes the resolved config with environment, mode, budget and seed, the code of the run
+(`runs.code`), and the versions of torch, torchrl and tensordict. It excludes keys without effect in
+the run, names and descriptions, and the machine (`device: auto` stays `auto`). The version of torch
+is read without importing torch.
 """
 
 from __future__ import annotations
@@ -29,24 +29,25 @@ from heteromark.runs.record import STUB, TORCH, TRAINER_VARIABLE
 
 DIGEST_LENGTH = 12
 VERSIONED = ("torch", "torchrl", "tensordict")
-# Beyond the last iteration, they are the same by any number.
+# All values above the number of iterations have the same effect.
 _CLAMPED = (("training", "checkpoint_interval"), ("evaluation", "interval"))
 
 
 def run_digest(config: RunConfig) -> str:
-    """Identity of one run, `DIGEST_LENGTH` hex digits."""
+    """Return the identity of one run, `DIGEST_LENGTH` hex digits."""
     return _digest(_identity(config))
 
 
 def config_digest(config: RunConfig) -> str:
-    """Identity of a run but for its seed: what the seeds of one config have in common."""
+    """Return the identity of a run without its seed: all seeds of one config share it."""
     return _digest({**_identity(config), "seed": None})
 
 
 def trajectory_digest(config: RunConfig) -> str:
-    """Identity of a run but for when it ends: of two that share it, one continues the other.
+    """Return the identity of a run without its length.
 
-    How a run is judged at its end is not in it either; evaluations leave the training alone.
+    Of two runs that share it, the longer one can continue the shorter one. The final evaluation is
+    excluded too, because evaluations do not affect the training.
     """
     identity = _identity(config)
     del identity["mode"]
@@ -61,7 +62,7 @@ def trajectory_digest(config: RunConfig) -> str:
 
 
 def _knows_its_end(config: RunConfig) -> bool:
-    """Whether what is learnt may depend on the number of iterations to come."""
+    """Return whether training depends on the total number of iterations."""
     scheduler = config.scheduler
     return scheduler.decay != "none" or scheduler.warmup_ratio > 0 or is_own(config.agent.algorithm)
 
@@ -81,13 +82,13 @@ def chosen_trainer() -> str:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Versions of the libraries that a run's result depends on."""
+    """Return the versions of the libraries that a run's result depends on."""
     return {name: metadata.version(name) for name in VERSIONED}
 
 
 @functools.cache
 def text_versions() -> dict[str, str]:
-    """The same for language-model agents; "missing" where one is not installed."""
+    """Return `versions` for language-model agents; "missing" for a library not installed."""
     found = dict.fromkeys(("transformers", "peft", "tokenizers"), "missing")
     for name in found:
         with suppress(metadata.PackageNotFoundError):
@@ -97,7 +98,7 @@ def text_versions() -> dict[str, str]:
 
 def _identity(config: RunConfig) -> dict[str, Any]:
     data = config.model_dump(mode="json")
-    # The components hold the hyperparameters, but for settings that only one algorithm has.
+    # The components hold the hyperparameters, except settings that only one algorithm has.
     data["agent"] = {"algorithm": config.agent.algorithm}
     row = ROW_OF.get(config.agent.algorithm)
     if row and row.section and not row.is_mirrored:
@@ -105,14 +106,14 @@ def _identity(config: RunConfig) -> dict[str, Any]:
     idle = idle_keys(config)
     for key in idle:
         _delete(data, key)
-    _say_in_one_way(data, config)
+    _normalise(data, config)
     _name_by_content(data["environment"].get("skirmish", {}), "checkpoint")
     if config.kind == LLM:
-        _say_text_in_one_way(data, config)
-    # These inform people, or change the speed; they train nothing.
+        _normalise_text(data, config)
+    # These keys are labels or affect the speed, not the training.
     for key in ("name", "num_workers"):
         data["environment"].pop(key, None)
-    # The frames are rounded up to whole iterations, which are told below.
+    # Frames are rounded up to whole iterations; "iterations" below holds their number.
     for key in ("num_batches", "epochs"):
         data["training"].pop(key, None)
     if (trainer := chosen_trainer()) != TORCH:
@@ -127,7 +128,7 @@ def _identity(config: RunConfig) -> dict[str, Any]:
             for key, path in config.import_paths.items()
             if key not in idle
         },
-        # 2.13.0+cpu is 2.13.0: a run is found on machines with other devices
+        # 2.13.0+cpu counts as 2.13.0, so that machines with other devices find the run.
         "versions": {name: version.partition("+")[0] for name, version in versions().items()},
     }
 
@@ -140,7 +141,7 @@ def _delete(data: dict[str, Any], key: str) -> None:
 
 
 def _name_by_content(section: dict[str, Any], key: str) -> None:
-    """Let a file or folder be what it holds, wherever it lies; other names stay as they are."""
+    """Replace the path of a file or folder by the hash of its content; keep other values."""
     path = section.get(key) and Path(section[key]).expanduser()
     if path and path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file())
@@ -151,7 +152,7 @@ def _name_by_content(section: dict[str, Any], key: str) -> None:
 
 
 def task_identity(environment: EnvironmentConfig) -> dict[str, Any]:
-    """What a language-model task's problems follow from: its settings, files and own code."""
+    """Return what determines a task's problems: its settings, its file and custom code."""
     data, task = environment.model_dump(mode="json"), environment.text.task
     _name_by_content(data["text"].get("math", {}), "file")
     return {
@@ -163,11 +164,11 @@ def task_identity(environment: EnvironmentConfig) -> dict[str, Any]:
     }
 
 
-def _say_text_in_one_way(data: dict[str, Any], config: RunConfig) -> None:
-    """The same for language-model agents: what they are made of, and who has which policy."""
+def _normalise_text(data: dict[str, Any], config: RunConfig) -> None:
+    """Normalise the settings of language-model agents: models by content, policies by role."""
     text, model = data["environment"]["text"], data["model"]
     for key in defaults_of(config):
-        text.pop(key, None)  # what it is a default of is told
+        text.pop(key, None)  # the settings that it is a default for are included
     _name_by_content(text.get("math", {}), "file")
     for section in (model, *model["by_policy"].values()):
         _name_by_content(section, "path")
@@ -178,12 +179,12 @@ def _say_text_in_one_way(data: dict[str, Any], config: RunConfig) -> None:
     data["text_versions"] = text_versions()
 
 
-def _say_in_one_way(data: dict[str, Any], config: RunConfig) -> None:
-    """Replace words that mean another value here, so that either makes the same run."""
+def _normalise(data: dict[str, Any], config: RunConfig) -> None:
+    """Replace values like `auto` by the values they stand for, so that both give one digest."""
     if config.kind == NETWORKS:
         policy, optimizer = data["policy"], data["optimizer"]
         policy["critic"] = config.critic
-        data["environment"].setdefault("state", False)  # one that nothing sees is none
+        data["environment"].setdefault("state", False)  # no effect if no network reads it
         if policy.get("critic_input") == "auto" and config.env_type != "custom":
             policy["critic_input"] = "state" if config.environment.state else "observations"
         optimizer["critic_learning_rate"] = (
@@ -197,7 +198,7 @@ def _say_in_one_way(data: dict[str, Any], config: RunConfig) -> None:
 
 
 def _further_checkpoints(config: RunConfig) -> list[int]:
-    """Iterations that have a checkpoint besides those of the interval."""
+    """Return the iterations with a checkpoint in addition to those of the interval."""
     training = config.training
     further = (i for i in training.checkpoints_after if i % training.checkpoint_interval)
     return sorted(set(further))

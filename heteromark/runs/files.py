@@ -15,7 +15,7 @@ from pathlib import Path
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on success fsync it and rename it to `target`.
 
-    A reader sees the old file or the new one, never a part; a crash leaves the old one.
+    A reader sees the complete old or new file, never a part. A crash leaves the old file.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -42,13 +42,13 @@ def write_text_atomic(target: Path, text: str) -> None:
 
 
 def copy_atomic(source: Path, target: Path) -> None:
-    """Copy one file's content atomically."""
+    """Copy the content of a file atomically."""
     with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
 
 
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's content."""
+    """Return the SHA-256 of a file's content as hex digits."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""The run record: what `run.json` of every run says (the TrainingRun record)."""
+"""The run record: the content of each run's `run.json` (the TrainingRun record)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from heteromark.runs.files import write_text_atomic
 
 RECORD_VERSION = 1
 
-# The files of a run's folder; what is in them: README, "What a run leaves behind".
+# The files of a run's folder; README, "What a run leaves behind", describes them.
 RECORD_FILE = "run.json"
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.csv"
 EVALUATION_FILE = "evaluation.json"
 CHECKPOINT_FILE = "checkpoint.pt"
-BEST_FILE = "best.pt"  # only of runs that are evaluated while they train
+BEST_FILE = "best.pt"  # only for runs that are evaluated during training
 LOG_FILE = "train.log"
 
-# Of a finished run, besides its record.
+# The files of a finished run, without its record.
 RUN_FILES = (
     CONFIG_FILE,
     METRICS_FILE,
@@ -41,12 +41,12 @@ FOLDER_OF_MODE = {"smoke": "smoke", "full": "train"}
 TORCH, STUB = "torch", "stub"
 TRAINER_VARIABLE = "HETEROMARK_TRAINER"
 
-# Columns of metrics.csv that depend on the machine's speed and so differ between identical runs.
+# Columns of metrics.csv that depend on the machine's speed and differ between identical runs.
 WALL_CLOCK_COLUMNS = ("time_elapsed", "frames_per_second")
 
 
 def run_folder(mode: str, name: str, digest: str, seed: int) -> Path:
-    """`results/smoke/{name}-{digest}/seed_{seed}`, or below `results/train` for full runs."""
+    """Return `results/smoke/{name}-{digest}/seed_{seed}`; full runs lie in `results/train`."""
     return RESULTS / FOLDER_OF_MODE[mode] / f"{name}-{digest}" / f"seed_{seed}"
 
 
@@ -59,12 +59,12 @@ class Status(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """A result that is never trained again: the run store may hand it out."""
+        """Whether the run is finished: the run store returns it, and it is never trained again."""
         return self in (Status.COMPLETED, Status.DIVERGED)
 
 
 class AgentIdentity(BaseModel):
-    """Who was trained: names, for people and for filtering."""
+    """The trained agent: names for display and filtering."""
 
     agent_id: str
     name: str
@@ -76,7 +76,7 @@ class AgentIdentity(BaseModel):
 
 
 class RunSummary(BaseModel):
-    """The figures that a list of runs shows. `None`: not measured, e.g. no episode ended."""
+    """The figures shown in a list of runs. `None`: not measured, e.g. no episode ended."""
 
     final_return: float | None = None
     evaluation_return: float | None = None
@@ -100,7 +100,7 @@ class Outcome:
 
 
 class ContinuedRun(BaseModel):
-    """The shorter run that a run went on from, and how far that had come."""
+    """The shorter run that a run continued, and the iteration it continued from."""
 
     digest: str
     iteration: int
@@ -109,9 +109,9 @@ class ContinuedRun(BaseModel):
 class RunRecord(BaseModel):
     """One training of one resolved config with one seed in one mode.
 
-    `kind` is the kind of agents that it trained: networks or llm. `trainer` is "stub" if the
-    figures are invented (see `commands.stub`). Times are ISO 8601 in UTC,
-    durations in seconds of wall-clock time over all attempts.
+    `kind` is the kind of agents: networks or llm. `trainer` is "stub" if the figures are invented
+    (see `commands.stub`). Times are ISO 8601 in UTC, durations are seconds of wall-clock time over
+    all attempts.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -147,7 +147,7 @@ class RunRecord(BaseModel):
         """Read `folder/run.json`.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: the file does not exist.
             ValueError: it is not a run record (pydantic's ValidationError is a ValueError).
         """
         return cls.model_validate_json((Path(folder) / RECORD_FILE).read_text(encoding="utf-8"))

@@ -1,13 +1,13 @@
-"""The run store: where runs live while and after they train, addressed by digest.
+"""The run store: keeps runs during and after training, addressed by digest.
 
 Layout of `$HETEROMARK_STORE` (default: the user's cache directory):
 
     runs/{digest}/         run folder, with the checkpoints it resumes from
     locks/{digest}.lock    held by the one process that writes runs/{digest}
-    quarantine/            folders whose files no longer match their record; never deleted unasked
+    quarantine/            folders whose files do not match their record; deleted only by hand
 
-The store lies outside the repository, so that temporary DVC workspaces share it, and Snakemake and
-DVC may delete and rerun as they like without repeating expensive work.
+The store lies outside the repository. Temporary DVC workspaces therefore share it, and Snakemake
+and DVC can delete and recreate results without training again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class StoreError(Exception):
-    """The store cannot be used; the message says what to do."""
+    """The store cannot be used. The message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class StoredRun:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether an unfinished run has a checkpoint to go on from."""
+        """Whether an unfinished run has a checkpoint to resume from."""
         return any((self.folder / "checkpoints").glob("*.pt"))
 
 
 def default_store() -> Path:
-    """`$HETEROMARK_STORE`, else a folder in the user's cache directory."""
+    """Return `$HETEROMARK_STORE`, or a folder in the user's cache directory if it is not set."""
     from platformdirs import user_cache_path
 
     chosen = os.environ.get(STORE_VARIABLE)
@@ -69,11 +69,11 @@ class RunStore:
         self.root = Path(root) if root else default_store()
 
     def folder(self, digest: str) -> Path:
-        """Folder of a run, whether it exists or not."""
+        """Return the folder of a run, whether it exists or not."""
         return self.root / "runs" / digest
 
     def check_writable(self) -> None:
-        """Raise StoreError unless a file can be written here, before hours of training."""
+        """Raise StoreError if the store cannot be written, before hours of training are lost."""
         try:
             (self.root / "runs").mkdir(parents=True, exist_ok=True)
             (self.root / "locks").mkdir(exist_ok=True)
@@ -84,12 +84,12 @@ class RunStore:
         except OSError as error:
             raise StoreError(
                 f"the run store {self.root} cannot be written: {error.strerror or error}. "
-                f"Free space or mend its permissions (`heteromark store prune` removes old runs), "
-                f"or point {STORE_VARIABLE} to another folder"
+                f"Free space (`heteromark store prune` removes old runs), fix its permissions, "
+                f"or set {STORE_VARIABLE} to another folder"
             ) from error
 
     def is_locked(self, digest: str) -> bool:
-        """Whether a live process is writing this run now."""
+        """Return whether a running process is writing this run."""
         lock = self._lock(digest)
         if not Path(lock.lock_file).exists():
             return False
@@ -101,7 +101,7 @@ class RunStore:
 
     @contextmanager
     def writing(self, digest: str) -> Iterator[Path]:
-        """Hold the run's lock; waits for another writer, and says so. Yields the run's folder."""
+        """Hold the run's lock and yield its folder; wait, with a warning, for another writer."""
         self.check_writable()
         lock = self._lock(digest)
         try:
@@ -117,11 +117,13 @@ class RunStore:
             lock.release()
 
     def shared_file(self, name: str, write: Callable[[Path], None]) -> Path:
-        """A file that several runs start from, written once; others wait for whoever writes it.
+        """Return a file that several runs start from; write it if it does not exist.
+
+        Other processes wait while one writes the file.
 
         Args:
-            name: identifies its content, such as a digest.
-            write: writes it to a path.
+            name: identifies the content, e.g. a digest.
+            write: writes the file to a path.
 
         Raises:
             StoreError: the store cannot be written.
@@ -137,7 +139,7 @@ class RunStore:
         return path
 
     def lookup(self, digest: str) -> RunRecord | None:
-        """The record of a finished run whose files are whole, else None. Changes nothing."""
+        """Return the record of a finished run if all its files are intact, else None."""
         try:
             record = RunRecord.read(self.folder(digest))
         except (OSError, ValueError):
@@ -148,7 +150,7 @@ class RunStore:
     def set_damaged_aside(self, digest: str) -> None:
         """Move a finished run with damaged files to quarantine and report it.
 
-        For the holder of the run's lock, before it trains the run anew.
+        Call it with the run's lock held, before training the run again.
         """
         folder = self.folder(digest)
         try:
@@ -164,7 +166,7 @@ class RunStore:
     def materialise(self, digest: str, target: Path) -> None:
         """Copy a finished run's files to `target`, byte for byte, run.json last.
 
-        Files that are already there and whole are left alone, their times included.
+        Intact files that exist already are not touched and keep their modification times.
         """
         source = self.folder(digest)
         record = RunRecord.read(source)
@@ -174,12 +176,12 @@ class RunStore:
                 copy_atomic(source / name, destination)
 
     def runs(self) -> list[StoredRun]:
-        """All runs of the store. A run whose process died counts as interrupted."""
+        """Return all runs of the store. A run whose process died has status `interrupted`."""
         folders = sorted(self.root.joinpath("runs").glob("*"))
         return [self._stored(folder) for folder in folders if folder.is_dir()]
 
     def finished(self) -> Iterator[RunRecord]:
-        """The records of finished runs, read one by one; broken ones are passed over."""
+        """Yield the records of finished runs; skip unreadable ones."""
         for path in self.root.joinpath("runs").glob(f"*/{RECORD_FILE}"):
             with suppress(OSError, ValueError):
                 record = RunRecord.read(path.parent)
@@ -189,11 +191,12 @@ class RunStore:
     def prunable(
         self, statuses: set[Status] | None = None, older_than: timedelta = timedelta()
     ) -> list[StoredRun]:
-        """Runs that may go: not being written, last touched that long ago.
+        """Return the runs that can be deleted.
 
         Args:
-            statuses: runs with one of these; None: failed and interrupted ones that have no
+            statuses: select runs with one of these. None: failed and interrupted runs without a
                 checkpoint to resume from.
+            older_than: select runs last modified at least this long ago.
         """
         limit = time.time() - older_than.total_seconds()
         return [
@@ -208,7 +211,7 @@ class RunStore:
         ]
 
     def remove(self, digest: str) -> None:
-        """Delete a run, unless it is being written.
+        """Delete a run.
 
         Raises:
             StoreError: another process is writing it.
@@ -217,10 +220,10 @@ class RunStore:
             with self._lock(digest).acquire(timeout=0):
                 shutil.rmtree(self.folder(digest))
         except Timeout as error:
-            raise StoreError(f"run {digest} is being trained now; it was not removed") from error
+            raise StoreError(f"run {digest} is being trained now, so it was not removed") from error
 
     def verify(self) -> dict[str, list[str]]:
-        """Damaged files of every finished run, by digest; empty when the store is whole."""
+        """Return the damaged files of finished runs by digest; empty if all runs are intact."""
         damaged = {}
         for run in self.runs():
             if run.record is None:
@@ -230,11 +233,11 @@ class RunStore:
         return damaged
 
     def quarantined(self) -> list[Path]:
-        """Folders that were set aside; nothing here deletes them."""
+        """Return the folders in quarantine. Nothing deletes them automatically."""
         return sorted(self.root.joinpath("quarantine").glob("*"))
 
     def set_aside(self, digest: str) -> Path | None:
-        """Move a run's folder to quarantine, e.g. to train it anew; returns where it is now."""
+        """Move a run's folder to quarantine and return its new path, or None if it is missing."""
         folder = self.folder(digest)
         if not folder.exists():
             return None
@@ -250,8 +253,8 @@ class RunStore:
     def _quarantine(self, folder: Path, damaged: list[str]) -> None:
         target = self.set_aside(folder.name)
         log.warning(
-            "run %s in the store is corrupt (%s no longer matches its record); "
-            "moved to %s and training anew",
+            "run %s in the store is damaged (%s does not match its record); "
+            "moved it to %s and training it again",
             folder.name,
             ", ".join(damaged),
             target,
@@ -271,7 +274,7 @@ class RunStore:
 
 
 def damaged_files(folder: Path, record: RunRecord, contents: bool = True) -> list[str]:
-    """Names of files that are missing or, with `contents`, are not what the record says."""
+    """Return the names of files that are missing or, with `contents`, differ from the record."""
     return [
         name
         for name, digest in sorted(record.files.items())
@@ -281,7 +284,10 @@ def damaged_files(folder: Path, record: RunRecord, contents: bool = True) -> lis
 
 
 def _size_of(folder: Path) -> int:
-    """Bytes of all files; a temporary file may vanish while another process trains."""
+    """Return the size of all files in bytes.
+
+    A temporary file may disappear while another process trains.
+    """
     size = 0
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):

@@ -1,8 +1,8 @@
 """The tables of a sweep: its runs, its configs and their learning curves.
 
-`aggregate` reads run folders and computes; `write_tables` and `read_tables` are the way to and
-from `results/tables/`. Nothing about a run raises: a missing folder, a corrupt file or a failed
-run becomes a row that says so. Identical run folders give identical bytes.
+`aggregate` reads run folders and computes the tables. `write_tables` and `read_tables` keep them in
+`results/tables/`. A missing folder, a corrupt file or a failed run raises no error: its row gives
+the status and the reason. Identical run folders give identical bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from heteromark.workflow.plan import Candidate
 from heteromark.workflow.stability import Curve, judge_stability, last_half_trend
 from heteromark.workflow.statistics import bootstrap_interval, coefficient_of_variation, score
 
-# Besides the values of `Status`: what can be wrong with a run folder itself.
+# Statuses of a run folder that is itself at fault, in addition to the values of `Status`.
 MISSING = "missing"
 CORRUPT = "corrupt"
 
@@ -37,7 +37,7 @@ KEY_HYPERPARAMETERS = {
     "n_epochs": "Int64",
 }
 
-# Column -> dtype, in the order of the files. Int64 and str hold missing values; returns are rewards
+# Column -> dtype, in file order. Int64 and str allow missing values; returns are rewards
 # per episode; slopes are per 1,000 frames (see `stability.Trend`); durations are in seconds.
 RUNS_COLUMNS = {
     "config": "str",
@@ -56,8 +56,8 @@ RUNS_COLUMNS = {
     "frames_per_second": "float64",
     "duration_seconds": "float64",
 }
-# Everything numeric is over the completed seeds: a mean, but for the IQM of evaluation_return with
-# its 95 % interval, and the coefficient of variation of evaluation_return.
+# Numeric columns are means over the completed seeds, except the IQM of evaluation_return with its
+# 95 % interval, and the coefficient of variation of evaluation_return.
 SUMMARY_COLUMNS = {
     "config": "str",
     "config_digest": "str",
@@ -98,12 +98,12 @@ class Tables:
     runs: pd.DataFrame  # one row per config and seed
     summary: pd.DataFrame  # one row per config, in plan order
     curves: pd.DataFrame  # one row per config and frame
-    metrics: dict[str, Any]  # for `dvc metrics`: nothing in it depends on a machine's speed
+    metrics: dict[str, Any]  # for `dvc metrics`: independent of the machine's speed
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What one run folder holds."""
+    """The content of one run folder."""
 
     seed: int
     status: str
@@ -115,8 +115,8 @@ class _Run:
 def aggregate(candidates: Sequence[Candidate]) -> Tables:
     """Read every run of the sweep and compute its tables.
 
-    Figures of a run come from its `run.json`, curves from its `metrics.csv`. Only completed runs
-    enter the summary and the curves.
+    The figures of a run come from its `run.json`, its curve from `metrics.csv`. The summary and the
+    curves include only completed runs.
     """
     sweep = [
         (candidate, [_read_run(folder, seed) for seed, folder in sorted(candidate.folders.items())])
@@ -148,11 +148,11 @@ def write_tables(tables: Tables, folder: Path) -> None:
 
 
 def read_tables(folder: Path) -> Tables:
-    """Read what `write_tables` wrote, bit for bit (pandas parses floats exactly from 3.1 on).
+    """Read the tables that `write_tables` wrote, bit for bit (pandas 3.1 parses floats exactly).
 
     Raises:
         FileNotFoundError: a table is missing.
-        ValueError: a file is not such a table.
+        ValueError: a file is not a valid table.
     """
     folder = Path(folder)
 
@@ -161,7 +161,7 @@ def read_tables(folder: Path) -> Tables:
             folder / f"{name}.csv",
             usecols=list(columns),
             dtype=columns,
-            # A config may be called "nan" or "None"; only an empty cell means no value.
+            # A config may be named "nan" or "None"; only an empty cell means a missing value.
             keep_default_na=False,
             na_values=[""],
         )
@@ -178,26 +178,26 @@ def read_tables(folder: Path) -> Tables:
 
 
 def _read_run(folder: Path, seed: int) -> _Run:
-    place = Path(folder).as_posix()
+    name = Path(folder).as_posix()
     try:
         record = RunRecord.read(folder)
     except FileNotFoundError:
-        return _Run(seed, MISSING, f"no {RECORD_FILE} in {place}: its job failed or never started")
+        return _Run(seed, MISSING, f"no {RECORD_FILE} in {name}: its job failed or never started")
     except (OSError, ValueError) as error:
-        return _Run(seed, CORRUPT, f"{place}/{RECORD_FILE}: {fault_in_words(error)}")
+        return _Run(seed, CORRUPT, f"{name}/{RECORD_FILE}: {describe_error(error)}")
     if record.seed != seed:
-        return _Run(seed, CORRUPT, f"{place}/{RECORD_FILE} is of seed {record.seed}, not {seed}")
+        return _Run(seed, CORRUPT, f"{name}/{RECORD_FILE} is of seed {record.seed}, not {seed}")
     if record.status != Status.COMPLETED:
         return _Run(seed, record.status.value, record.reason, record)
     try:
         curve = _read_curve(Path(folder) / METRICS_FILE)
     except (OSError, ValueError) as error:
-        return _Run(seed, CORRUPT, f"{place}/{METRICS_FILE}: {fault_in_words(error)}", record)
+        return _Run(seed, CORRUPT, f"{name}/{METRICS_FILE}: {describe_error(error)}", record)
     return _Run(seed, record.status.value, record.reason, record, curve)
 
 
 def _read_curve(path: Path) -> Curve:
-    """Learning curve of a metrics.csv, without the iterations in which no episode ended."""
+    """Return the learning curve of a metrics.csv, without iterations in which no episode ended."""
     columns = ["frames", "episode_return"]
     table = pd.read_csv(path, usecols=columns, dtype="float64")
     frames, returns = (table[column].to_numpy() for column in columns)
@@ -207,12 +207,12 @@ def _read_curve(path: Path) -> Curve:
     return Curve(frames[measured], returns[measured])
 
 
-def fault_in_words(error: Exception) -> str:
-    """One line: reasons are cells of a table."""
+def describe_error(error: Exception) -> str:
+    """Return the error as one line, because reasons are cells of a table."""
     if isinstance(error, ValidationError):
         fault = error.errors()[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        return f"{place}: {fault['msg']}" if place else fault["msg"]
+        field = ".".join(str(part) for part in fault["loc"])
+        return f"{field}: {fault['msg']}" if field else fault["msg"]
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
     return " ".join(str(error).split())
@@ -253,7 +253,7 @@ def _run_row(candidate: Candidate, run: _Run) -> dict[str, Any]:
 
 
 def _summary_row(candidate: Candidate, runs: Sequence[_Run], rows: pd.DataFrame) -> dict[str, Any]:
-    """`rows` are those of the runs table that belong to `runs`."""
+    """Return a row of the summary table; `rows` are the rows of the runs table for `runs`."""
     completed = rows[rows["status"] == Status.COMPLETED]
     means = ("final_return", "evaluation_return", "win_rate", "slope", "frames_per_second")
     evaluation_returns = completed["evaluation_return"].dropna().to_numpy()
@@ -275,7 +275,7 @@ def _summary_row(candidate: Candidate, runs: Sequence[_Run], rows: pd.DataFrame)
         "seeds": len(runs),
         "completed": len(completed),
         "frames": candidate.frames,
-        "statuses": _count_words(run.status for run in runs),
+        "statuses": _describe_counts(run.status for run in runs),
         **{column: score(completed[column].dropna(), "mean") for column in means},
         "iqm": score(evaluation_returns, "iqm"),
         "iqm_low": low,
@@ -290,7 +290,7 @@ def _summary_row(candidate: Candidate, runs: Sequence[_Run], rows: pd.DataFrame)
 
 
 def _curve_rows(candidate: Candidate, runs: Sequence[_Run]) -> list[tuple]:
-    """Rows of the curves table, in the order of its columns."""
+    """Return rows of the curves table, in the order of its columns."""
     returns_at: defaultdict[float, list[float]] = defaultdict(list)
     for run in runs:
         if run.curve is not None:
@@ -305,9 +305,10 @@ def _curve_rows(candidate: Candidate, runs: Sequence[_Run]) -> list[tuple]:
 
 
 def _metrics(candidates: Sequence[Candidate], summary: pd.DataFrame) -> dict[str, Any]:
-    """One number per config, its score, for `dvc metrics diff`; the rest is in summary.csv.
+    """Return the score of each config, for `dvc metrics diff`; summary.csv has the other figures.
 
-    Under every name of a config, so that a variant keeps its key when it equals its base.
+    A config with several names has an entry for each, so that a variant keeps its key when it
+    equals its base.
     """
     returns = {
         name: _finite(value)
@@ -322,6 +323,6 @@ def _finite(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _count_words(words: Iterable[str]) -> str:
-    """`completed 2, diverged 1`."""
+def _describe_counts(words: Iterable[str]) -> str:
+    """Return each word with its count: `completed 2, diverged 1`."""
     return ", ".join(f"{word} {count}" for word, count in sorted(Counter(words).items()))

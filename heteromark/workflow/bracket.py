@@ -1,4 +1,4 @@
-"""The picture of successive halving: every config's score after each rung that it trained in."""
+"""The plot of successive halving: every config's score after each rung that it trained in."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from heteromark.workflow.select import RankedCandidate, Selection
 from heteromark.workflow.words import counted, unit, words
 
 _FINALIST, _WINNER = PALETTE[0], PALETTE[1]
-_NAME_HEIGHT = 0.035  # of a name, as a share of the axis
+_NAME_HEIGHT = 0.035  # height of a name, as a share of the axis
 
 
 def draw_bracket(rungs: Sequence[Selection]) -> Figure:
-    """Scores over frames: a line for each config, up to the rung where it left.
+    """Draw scores over frames, with one line per config up to its last rung.
 
     Args:
-        rungs: the ranking after each rung; that after the last one is the selection.
+        rungs: the ranking after each rung; the last one is the selection.
     """
     last = len(rungs)
     entrants = [
@@ -42,16 +42,16 @@ def draw_bracket(rungs: Sequence[Selection]) -> Figure:
         _name_ends(axes, ends)
         _mark_rungs(axes, entrants)
         axes.set_ylabel(f"{words(selection.settings.metric)} ({unit(selection.settings.metric)})")
-        axes.set_title(f"Successive halving: {frames_in_words(entrants)}", loc="left")
+        axes.set_title(f"Successive halving: {describe_frames(entrants)}", loc="left")
         _legend(figure, last)
     return figure
 
 
-def frames_in_words(entrants: Sequence[Sequence[RankedCandidate]]) -> str:
-    """How many frames the rungs took, and how many a grid would have.
+def describe_frames(entrants: Sequence[Sequence[RankedCandidate]]) -> str:
+    """Return the number of frames that the rungs trained, compared with a grid.
 
     Args:
-        entrants: of each rung, those that trained in it.
+        entrants: for each rung, the candidates that trained in it.
     """
     trained, before = 0, 0
     for of_rung in entrants:
@@ -63,7 +63,7 @@ def frames_in_words(entrants: Sequence[Sequence[RankedCandidate]]) -> str:
 
 
 def _draw_path(axes: Axes, scored: Sequence[RankedCandidate], last: int, is_winner: bool) -> str:
-    """Draw one config's scores; returns the colour."""
+    """Draw one config's scores; return the line's colour."""
     end = scored[-1]
     is_finalist = end.rung == last
     colour = _WINNER if is_winner else _FINALIST if is_finalist else LEFT_OUT_COLOUR
@@ -78,7 +78,7 @@ def _draw_path(axes: Axes, scored: Sequence[RankedCandidate], last: int, is_winn
 
 
 def _name_ends(axes: Axes, ends: Sequence[tuple[RankedCandidate, str]]) -> None:
-    """Names beside the ends of the lines, from below; those at one rung do not overlap."""
+    """Write the names beside the ends of the lines; names at one rung do not overlap."""
     low, high = axes.get_ylim()
     reached: dict[int, float] = {}
     for candidate, colour in sorted(ends, key=lambda end: end[0].score):
@@ -90,7 +90,7 @@ def _name_ends(axes: Axes, ends: Sequence[tuple[RankedCandidate, str]]) -> None:
 
 
 def _mark_rungs(axes: Axes, entrants: Sequence[Sequence[RankedCandidate]]) -> None:
-    """A tick for each rung, with how long its runs are and how many configs it has."""
+    """Draw a tick for each rung, with the length of its runs and the number of its configs."""
     frames = [max(candidate.frames for candidate in of_rung) for of_rung in entrants]
     counts = dict(zip(frames, map(len, entrants), strict=True))
     axes.set_xscale("log")
@@ -107,7 +107,7 @@ def _mark_rungs(axes: Axes, entrants: Sequence[Sequence[RankedCandidate]]) -> No
 def _legend(figure: Figure, last: int) -> None:
     marks = [
         legend_mark("winner", _WINNER, marker="*", markersize=12),
-        legend_mark(f"came to rung {last}", _FINALIST, marker="o", markersize=7),
-        legend_mark("left before", LEFT_OUT_COLOUR, marker="x", markersize=7),
+        legend_mark(f"reached rung {last}", _FINALIST, marker="o", markersize=7),
+        legend_mark("dropped earlier", LEFT_OUT_COLOUR, marker="x", markersize=7),
     ]
     figure.legend(handles=marks, loc="outside lower left", ncols=len(marks))

@@ -1,4 +1,4 @@
-"""`heteromark workflow …`: what the Snakefile's rules run. Each prints what it wrote."""
+"""`heteromark workflow …`: the commands that the Snakefile's rules run."""
 
 from __future__ import annotations
 
@@ -18,23 +18,24 @@ from heteromark.workflow.plan import Plan, make_plan
 workflow_app = typer.Typer(help="The steps that the Snakefile's rules run.", no_args_is_help=True)
 
 ExpectOption = Annotated[
-    str, typer.Option(help="Digest of what the step follows from, as the Snakefile planned it.")
+    str, typer.Option(help="Digest of the step's inputs, as planned by the Snakefile.")
 ]
 ParamOption = Annotated[
-    list[str] | None, typer.Option("--param", metavar="KEY=VALUE", help="Wins over params.yaml.")
+    list[str] | None,
+    typer.Option("--param", metavar="KEY=VALUE", help="Overrides params.yaml. Repeatable."),
 ]
 
 
 @workflow_app.command()
 def plan(folder: Path) -> None:
-    """Check all configs; write what each stage of dvc.yaml follows from, for DVC to depend on."""
+    """Check all configs and write the inputs of each stage of dvc.yaml, for DVC to depend on."""
     for stage, inputs in _plan(None).stage_inputs.items():
         write_text_atomic(folder / f"{stage}.json", json.dumps(inputs, indent=2) + "\n")
 
 
 @workflow_app.command()
 def rung(expect: ExpectOption, number: int, output: Path, param: ParamOption = None) -> None:
-    """Runs of a rung → who goes on (sweep.strategy: halving)."""
+    """Runs of a rung → the configs that advance (sweep.strategy: halving)."""
     from heteromark.workflow.publish import write_decision
 
     plan = _checked(expect, param, lambda plan: plan.rung_digest(number))
@@ -52,7 +53,7 @@ def aggregate(expect: ExpectOption, folder: Path, param: ParamOption = None) -> 
 
 @workflow_app.command()
 def select(expect: ExpectOption, tables: Path, folder: Path, param: ParamOption = None) -> None:
-    """Tables → the winner, and why."""
+    """Tables → the winner and the reason."""
     from heteromark.workflow.publish import write_selection
 
     plan = _checked(expect, param, lambda plan: plan.selection_digest)
@@ -88,7 +89,7 @@ def _checked(expected: str, param: list[str] | None, digest_of: Callable[[Plan],
     digest = digest_of(plan)
     if digest != expected:
         raise WorkflowError(
-            f"this step was planned for {expected}, but params.yaml, a config or the code now "
-            f"gives {digest}: something changed while the workflow ran. Run snakemake again"
+            f"params.yaml, a config or the code changed while the workflow ran: this step was "
+            f"planned with digest {expected}, and the digest is now {digest}. Run snakemake again"
         )
     return plan

@@ -1,4 +1,4 @@
-"""The plan and the tables as lines of text."""
+"""Format the plan and the tables as lines of text."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from heteromark.workflow.plan import Candidate, Plan
 from heteromark.workflow.words import frames_range
 
-if TYPE_CHECKING:  # pandas takes longer to import than a plan to make
+if TYPE_CHECKING:  # importing pandas takes longer than making a plan
     from heteromark.workflow.aggregate import Tables
 
-_SHOWN = {
+_HEADINGS = {
     "config": "config",
     "statuses": "runs",
     "iqm": "return (IQM)",
@@ -25,7 +25,7 @@ _SHOWN = {
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """What a sweep would run: configs, seeds, frames."""
+    """Return the configs, seeds and frames of a sweep, one line each."""
     params = plan.params
     smoke, full = params.smoke, params.full
     lines = [
@@ -35,7 +35,7 @@ def plan_lines(plan: Plan) -> list[str]:
             for name, configs, frames in _rungs(plan)
         ),
         f"full:  {len(full.seeds)} runs of "
-        f"{frames_words(full.total_frames, plan.candidates('full'))} of the winner",
+        f"{describe_frames(full.total_frames, plan.candidates('full'))} of the winner",
     ]
     width = max(len(config.smoke.label) for config in plan.configs)
     return lines + [
@@ -44,20 +44,20 @@ def plan_lines(plan: Plan) -> list[str]:
     ]
 
 
-def frames_words(asked: int, candidates: Iterable[Candidate]) -> str:
-    """The frames that runs train, and those that were asked for where they differ."""
+def describe_frames(requested: int, candidates: Iterable[Candidate]) -> str:
+    """Return the frames that runs train and, if they differ, the requested frames."""
     trained = {candidate.frames for candidate in candidates}
-    if trained == {asked}:
-        return f"{asked:,} frames"
-    rounding = f"{asked:,} asked, rounded up to whole iterations of n_steps"
+    if trained == {requested}:
+        return f"{requested:,} frames"
+    rounding = f"{requested:,} requested, rounded up to whole iterations of n_steps"
     return f"{frames_range(trained)} frames ({rounding})"
 
 
 def _rungs(plan: Plan) -> list[tuple[str, int, str]]:
-    """Name, number of configs and frames of every rung of the smoke."""
+    """Return name, number of configs and frames of every rung of the smoke."""
     frames = [
-        frames_words(asked, (config.rungs[index] for config in plan.configs))
-        for index, asked in enumerate(plan.params.rungs)
+        describe_frames(requested, (config.rungs[index] for config in plan.configs))
+        for index, requested in enumerate(plan.params.rungs)
     ]
     if len(frames) == 1:
         return [("smoke", len(plan.configs), frames[0])]
@@ -69,13 +69,13 @@ def _rungs(plan: Plan) -> list[tuple[str, int, str]]:
 
 
 def table_lines(tables: Tables) -> list[str]:
-    """The summary table, best first, and a line for every run that did not complete."""
+    """Return the summary table, best first, and a line for every run that did not complete."""
     summary = tables.summary.sort_values("iqm", ascending=False, na_position="last")
-    shown = summary[list(_SHOWN)].rename(columns=_SHOWN)
-    shown["frames/s"] = shown["frames/s"].round().astype("Int64")
-    if shown["wins"].isna().all():
-        shown = shown.drop(columns="wins")
-    text = shown.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:,.2f}")
+    table = summary[list(_HEADINGS)].rename(columns=_HEADINGS)
+    table["frames/s"] = table["frames/s"].round().astype("Int64")
+    if table["wins"].isna().all():
+        table = table.drop(columns="wins")
+    text = table.to_string(index=False, na_rep="-", float_format=lambda value: f"{value:,.2f}")
     lines = text.splitlines()
     incomplete = tables.runs[tables.runs["status"] != "completed"]
     return lines + [

@@ -1,5 +1,5 @@
-"""Expected failures of the workflow: told as one message, without a traceback."""
+"""Expected failures of the workflow, reported as one message without a traceback."""
 
 
 class WorkflowError(Exception):
-    """The message says what happened and what to do next."""
+    """An expected failure. The message says what happened and what to do next."""

@@ -1,7 +1,7 @@
-"""The overview of a finished workflow, for readers outside the project: one page, alone readable.
+"""The overview of a finished workflow: one self-contained page for readers outside the project.
 
-What was tried and on what, who won and by how much, what the long run made of it, what it cost, and
-the commands that make it again.
+It shows the configs and the environment, the winner and its margin, the long run, the cost, and the
+commands that reproduce the result.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _STATISTICS = {"iqm": "interquartile mean", "mean": "mean", "median": "median", 
 
 @dataclass(frozen=True)
 class Resources:
-    """What all runs of a workflow took together.
+    """The total cost of all runs of a workflow.
 
     Attributes:
-        runs: their number.
-        frames: trained; those that a run took over from a shorter one count once.
-        hours: of training and evaluating, added over runs.
-        hosts, devices: where.
+        runs: number of runs.
+        frames: trained frames; frames that a run took over from a shorter run count once.
+        hours: hours of training and evaluation, summed over runs.
+        hosts, devices: the hosts and devices of the runs.
     """
 
     runs: int
@@ -49,7 +49,7 @@ class Resources:
 
     @classmethod
     def of(cls, records: Sequence[RunRecord]) -> Resources:
-        """Those of these runs."""
+        """Return the total cost of these runs."""
         return cls(
             runs=len(records),
             frames=sum(map(_trained_frames, records)),
@@ -72,7 +72,7 @@ def write_overview(
 
     Args:
         smoke, long: tables of the sweep and of the winner's long runs.
-        pictures: captions and SVG files; they become part of the page.
+        pictures: captions and SVG files, which are embedded in the page.
     """
     winner = plan.find("smoke", selection.winner.name, selection.winner.config_digest)[0]
     trained = [*plan.trained_in_rungs(), winner.full]
@@ -91,8 +91,8 @@ def write_overview(
         plan=plan,
         selection=selection,
         measure=f"{_STATISTICS[settings.statistic]} of {words(settings.metric)}",
-        battlefield=environment_in_words(config),
-        terms=terms_in_words(config),
+        battlefield=describe_environment(config),
+        terms=describe_terms(config),
         unit=unit(settings.metric),
         margin=_margin(selection),
         rows=[(candidate, by_config.loc[candidate.label]) for candidate in selection.candidates],
@@ -109,15 +109,15 @@ def write_overview(
 
 
 def differences(candidates: Sequence[Candidate]) -> dict[str, list[Any]]:
-    """Hyperparameters in which configs differ, by dotted key: a value for each config."""
+    """Return the hyperparameters that differ between configs: dotted key -> value per config."""
     flat = [flatten(candidate.hyperparameters) for candidate in candidates]
     keys = dict.fromkeys(key for each in flat for key in each)
     values = {key: [each.get(key) for each in flat] for key in keys}
-    return {key: each for key, each in values.items() if any(one != each[0] for one in each)}
+    return {key: each for key, each in values.items() if any(value != each[0] for value in each)}
 
 
-def environment_in_words(config: Mapping[str, Any]) -> str:
-    """What a run was trained in, from its resolved config."""
+def describe_environment(config: Mapping[str, Any]) -> str:
+    """Describe the environment of a run, from its resolved config."""
     environment = config["environment"]
     if kind_of_environment(config["env_type"]) == LLM:
         return f"{environment['text']['task']}, a task for language models"
@@ -126,16 +126,16 @@ def environment_in_words(config: Mapping[str, Any]) -> str:
     battle = environment["skirmish"]
     sides = battle["scenario"]
     if battle["allies"]:
-        sides = f"{battle['allies']} against {battle['enemies'] or 'the same'}"
+        sides = f"{battle['allies']} against {battle['enemies'] or 'the same units'}"
     return f"the simulator Skirmish, scenario {sides}, opponent {battle['opponent']}"
 
 
-def terms_in_words(config: Mapping[str, Any]) -> str:
-    """What returns and frames are in a run's environment."""
+def describe_terms(config: Mapping[str, Any]) -> str:
+    """Define returns and frames for a run's environment."""
     if kind_of_environment(config["env_type"]) == LLM:
         return (
             "A return is the sum of rewards that a team earns on one problem; a frame is one round "
-            "of one of its attempts."
+            "of one attempt."
         )
     return (
         "A return is the sum of rewards of an episode, per agent; a frame is one step of all "
@@ -144,23 +144,24 @@ def terms_in_words(config: Mapping[str, Any]) -> str:
 
 
 def _margin(selection: Selection) -> str:
-    """How far the winner is ahead of the second, in words."""
+    """Describe the winner's margin over the second config."""
     eligible = [candidate for candidate in selection.candidates if candidate.eligible]
     if len(eligible) < 2:
         return "No other config completed enough runs to compare with."
     first, second = eligible[:2]
     if first.rung != second.rung:
-        return f"No other went on beyond {second.frames:,} frames."
-    words = f"That is {first.score - second.score:.3g} above {second.label}"
+        return f"No other config trained beyond {second.frames:,} frames."
+    text = f"That is {first.score - second.score:.3g} above {second.label}"
     if first.interval is None or second.interval is None:
-        return f"{words}; with one seed each, chance cannot be ruled out."
+        return f"{text}; with only one seed, chance cannot be ruled out."
     apart = "overlap" if first.interval.overlaps(second.interval) else "do not overlap"
-    words += f"; their intervals {apart}"
+    text += f"; their intervals {apart}"
     if second.improvement is not None:
-        words += (
-            f", and a run of the winner beats one of it with probability {second.improvement:.2f}"
+        text += (
+            f". A run of the winner beats a run of {second.label} with probability "
+            f"{second.improvement:.2f}"
         )
-    return f"{words}."
+    return f"{text}."
 
 
 def _trained_frames(record: RunRecord) -> int:

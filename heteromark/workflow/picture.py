@@ -1,4 +1,4 @@
-"""A picture of the workflow's DAG with its job counts, drawn without Graphviz."""
+"""Draw the workflow's DAG with its job counts, without Graphviz."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHEAP, _EXPENSIVE, _EDGE = "#e8eef4", "#fbe3c5", "#44546a"
 
 
 def draw_dag(plan: Plan, path: Path, winner: str | None = None) -> None:
-    """Draw the steps from left to right, expensive ones tinted. `winner`: its name, if known."""
+    """Draw the steps from left to right, expensive ones tinted. `winner`: name, if known."""
     smoke, full = plan.params.smoke, plan.params.full
     configs, seeds = len(plan.configs), len(smoke.seeds)
     short = frames_range(rung.frames for config in plan.configs for rung in config.rungs)
@@ -27,7 +27,7 @@ def draw_dag(plan: Plan, path: Path, winner: str | None = None) -> None:
         ("expand", f"{configs} configs\n{_files(plan)}", _CHEAP),
         ("smoke", f"{configs} configs, {seeds} seeds\n{short} frames", _EXPENSIVE),
         ("aggregate", "results/tables\nruns, summary", _CHEAP),
-        ("select", f"results/selected\n{winner or 'winner and why'}", _CHEAP),
+        ("select", f"results/selected\n{winner or 'winner, reason'}", _CHEAP),
         ("train", f"{counted(len(full.seeds), 'seed')}\n{long} frames", _EXPENSIVE),
         ("publish", f"results/model\n{full.eval_episodes} episodes", _CHEAP),
         ("report", "results/\nreport.html", _CHEAP),
@@ -54,7 +54,7 @@ def draw_dag(plan: Plan, path: Path, winner: str | None = None) -> None:
 
 
 def _font(name: str, size: float) -> FontProperties:
-    """A font that matplotlib brings along: a machine's own of that name may be another version."""
+    """Return a font shipped with matplotlib: the system's font of that name may differ."""
     return FontProperties(fname=Path(get_data_path(), "fonts", "ttf", f"{name}.ttf"), size=size)
 
 

@@ -1,7 +1,7 @@
-"""The plan of a sweep: which configs, which runs, which folders. Made at parse time, validated.
+"""The validated plan of a sweep: its configs, runs and folders.
 
-Every expensive output carries a digest in its path, so that a path says whether its content is
-current; nothing here looks at modification times.
+The path of every expensive output contains a digest, which shows whether its content is current.
+Modification times are not used.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ RUNGS = RESULTS / "tables" / "rungs"
 class Candidate:
     """One distinct config in one mode, and its runs.
 
-    `names` has more than one entry when several files resolve to the same config; then they are
-    one candidate, and its runs are trained once.
+    `names` has several entries if several files resolve to the same config. They are one candidate,
+    whose runs are trained once.
     """
 
     names: tuple[str, ...]
@@ -46,8 +46,8 @@ class Candidate:
     agent_id: str
     environment: str
     hyperparameters: dict[str, Any]
-    frames: int  # that a run trains: whole iterations
-    checkpoints_after: tuple[int, ...]  # ends of the shorter rungs
+    frames: int  # frames that a run trains, in whole iterations
+    checkpoints_after: tuple[int, ...]  # iterations at the ends of the shorter rungs
     folders: dict[int, Path]  # seed → run folder
     rung: int = 1
 
@@ -57,16 +57,18 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """All names of the config, for tables and plots."""
+        """All names of the config, as shown in tables and plots."""
         return " = ".join(self.names)
 
 
 @dataclass(frozen=True)
 class PlannedConfig:
-    """A candidate in both modes, with what is needed to train it.
+    """A config with its candidates in both modes.
 
     Attributes:
-        rungs: the smoke, as far as it goes after each rung; one without halving.
+        agent: the agent config.
+        rungs: the smoke at the length of each rung; a single one without halving.
+        full: the long run.
     """
 
     agent: AgentConfig
@@ -75,30 +77,30 @@ class PlannedConfig:
 
     @property
     def smoke(self) -> Candidate:
-        """The whole smoke."""
+        """The smoke at full length."""
         return self.rungs[-1]
 
     def candidates(self, mode: Mode) -> tuple[Candidate, ...]:
-        """The config in one mode, shorter ones first."""
+        """Return the candidates of the config in one mode, shortest first."""
         return self.rungs if mode == "smoke" else (self.full,)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All configs of the sweep, in order of their names, and the parameters they follow from."""
+    """All configs of the sweep, sorted by name, and the parameters they were planned from."""
 
     params: ProjectParams
     configs: tuple[PlannedConfig, ...]
 
     def candidates(self, mode: Mode) -> list[Candidate]:
-        """The distinct configs in one mode, at full length."""
+        """Return the distinct configs in one mode, at full length."""
         return [config.candidates(mode)[-1] for config in self.configs]
 
     def find(self, mode: Mode, name: str, digest: str) -> tuple[PlannedConfig, Candidate]:
-        """The config whose run folder is called `{name}-{digest}`, and which of its candidates.
+        """Return the config and the candidate whose run folder is named `{name}-{digest}`.
 
         Raises:
-            LookupError: the plan has none; it was made from other params or configs.
+            LookupError: the plan has no such candidate; params or configs have changed.
         """
         known = []
         for config in self.configs:
@@ -114,34 +116,34 @@ class Plan:
 
     @property
     def decisions(self) -> dict[int, Path]:
-        """The files that say, after each rung but the last, which configs go on."""
+        """The ranking file of each rung except the last. It decides which configs advance."""
         return {
             rung: RUNGS / f"rung_{rung}-{self.rung_digest(rung)}.json"
             for rung in range(1, len(self.params.rungs))
         }
 
     def entrants(self, rung: int) -> list[Candidate]:
-        """The configs that train in a rung, from 1; the decisions before it must have been made."""
+        """Return the configs that train in a rung (from 1). Earlier decisions must exist."""
         configs = self.configs
         if rung > 1:
-            going_on = survivors(self.decisions[rung - 1], self.params.sweep.halving.eta)
-            configs = [config for config in configs if config.smoke.names in going_on]
+            advancing = survivors(self.decisions[rung - 1], self.params.sweep.halving.eta)
+            configs = [config for config in configs if config.smoke.names in advancing]
         return [config.rungs[rung - 1] for config in configs]
 
     def trained_in_rungs(self) -> list[Candidate]:
-        """What has been trained after all rungs, shorter runs first."""
+        """Return all candidates that train in any rung, shortest first."""
         rungs = range(1, len(self.params.rungs) + 1)
         return [candidate for rung in rungs for candidate in self.entrants(rung)]
 
     def trained(self) -> list[Candidate]:
-        """What has been trained after all rungs: each config as far as it came."""
+        """Return for each config the candidate of the last rung that it trained in."""
         furthest = {candidate.names: candidate for candidate in self.trained_in_rungs()}
         return [furthest[config.smoke.names] for config in self.configs]
 
     def rung_digest(self, rung: int) -> str:
-        """What the decision after a rung follows from."""
+        """Return the digest of all inputs of the decision after a rung."""
         rungs = [[_described(c) for c in config.rungs[:rung]] for config in self.configs]
-        judged_by = []  # with halving, who is in the tables depends on the selection's measure
+        judged_by = []  # with halving, the selection settings decide which configs advance
         if len(self.params.rungs) > 1:
             judged_by = [self.params.sweep.halving.eta, self._selection_settings]
         return _digest([rungs, judged_by])
@@ -151,22 +153,22 @@ class Plan:
         return self.params.selection.model_dump(mode="json")
 
     def selected(self, selection_file: Path) -> PlannedConfig:
-        """The config that a selection.json names as its winner.
+        """Return the config that a selection.json names as its winner.
 
         Raises:
-            LookupError: the plan has no such config; the selection was made for another.
+            LookupError: the plan has no such config; the selection belongs to another plan.
         """
         winner = json.loads(Path(selection_file).read_text(encoding="utf-8"))["winner"]
         return self.find("smoke", winner["name"], winner["config_digest"])[0]
 
     @property
     def tables_digest(self) -> str:
-        """What results/tables follows from: the smoke runs, their names, the workflow's code."""
+        """Digest of the inputs of results/tables: smoke runs, names, workflow code."""
         return self.rung_digest(len(self.params.rungs))
 
     @property
     def smoke_inputs(self) -> dict[str, Any]:
-        """Which smoke runs the sweep consists of."""
+        """The smoke runs of the sweep."""
         rungs = zip(*(config.rungs for config in self.configs), strict=True)
         return {
             "digest": self.tables_digest,
@@ -175,7 +177,7 @@ class Plan:
 
     @property
     def stage_inputs(self) -> dict[str, dict[str, Any]]:
-        """What each stage of dvc.yaml follows from besides the stages before it, by its name."""
+        """Inputs of each stage of dvc.yaml, by stage name, without outputs of earlier stages."""
         return {
             "sweep": self.smoke_inputs,
             "select": {"digest": self.selection_digest, "selection": self._selection_settings},
@@ -185,18 +187,18 @@ class Plan:
 
     @property
     def selection_digest(self) -> str:
-        """What results/selected follows from."""
+        """Digest of the inputs of results/selected."""
         return _digest([self.tables_digest, self._selection_settings])
 
     @property
     def publication_digest(self) -> str:
-        """What results/model and results/report follow from."""
+        """Digest of the inputs of results/model and results/report."""
         full = [_described(c) for c in self.candidates("full")]
         return _digest([self.selection_digest, full])
 
 
 def survivors(decision: Path, eta: int) -> set[tuple[str, ...]]:
-    """Names of the configs that go on after a rung: the best in `eta`, and at least one.
+    """Return the names of the configs that advance after a rung: the best 1/`eta`, at least one.
 
     Args:
         decision: the rung's ranking, a `selection.json` of the configs that trained in it.
@@ -207,7 +209,7 @@ def survivors(decision: Path, eta: int) -> set[tuple[str, ...]]:
 
 
 def stamp_name(digest: str) -> str:
-    """Name of the file that says what a results folder with constant names follows from."""
+    """Return the name of the file that identifies the inputs of a results folder."""
     return f"inputs-{digest}.json"
 
 
@@ -218,17 +220,17 @@ def make_plan(
 ) -> Plan:
     """Expand params.yaml and the agent configs that it names.
 
-    A hyperparameter must reach one of the configs if it was set for them: together with them in
-    params.yaml, or on the command line. One in params.yaml need not reach configs that a command
-    line names instead.
+    A hyperparameter must affect at least one config if it is set for these configs: in params.yaml
+    with the configs, or on the command line. A hyperparameter in params.yaml may affect none if the
+    command line names the configs.
 
     Args:
         root: the project's folder.
-        overrides: nested values that win over params.yaml.
-        typed: the options that gave the overrides, by dotted key; None: Snakemake's --config.
+        overrides: nested values that override params.yaml.
+        typed: the option that set each override, by dotted key; None: Snakemake's --config.
 
     Raises:
-        ConfigError: every fault of every file, before anything runs.
+        ConfigError: with every fault of every file, before anything runs.
     """
     given = flatten(overrides or {})
     with naming_options(typed or dict.fromkeys(given, "--config")):
@@ -240,7 +242,7 @@ def make_plan(
 
 
 def plan_of(agents: Sequence[ResolvedAgent], params: ProjectParams, root: Path = Path()) -> Plan:
-    """The plan for configs that are resolved already."""
+    """Return the plan for configs that are already resolved."""
     grouped: dict[str, list[tuple[ResolvedAgent, RunConfig]]] = {}
     faults = list(_halving_faults(params))
     for resolved in sorted(agents, key=lambda resolved: resolved.agent.short_name):
@@ -262,8 +264,8 @@ def _halving_faults(params: ProjectParams) -> Iterator[Fault]:
     if params.sweep.strategy == "halving" and not shorter:
         yield Fault(
             PARAMS_FILE,
-            f"makes a single rung; for a second one it must be at most {longest:,} / eta = "
-            f"{longest // halving.eta:,}",
+            f"gives only one rung; halving needs at least two. Set it to at most {longest:,} / eta "
+            f"= {longest // halving.eta:,}",
             "sweep.halving.min_frames",
             halving.min_frames,
         )
@@ -323,18 +325,18 @@ def _planned(
     if len({*ends, longest}) < len(rungs):
         raise ConfigError.single(
             PARAMS_FILE,
-            f"makes rungs of {', '.join(map(str, ends))} and {longest} iterations of {batch:,} "
-            f"frames with {names[0]} ({resolved.path}); raise it, so that each is longer than the "
-            "one before, or lower n_steps",
+            f"gives rungs of {', '.join(map(str, ends))} and {longest} iterations of {batch:,} "
+            f"frames with {names[0]} ({resolved.path}). Each rung must be longer than the previous "
+            "one: raise it or lower n_steps",
             params.sweep.halving.min_frames,
             "sweep.halving.min_frames",
         )
     if len({trajectory_digest(config) for config in rungs}) > 1:
         raise ConfigError.single(
             PARAMS_FILE,
-            f"needs runs that can be gone on with, and {names[0]} ({resolved.path}) cannot be: its "
-            "learning rate falls over the whole run (set scheduler.decay: none), or its algorithm "
-            "is your own. Set sweep.strategy: grid",
+            f"needs runs that longer runs can continue, but runs of {names[0]} ({resolved.path}) "
+            "depend on their length: the learning rate changes over the whole run (set "
+            "scheduler.decay: none), or the algorithm is user-defined (set sweep.strategy: grid)",
             params.sweep.strategy,
             "sweep.strategy",
         )
@@ -346,6 +348,7 @@ def _planned(
 
 
 def runs_of(candidates: list[Candidate]) -> dict[str, Any]:
+    """Return config, digest, frames and run folders of each candidate, by label."""
     return {
         candidate.label: {
             "config": candidate.config_path,

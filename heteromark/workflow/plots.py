@@ -1,7 +1,8 @@
-"""The pictures of a sweep: learning curves, the selection, the long run.
+"""The plots of a sweep: learning curves, the selection, the long run.
 
-Figures are drawn without pyplot, hence without global state or a display, and saved without dates
-or random identifiers: identical tables give identical bytes (for one version of matplotlib).
+Figures are drawn without pyplot, so they need no global state and no display. They are saved
+without dates or random identifiers: with one version of matplotlib, identical tables give identical
+bytes.
 """
 
 from __future__ import annotations
@@ -39,37 +40,37 @@ STYLE = {
     "savefig.dpi": 150,
     "svg.hashsalt": "heteromark",  # identifiers in the SVG are hashes; unsalted, they are random
 }
-# Dates and versions of the writer, which would make the bytes differ.
+# Remove dates and the writer's version, so that identical figures give identical bytes.
 UNDATED = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 
 WIDTH = 8.0  # inches
 ROW_HEIGHT = 0.5
-# Below a candidate's line, in rows: its seeds, so that the interval does not hide them, and why it
-# was left out.
+# Distance below a candidate's line, in rows: its seeds, so that the interval does not hide them,
+# and the reason why it was left out.
 SEED_OFFSET = 0.2
 REASON_OFFSET = 0.4
-REASON_LENGTH = 115  # characters that fit beside names of about thirty
+REASON_LENGTH = 115  # characters that fit beside a name of about 30 characters
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Save as the kind that the suffix names (.svg or .png), atomically.
+    """Save atomically in the format of the suffix (.svg or .png).
 
     Raises:
-        ValueError: another suffix.
+        ValueError: the suffix is not supported.
     """
     kind = Path(path).suffix.removeprefix(".")
     if kind not in UNDATED:
         raise ValueError(
-            f"{path}: plots are saved as {' or '.join(f'.{name}' for name in UNDATED)}"
+            f"{path}: plots must be saved as {' or '.join(f'.{name}' for name in UNDATED)}"
         )
     with mpl.rc_context(STYLE), atomic_path(path) as temporary:
         figure.savefig(temporary, format=kind, metadata=UNDATED[kind])
 
 
 def draw_learning_curves(tables: Tables) -> Figure:
-    """Training return over frames: mean and 95 % band over the completed seeds of each config.
+    """Draw the training return over frames: mean and 95 % band over each config's completed seeds.
 
-    A config without a completed seed appears in the legend only, with its statuses.
+    A config without a completed seed appears only in the legend, with its statuses.
     """
     with mpl.rc_context(STYLE):
         figure, axes = figure_with_axes(height=4.2)
@@ -79,16 +80,16 @@ def draw_learning_curves(tables: Tables) -> Figure:
                 axes.plot([], [], color=LEFT_OUT_COLOUR, label=f"{row.config} ({row.statuses})")
             else:
                 _draw_curve(axes, curve, label=f"{row.config} ({row.verdict})", **style)
-        _finish_curve_axes(axes, f"Learning curves: mean over seeds{_band_words(tables.curves)}")
+        _finish_curve_axes(axes, f"Learning curves: mean over seeds{_describe_band(tables.curves)}")
         _legend_below(figure, axes)
     return figure
 
 
 def draw_selection(selection: Selection) -> Figure:
-    """One row per candidate, best on top: score with its 95 % interval, and each seed's value.
+    """Draw one row per candidate, best on top: score, 95 % interval and the value of each seed.
 
-    With few seeds, the legend calls the interval what it is: their range.
-    What was left out is grey, with the reason in its row.
+    With few seeds, the interval is their range, and the legend says so. Candidates that were left
+    out are grey, with the reason in their row.
     """
     settings = selection.settings
     with mpl.rc_context(STYLE):
@@ -113,7 +114,7 @@ def draw_selection(selection: Selection) -> Figure:
 
 
 def draw_long_run(selection: Selection, smoke: Tables, long: Tables) -> Figure:
-    """Learning curves of the long runs, and the smoke of the same config to compare with."""
+    """Draw the learning curves of the long runs and, for comparison, the end of their smokes."""
     with mpl.rc_context(STYLE):
         figure, axes = figure_with_axes(height=4.2)
         for row, style in zip(long.summary.itertuples(), cycle(LINES), strict=False):
@@ -138,16 +139,17 @@ def figure_with_axes(height: float) -> tuple[Figure, Axes]:
 
 def _draw_curve(axes: Axes, curve: pd.DataFrame, label: str, color: str, linestyle: str) -> None:
     frames = curve["frames"].to_numpy(dtype=float)
-    # A single iteration has no line; the marker keeps it visible.
+    # A single iteration has no line; a marker makes it visible.
     marker = "o" if len(curve) == 1 else None
     axes.plot(frames, curve["mean"], label=label, color=color, linestyle=linestyle, marker=marker)
     axes.fill_between(frames, curve["low"], curve["high"], color=color, alpha=0.15, linewidth=0)
 
 
 def _draw_smoke_level(axes: Axes, smoke: Tables, config: str, color: str) -> None:
-    """Where the smoke ended: its final training return, which the curve can be compared with.
+    """Draw the final training return of the smoke.
 
-    Its evaluation is not: it plays the most likely actions, and the training return samples them.
+    The smoke's evaluation return cannot be compared with the curve: the evaluation takes the most
+    likely actions, while training samples them.
     """
     curve = smoke.curves[smoke.curves["config"] == config]
     if curve.empty:
@@ -169,7 +171,7 @@ def _finish_curve_axes(axes: Axes, title: str) -> None:
         axes.text(0.5, 0.5, "no completed run", transform=axes.transAxes, ha="center")
 
 
-def _band_words(curves: pd.DataFrame) -> str:
+def _describe_band(curves: pd.DataFrame) -> str:
     seeds = curves["seeds"].max() if len(curves) else 0
     if seeds < 2:
         return ""
@@ -179,7 +181,7 @@ def _band_words(curves: pd.DataFrame) -> str:
 
 
 def _tick_labels(candidates: Sequence[RankedCandidate]) -> list[str]:
-    """Names; and how long each was trained, where they left at different rungs."""
+    """Return the names, with the frames of each if the candidates trained for different lengths."""
     is_one_length = len({candidate.frames for candidate in candidates}) == 1
     return [
         "\n= ".join(each.names) + ("" if is_one_length else f"\n{each.frames:,} frames")
@@ -236,5 +238,5 @@ def _selection_legend(figure: Figure, seeds: int) -> None:
 
 
 def legend_mark(label: str, colour: str, **style) -> Line2D:
-    """A line or marker that only the legend shows."""
+    """Return a line or marker that appears only in the legend."""
     return Line2D([], [], color=colour, label=label, **style)

@@ -1,8 +1,8 @@
-"""What the workflow's steps write: results/tables, results/selected and results/model.
+"""Write the outputs of the workflow's steps: results/tables, results/selected and results/model.
 
-Each folder holds `inputs-{digest}.json`, written last. Its name says what the folder follows from,
-so that Snakemake finds a stale folder by a missing path, also after `dvc pull`, `dvc checkout` or
-in a fresh clone, where modification times mean nothing.
+Each folder holds `inputs-{digest}.json`, which is written last. The digest identifies the inputs of
+the folder, so Snakemake recognises an outdated folder by a missing path. This also works after `dvc
+pull`, `dvc checkout` and in a fresh clone, where modification times are meaningless.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ OVERVIEW_FILE = "overview.html"
 
 
 def write_decision(plan: Plan, rung: int, path: Path) -> str:
-    """Rank the configs of a rung, and say who goes on.
+    """Rank the configs of a rung and write the decision; return a summary of it.
 
     Raises:
         NoWinner: every candidate was left out.
@@ -52,15 +52,15 @@ def write_decision(plan: Plan, rung: int, path: Path) -> str:
     candidates = plan.entrants(rung)
     select(aggregate(candidates), candidates, plan.params.selection).write(path)
     _remove_others(path, f"rung_{rung}-*.json")
-    going_on = plan.entrants(rung + 1)
+    advancing = plan.entrants(rung + 1)
     return (
-        f"after {candidates[0].frames:,} frames, {len(going_on)} of {len(candidates)} configs go "
-        f"on: {', '.join(candidate.label for candidate in going_on)}"
+        f"after {candidates[0].frames:,} frames, {len(advancing)} of {len(candidates)} configs "
+        f"advance: {', '.join(candidate.label for candidate in advancing)}"
     )
 
 
 def write_aggregate(plan: Plan, folder: Path) -> None:
-    """Aggregate the smoke runs into tables, metrics.json and learning curves."""
+    """Write the tables, metrics.json and learning curves of the smoke runs."""
     tables = aggregate(plan.trained())
     write_tables(tables, folder)
     save_figure(draw_learning_curves(tables), Path(folder) / CURVES_FILE)
@@ -68,7 +68,7 @@ def write_aggregate(plan: Plan, folder: Path) -> None:
 
 
 def write_selection(plan: Plan, tables_folder: Path, folder: Path) -> str:
-    """Select the winner, write its agent config and say why; returns that sentence.
+    """Select the winner and write its agent config; return the winner and the reason.
 
     Raises:
         NoWinner: every candidate was left out.
@@ -89,7 +89,7 @@ def write_selection(plan: Plan, tables_folder: Path, folder: Path) -> str:
 
 
 def write_model(plan: Plan, tables_folder: Path, selected_folder: Path, folder: Path) -> str:
-    """Publish the best long run of the winner; returns what is to be told.
+    """Publish the best long run of the winner; return the result of the rank check.
 
     Raises:
         WorkflowError: no long run completed.
@@ -113,7 +113,7 @@ def write_model(plan: Plan, tables_folder: Path, selected_folder: Path, folder: 
         "seed": seed,
         "evaluation_return": evaluation["return_mean"],
         "evaluation_std": evaluation["return_std"],
-        # Only where the environment says who won: DVC drops null metrics.
+        # Left out if the environment reports no wins: DVC drops null metrics.
         **({} if evaluation["win_rate"] is None else {"win_rate": evaluation["win_rate"]}),
         "episodes": evaluation["episodes"],
         "frames": record.summary.frames,
@@ -124,21 +124,22 @@ def write_model(plan: Plan, tables_folder: Path, selected_folder: Path, folder: 
     _write_json(folder / "metrics.json", metrics)
     pictures = [
         ("Return of the training episodes, by config", Path(tables_folder) / CURVES_FILE),
-        ("Who went on after each rung", Path(selected_folder) / BRACKET_FILE),
+        ("Configs that advanced after each rung", Path(selected_folder) / BRACKET_FILE),
         ("Scores with intervals, and every seed", Path(selected_folder) / "selection.svg"),
-        ("The long run beside the end of the short ones", folder / "long_run.svg"),
+        ("The long run, with the end of the short runs", folder / "long_run.svg"),
     ]
-    there = [(caption, path) for caption, path in pictures if path.exists()]
-    write_overview(plan, smoke, selection, long, check, there, folder / OVERVIEW_FILE)
+    existing = [(caption, path) for caption, path in pictures if path.exists()]
+    write_overview(plan, smoke, selection, long, check, existing, folder / OVERVIEW_FILE)
     _stamp(folder, plan.publication_digest, {"full": runs_of([candidate])})
     return check.why
 
 
 def publish_run(run: Path, folder: Path) -> None:
-    """Copy what a policy's user needs of a run; what an earlier model had besides is taken away.
+    """Copy the files of a run that users of the policy need.
 
-    The model's weights are the final ones, which evaluation.json is about. The best ones come
-    along where the run was evaluated while it trained, for `heteromark evaluate --checkpoint best`.
+    The model has the final weights, to which evaluation.json refers. If the run was evaluated
+    during training, its best weights are copied too, for `heteromark evaluate --checkpoint best`.
+    Otherwise the best weights of an earlier model are deleted.
     """
     for name in (CHECKPOINT_FILE, CONFIG_FILE, EVALUATION_FILE, RECORD_FILE):
         copy_atomic(run / name, folder / name)
@@ -149,7 +150,7 @@ def publish_run(run: Path, folder: Path) -> None:
 
 
 def _best_run(candidate: Candidate) -> tuple[int, RunRecord]:
-    """Seed and record of the completed run with the best evaluation; the first of equals."""
+    """Return seed and record of the completed run with the best evaluation; first on ties."""
     records = {seed: RunRecord.read(folder) for seed, folder in candidate.folders.items()}
     completed = {
         seed: record
@@ -157,22 +158,22 @@ def _best_run(candidate: Candidate) -> tuple[int, RunRecord]:
         if record.status is Status.COMPLETED and record.summary.evaluation_return is not None
     }
     if not completed:
-        told = "; ".join(
+        statuses = "; ".join(
             f"seed {seed} {record.status}{f', {record.reason}' if record.reason else ''}"
             for seed, record in records.items()
         )
         raise WorkflowError(
-            f"no long run of {candidate.label} completed ({told}), so there is no model to "
-            "publish. Lower its learning_rate, add full.seeds, or select by other measures"
+            f"no long run of {candidate.label} completed ({statuses}), so there is no model to "
+            "publish. Lower its learning_rate, add full.seeds, or change the selection settings"
         )
     best = max(completed, key=lambda seed: completed[seed].summary.evaluation_return)
     return best, completed[best]
 
 
 def _agent_yaml(agent: AgentConfig, selection: Selection) -> str:
-    """The winner as an agent config of its own: every layer applied, nothing inherited."""
+    """Return the winner as a self-contained agent config, with all layers applied."""
     head = (
-        "# The winner of the sweep, written by the workflow; every layer is applied.\n"
+        "# The winner of the sweep, written by the workflow, with all layers applied.\n"
         f"# From {selection.winner.config_path}: {selection.winner.why}\n"
     )
     return head + to_yaml({"resolved": True, **agent.model_dump(mode="json")})
@@ -183,7 +184,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _stamp(folder: Path, digest: str, inputs: dict[str, Any]) -> None:
-    """Write the stamp last, and take away those of earlier contents."""
+    """Write the stamp and delete the stamps of earlier contents."""
     target = Path(folder) / stamp_name(digest)
     _write_json(target, inputs)
     _remove_others(target, stamp_name("*"))

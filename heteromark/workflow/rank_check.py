@@ -1,4 +1,4 @@
-"""The rank check: whether the long runs bear out the smokes that their config was selected by."""
+"""The rank check: do the long runs confirm the selection by the smoke runs?"""
 
 from __future__ import annotations
 
@@ -28,15 +28,20 @@ class RankCheck(Frozen):
 
     verdict: Literal["confirmed", "questioned", "unknown"]
     why: str
-    runs: tuple[LongRun, ...]  # of the configs that were trained long, by smoke rank
-    # Rank correlation of smoke and long scores, in [-1, 1]; None below two scored long configs or
-    # where all scores of one side are equal.
+    runs: tuple[LongRun, ...]  # the configs with long runs, by smoke rank
+    # Rank correlation of smoke and long scores, in [-1, 1]. None with fewer than two scored
+    # configs, or if all smoke scores or all long scores are equal.
     spearman: float | None
     kendall: float | None
 
     @classmethod
     def read(cls, path: Path) -> RankCheck:
-        """Read what `write` wrote; raises OSError, or ValueError where it is no rank check."""
+        """Read a rank check.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: the file is not a rank check.
+        """
         return cls.model_validate_json(path.read_text(encoding="utf-8"))
 
     def write(self, path: Path) -> None:
@@ -45,11 +50,11 @@ class RankCheck(Frozen):
 
 
 def rank_check(selection: Selection, long: Tables) -> RankCheck:
-    """Compare the long runs with the smokes they were selected by.
+    """Compare the long runs with the smoke runs that decided the selection.
 
-    The verdict is `confirmed` when the winner's long score is at least every smoke score and every
-    other long score, else `questioned`; the sentence gives the numbers. Nothing more can be said
-    where only the winner was trained long: another config's long run might still be better.
+    The verdict is `confirmed` if the winner's long score is at least as high as every smoke score
+    and every other long score, else `questioned`. `why` gives the numbers. If only the winner was
+    trained long, another config's long run might still be better.
 
     Args:
         long: tables of the long runs (`aggregate`); configs are matched by their label.
@@ -69,8 +74,8 @@ def rank_check(selection: Selection, long: Tables) -> RankCheck:
     verdict, why = _compare(selection, runs)
     if spearman is not None:
         why += (
-            f". Over {sum(_is_scored(run) for run in runs)} configs, the smoke's order and the "
-            f"long runs' order correlate with Spearman {spearman:.2f}, Kendall {kendall:.2f}"
+            f". Over {sum(_is_scored(run) for run in runs)} configs, the rank correlation of smoke "
+            f"and long scores is {spearman:.2f} (Spearman) or {kendall:.2f} (Kendall)"
         )
     return RankCheck(verdict=verdict, why=why, runs=runs, spearman=spearman, kendall=kendall)
 
@@ -79,7 +84,7 @@ def _compare(selection: Selection, runs: Sequence[LongRun]) -> tuple[str, str]:
     winner = selection.candidates[0]
     own = next((run.long for run in runs if run.config == winner.label), None)
     if own is None:
-        return "unknown", f"{winner.label} has no completed long run that measured its score"
+        return "unknown", f"{winner.label} has no completed long run with a score"
     gain = own - winner.score
     change = "equal to" if gain == 0 else f"{abs(gain):.4g} {'above' if gain > 0 else 'below'}"
     words = (
@@ -118,7 +123,7 @@ def _rank_correlations(runs: Sequence[LongRun]) -> tuple[float | None, float | N
     long = [run.long for run in runs if _is_scored(run)]
     if len(set(smoke)) < 2 or len(set(long)) < 2:
         return None, None
-    import scipy.stats  # takes longer than a selection, and only long runs need it
+    import scipy.stats  # slow to import, and needed only for long runs
 
     return (
         float(scipy.stats.spearmanr(smoke, long).statistic),

@@ -1,7 +1,8 @@
-"""The selection: which config of the sweep is trained long.
+"""Select the config of the sweep that is trained long.
 
-`select` is pure: tables and params in, a `Selection` out, whose JSON is `selection.json`. Every
-candidate is in it, with its rank and with why it won, lost or was left out.
+`select` is a pure function of tables and params. It returns a `Selection`, which is written to
+`selection.json`. It lists every candidate with its rank and the reason why it won, lost or was left
+out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from heteromark.runs.record import LOG_FILE, Status
 from heteromark.workflow.aggregate import Tables
 from heteromark.workflow.errors import WorkflowError
 from heteromark.workflow.plan import Candidate
-from heteromark.workflow.stability import reasons_in_words
+from heteromark.workflow.stability import describe_reasons
 from heteromark.workflow.statistics import (
     CONFIDENCE,
     RANGE_SEEDS,
@@ -32,9 +33,9 @@ from heteromark.workflow.statistics import (
 from heteromark.workflow.words import counted
 
 SELECTION_FILE = "selection.json"
-BRACKET_FILE = "bracket.svg"  # beside it, with sweep.strategy "halving"
+BRACKET_FILE = "bracket.svg"  # only with sweep.strategy "halving"
 
-# How a tie-break criterion reads, and its sign in a sort where smaller comes first.
+# For each tie-break criterion: the preferred direction, and its sign in an ascending sort.
 _PREFERENCE: dict[TieBreak, tuple[str, int]] = {
     "slope": ("larger", -1),
     "coefficient_of_variation": ("smaller", +1),
@@ -43,7 +44,7 @@ _PREFERENCE: dict[TieBreak, tuple[str, int]] = {
 
 
 class NoWinner(WorkflowError):
-    """No candidate is eligible. The message lists each, why it was left out, and what to do."""
+    """No candidate is eligible. The message lists each with the reason, and what to do."""
 
 
 class Winner(Frozen):
@@ -57,23 +58,24 @@ class Winner(Frozen):
 
 
 class RankedCandidate(Frozen):
-    """One candidate's standing. `score` is in units of the metric; None: nothing to score."""
+    """The result of one candidate. `score` is in units of the metric; None: nothing to score."""
 
     names: tuple[str, ...]
     config_digest: str
     config_path: str
-    rung: int  # how far it came; 1 without halving
-    frames: int  # of each of its runs
-    rank: int  # 1 is best; those left out follow, diverged ones last
+    rung: int  # the last rung that it trained in; 1 without halving
+    frames: int  # per run
+    rank: int  # 1 is best; candidates that were left out follow, diverged ones last
     eligible: bool
     score: float | None
     interval: Interval | None  # bootstrap 95 % interval of the score
-    # That a run of the winner beats one of this config by the metric: the share of pairs of runs,
-    # ties half. None for the winner itself, for those left out, and for shorter runs.
+    # Probability that a run of the winner beats a run of this config by the metric: the share of
+    # pairs of runs, counting ties half. None for the winner, for candidates that were left out, and
+    # for shorter runs.
     improvement: float | None
     seeds: int
     completed: int
-    values: dict[int, float]  # seed -> metric, of the completed runs that measured it
+    values: dict[int, float]  # seed -> metric, for completed runs that measured it
     why: str
 
     @property
@@ -93,7 +95,7 @@ class Selection(Frozen):
         """Read a `selection.json`.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: the file does not exist.
             ValueError: it is not a selection (pydantic's ValidationError is a ValueError).
         """
         return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
@@ -105,7 +107,7 @@ class Selection(Frozen):
 
 @dataclass(frozen=True)
 class _Contender:
-    """A candidate with all that its rank depends on."""
+    """A candidate with everything that its rank depends on."""
 
     candidate: Candidate
     runs: pd.DataFrame  # its rows of the runs table
@@ -124,7 +126,7 @@ class _Contender:
         return _count(self.runs, Status.DIVERGED) > 0
 
     def sort_key(self, tie_break: Sequence[TieBreak]) -> tuple[float | str, ...]:
-        """Smaller is better; what was not measured comes last; the name settles what is left."""
+        """Smaller is better. Values that were not measured come last; the name breaks ties."""
         key: list[float | str] = [math.inf if self.score is None else -self.score]
         for criterion in tie_break:
             if criterion == "name":
@@ -138,9 +140,9 @@ class _Contender:
 def select(tables: Tables, candidates: Sequence[Candidate], params: SelectionParams) -> Selection:
     """Rank the candidates by `params.statistic` of `params.metric` over their completed seeds.
 
-    Those that came to a higher rung come first. A diverged run counts as not completed. Equal
-    scores are decided by `params.tie_break` in its order, at last by name; the result does not
-    depend on the order of `candidates`.
+    Candidates that reached a higher rung come first. A diverged run counts as not completed. Equal
+    scores are decided by the criteria of `params.tie_break` in order, then by name. The result does
+    not depend on the order of `candidates`.
 
     Raises:
         NoWinner: every candidate is left out.
@@ -207,7 +209,11 @@ def _contender(tables: Tables, candidate: Candidate, params: SelectionParams) ->
 
 
 def values_by_seed(runs: pd.DataFrame, params: SelectionParams) -> dict[int, float]:
-    """Seed -> `params.metric`, of the completed runs that measured it; rows of the runs table."""
+    """Return seed -> `params.metric` for the completed runs that measured it.
+
+    Args:
+        runs: rows of the runs table.
+    """
     completed = runs[runs["status"] == Status.COMPLETED].dropna(subset=[params.metric])
     return {
         int(seed): float(value)
@@ -228,7 +234,7 @@ def _obstacle(runs: pd.DataFrame, values: dict[int, float], params: SelectionPar
         f"{len(values)} of {len(runs)} seeds completed"
         f"{f' and measured {params.metric}' if is_unmeasured else ''}, "
         f"selection.min_seeds is {params.min_seeds}"
-        f"{f' ({reasons_in_words(reasons)})' if reasons else ''}"
+        f"{f' ({describe_reasons(reasons)})' if reasons else ''}"
     )
 
 
@@ -247,50 +253,50 @@ def _improvement(winner: _Contender, other: _Contender) -> float | None:
 
 
 def _explanation(rank: int, eligible: Sequence[_Contender], params: SelectionParams) -> str:
-    """Why the eligible contender at `rank` (from 0) stands there, against its neighbour."""
+    """Explain the position of the eligible contender at `rank` (from 0)."""
     own = eligible[rank]
     subject = (
         f"{params.statistic} of {params.metric} over {counted(len(own.values), 'seed')} is "
         f"{own.score:.4g}"
     )
     if lost := len(own.runs) - len(own.values):
-        subject += f" ({lost} of {len(own.runs)} did not count)"
+        subject += f" ({lost} of {len(own.runs)} seeds did not count)"
     if len(eligible) == 1:
         return f"won: {subject}; no other candidate is eligible"
     rival = eligible[1] if rank == 0 else eligible[0]
     here, there = own.candidate, rival.candidate
     if here.rung < there.rung:
-        comparison = f"after {here.frames:,} frames, and it did not go on"
+        comparison = f"after {here.frames:,} frames, and it did not advance"
     elif here.rung > there.rung:
-        comparison = f"and no other went on beyond {there.frames:,} frames"
+        comparison = f"and no other config trained beyond {there.frames:,} frames"
     elif own.score == rival.score:
-        comparison = _tie_words(own, rival, params.tie_break)
+        comparison = _describe_tie(own, rival, params.tie_break)
     else:
         side = "above" if own.score > rival.score else "below"
         comparison = (
             f"{abs(own.score - rival.score):.4g} {side} {rival.candidate.label} "
-            f"({rival.score:.4g}); {_overlap_words(own, rival)}"
+            f"({rival.score:.4g}); {_describe_overlap(own, rival)}"
         )
-    # No probability from one seed: that run is known, and says nothing about the next. And none
-    # between runs of different lengths.
+    # Give no probability from a single seed, which says nothing about the next run, or between runs
+    # of different lengths.
     if min(len(own.values), len(rival.values)) > 1 and here.rung == there.rung:
         other, name = (rival, rival.candidate.label) if rank == 0 else (own, "this config")
         comparison += (
-            f"; a run of the winner beats one of {name} with probability "
+            f"; a run of the winner beats a run of {name} with probability "
             f"{_improvement(eligible[0], other):.2g}, over {len(own.values) * len(rival.values)} "
             "pairs"
         )
     return f"{'won' if rank == 0 else f'ranked {rank + 1}'}: {subject}, {comparison}"
 
 
-def _tie_words(own: _Contender, rival: _Contender, tie_break: Sequence[TieBreak]) -> str:
+def _describe_tie(own: _Contender, rival: _Contender, tie_break: Sequence[TieBreak]) -> str:
     own_key, rival_key = own.sort_key(tie_break), rival.sort_key(tie_break)
     # The first part is the score, which ties; the last is the name, which never does.
     decisive = next(index for index in range(1, len(own_key)) if own_key[index] != rival_key[index])
     won = own_key < rival_key
     tie = f"equal to {rival.candidate.label}"
     if decisive == len(own_key) - 1:
-        return f"{tie}; the alphabet {'decides' if won else 'decided against it'}"
+        return f"{tie}; alphabetical order {'decides' if won else 'decides against it'}"
     criterion = tie_break[decisive - 1]
     preference, _ = _PREFERENCE[criterion]
     better, worse = (own, rival) if won else (rival, own)
@@ -300,13 +306,13 @@ def _tie_words(own: _Contender, rival: _Contender, tie_break: Sequence[TieBreak]
     )
 
 
-def _overlap_words(own: _Contender, rival: _Contender) -> str:
+def _describe_overlap(own: _Contender, rival: _Contender) -> str:
     if own.interval is None or rival.interval is None:
-        return "one seed has no interval, so chance cannot be ruled out"
-    # With so few seeds the name promises more than there is.
+        return "a single seed gives no interval, so chance cannot be ruled out"
+    # With so few seeds, "95% interval" alone would promise too much.
     is_range = min(len(own.values), len(rival.values)) <= RANGE_SEEDS
     intervals = (
-        f"the {CONFIDENCE:.0%} intervals{' (so few seeds: their range)' if is_range else ''}"
+        f"the {CONFIDENCE:.0%} intervals{' (with few seeds: their range)' if is_range else ''}"
     )
     if own.interval.overlaps(rival.interval):
         return f"{intervals} overlap, so more seeds may change the order"
@@ -325,7 +331,7 @@ def _no_winner_message(contenders: Sequence[_Contender], params: SelectionParams
 
 
 def _advice(contenders: Sequence[_Contender], params: SelectionParams) -> list[str]:
-    """One line for each kind of fault that was met."""
+    """Return one line of advice for each kind of fault."""
     advice = []
     diverged = [contender.candidate for contender in contenders if contender.has_diverged]
     if diverged:
@@ -341,8 +347,8 @@ def _advice(contenders: Sequence[_Contender], params: SelectionParams) -> list[s
     if failed:
         more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
         advice.append(
-            f"  not finished: read {(failed[0] / LOG_FILE).as_posix()}{more}, or logs/ where "
-            "there is none, and run the workflow again: finished runs are not repeated"
+            f"  not finished: read {(failed[0] / LOG_FILE).as_posix()}{more} (or logs/, if it does "
+            "not exist) and run the workflow again; finished runs are not repeated"
         )
     if any(contender.completed > len(contender.values) for contender in contenders):
         advice.append(

@@ -1,4 +1,4 @@
-"""Learning curves: their trend over the last half, and the verdict on a config's seeds.
+"""Trends of learning curves over their last half, and a verdict over a config's seeds.
 
 Pure functions on numbers: no files, no tables.
 """
@@ -14,24 +14,24 @@ from typing import NamedTuple
 import numpy as np
 
 SLOPE_UNIT_FRAMES = 1_000
-# A line through two points has no residual, so neither its noise nor its error is known.
+# A line through two points has no residuals, so its noise and error are unknown.
 MIN_TREND_POINTS = 3
 
-# Returns that change by less than a tenth of their own size, on any reward scale, are constant for
-# the eye; without this floor a curve of 1000.000 ... 1000.001 would count as all noise.
+# Returns that change by less than a tenth of their size count as constant, on any reward scale.
+# Without this floor, a curve of 1000.000 ... 1000.001 would be all noise.
 SCALE_FLOOR_SHARE = 0.1
 SCALE_PERCENTILES = (5, 95)  # unlike the range, these do not widen with the number of iterations
-# Pure Gaussian noise has a standard deviation of 0.30 of its 5-95 percentile range, whatever its
-# size; a straight line plus noise reaches 0.2 when the noise is a fifth of the whole rise.
+# Pure Gaussian noise of any size has a standard deviation of 0.30 of its 5-95 percentile range. A
+# straight line plus noise reaches 0.2 when the noise is a fifth of the total rise.
 NOISY_SHARE = 0.2
-# Seeds whose last halves lie this far apart (standard deviation) found different policies: of
-# three, two at the top and one a bit less than half way down.
+# Seeds whose last halves differ by this standard deviation found different policies. Example with
+# three seeds: two at the top and one slightly less than half-way down.
 DISAGREEMENT_SHARE = 0.25
-# A straight learning curve changes by about half its scale over the last half; a tenth of that
-# is too slow to be worth waiting for.
+# A straight learning curve changes by about half its scale over the last half. A tenth of that is
+# too slow to be worth more training.
 FLAT_SHARE = 0.05
-# The usual two standard errors. Successive iterations are correlated, so this errs towards seeing
-# a trend; FLAT_SHARE keeps small ones out.
+# The usual two standard errors. Successive iterations are correlated, so this test finds trends
+# too easily; FLAT_SHARE excludes small ones.
 TREND_STANDARD_ERRORS = 2.0
 
 
@@ -53,9 +53,9 @@ class Trend:
 
 
 def last_half_trend(curve: Curve) -> Trend | None:
-    """Trend over the iterations that end in the last half of the run's frames.
+    """Return the trend over the iterations that end in the last half of the run's frames.
 
-    None where fewer than `MIN_TREND_POINTS` of them measured a return.
+    Returns None if fewer than `MIN_TREND_POINTS` of them measured a return.
     """
     if len(curve.frames) == 0:
         return None
@@ -63,7 +63,7 @@ def last_half_trend(curve: Curve) -> Trend | None:
     if len(frames) < MIN_TREND_POINTS:
         return None
     units = (frames - frames[0]) / SLOPE_UNIT_FRAMES
-    # scipy.stats.linregress gives the same; importing it takes longer than all else here
+    # Same as scipy.stats.linregress, without its slow import.
     around_mean = units - units.mean()
     spread = float(np.sum(around_mean**2))
     slope = float(np.sum(around_mean * (returns - returns.mean()))) / spread
@@ -81,26 +81,26 @@ def last_half_trend(curve: Curve) -> Trend | None:
 
 
 class Verdict(StrEnum):
-    """What the learning curves of one config look like, over its seeds."""
+    """The shape of one config's learning curves, over its seeds."""
 
     STEADY = "steady"  # still rises, and the seeds agree
-    NOISY = "noisy"  # fluctuation, or disagreement between seeds, hides what is learnt
-    FLAT = "flat"  # changes no more: converged, or never learnt
-    FALLING = "falling"  # loses what it had learnt
-    DIVERGED = "diverged"  # a seed met NaN or infinity
+    NOISY = "noisy"  # fluctuation or disagreement between seeds hides what is learnt
+    FLAT = "flat"  # no longer changes: converged, or never learnt
+    FALLING = "falling"  # loses what it learnt
+    DIVERGED = "diverged"  # a seed reached NaN or infinity
     UNKNOWN = "unknown"  # too little was measured
 
 
 @dataclass(frozen=True)
 class Stability:
-    """A verdict, and the sentence that says why, with its numbers."""
+    """A verdict and the reason for it, with numbers."""
 
     verdict: Verdict
     reason: str
 
 
-def reasons_in_words(reasons: Mapping[int, str]) -> str:
-    """`seeds 0, 2: loss is NaN; seed 1: ...`, from seed -> reason."""
+def describe_reasons(reasons: Mapping[int, str]) -> str:
+    """Return `seeds 0, 2: loss is NaN; seed 1: ...` for a mapping of seed -> reason."""
     seeds_of: dict[str, list[int]] = {}
     for seed in sorted(reasons):
         seeds_of.setdefault(reasons[seed], []).append(seed)
@@ -113,20 +113,20 @@ def reasons_in_words(reasons: Mapping[int, str]) -> str:
 def judge_stability(
     curves: Sequence[Curve], seeds: int, diverged: Mapping[int, str] | None = None
 ) -> Stability:
-    """Judge one config by its completed runs' learning curves.
+    """Judge one config by the learning curves of its completed runs.
 
     Fluctuation, disagreement and change are compared with one scale: the 5-95 percentile range of
     all returns, at least `SCALE_FLOOR_SHARE` of their mean size.
 
     Args:
         curves: one per completed run.
-        seeds: planned runs, for the sentence.
-        diverged: seed -> reason, of the runs that diverged. One suffices for the verdict.
+        seeds: number of planned runs, for the reason.
+        diverged: seed -> reason for the runs that diverged. One such run decides the verdict.
     """
     if diverged:
         return Stability(
             Verdict.DIVERGED,
-            f"{len(diverged)} of {seeds} seeds diverged ({reasons_in_words(diverged)})",
+            f"{len(diverged)} of {seeds} seeds diverged ({describe_reasons(diverged)})",
         )
     if not curves:
         return Stability(Verdict.UNKNOWN, f"none of {seeds} seeds completed")

@@ -1,18 +1,17 @@
 """Statistics over seeds. Pure functions on numbers: no files, no tables.
 
 Scores of one config form an array `[seeds]`, or `[seeds, tasks]` when it ran on several tasks.
-Every function raises ValueError where a score is NaN or infinite. The seed is the independent unit:
-episodes of one run share its weights, so resampling them would invent precision that a new training
-does not have.
+Every function raises ValueError if a score is NaN or infinite. The seed is the independent unit:
+the episodes of one run share its weights, so resampling them would overstate the precision.
 
 Source of the interquartile mean, the stratified bootstrap, the probability of improvement and the
 performance profile: Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical
 Precipice", NeurIPS 2021, section 4.
 
-What intervals are worth with few seeds, whatever their confidence is called: none from one seed,
-which says nothing about the next; from two or three seeds of one task the 95 % interval is their
-range, and the range of `n` seeds holds the median of all trainings of that config with probability
-`1 - 2**(1 - n)`: 50 % with two, 75 % with three.
+Intervals from few seeds promise more than they hold. One seed gives no interval, because it says
+nothing about the next. With two or three seeds of one task, the 95 % interval is their range. The
+range of `n` seeds contains the median of all trainings of the config with probability
+`1 - 2**(1 - n)`: 50 % with two seeds, 75 % with three.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ from numpy.typing import ArrayLike
 
 from heteromark.config.models.params import Statistic
 
-# Reduces the last axis, `[..., scores] -> [...]`, so that one call covers all resamples.
+# Reduces the last axis, `[..., scores] -> [...]`, so one call handles all resamples.
 Reduction = Callable[[np.ndarray], np.ndarray]
 
-TRIMMED_SHARE = 0.25  # of each tail: what is left lies between the quartiles
+TRIMMED_SHARE = 0.25  # cut from each tail, so the rest lies between the quartiles
 CONFIDENCE = 0.95
-# Up to 5 seeds of one task have at most 5**5 = 3,125 resamples: these are enumerated, so the usual
-# smoke has no Monte Carlo error at all. Beyond, that error is about 1 % of the interval's width.
+# Up to 5 seeds of one task have at most 5**5 = 3,125 resamples. All of them are used, so the usual
+# smoke has no Monte Carlo error. With more seeds, the error is about 1 % of the interval's width.
 MAX_RESAMPLES = 5_000
 BOOTSTRAP_SEED = 0
-# Up to so many seeds of one task, the 95 % interval is their range: of three, the worst is drawn
-# three times in 1 of 27 resamples, which is more than the tail of 2.5 %.
+# With up to this number of seeds of one task, the 95 % interval is their range. With three seeds,
+# the worst is drawn three times in 1 of 27 resamples, which is more than the tail of 2.5 %.
 RANGE_SEEDS = 3
 
 
@@ -56,11 +55,11 @@ class Interval(NamedTuple):
 
 
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:
-    """Mean of the scores between the quartiles, over the last axis.
+    """Return the mean of the scores between the quartiles, over the last axis.
 
     `floor(n / 4)` scores are cut at each end, as in `scipy.stats.trim_mean(scores, 0.25)`, which
-    rliable uses: no score is weighted by a fraction. So the IQM of up to three seeds is their
-    mean. Sorting makes the result bit-identical under any order of the seeds.
+    rliable uses. No score is weighted by a fraction, so the IQM of up to three seeds is their mean.
+    Because the scores are sorted, the result is bit-identical for any order of the seeds.
     """
     ordered = np.sort(scores, axis=-1)
     count = ordered.shape[-1]
@@ -73,7 +72,7 @@ def _mean(scores: np.ndarray) -> np.ndarray:
 
 
 def _mean_of_ordered(scores: np.ndarray) -> np.ndarray:
-    # Rounding can carry the mean of equal numbers past them, and intervals past the seeds' range.
+    # Clip: rounding can move the mean of equal numbers, and so an interval, beyond their range.
     return np.clip(scores.mean(axis=-1), scores[..., 0], scores[..., -1])
 
 
@@ -86,10 +85,10 @@ REDUCTIONS: dict[Statistic, Reduction] = {
 
 
 def score(scores: ArrayLike, statistic: Statistic = "iqm") -> float | None:
-    """One number for all scores, `[seeds]` or `[seeds, tasks]` pooled; None without scores.
+    """Return one number for all scores, `[seeds]` or `[seeds, tasks]`; None without scores.
 
-    Several tasks are pooled, so their scores must be of one scale: see `normalised`. Their median
-    is that of all runs, where rliable's is that of the tasks' means.
+    Several tasks are pooled, so their scores must have the same scale (see `normalised`). The
+    median is over all runs; rliable takes the median over the means of the tasks.
     """
     checked = _finite_scores(scores)
     return float(REDUCTIONS[statistic](checked.ravel())) if checked.size else None
@@ -98,11 +97,11 @@ def score(scores: ArrayLike, statistic: Statistic = "iqm") -> float | None:
 def bootstrap_interval(
     scores: ArrayLike, statistic: Statistic = "iqm", confidence: float = CONFIDENCE
 ) -> Interval | None:
-    """Percentile bootstrap interval, stratified by task: seeds are drawn anew within each task.
+    """Return the percentile bootstrap interval, with seeds resampled within each task.
 
-    Percentiles are attained values (no interpolation), so that with two or three seeds of one task
-    the 95 % interval is exactly their range. Independent of the order of the seeds. Deterministic:
-    all resamples where they are few (`MAX_RESAMPLES`), else a fixed sequence of random ones.
+    Percentiles are not interpolated, so the 95 % interval of two or three seeds of one task is
+    exactly their range. The result does not depend on the order of the seeds. It is deterministic:
+    it uses all resamples, or a fixed random sequence if there are more than `MAX_RESAMPLES`.
 
     Args:
         confidence: two-sided, in (0, 1).
@@ -120,7 +119,7 @@ def bootstrap_interval(
 
 
 def coefficient_of_variation(scores: ArrayLike) -> float | None:
-    """Sample standard deviation over |mean|, dimensionless; None below two seeds or at mean 0."""
+    """Return standard deviation / |mean|, dimensionless; None for one seed or a mean of 0."""
     checked = np.sort(_finite_scores(scores))
     if len(checked) < 2:
         return None
@@ -132,19 +131,19 @@ def coefficient_of_variation(scores: ArrayLike) -> float | None:
 
 
 def normalised(scores: ArrayLike, low: ArrayLike, high: ArrayLike) -> np.ndarray:
-    """Scores on a scale that tasks share: 0 at `low`, 1 at `high`, beyond them not clipped.
+    """Return scores on a scale shared by all tasks: 0 at `low`, 1 at `high`, not clipped.
 
     Args:
         scores: in units of each task's score.
-        low: of each task, `[tasks]`, or one number for all: what random play scores, say.
-        high: likewise: what a reference policy scores, or the best possible score.
+        low: per task, `[tasks]`, or one number for all, e.g. the score of random play.
+        high: in the same form as `low`, e.g. the score of a reference policy or the best possible.
 
     Returns:
-        Dimensionless, in the shape of `scores`.
+        Dimensionless scores in the shape of `scores`.
 
     Raises:
-        ValueError: a bound is NaN or infinite, `high` is not above `low`, or there are not as
-            many of them as tasks.
+        ValueError: a bound is NaN or infinite, `high` is not above `low`, or the number of bounds
+            is not the number of tasks.
     """
     checked = _finite_scores(scores)
     tasks = checked.shape[1:]
@@ -161,19 +160,19 @@ def normalised(scores: ArrayLike, low: ArrayLike, high: ArrayLike) -> np.ndarray
         lowest, highest = bounds["low"][index], bounds["high"][index]
         if not (np.isfinite([lowest, highest]).all() and lowest < highest):
             raise ValueError(
-                f"{f'task {index[0]}: ' if index else ''}scores are normalised between finite "
-                f"numbers with low < high, got low {lowest:g}, high {highest:g}"
+                f"{f'task {index[0]}: ' if index else ''}low and high must be finite numbers "
+                f"with low < high, got low {lowest:g}, high {highest:g}"
             )
     return (checked - bounds["low"]) / (bounds["high"] - bounds["low"])
 
 
 def probability_of_improvement(scores_x: ArrayLike, scores_y: ArrayLike) -> float | None:
-    """How likely a run of config X scores higher than one of config Y on a task, in [0, 1].
+    """Return the probability that a run of config X scores higher than one of config Y, in [0, 1].
 
-    The share of pairs of runs of the same task in which X scores higher, ties counted half, over
-    all tasks: the Mann-Whitney statistic over its maximum, averaged over tasks. It says nothing
-    about by how much. None where a config has no scores; from a single run on either side it is
-    no more than a count. The numbers of seeds may differ.
+    This is the share of pairs of runs of the same task in which X scores higher, counting ties
+    half: the Mann-Whitney statistic divided by its maximum, averaged over tasks. It says nothing
+    about the size of the difference. With a single run of a config, it is only a count. The numbers
+    of seeds may differ. Returns None if a config has no scores.
 
     Raises:
         ValueError: the numbers of tasks differ.
@@ -185,16 +184,16 @@ def probability_of_improvement(scores_x: ArrayLike, scores_y: ArrayLike) -> floa
 def improvement_interval(
     scores_x: ArrayLike, scores_y: ArrayLike, confidence: float = CONFIDENCE
 ) -> Interval | None:
-    """Percentile bootstrap interval of the probability of improvement.
+    """Return the percentile bootstrap interval of the probability of improvement.
 
-    The seeds of both configs are drawn anew, independently, within each task; otherwise as in
-    `bootstrap_interval`. None where either has fewer than two seeds.
+    The seeds of both configs are resampled independently within each task, as in
+    `bootstrap_interval`. Returns None if either config has fewer than two seeds.
 
-    Where every run of one config beats every run of the other on each task, it is [1, 1] or
-    [0, 0] however few they are, since no resample shows what no run did. That is no certainty: on
-    one task, two equal configs come out like this in 2 of `binomial(n + m, n)` cases: in a third
-    with two seeds each, in a tenth with three. Else, with two seeds each on one task, it is [0, 1]
-    (but for ties), which says nothing.
+    Few seeds give misleading intervals. If every run of one config beats every run of the other on
+    each task, the interval is [1, 1] or [0, 0], even with few runs. On one task, this happens with
+    two equal configs in 2 of `binomial(n + m, n)` cases: a third of the cases with two seeds each,
+    a tenth with three. Otherwise, with two seeds each on one task and no ties, the interval is
+    [0, 1], which says nothing.
     """
     half_wins = _half_wins(scores_x, scores_y)
     tasks, seeds_x, seeds_y = half_wins.shape
@@ -204,7 +203,7 @@ def improvement_interval(
     drawn_x, drawn_y = np.split(drawn, [tasks * seeds_x], axis=1)
     drawn_x = drawn_x.reshape(-1, tasks, seeds_x, 1)
     drawn_y = drawn_y.reshape(-1, tasks, 1, seeds_y)
-    won = sum(  # task by task: the pairs of all resamples and tasks at once may take gigabytes
+    won = sum(  # task by task: all pairs at once may take gigabytes
         half_wins[task][drawn_x[:, task], drawn_y[:, task]].sum(axis=(1, 2))
         for task in range(tasks)
     )
@@ -212,10 +211,10 @@ def improvement_interval(
 
 
 def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
-    """Share of all runs, over tasks, that score above each threshold: `[thresholds]`, in [0, 1].
+    """Return the share of all runs that score above each threshold: `[thresholds]`, in [0, 1].
 
     Args:
-        scores: normalised where tasks differ in scale.
+        scores: normalised if tasks differ in scale.
         thresholds: in the unit of the scores.
 
     Raises:
@@ -227,10 +226,10 @@ def performance_profile(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
 def performance_profile_intervals(
     scores: ArrayLike, thresholds: ArrayLike, confidence: float = CONFIDENCE
 ) -> list[Interval] | None:
-    """`bootstrap_interval` of the performance profile at each threshold; None with one seed.
+    """Return the `bootstrap_interval` of the profile at each threshold; None with one seed.
 
-    They hold point by point, not for the whole profile at once. Where no run, or every run, is
-    above a threshold, the interval is that one number, however few the runs.
+    The intervals are valid point by point, not for the whole profile at once. If no run or every
+    run is above a threshold, the interval is a single number, even with few runs.
     """
     above = _above(scores, thresholds).astype(float)
     if above.shape[1] < 2:
@@ -239,21 +238,21 @@ def performance_profile_intervals(
 
 
 def _half_wins(scores_x: ArrayLike, scores_y: ArrayLike) -> np.ndarray:
-    """`[tasks, seeds_x, seeds_y]`: 2 where the run of X scores higher, 1 where both score equal.
+    """Return `[tasks, seeds_x, seeds_y]`: 2 where the run of X scores higher, 1 for a tie.
 
-    Whole numbers, so that sums are exact in any order of the seeds.
+    These are integers, so that sums are exact for any order of the seeds.
     """
     x, y = _by_task(scores_x), _by_task(scores_y)
     if len(x) != len(y):
         raise ValueError(
-            f"both configs must have run on the same tasks, got scores of {len(x)} and of {len(y)}"
+            f"both configs must have scores of the same tasks, got {len(x)} and {len(y)} tasks"
         )
     x, y = x[:, :, None], y[:, None, :]
     return (x > y).astype(np.int8) + (x >= y)
 
 
 def _above(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
-    """`[thresholds, seeds, tasks]`: whether a run scores above a threshold."""
+    """Return `[thresholds, seeds, tasks]`: whether a run scores above a threshold."""
     checked = _by_task(scores).T
     if not checked.size:
         raise ValueError("a performance profile needs scores, got none")
@@ -276,13 +275,13 @@ def _finite_scores(scores: ArrayLike) -> np.ndarray:
 
 
 def _by_task(scores: ArrayLike) -> np.ndarray:
-    """Finite scores as `[tasks, seeds]`, sorted, so that the order of the seeds is forgotten."""
+    """Return finite scores as `[tasks, seeds]`, sorted to be independent of the order of seeds."""
     checked = _finite_scores(scores)
     return np.sort(checked[None] if checked.ndim == 1 else checked.T, axis=1)
 
 
 def _percentiles(resampled: np.ndarray, confidence: float) -> Interval:
-    """The interval between the tails of a statistic's values, `[resamples]`."""
+    """Return the percentile interval of a statistic's resampled values, `[resamples]`."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(resampled, [tail, 1 - tail], method="inverted_cdf")
     return Interval(float(low), float(high))
@@ -290,17 +289,17 @@ def _percentiles(resampled: np.ndarray, confidence: float) -> Interval:
 
 @functools.lru_cache(maxsize=16)
 def _resamples(strata: tuple[int, ...]) -> np.ndarray:
-    """Indices `[resamples, draws]`: in each stratum of n seeds, n drawn with replacement.
+    """Return indices `[resamples, draws]`: n draws with replacement for each stratum of n seeds.
 
-    Draws are independent, within a stratum and between strata, which follow one another.
+    All draws are independent. The draws of the strata are concatenated.
     """
-    seeds = np.repeat(strata, strata)  # to draw from, at each draw
-    # In logarithms: the count itself overflows nothing in Python but takes long to compute.
+    seeds = np.repeat(strata, strata)  # number of seeds to draw from, for each draw
+    # Compare logarithms: the number of resamples itself may be too large to compute quickly.
     if np.log(seeds).sum() <= math.log(MAX_RESAMPLES):
         indices = np.array(list(itertools.product(*map(range, seeds))))
     else:
         indices = np.random.default_rng(BOOTSTRAP_SEED).integers(
             seeds, size=(MAX_RESAMPLES, len(seeds))
         )
-    indices.flags.writeable = False  # the cache hands out the same array again
+    indices.flags.writeable = False  # the cache returns the same array again
     return indices

@@ -1,4 +1,4 @@
-"""`heteromark sweep`: the workflow's own rules, for configs named on the command line."""
+"""`heteromark sweep`: run the workflow's rules for configs named on the command line."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ def sweep_overrides(
     environment: str | None = None,
     assignments: tuple[str, ...] = (),
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The sweep's options as overrides of params.yaml.
+    """Return the options of `heteromark sweep` as overrides of params.yaml.
 
     Returns:
-        The overrides, nested, and the option that gave each, by its dotted key.
+        The nested overrides, and the option that set each, by dotted key.
 
     Raises:
-        ConfigError: an unknown mode or key, or episodes for an environment of unknown length.
+        ConfigError: the mode or a key is unknown, or `episodes` is given for an environment whose
+            episodes have no fixed length.
     """
     if mode not in MODES:
         raise ConfigError.single("--mode", f"must be one of {', '.join(MODES)}", mode)
@@ -48,7 +49,7 @@ def sweep_overrides(
     if assigned.components:
         raise ConfigError.single(
             "--set",
-            "is a component, which a sweep takes from config/; change it there",
+            "is a component; a sweep reads components from config/, so change it there",
             next(iter(assigned.components)),
         )
     by_set = flatten(merge(assigned.params, assigned.hyperparameters))
@@ -77,30 +78,35 @@ def run_sweep(
     cores: int | None = None,
     dry_run: bool = False,
 ) -> int:
-    """Run the whole sweep through Snakemake and print its table; returns the exit status.
+    """Run the whole sweep with Snakemake and print its table; return the exit status.
 
-    `overrides` and `typed` are those of `sweep_overrides`.
+    The sweep is always a grid, whatever params.yaml says: halving needs the rules that decide after
+    each rung.
 
-    Whatever params.yaml says, this is a grid: halving judges between its rungs, by other rules.
+    Args:
+        overrides, typed: the result of `sweep_overrides`.
+        mode: smoke or full.
+        cores: CPU cores for Snakemake; None: all.
+        dry_run: only print what would run.
 
     Raises:
-        ConfigError: before anything runs.
+        ConfigError: a config is invalid; nothing has run yet.
         WorkflowError: there is no Snakefile here.
     """
     from heteromark.workflow.aggregate import MISSING, aggregate
-    from heteromark.workflow.display import frames_words, table_lines
+    from heteromark.workflow.display import describe_frames, table_lines
 
     if not Path("Snakefile").is_file():
-        raise WorkflowError("there is no Snakefile here; run this in the project's folder")
+        raise WorkflowError("no Snakefile found; run this command in the project's folder")
     strategy = overrides.get("sweep", {}).get("strategy", "grid")
     if strategy != "grid":
-        message = "is for the whole workflow: set it in params.yaml, and run snakemake"
+        message = "is not supported by heteromark sweep: set it in params.yaml and run snakemake"
         raise ConfigError.single("--set", message, strategy, "sweep.strategy")
     overrides = merge(overrides, {"sweep": {"strategy": "grid"}})
     plan = make_plan(overrides=overrides, typed=typed)
     candidates = plan.candidates(mode)
     folders = [folder for candidate in candidates for folder in candidate.folders.values()]
-    frames = frames_words(plan.params.budget(mode).total_frames, candidates)
+    frames = describe_frames(plan.params.budget(mode).total_frames, candidates)
     print(f"{len(candidates)} configs, {len(folders)} {mode} runs of {frames}", flush=True)
     arguments = [
         *("--cores", str(cores) if cores else "all"),
@@ -115,27 +121,27 @@ def run_sweep(
         return status
     tables = aggregate([_with_store_folders(plan, candidate, mode) for candidate in candidates])
     if status and (tables.runs["status"] == MISSING).all():
-        raise WorkflowError("Snakemake did not run anything; its message is above")
+        raise WorkflowError("Snakemake started no run; see its message above")
     for line in table_lines(tables):
         print(line)
     if status:
-        print("some runs failed; their reasons are above, their logs in logs/", file=sys.stderr)
+        print("some runs failed: see the reasons above and the logs in logs/", file=sys.stderr)
     return 1 if status else 0
 
 
 def config_arguments(overrides: dict[str, Any]) -> list[str]:
-    """Nested overrides as values of Snakemake's `--config`, which the Snakefile merges back."""
+    """Return nested overrides as values of Snakemake's `--config`, as the Snakefile reads them."""
     return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
 
 
 def snakemake(arguments: Sequence[str]) -> int:
-    """Run Snakemake here, with this Python; returns its exit status.
+    """Run Snakemake in the current folder with this Python; return its exit status.
 
-    Interrupted or terminated, it interrupts Snakemake and its jobs, and waits until they have
-    written their records and freed the lock.
+    On SIGINT or SIGTERM, interrupt Snakemake and its jobs, and wait until they have written their
+    records and released the lock.
     """
-    # A process group of its own: Ctrl-C reaches it once, by this function, with all its jobs.
-    # Snakemake alone would wait for its jobs' ends.
+    # Start a new process group, so that Ctrl-C does not reach Snakemake directly. `interrupt` sends
+    # the signal once to Snakemake and all its jobs; otherwise Snakemake would wait for its jobs.
     process = subprocess.Popen(
         [sys.executable, "-m", "snakemake", *arguments], start_new_session=True
     )
@@ -162,7 +168,10 @@ def _frames_of(episodes: int, overrides: dict[str, Any]) -> int:
 
 
 def _with_store_folders(plan: Plan, candidate: Candidate, mode: str) -> Candidate:
-    """Look into the store for runs that left nothing in results/, to tell why they failed."""
+    """Replace run folders missing in results/ by their folders in the store.
+
+    The store has the records of failed runs, with the reasons.
+    """
     store = RunStore()
     agent = next(c.agent for c in plan.configs if candidate in c.candidates(mode))
     folders = {

@@ -129,7 +129,7 @@ def test_a_length_between_two_iterations_is_reported(project: Project):
     assert "100 frames requested, rounded up to 128: 2 iterations of n_steps 64" in text
     project.set_params(smoke={"total_frames": 100}, full={"total_frames": 512})
     text = output_of("validate")
-    assert "runs of 128 frames (100 asked, rounded up to whole iterations of n_steps)" in text
+    assert "runs of 128 frames (100 requested, rounded up to whole iterations of n_steps)" in text
     assert "runs of 512 frames of the winner" in text
     text = output_of("show-config", AGENT)
     assert "# 100 frames requested, rounded up to 128: 2 iterations of n_steps 64" in text

@@ -1,4 +1,4 @@
-"""Projects, sound and empty."""
+"""Fixtures: a valid project and an empty one."""
 
 from __future__ import annotations
 

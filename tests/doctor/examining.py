@@ -1,4 +1,4 @@
-"""What the doctor's checks are asked for, and what they tell."""
+"""Helpers to run the doctor's checks and to inspect their findings."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def examined(**options) -> Examined:
 
 
 def only(findings: list[Finding]) -> Finding:
-    """The one thing that is told."""
+    """Return the only finding."""
     (finding,) = findings
     return finding
 
 
-def is_content(findings: list[Finding]) -> bool:
+def is_ok(findings: list[Finding]) -> bool:
     return all(finding.level is Level.OK for finding in findings)

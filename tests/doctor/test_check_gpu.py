@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from heteromark.config.models.llm import ModelConfig, TinyModelConfig
 from heteromark.doctor.finding import GIBIBYTE, Finding, Level
-from heteromark.doctor.gpu.check_gpu import fits, size, told
+from heteromark.doctor.gpu.check_gpu import fits, report, size
 from heteromark.doctor.gpu.devices import Cpu, Gpu, Machine
 from heteromark.doctor.gpu.model_memory import Estimate, Work, estimate
 from heteromark.doctor.gpu.model_size import (
@@ -28,7 +28,7 @@ from heteromark.llm.policies.language_model import Lora, adapter_policies
 from heteromark.llm.sampling import response_log_probs
 
 CPU = Cpu(cores=4, total=16 * GIBIBYTE, available=8 * GIBIBYTE)
-# Two layers, 10 wide between and 30 within them, with queries of 20, and keys and values of 10 each.
+# Two layers: width 10 between layers, 30 within, queries of 20, keys and values of 10 each.
 SMALL = ModelSize(
     parameters=1000, adapter=2 * 220, width=2 * 80, cache=2 * 20, vocabulary=100, dtype="float32"
 )
@@ -38,7 +38,7 @@ WORK = Work(responses=8, prompt_length=6, response_length=4, lora_rank=3)
 def printed(machine, presets=(), findings=(), width=80) -> str:
     console = Console(width=width)
     with console.capture() as captured:
-        for each in told(machine, presets, findings):
+        for each in report(machine, presets, findings):
             console.print(each, markup=False, highlight=False, soft_wrap=isinstance(each, str))
     return captured.get()
 
@@ -84,10 +84,10 @@ def test_tiny_models_are_as_large_as_they_are_built(architecture):
     assert 4 * found.adapter == sum(weight.numel() for weight in trained)
 
 
-def test_a_folder_tells_its_own_size(tmp_path):
+def test_the_size_of_a_folder_is_read_from_its_files(tmp_path):
     tiny = TinyModelConfig(hidden_size=32, num_layers=2)
     backbone = tiny_backbone(**tiny.model_dump())
-    # in several files, as large models come
+    # in several files, like large models
     backbone.model.save_pretrained(tmp_path, max_shard_size="40KB")
     assert len(list(tmp_path.glob("model*.safetensors"))) > 1
     found = size_of(ModelConfig(path=str(tmp_path), dtype="bfloat16"))
@@ -95,14 +95,16 @@ def test_a_folder_tells_its_own_size(tmp_path):
     assert found == replace(size_of(ModelConfig(tiny=tiny)), dtype="bfloat16")
 
 
-def test_what_cannot_be_measured_is_told(tmp_path):
-    with pytest.raises(UnknownSize, match="its size is not known here; save it to a folder"):
+def test_unknown_sizes_are_reported(tmp_path):
+    with pytest.raises(
+        UnknownSize, match="the size of someone/something is unknown: it is not a folder"
+    ):
         size_of(ModelConfig(path="someone/something"))
     with pytest.raises(UnknownSize, match=r"has no model\*\.safetensors"):
         stored_parameters(tmp_path)
     for content in (b"", b"not a header at all", b"\x02" + bytes(7) + b"[]", b"\xff" * 8):
         (tmp_path / "model.safetensors").write_bytes(content)
-        with pytest.raises(UnknownSize, match="is damaged or no safetensors file"):
+        with pytest.raises(UnknownSize, match="is damaged or not a safetensors file"):
             stored_parameters(tmp_path)
     save_file({"a": torch.zeros(3, 4)}, tmp_path / "model.safetensors", {"format": "pt"})
     assert stored_parameters(tmp_path) == 12
@@ -112,7 +114,7 @@ def test_what_cannot_be_measured_is_told(tmp_path):
         with pytest.raises(UnknownSize, match=r"config\.json cannot be read"):
             size_of(ModelConfig(path=str(tmp_path)))
     (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_layer": 1}')
-    with pytest.raises(UnknownSize, match="does not say intermediate_size"):
+    with pytest.raises(UnknownSize, match="has no intermediate_size"):
         size_of(ModelConfig(path=str(tmp_path)))
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(UnknownSize, match="cannot be built"):
@@ -131,15 +133,15 @@ def test_estimates_by_hand():
     kept = 80 * 2 * 10 * 4.5 * 4 + 16 * 100 * 4
     assert estimate(single, "full", WORK) == Estimate(4000, 3 * 4000, kept)
     assert estimate(half, "full", WORK).training == 3 * 2000
-    # adapters are float32, whatever the model is
+    # adapters are always float32
     adapter = 4 * 3 * SMALL.adapter
     assert estimate(half, "LoRA", WORK) == Estimate(
         2000 + adapter, 3 * adapter, 80 * 2 * 10 * 6.5 * 2 + 16 * 100 * 4
     )
 
 
-def test_what_is_kept_is_about_what_torch_keeps():
-    """A rough figure, which is to err to the safe side, on a model of two layers."""
+def test_the_estimated_memory_per_response_is_close_to_torchs():
+    """On a model of two layers: the estimate is too high by less than a factor of two."""
     tiny = TinyModelConfig(hidden_size=64, num_layers=2)
     backbone = tiny_backbone(**tiny.model_dump())
     weights = {weight.untyped_storage().data_ptr() for weight in backbone.model.parameters()}
@@ -148,7 +150,10 @@ def test_what_is_kept_is_about_what_torch_keeps():
     def pack(tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that none is reused
+            kept[storage.data_ptr()] = (
+                storage.nbytes(),
+                tensor,
+            )  # keep a reference, so that no storage is reused
         return tensor
 
     prompts, responses = torch.randint(3, 90, (2, 60)), torch.randint(3, 90, (2, 40))
@@ -167,9 +172,9 @@ def test_what_is_kept_is_about_what_torch_keeps():
     assert measured > estimate(size_of(ModelConfig(tiny=tiny)), "full", work).response / 2
 
 
-def test_what_fits():
+def test_fits():
     needed = Estimate(weights=GIBIBYTE, training=3 * GIBIBYTE, response=GIBIBYTE // 4)
-    assert needed.total(8) == 7 * GIBIBYTE  # and one for torch itself
+    assert needed.total(8) == 7 * GIBIBYTE  # including 1 GiB for torch itself
     assert fits(needed, 7 * GIBIBYTE, 8) == "yes"
     assert fits(needed, 7 * GIBIBYTE - 1, 8) == "up to 7"
     assert fits(needed, 5 * GIBIBYTE + GIBIBYTE // 4, 8) == "up to 1"
@@ -177,7 +182,7 @@ def test_what_fits():
     assert fits(needed, 0, 8) == "no"
 
 
-def test_bytes_for_people():
+def test_readable_sizes():
     assert (size(512 * 2**20), size(GIBIBYTE), size(140 * GIBIBYTE)) == (
         "512 MiB",
         "1.0 GiB",
@@ -185,7 +190,7 @@ def test_bytes_for_people():
     )
 
 
-# --- what is told ---------------------------------------------------------------------------------
+# --- the report -----------------------------------------------------------------------------------
 
 
 def tiny_preset(**model) -> Preset:
@@ -193,12 +198,12 @@ def tiny_preset(**model) -> Preset:
 
 
 def verdicts(text: str) -> list[str]:
-    """Of inference, LoRA and full training."""
+    """Return the verdicts on inference, LoRA and full training."""
     first = next(i for i, line in enumerate(text.splitlines()) if "inference" in line)
     return [line.split()[-1] for line in text.splitlines()[first : first + 3]]
 
 
-def test_gpus_are_told_and_the_one_with_most_free_memory_counts():
+def test_gpus_are_listed_and_the_one_with_the_most_free_memory_decides():
     gpus = (
         Gpu("NVIDIA Small", 8 * GIBIBYTE, GIBIBYTE // 2, "7.5", bfloat16=False),
         Gpu("NVIDIA Large", 80 * GIBIBYTE, 79 * GIBIBYTE, "9.0", bfloat16=True),
@@ -212,26 +217,26 @@ def test_gpus_are_told_and_the_one_with_most_free_memory_counts():
     assert "GPU 1: NVIDIA Large, 80.0 GiB of memory, 79.0 GiB free, compute capability 9.0, bf" in (
         text
     )
-    assert "whether it fits GPU 1" in text
+    assert "whether they fit GPU 1" in text
     assert "go to the CPU" not in text
     assert verdicts(text) == ["yes", "yes", "yes"]
     crowded = Machine(gpus[:1], CPU, "2.13.0", "12.8")
     assert verdicts(printed(crowded, [tiny_preset()])) == ["no", "no", "no"]
 
 
-def test_without_a_gpu_the_cpu_counts():
-    hidden = Finding(Level.WARNING, "sees no GPU", key="torch", value="2", command="nvidia-smi")
+def test_without_a_gpu_the_cpu_decides():
+    hidden = Finding(Level.WARNING, "finds no GPU", key="torch", value="2", command="nvidia-smi")
     text = printed(Machine((), CPU, "2.13.0+cpu", None), [tiny_preset()], [hidden])
     assert text.startswith("torch 2.13.0+cpu, without CUDA\nno CUDA GPU: runs go to the CPU\n")
-    assert "torch = '2': sees no GPU; try: nvidia-smi\n" in text
+    assert "torch = '2': finds no GPU; try: nvidia-smi\n" in text
     assert "CPU: 4 cores, 16.0 GiB of memory, 8.0 GiB available\n" in text
-    assert "whether it fits the CPU's memory" in text
+    assert "whether they fit the CPU's memory" in text
 
 
-def test_a_model_of_unknown_size_is_told_below_the_others():
+def test_models_of_unknown_size_are_listed_below_the_table():
     presets = [tiny_preset(), Preset("mine", ModelConfig(path="me/mine"), WORK)]
     text = printed(Machine((), CPU, "2", None), presets)
-    assert "mine: me/mine is no folder, and its size is not known here" in text
+    assert "mine: the size of me/mine is unknown: it is not a folder" in text
 
 
 def test_the_command_in_a_project(project: Project):
@@ -240,7 +245,7 @@ def test_the_command_in_a_project(project: Project):
     text = result.stdout
     assert f"torch {torch.__version__}" in text
     assert "no CUDA GPU: runs go to the CPU" in text
-    assert "…" not in text  # nothing is too wide for a terminal
+    assert "…" not in text  # no cell is cut off in a terminal
     rows = {line.split()[0]: line for line in text.splitlines() if "inference" in line}
     assert list(rows)[:6] == ["big", "gemma3_1b", "gemma3_270m", "qwen3_0.6b", "qwen3_1.7b", "tiny"]
     assert "1.72 B" in rows["big"]
@@ -248,16 +253,16 @@ def test_the_command_in_a_project(project: Project):
     assert "3.2 GiB" in rows["qwen3_1.7b"]
     assert "1.00 B" in rows["gemma3_1b"]
     assert "0.8 M" in rows["tiny"]
-    assert "the responses of the preset's grpo.micro_batch_size" in text
+    assert "grpo.micro_batch_size responses" in text
 
 
-def test_outside_a_project_the_machine_is_told(tmp_path):
+def test_outside_a_project_the_machine_is_reported(tmp_path):
     text = Project(tmp_path).run("heteromark", "check-gpu", CUDA_VISIBLE_DEVICES="").stdout
     assert "runs go to the CPU" in text
     assert "memory for the models" not in text
 
 
-def test_a_faulty_preset_is_told_by_its_name(project: Project):
+def test_an_invalid_preset_is_reported_with_its_file(project: Project):
     project.write("config/model/faulty.yaml", "defaults: [tiny, _self_]\ndtype: float8\n")
     result = project.run("heteromark", "check-gpu", check=False)
     assert result.returncode == 2
@@ -269,23 +274,23 @@ def test_presets_import_no_torch(project: Project):
     code = (
         "import sys\n"
         "from heteromark.doctor.gpu.presets import model_presets\n"
-        "from heteromark.doctor.gpu.check_gpu import told\n"
+        "from heteromark.doctor.gpu.check_gpu import report\n"
         "from heteromark.doctor.gpu.devices import Cpu, Machine\n"
-        "list(told(Machine((), Cpu(1, 1, 1), '', None), ()))\n"
+        "list(report(Machine((), Cpu(1, 1, 1), '', None), ()))\n"
         "assert model_presets()\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
     )
     project.run(sys.executable, "-c", code)
 
 
-def test_without_the_extra_the_machine_is_told(monkeypatch):
+def test_without_transformers_the_machine_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     text = printed(Machine((), CPU, "2", None), [tiny_preset()])
     assert "no CUDA GPU: runs go to the CPU" in text
-    assert "not installed: `pip install 'heteromark[llm]'`" in text
+    assert "transformers is not installed. Run: pip install 'heteromark[llm]'" in text
 
 
-def test_the_presets_of_this_project_are_all_known(project: Project, monkeypatch):
+def test_all_presets_of_this_project_have_a_known_size(project: Project, monkeypatch):
     monkeypatch.chdir(project.folder)
     for preset in model_presets():
         assert size_of(preset.model).parameters > 0

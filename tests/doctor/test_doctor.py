@@ -1,4 +1,4 @@
-"""`heteromark doctor`: every fault is really made, is told with its remedy, and the remedy works."""
+"""`heteromark doctor`: each test creates a fault and checks the finding and its fix."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import json
 from pathlib import Path
 
-from examining import examined, is_content, only
+from examining import examined, is_ok, only
 from projects import Project
 from rich.console import Console
 
@@ -24,7 +24,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_a_healthy_project_is_healthy_and_stays_as_it_was(here: Project, own_store: Path):
+def test_a_healthy_project_is_healthy_and_is_not_changed(here: Project, own_store: Path):
     own_store.rmdir()
     before = snapshot(here.folder)
     result = here.run("heteromark", "doctor")
@@ -34,13 +34,13 @@ def test_a_healthy_project_is_healthy_and_stays_as_it_was(here: Project, own_sto
     assert not own_store.exists()
 
 
-def test_machines_get_json(here: Project):
+def test_json_output(here: Project):
     here.write("params.yaml", here.read("params.yaml") + "\ngama: 0.9\n")
     result = here.run("heteromark", "doctor", "--json", check=False)
     assert result.returncode == 1
-    told = json.loads(result.stdout)
-    assert told["healthy"] is False
-    (configs,) = (check for check in told["checks"] if check["check"] == "configs")
+    report = json.loads(result.stdout)
+    assert report["healthy"] is False
+    (configs,) = (check for check in report["checks"] if check["check"] == "configs")
     assert configs["level"] == "problem"
     (finding,) = configs["findings"]
     assert (finding["file"], finding["key"], finding["value"]) == ("params.yaml", "gama", 0.9)
@@ -48,23 +48,23 @@ def test_machines_get_json(here: Project):
     assert finding["advice"] == "edit params.yaml, then: heteromark validate"
 
 
-def test_an_empty_folder_becomes_a_repository_by_the_commands_told(empty: Project):
+def test_the_suggested_commands_turn_an_empty_folder_into_a_repository(empty: Project):
     result = empty.run("heteromark", "doctor", check=False)
     assert result.returncode == 1
-    assert "params.yaml: there is none in" in result.stdout
+    assert "params.yaml: not found in" in result.stdout
     for command in ("git init", "dvc init"):
         assert f"$ {command}\n" in result.stdout
         empty.run(*command.split())
     empty.run("git", "config", "user.email", "tester@example.com")
     empty.run("git", "config", "user.name", "Tester")
-    assert is_content(repository.dvc_repository(examined()))
+    assert is_ok(repository.dvc_repository(examined()))
     uncommitted = only(repository.git(examined()))
     assert uncommitted.level is Level.WARNING
     empty.run("bash", "-c", uncommitted.command)
-    assert is_content(repository.git(examined()))
+    assert is_ok(repository.git(examined()))
 
 
-def test_a_check_that_breaks_stops_no_other():
+def test_a_check_that_raises_does_not_stop_the_others():
     def broken(project: Examined) -> list[Finding]:
         raise RuntimeError("no such luck")
 
@@ -75,7 +75,7 @@ def test_a_check_that_breaks_stops_no_other():
     assert not is_healthy((first, second))
 
 
-def test_a_terminal_gets_symbols_and_colours_and_a_shared_command_once(empty: Project):
+def test_a_terminal_gets_symbols_and_colours_and_shared_commands_once(empty: Project):
     empty.write("requirements.lock", "no-such-package==1\nnor-this-one==2\n")
     checks = (("packages", machine.packages), ("compiler", machine.compiler))
     looks = {}

@@ -1,4 +1,4 @@
-"""The doctor's checks of locks: really held, really left."""
+"""The doctor's checks of locks, with locks that are really held or left behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from examining import examined, is_content, only
+from examining import examined, is_ok, only
 from projects import Project
 
 from heteromark.doctor import locks, repository
@@ -22,7 +22,7 @@ from heteromark.doctor.finding import Level
 
 @contextlib.contextmanager
 def dvc_that_waits(folder: Path, code: str) -> Iterator[subprocess.Popen]:
-    """A program called dvc that runs `code`, says so, waits, and is killed."""
+    """Run `code` in a program called dvc that waits until it is killed."""
     program = folder / "bin/dvc"
     program.parent.mkdir()
     program.write_text(f"import sys\n{code}\nprint('ready', flush=True)\nsys.stdin.read()\n")
@@ -37,7 +37,7 @@ def dvc_that_waits(folder: Path, code: str) -> Iterator[subprocess.Popen]:
         process.communicate()
 
 
-def test_a_snakemake_lock_is_told_only_when_nobody_works_there(empty: Project):
+def test_a_snakemake_lock_is_a_problem_only_if_no_snakemake_is_running(empty: Project):
     empty.write("Snakefile", "rule all:\n    output: 'done'\n    shell: 'sleep 60'\n")
     lock = empty.folder / ".snakemake/locks/0.output.lock"
     working = empty.start(sys.executable, "-m", "snakemake", "--cores", "1")
@@ -61,7 +61,7 @@ def test_a_snakemake_lock_is_told_only_when_nobody_works_there(empty: Project):
     assert not list(locks.snakemake_lock(examined()))
 
 
-def test_a_snakemake_of_another_folder_is_no_excuse(empty: Project):
+def test_a_snakemake_in_another_folder_does_not_count(empty: Project):
     empty.write(".snakemake/locks/0.output.lock", "done\n")
     elsewhere = empty.folder / "elsewhere"
     elsewhere.mkdir()
@@ -90,18 +90,18 @@ held.__enter__()
 """
 
 
-def test_a_dvc_lock_is_told_while_it_is_held(here: Project, tmp_path: Path):
+def test_a_dvc_lock_is_reported_while_it_is_held(here: Project, tmp_path: Path):
     with dvc_that_waits(tmp_path, HOLD_REPOSITORY) as process:
         lock = here.folder / ".dvc/tmp/lock"
         before = lock.stat().st_mtime_ns, lock.read_text()
         held = only(locks.dvc_lock(examined()))
         assert held.level is Level.WARNING
         assert held.file == ".dvc/tmp/lock"
-        assert f"process {process.pid};" in held.message
+        assert f"process {process.pid})" in held.message
         assert "Unable to acquire lock" in here.run("dvc", "status", check=False).stderr
-        assert is_content(repository.dvc_stages(examined()))  # needs no lock
+        assert is_ok(repository.dvc_stages(examined()))  # needs no lock
         assert (lock.stat().st_mtime_ns, lock.read_text()) == before
-    assert lock.exists()  # a file, but no lock
+    assert lock.exists()  # the file remains, but not the lock
     assert not list(locks.dvc_lock(examined()))
 
 
@@ -110,7 +110,7 @@ def test_a_hardlink_lock_outlives_its_holder(here: Project, tmp_path: Path):
     with dvc_that_waits(tmp_path, HOLD_REPOSITORY) as process:
         held = only(locks.dvc_lock(examined()))
         assert held.level is Level.WARNING
-        assert f"process {process.pid};" in held.message
+        assert f"process {process.pid})" in held.message
         assert held.command == ""
     left = only(locks.dvc_lock(examined()))
     assert (left.level, left.command) == (Level.PROBLEM, "rm .dvc/tmp/lock")
@@ -119,18 +119,18 @@ def test_a_hardlink_lock_outlives_its_holder(here: Project, tmp_path: Path):
     here.run("dvc", "params", "diff")
 
 
-def test_a_path_that_dvc_holds_is_told_and_a_dead_holder_is_not(here: Project, tmp_path: Path):
+def test_a_path_lock_is_reported_unless_its_holder_is_dead(here: Project, tmp_path: Path):
     with dvc_that_waits(tmp_path, HOLD_PATH) as process:
         held = only(locks.dvc_lock(examined()))
         assert held.level is Level.WARNING
         assert held.file == ".dvc/tmp/rwlock"
         assert f"process {process.pid} (dvc repro)" in held.message
     assert "dvc repro" in here.read(".dvc/tmp/rwlock")
-    assert not list(locks.dvc_lock(examined()))  # DVC drops it by itself
+    assert not list(locks.dvc_lock(examined()))  # DVC removes it
 
 
 @pytest.mark.parametrize("fault", ["damaged", "number of another process"])
-def test_a_path_lock_that_stops_dvc_for_good_is_removed(here: Project, fault: str):
+def test_a_path_lock_that_blocks_dvc_forever_is_removed(here: Project, fault: str):
     out = str(here.folder / "results/plan")
     entry = {"write": {out: {"pid": os.getpid(), "cmd": "dvc repro"}}, "read": {}}
     text = "{" if fault == "damaged" else json.dumps(entry)

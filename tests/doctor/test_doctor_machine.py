@@ -9,14 +9,14 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from examining import examined, is_content, only
+from examining import examined, is_ok, only
 from projects import Project
 
 from heteromark.doctor import machine
 from heteromark.doctor.finding import Level
 
 
-def test_versions_off_the_lock_are_told(empty: Project):
+def test_versions_other_than_in_the_lock_file_are_reported(empty: Project):
     empty.write(
         "requirements.lock",
         "# a comment\n--prefer-binary\n"
@@ -40,23 +40,23 @@ def test_versions_off_the_lock_are_told(empty: Project):
     assert "line 2 does not parse" in faulty.message
 
 
-def test_the_public_version_counts(empty: Project):
+def test_only_the_public_version_is_compared(empty: Project):
     public = machine.metadata.version("torch").partition("+")[0]
     empty.write("requirements.lock", f"torch=={public}\n")
-    assert is_content(machine.packages(examined()))
+    assert is_ok(machine.packages(examined()))
 
 
-def test_a_python_that_is_too_old_is_told(empty: Project):
+def test_an_old_python_is_reported(empty: Project):
     empty.write("pyproject.toml", "[project]\nrequires-python = '>=3.11'\n")
-    assert is_content(machine.python_version(examined()))
+    assert is_ok(machine.python_version(examined()))
     empty.write("pyproject.toml", "[project]\nrequires-python = '>=3.99'\n")
     finding = only(machine.python_version(examined()))
     assert finding.level is Level.PROBLEM
     assert (finding.key, finding.value) == ("project.requires-python", ">=3.99")
 
 
-def test_a_gpu_that_torch_cannot_use_is_told(tmp_path: Path, monkeypatch):
-    """The tool that names the GPU is a stand-in, for there may be none; torch is the real one."""
+def test_a_gpu_that_torch_cannot_use_is_reported(tmp_path: Path, monkeypatch):
+    """With a fake nvidia-smi, because there may be no GPU, and the real torch."""
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA Stand-in (UUID: GPU-0)'\n")
     tool.chmod(0o755)
@@ -96,4 +96,4 @@ def test_no_compiler_is_only_a_note(tmp_path: Path, monkeypatch):
     assert (finding.level, finding.key) == (Level.NOTE, "skirmish.compile")
     (tmp_path / "clang++").write_text("#!/bin/sh\n")
     (tmp_path / "clang++").chmod(0o755)
-    assert is_content(machine.compiler(examined()))
+    assert is_ok(machine.compiler(examined()))

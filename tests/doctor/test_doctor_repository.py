@@ -6,23 +6,25 @@ import subprocess
 
 import pytest
 import yaml
-from examining import examined, is_content, only
+from examining import examined, is_ok, only
 from projects import Project
 
 from heteromark.doctor import repository
 from heteromark.doctor.finding import Level
 
 
-def test_below_a_git_repository_dvc_is_initialised_as_a_subfolder(empty: Project, monkeypatch):
+def test_in_a_subfolder_of_a_git_repository_dvc_is_initialised_with_subdir(
+    empty: Project, monkeypatch
+):
     empty.run("git", "init", "--quiet")
     (empty.folder / "below").mkdir()
     monkeypatch.chdir("below")
     command = only(repository.dvc_repository(examined())).command
     subprocess.run(command.split(), check=True, capture_output=True)
-    assert is_content(repository.dvc_repository(examined()))
+    assert is_ok(repository.dvc_repository(examined()))
 
 
-def test_without_git_dvc_is_not_asked_for_its_stages(here: Project):
+def test_without_git_the_stages_are_not_checked(here: Project):
     (here.folder / ".git").rename(here.folder / "git-was-here")
     assert only(repository.git(examined())).command == "git init"
     assert not list(repository.dvc_stages(examined()))
@@ -34,7 +36,7 @@ def edit_stages(project: Project, stage: str, outs: list) -> None:
     project.write("dvc.yaml", yaml.safe_dump(content, sort_keys=False))
 
 
-def test_outs_that_overlap_are_told_with_stage_and_path(here: Project):
+def test_overlapping_outs_are_reported_with_stage_and_path(here: Project):
     edit_stages(here, "select", ["results/tables/best"])
     overlap = only(repository.dvc_stages(examined()))
     assert overlap.level is Level.PROBLEM
@@ -45,10 +47,10 @@ def test_outs_that_overlap_are_told_with_stage_and_path(here: Project):
     edit_stages(here, "select", ["results/train"])
     twice = only(repository.dvc_stages(examined()))
     assert (twice.key, twice.value) == ("stages.select.outs", "results/train")
-    assert "an out of train as well" in twice.message
+    assert "also an out of train" in twice.message
 
     edit_stages(here, "select", ["results/selected"])
-    assert is_content(repository.dvc_stages(examined()))
+    assert is_ok(repository.dvc_stages(examined()))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,7 @@ def test_outs_that_overlap_are_told_with_stage_and_path(here: Project):
         ("stages: {plan: {cmd: ls, outs: ['${nothing}']}}\n", "Could not find 'nothing'"),
     ],
 )
-def test_stages_that_do_not_load_are_told(here: Project, text: str, expected: str):
+def test_stages_that_do_not_load_are_reported(here: Project, text: str, expected: str):
     here.write("dvc.yaml", text)
     finding = only(repository.dvc_stages(examined()))
     assert finding.level is Level.PROBLEM
@@ -67,7 +69,7 @@ def test_stages_that_do_not_load_are_told(here: Project, text: str, expected: st
     assert expected in finding.message
 
 
-def test_numbers_that_yaml_reads_as_strings_are_mended_in_place(here: Project):
+def test_numbers_that_yaml_reads_as_strings_are_fixed_in_place(here: Project):
     text = here.read("params.yaml")
     text = text.replace("learning_rate: null", "learning_rate: 1e-3  # slow")
     text = text.replace("clip_range: null", "clip_range: .2E0")
@@ -92,6 +94,6 @@ def test_numbers_that_yaml_reads_as_strings_are_mended_in_place(here: Project):
     assert "# slow" in here.read("params.yaml")
 
 
-def test_text_that_only_looks_like_a_number_is_left_alone(here: Project):
+def test_text_that_only_looks_like_a_number_is_ignored(here: Project):
     here.write("config/note.yaml", "quoted: '1e-3'\nversion: 1.2.3\nhash: 1e-3a\nwhole: 12\n")
     assert not list(repository.string_floats(examined()))

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from examining import examined, is_content, only
+from examining import examined, is_ok, only
 from projects import Project
 
 from heteromark.doctor import results
@@ -20,7 +20,7 @@ RUN = "results/smoke/demo_v1-cccccccccccc/seed_0"
 
 
 def store_run(seed: int = 0, status: Status = Status.COMPLETED) -> RunRecord:
-    """A run as training leaves it in the store."""
+    """Write a run to the store, as training does."""
     digest = f"{seed:012x}"
     store = RunStore()
     with store.writing(digest) as folder:
@@ -54,15 +54,15 @@ def store_run(seed: int = 0, status: Status = Status.COMPLETED) -> RunRecord:
 
 @pytest.fixture
 def with_run(here: Project) -> Project:
-    """A project whose results/ have one run of the store."""
+    """A project with one run of the store in results/."""
     RunStore().materialise(store_run().digest, here.folder / RUN)
     return here
 
 
 @pytest.mark.parametrize("name", ["metrics.csv", "run.json"])
-def test_damaged_results_come_back_from_the_store(with_run: Project, name: str):
+def test_damaged_results_are_restored_from_the_store(with_run: Project, name: str):
     whole = with_run.read(f"{RUN}/{name}")
-    assert is_content(results.results(examined()))
+    assert is_ok(results.results(examined()))
     with_run.write(f"{RUN}/{name}", "frames\n1\n")
     damage = only(results.results(examined()))
     assert damage.level is Level.PROBLEM
@@ -71,81 +71,81 @@ def test_damaged_results_come_back_from_the_store(with_run: Project, name: str):
     assert damage.command.startswith("cp ")
     with_run.run("bash", "-c", damage.command)
     assert with_run.read(f"{RUN}/{name}") == whole
-    assert is_content(results.results(examined()))
+    assert is_ok(results.results(examined()))
 
 
-def test_results_that_only_dvc_has_come_back_from_its_cache(with_run: Project):
+def test_results_that_only_dvc_has_are_restored_from_its_cache(with_run: Project):
     with_run.write("dvc.yaml", "stages: {sweep: {cmd: ls, outs: [results/smoke]}}\n")
     with_run.run("dvc", "commit", "--force", "sweep")
     RunStore().remove(f"{0:012x}")
     (with_run.folder / RUN / "checkpoint.pt").unlink()
     with_run.write(f"{RUN}/metrics.csv", "frames\n1\n")
     damage = only(results.results(examined()))
-    assert "checkpoint.pt is missing; metrics.csv is not what run.json says" in damage.message
+    assert "checkpoint.pt is missing; metrics.csv does not match run.json" in damage.message
     assert "dvc checkout" in damage.command
     with_run.run("bash", "-c", damage.command)
-    assert is_content(results.results(examined()))
+    assert is_ok(results.results(examined()))
 
 
-def test_results_that_nobody_has_are_made_anew(with_run: Project):
+def test_results_that_exist_nowhere_else_are_trained_again(with_run: Project):
     RunStore().remove(f"{0:012x}")
     with_run.write(f"{RUN}/metrics.csv", "frames\n1\n")
     damage = only(results.results(examined()))
     assert damage.command == f"rm -r {RUN} && snakemake {RUN}/run.json"
-    assert "trained anew" in damage.advice
+    assert "trains the run again" in damage.advice
 
 
-def test_a_damaged_model_is_told_and_may_lack_what_it_never_had(with_run: Project):
+def test_a_damaged_model_is_reported_but_not_the_files_it_never_has(with_run: Project):
     model = with_run.folder / "results/model"
     RunStore().materialise(f"{0:012x}", model)
     (model / "metrics.csv").unlink()
-    assert is_content(results.results(examined()))
+    assert is_ok(results.results(examined()))
     with_run.write("results/model/checkpoint.pt", "weights of somebody else")
     RunStore().remove(f"{0:012x}")
     damage = only(results.results(examined()))
     assert damage.file == "results/model"
-    assert "checkpoint.pt is not what run.json says" in damage.message
+    assert "checkpoint.pt does not match run.json" in damage.message
     assert damage.command == "rm results/model/inputs-*.json && snakemake published"
 
 
-def test_a_store_that_cannot_be_made_is_told(here: Project, monkeypatch, tmp_path: Path):
+def test_a_store_that_cannot_be_created_is_reported(here: Project, monkeypatch, tmp_path: Path):
     (tmp_path / "file").write_text("not a folder")
-    place = str(tmp_path / "file" / "store")
-    monkeypatch.setenv("HETEROMARK_STORE", place)
-    finding = only(results.store_place(examined()))
+    path = str(tmp_path / "file" / "store")
+    monkeypatch.setenv("HETEROMARK_STORE", path)
+    finding = only(results.store_location(examined()))
     assert finding.level is Level.PROBLEM
-    assert (finding.key, finding.value) == ("HETEROMARK_STORE", place)
+    assert (finding.key, finding.value) == ("HETEROMARK_STORE", path)
     assert "is a file" in finding.message
-    home = {"HOME": str(tmp_path), "HETEROMARK_STORE": place}
-    mended = here.run("bash", "-c", f"{finding.command}; heteromark doctor", **home)
-    assert f"{tmp_path}/heteromark-store" in mended.stdout
+    home = {"HOME": str(tmp_path), "HETEROMARK_STORE": path}
+    result = here.run("bash", "-c", f"{finding.command}; heteromark doctor", **home)
+    assert f"{tmp_path}/heteromark-store" in result.stdout
 
 
-def test_a_store_that_was_made_and_cannot_be_written_is_told(own_store: Path):
-    """Writing fails for whoever runs the tests, root too: their files may have 100 bytes."""
+def test_an_existing_store_that_cannot_be_written_is_reported(own_store: Path):
+    """A limit of 100 bytes per file makes writing fail for every user, even root."""
     (own_store / "runs").mkdir()
     (own_store / "locks").mkdir()
-    assert is_content(results.store_place(examined()))
+    assert is_ok(results.store_location(examined()))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
-        finding = only(results.store_place(examined()))
+        finding = only(results.store_location(examined()))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert finding.level is Level.PROBLEM
     assert (finding.key, finding.value) == ("HETEROMARK_STORE", str(own_store))
     assert f"{own_store} cannot be written" in finding.message
-    assert is_content(results.store_place(examined()))
+    assert is_ok(results.store_location(examined()))
 
 
-def test_a_disk_with_little_room_is_told_with_the_threshold(own_store: Path):
-    finding = only(results.store_place(examined(least_free=2**60)))
+def test_little_disk_space_is_reported_with_the_threshold(own_store: Path):
+    finding = only(results.store_location(examined(least_free=2**60)))
     assert finding.level is Level.WARNING
-    assert "GiB free, less than 1073741824.0" in finding.message
+    assert "GiB free, less than 1073741824.0 GiB" in finding.message
     assert finding.command == "heteromark store prune"
 
 
-def test_damaged_runs_of_the_store_are_set_aside(own_store: Path):
+def test_damaged_runs_of_the_store_are_moved_to_quarantine(own_store: Path):
     for seed in range(3):
         store_run(seed)
     runs = own_store / "runs"
@@ -155,23 +155,23 @@ def test_damaged_runs_of_the_store_are_set_aside(own_store: Path):
     assert "checkpoint.pt is missing" in missing.message
     _, changed = results.stored_runs(examined(thorough=True))
     assert changed.file == str(runs / f"{1:012x}")
-    assert "metrics.csv is not what run.json says" in changed.message
+    assert "metrics.csv does not match run.json" in changed.message
     for finding in (missing, changed):
         subprocess.run(finding.command, shell=True, check=True)
     assert len(RunStore().quarantined()) == 2
-    whole = only(results.stored_runs(examined(thorough=True)))
-    assert (whole.level, whole.message) == (Level.OK, "1 finished runs, whole")
+    intact = only(results.stored_runs(examined(thorough=True)))
+    assert (intact.level, intact.message) == (Level.OK, "1 finished runs, intact")
 
 
-def test_a_run_that_is_being_written_is_not_called_damaged(own_store: Path):
+def test_a_run_that_is_being_written_is_not_damaged(own_store: Path):
     with RunStore().writing("a" * 12):
-        assert is_content(results.stored_runs(examined()))
-    assert not is_content(results.stored_runs(examined()))
+        assert is_ok(results.stored_runs(examined()))
+    assert not is_ok(results.stored_runs(examined()))
 
 
 def test_an_interrupted_run_is_a_note_with_the_command_that_resumes_it(own_store: Path):
     store_run(0, Status.INTERRUPTED)
-    record = store_run(1, Status.RUNNING)  # nobody holds its lock: its process was killed
+    record = store_run(1, Status.RUNNING)  # no process holds its lock: it was killed
     checkpoint = own_store / "runs" / record.digest / "checkpoints/iteration_000002-0.pt"
     checkpoint.parent.mkdir()
     checkpoint.touch()

@@ -1,4 +1,4 @@
-"""What code a run consists of: followed by imports, and counted by what it does."""
+"""The code of a run: found by following imports, fingerprinted without comments and docstrings."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from heteromark.runs import code
 from heteromark.runs.code import code_fingerprint, source_fingerprint
 
 
-def forget() -> None:
-    """Look at all files anew, as a new process would."""
+def clear_caches() -> None:
+    """Read all files again, as a new process would."""
     for function in (code.code_of, code.files_of, code.source_fingerprint, code.own_fingerprint):
         function.cache_clear()
     importlib.invalidate_caches()
 
 
-def test_comments_and_docstrings_are_not_code(tmp_path):
+def test_comments_and_docstrings_do_not_change_the_fingerprint(tmp_path):
     path = tmp_path / "module.py"
 
     def fingerprint(text: str) -> str:
@@ -33,11 +33,11 @@ def test_comments_and_docstrings_are_not_code(tmp_path):
     plain = fingerprint("def f(x):\n    return x + 1\n")
     assert fingerprint('"""Doc."""\ndef f(x):  # why\n    """Doc."""\n    return x + 1\n') == plain
     assert fingerprint("def f(x):\n    return x + 2\n") != plain
-    assert fingerprint("def f(x:\n") != plain  # broken code still has an identity
+    assert fingerprint("def f(x:\n") != plain  # code that does not parse still has a fingerprint
 
 
-def test_where_files_lie_changes_nothing(tmp_path):
-    """The user's files and heteromark's may lie in folders of any order."""
+def test_the_folders_of_files_do_not_change_the_fingerprint(tmp_path):
+    """In any sort order of the folders."""
 
     def fingerprint(first: str, second: str) -> str:
         files = [tmp_path / first / "mine.py", tmp_path / second / "theirs.py"]
@@ -49,30 +49,30 @@ def test_where_files_lie_changes_nothing(tmp_path):
     assert fingerprint("a", "b") == fingerprint("d", "c")
 
 
-def test_installed_environments_count_with_their_version():
+def test_installed_environments_are_identified_by_their_version():
     fingerprint = source_fingerprint("mpe2.simple_speaker_listener_v4:parallel_env")
     assert fingerprint.startswith("mpe2 1.")
 
 
 @pytest.fixture
 def fingerprint_after(tmp_path, monkeypatch):
-    """Write files, then take a task's fingerprint, as a new process would."""
+    """Write files, then return a task's fingerprint, as a new process would."""
     monkeypatch.syspath_prepend(tmp_path)
 
-    def take(task: str = "places.arena:make", **files: str) -> str:
+    def compute(task: str = "places.arena:make", **files: str) -> str:
         for name, text in files.items():
             path = tmp_path / (name.replace("_in_", "/") + ".py")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        forget()
-        # what another test imported is not imported in a new process
+        clear_caches()
+        # a new process has no modules that another test imported
         monkeypatch.delitem(sys.modules, task.partition(":")[0], raising=False)
         return source_fingerprint(task)
 
-    return take
+    return compute
 
 
-def test_a_users_environment_counts_with_its_source(fingerprint_after):
+def test_custom_environments_are_identified_by_their_source(fingerprint_after):
     first = fingerprint_after(places_in_arena="def make():\n    return 1\n")
     assert fingerprint_after(places_in_arena="def make():\n    return 1  # why\n") == first
     assert fingerprint_after(places_in_arena="def make():\n    return 2\n") != first
@@ -83,12 +83,12 @@ def test_a_users_environment_counts_with_its_source(fingerprint_after):
 
 
 @pytest.mark.parametrize("line", ["import places.parts", "from places import parts"])
-def test_what_an_environment_imports_from_here_counts(fingerprint_after, line):
+def test_local_imports_of_an_environment_change_its_fingerprint(fingerprint_after, line):
     first = fingerprint_after(places_in_arena=f"{line}\n", places_in_parts="size = 1\n")
     assert fingerprint_after(places_in_parts="size = 2\n") != first
 
 
-def test_what_an_environment_imports_from_elsewhere_counts_with_its_version(fingerprint_after):
+def test_installed_imports_of_an_environment_count_with_their_version(fingerprint_after):
     assert "mpe2 1." in fingerprint_after(places_in_arena="import os\nfrom mpe2 import simple_v3\n")
 
 
@@ -102,15 +102,15 @@ def test_a_local_module_is_not_taken_for_the_distribution_of_its_name(fingerprin
     assert fingerprint_after("rich:make", rich="def make():\n    return 2\n") != first
 
 
-def test_a_missing_environment_has_no_identity(fingerprint_after):
+def test_the_fingerprint_of_a_missing_environment_is_missing(fingerprint_after):
     assert fingerprint_after("places.nowhere:make") == "missing"
     assert fingerprint_after("arena_none:make") == "missing"
 
 
 # --- heteromark's own code ------------------------------------------------------------------------
 
-# Changes every module in turn and says whose digest that changes, for the runs of three configs.
-WHOSE = """
+# Changes each module in turn and prints which of three runs change their digest.
+FIND_AFFECTED = """
 import json, sys
 from pathlib import Path
 from heteromark.config.models.agent import AgentConfig
@@ -150,21 +150,21 @@ print(json.dumps(changed))
 
 
 @pytest.fixture(scope="module")
-def whose(tmp_path_factory) -> dict[str, list[str]]:
-    """By module, the runs whose digests change with it."""
+def affected(tmp_path_factory) -> dict[str, list[str]]:
+    """The runs whose digests change with each module, by module."""
     folder = tmp_path_factory.mktemp("package")
     for name in ("heteromark", "config"):
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
     shutil.copy(ROOT / "params.yaml", folder)
-    command = [sys.executable, "-c", WHOSE]
+    command = [sys.executable, "-c", FIND_AFFECTED]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-# Rooms and files that no run follows from, and what only some do.
-NOBODYS = (
+# Modules that affect no run, and modules that affect only some.
+AFFECT_NO_RUN = (
     *("cli", "ui", "doctor", "workflow", "commands", "runs", "config"),
     *("training.networks", "training.factory_train", "training.evaluation_request"),
     *("llm.kind", "llm.evaluate_team", "llm.role_swaps"),
@@ -183,23 +183,23 @@ ONLY = {
 }
 
 
-def lies_in(module: str, place: str) -> bool:
-    return f"{module}.".startswith(f"{place}.")
+def lies_in(module: str, package: str) -> bool:
+    return f"{module}.".startswith(f"{package}.")
 
 
-@pytest.mark.parametrize("place", NOBODYS)
-def test_what_cannot_act_leaves_digests_alone(whose, place):
-    there = {module: runs for module, runs in whose.items() if lies_in(module, place)}
-    assert there, f"there is no {place}"
-    assert not {module: runs for module, runs in there.items() if runs}
+@pytest.mark.parametrize("package", AFFECT_NO_RUN)
+def test_code_without_effect_on_results_does_not_change_digests(affected, package):
+    runs_of = {module: runs for module, runs in affected.items() if lies_in(module, package)}
+    assert runs_of, f"{package} does not exist"
+    assert not {module: runs for module, runs in runs_of.items() if runs}
 
 
-@pytest.mark.parametrize("place", ONLY)
-def test_code_changes_only_the_runs_that_it_can_act_in(whose, place):
-    there = {module: set(runs) for module, runs in whose.items() if lies_in(module, place)}
-    assert there, f"there is no {place}"
-    assert not {module: runs for module, runs in there.items() if not runs <= ONLY[place]}
-    assert set().union(*there.values()) == ONLY[place]
+@pytest.mark.parametrize("package", ONLY)
+def test_code_changes_only_the_digests_of_runs_that_use_it(affected, package):
+    runs_of = {module: set(runs) for module, runs in affected.items() if lies_in(module, package)}
+    assert runs_of, f"{package} does not exist"
+    assert not {module: runs for module, runs in runs_of.items() if not runs <= ONLY[package]}
+    assert set().union(*runs_of.values()) == ONLY[package]
 
 
 @pytest.mark.parametrize(
@@ -239,11 +239,13 @@ def test_code_changes_only_the_runs_that_it_can_act_in(whose, place):
         ("llm.tasks.code", 0),
     ],
 )
-def test_code_that_acts_is_in_the_digest(whose, module, runs):
-    assert len(whose[module]) == runs
+def test_code_changes_the_digests_of_all_runs_that_use_it(affected, module, runs):
+    assert len(affected[module]) == runs
 
 
-def test_what_config_models_compute_counts_and_what_they_say_does_not(tmp_path, monkeypatch):
+def test_methods_of_config_models_are_fingerprinted_and_their_docstrings_are_not(
+    tmp_path, monkeypatch
+):
     package = tmp_path / "heteromark"
     shutil.copytree(ROOT / "heteromark" / "config", package / "config")
     monkeypatch.setattr(heteromark, "__file__", str(package / "__init__.py"))
@@ -264,7 +266,7 @@ def test_what_config_models_compute_counts_and_what_they_say_does_not(tmp_path, 
     assert fingerprint("class RunConfig", "x = 1\n\n\nclass RunConfig") == before
 
 
-# What is loaded where a run is trained, but around the training.
+# Modules that are loaded by a training but do not affect its result.
 AROUND = ("cli", "commands", "config", "runs", "training.networks", "training.evaluation_request")
 
 LOADED = """
@@ -301,13 +303,13 @@ print(json.dumps(sorted(
         ("llm", (*AROUND, "llm.kind", "llm.evaluate_team", "llm.role_swaps")),
     ],
 )
-def test_all_that_a_training_loads_is_in_its_digest(kind, around):
+def test_all_modules_loaded_by_a_training_are_in_its_digest(kind, around):
     command = [sys.executable, "-c", LOADED, kind]
     path = f"{ROOT}:{ROOT / 'tests'}"
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=with_path(path))
     assert done.returncode == 0, done.stderr
-    besides = json.loads(done.stdout.splitlines()[-1])
-    assert not [name for name in besides if not any(lies_in(name, place) for place in around)]
+    others = json.loads(done.stdout.splitlines()[-1])
+    assert not [name for name in others if not any(lies_in(name, each) for each in around)]
 
 
 def with_path(path: str) -> dict[str, str]:
@@ -321,25 +323,25 @@ def with_path(path: str) -> dict[str, str]:
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
-    """A package in a folder that is reached by `sys.path`; with or without a record of it."""
+    """Write a package to a folder on `sys.path`, with or without a RECORD of its installation."""
 
     def install(folder: str, record: str | None) -> str:
-        place = tmp_path / folder
-        (place / "arenas").mkdir(parents=True)
-        (place / "arenas" / "__init__.py").write_text("import huge_numbers\n")
-        (place / "huge_numbers").mkdir()
-        (place / "huge_numbers" / "__init__.py").write_text("size = 1\n")
+        root = tmp_path / folder
+        (root / "arenas").mkdir(parents=True)
+        (root / "arenas" / "__init__.py").write_text("import huge_numbers\n")
+        (root / "huge_numbers").mkdir()
+        (root / "huge_numbers" / "__init__.py").write_text("size = 1\n")
         if record is not None:
-            info = place / "arenas-1.5.dist-info"
+            info = root / "arenas-1.5.dist-info"
             info.mkdir()
             (info / "METADATA").write_text("Name: arenas\nVersion: 1.5\n")
             (info / "RECORD").write_text(record)
-        monkeypatch.syspath_prepend(place)
-        forget()
+        monkeypatch.syspath_prepend(root)
+        clear_caches()
         return source_fingerprint("arenas:make")
 
     yield install
-    forget()
+    clear_caches()
 
 
 RECORD = "arenas/__init__.py,,\narenas-1.5.dist-info/METADATA,,\n"
@@ -347,20 +349,20 @@ RECORD = "arenas/__init__.py,,\narenas-1.5.dist-info/METADATA,,\n"
 
 @pytest.mark.parametrize("folder", ["lib/site-packages", "lib/dist-packages", "libraries"])
 def test_packages_are_recognised_wherever_they_are_installed(elsewhere, folder):
-    """Reached by PYTHONPATH, a .pth file, a user site: with their version, without their source."""
+    """From PYTHONPATH, a .pth file or a user site: identified by version, not by source."""
     fingerprint = elsewhere(folder, RECORD)
     assert fingerprint.startswith("arenas 1.5 ")
-    assert "huge_numbers" not in fingerprint  # nor is what they import looked at
+    assert "huge_numbers" not in fingerprint  # imports of installed packages are not followed
 
 
-def test_source_that_is_developed_here_is_no_installed_package(elsewhere):
+def test_an_editable_installation_is_identified_by_its_source(elsewhere):
     editable = "__editable__.arenas-1.5.pth,,\narenas-1.5.dist-info/METADATA,,\n"
     fingerprint = elsewhere("project/src", editable)
     assert "arenas" not in fingerprint
 
 
-def test_packages_of_a_users_site_are_not_parsed(tmp_path):
-    """The whole way: an environment imports a package that only PYTHONPATH reaches."""
+def test_installed_packages_are_not_parsed(tmp_path):
+    """End to end: an environment imports a large package from PYTHONPATH."""
     site = tmp_path / "other" / "lib" / "site-packages" / "enormous"
     site.mkdir(parents=True)
     for number in range(400):

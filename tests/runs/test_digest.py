@@ -1,4 +1,4 @@
-"""A run's identity: what changes it, and what does not."""
+"""A run's digest: which settings change it and which do not."""
 
 import re
 import subprocess
@@ -45,7 +45,7 @@ def config(agent=None, params=None, mode="smoke", seed=0, **overrides):
         {"params": {"device": "cpu"}},
     ],
 )
-def test_whatever_changes_the_result_changes_the_digest(changed):
+def test_settings_that_change_the_result_change_the_digest(changed):
     assert run_digest(config(**changed)) != run_digest(config())
 
 
@@ -64,7 +64,7 @@ def test_names_and_spelling_do_not_change_the_digest(agent):
     assert run_digest(config(agent)) == run_digest(config())
 
 
-def test_one_training_has_one_digest_whichever_way_it_was_asked_for():
+def test_the_digest_does_not_depend_on_where_a_value_is_set():
     by_agent, by_component = (
         config({"learning_rate": 1e-4}),
         config(optimizer={"learning_rate": 1e-4}),
@@ -75,7 +75,7 @@ def test_one_training_has_one_digest_whichever_way_it_was_asked_for():
 TEAM = "policy.critic=team"
 OWN = "extensions.mine:make"
 
-# A value, the run in which it changes nothing, and one in which it acts.
+# A value, settings with which it has no effect, and settings with which it has one.
 IDLE = [
     ("environment.group_by=agent", "environment.groups={a: [speaker_0, listener_0]}", ""),
     ("environment.opponent.heuristic=places:play", "", "environment.opponent.kind=heuristic"),
@@ -117,7 +117,7 @@ IDLE = [
 
 
 def independent(text: str, *more: str):
-    """A run of independent learners with `key=value` words."""
+    """Return the config of a run of independent learners with `key=value` settings."""
     words = re.findall(r"\S+=(?:{.*}|\S+)", " ".join((text, *more)))
     nested = parse_overrides(words)
     agent = {"algorithm": nested.pop("algorithm", "MaskablePPO")}
@@ -125,13 +125,13 @@ def independent(text: str, *more: str):
 
 
 @pytest.mark.parametrize(("given", "idle", "acting"), IDLE)
-def test_what_cannot_act_is_not_in_the_digest(given, idle, acting):
+def test_values_without_effect_are_not_in_the_digest(given, idle, acting):
     assert run_digest(independent(idle, given)) == run_digest(independent(idle))
     assert run_digest(independent(acting, given)) != run_digest(independent(acting))
 
 
 @pytest.mark.parametrize(("given", "idle", "acting"), IDLE)
-def test_giving_what_cannot_act_is_a_fault(given, idle, acting):
+def test_setting_a_value_without_effect_is_a_fault(given, idle, acting):
     key, _, _ = given.partition("=")
     (fault,) = idle_faults(independent(idle, given), {key: 1}, "--set")
     assert re.match(r"has no effect: .*; set \S+", fault.message)
@@ -154,7 +154,7 @@ def test_giving_what_cannot_act_is_a_fault(given, idle, acting):
         ("environment.episode_length=7", "environment.episode_length=8"),
     ],
 )
-def test_two_words_for_one_thing_are_one_run(one, other):
+def test_equivalent_values_give_the_same_digest(one, other):
     assert run_digest(independent(one)) == run_digest(independent(other))
 
 
@@ -163,7 +163,7 @@ def test_seeds_of_one_config_share_the_config_digest():
     assert config_digest(config()) != config_digest(config({"gamma": 0.5}))
 
 
-def test_a_build_of_a_version_is_that_version(monkeypatch):
+def test_the_build_of_a_version_is_ignored(monkeypatch):
     def digest_with(torch):
         monkeypatch.setattr(digest, "versions", lambda: {"torch": torch})
         return run_digest(config())
@@ -181,7 +181,7 @@ def test_digests_are_the_same_in_another_process():
     assert output.strip() == run_digest(config(seed=4))
 
 
-def test_a_memorys_size_counts_where_a_network_may_remember():
+def test_the_size_of_the_hidden_state_counts_only_for_recurrent_networks():
     def digest(network, size):
         agent = {"network": {"policy": network}}
         return run_digest(config(agent, policy={"gru": {"hidden_size": size}}))
@@ -191,19 +191,19 @@ def test_a_memorys_size_counts_where_a_network_may_remember():
     assert digest("own.network:make", 8) != digest("own.network:make", 16)
 
 
-def test_a_budget_counts_in_whole_iterations():
+def test_the_budget_is_counted_in_whole_iterations():
     digests = [run_digest(config(training={"total_frames": f})) for f in (1, 2048, 2049)]
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_an_opponent_is_what_its_checkpoint_holds(tmp_path):
+def test_an_opponent_is_identified_by_the_content_of_its_checkpoint(tmp_path):
     def digest(content: bytes | None, name: str) -> str:
         path = tmp_path / name
         if content is not None:
             path.write_bytes(content)
         skirmish = {"opponent": "policy", "checkpoint": str(path)}
-        there = {"sweep": {"environment": "skirmish"}}
-        return run_digest(config(params=there, environment={"skirmish": skirmish}))
+        params = {"sweep": {"environment": "skirmish"}}
+        return run_digest(config(params=params, environment={"skirmish": skirmish}))
 
     first = digest(b"weights", "a.pt")
     assert digest(b"weights", "b.pt") == first

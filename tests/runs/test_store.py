@@ -1,4 +1,4 @@
-"""The run store: atomic, verified, one writer per run, nothing lost."""
+"""The run store: atomic writes, verification, one writer per run, no lost data."""
 
 import logging
 import multiprocessing
@@ -16,7 +16,7 @@ DIGEST = "0123456789ab"
 
 
 def fill(store: RunStore, digest: str = DIGEST, status: Status = Status.COMPLETED) -> RunRecord:
-    """A run folder as training leaves it."""
+    """Write a run folder, as training does."""
     with store.writing(digest) as folder:
         for name in ("config.yaml", "metrics.csv", "checkpoint.pt"):
             (folder / name).write_text(f"{name} of {digest}\n")
@@ -57,7 +57,7 @@ def test_a_finished_run_is_found_and_copied_byte_for_byte(store, tmp_path):
         assert (tmp_path / "out" / name).read_bytes() == (store.folder(DIGEST) / name).read_bytes()
 
 
-def test_materialising_again_leaves_whole_files_alone_and_mends_damaged_ones(store, tmp_path):
+def test_materialising_again_keeps_intact_files_and_replaces_damaged_ones(store, tmp_path):
     fill(store)
     out = tmp_path / "out"
     store.materialise(DIGEST, out)
@@ -69,7 +69,7 @@ def test_materialising_again_leaves_whole_files_alone_and_mends_damaged_ones(sto
 
 
 @pytest.mark.parametrize("status", [Status.FAILED, Status.INTERRUPTED, Status.RUNNING])
-def test_an_unfinished_run_is_no_hit(store, status):
+def test_an_unfinished_run_is_not_found(store, status):
     fill(store, status=status)
     assert store.lookup(DIGEST) is None
     assert store.folder(DIGEST).exists()
@@ -81,7 +81,7 @@ def test_a_diverged_run_is_a_result(store):
 
 
 @pytest.mark.parametrize("damage", ["change", "delete", "record"])
-def test_a_corrupt_run_is_reported_kept_aside_and_not_handed_out(store, damage, caplog):
+def test_a_damaged_run_is_reported_moved_to_quarantine_and_not_returned(store, damage, caplog):
     fill(store)
     target = store.folder(DIGEST) / ("run.json" if damage == "record" else "checkpoint.pt")
     if damage == "delete":
@@ -90,7 +90,7 @@ def test_a_corrupt_run_is_reported_kept_aside_and_not_handed_out(store, damage, 
         target.write_text("{garbage")
     assert DIGEST in store.verify()
     assert store.lookup(DIGEST) is None
-    assert store.folder(DIGEST).exists()  # looking changes nothing; others may be writing
+    assert store.folder(DIGEST).exists()  # reading changes nothing; another process may be writing
     with caplog.at_level(logging.WARNING), store.writing(DIGEST):
         store.set_damaged_aside(DIGEST)
     assert target.name in caplog.text
@@ -98,7 +98,7 @@ def test_a_corrupt_run_is_reported_kept_aside_and_not_handed_out(store, damage, 
     assert not store.folder(DIGEST).exists()
 
 
-def test_verify_of_a_whole_store_finds_nothing(store):
+def test_verify_of_an_intact_store_finds_nothing(store):
     fill(store)
     assert store.verify() == {}
 
@@ -122,7 +122,7 @@ def test_one_writer_per_run_and_a_second_waits(store):
         with pytest.raises(StoreError, match="being trained now"):
             store.remove(DIGEST)
         release.set()
-        with store.writing(DIGEST) as folder:  # waits until the other has let go
+        with store.writing(DIGEST) as folder:  # waits until the other process releases the lock
             assert (folder / "last words").exists()
     finally:
         release.set()
@@ -136,7 +136,7 @@ def test_a_run_whose_process_died_counts_as_interrupted(store):
     assert run.status is Status.INTERRUPTED
 
 
-def test_prune_leaves_what_can_be_resumed_unless_asked_by_status(store):
+def test_prune_keeps_resumable_runs_unless_their_status_is_given(store):
     for digest, status in (("a" * 12, Status.FAILED), ("b" * 12, Status.INTERRUPTED)):
         fill(store, digest, status)
     checkpoint = store.folder("b" * 12) / "checkpoints" / "iteration_000002-0.pt"
@@ -146,7 +146,7 @@ def test_prune_leaves_what_can_be_resumed_unless_asked_by_status(store):
     assert [run.digest for run in store.prunable({Status.INTERRUPTED})] == ["b" * 12]
 
 
-def test_prune_takes_only_what_was_asked_for(store):
+def test_prune_selects_by_status_and_age(store):
     fill(store, "a" * 12, Status.COMPLETED)
     fill(store, "b" * 12, Status.FAILED)
     fill(store, "c" * 12, Status.FAILED)
@@ -158,14 +158,14 @@ def test_prune_takes_only_what_was_asked_for(store):
     assert {run.digest for run in store.runs()} == {"a" * 12, "b" * 12}
 
 
-def test_an_unwritable_store_is_told_before_training(tmp_path):
+def test_an_unwritable_store_is_reported_before_training(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     store = RunStore(tmp_path / "file" / "store")
     with pytest.raises(StoreError, match=r"cannot be written.*HETEROMARK_STORE"):
         store.check_writable()
 
 
-def test_an_atomic_write_that_fails_leaves_the_old_file_and_no_rubbish(tmp_path):
+def test_a_failed_atomic_write_leaves_only_the_old_file(tmp_path):
     target = tmp_path / "file.txt"
     write_text_atomic(target, "old")
 

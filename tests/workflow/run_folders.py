@@ -1,4 +1,4 @@
-"""Run folders as training leaves them, for the tests of the tables: real files, no training."""
+"""Write run folders with real files but without training, for the tests of the tables."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RISING = tuple(float(value) for value in range(-100, -60, 2))
 
 
 def make_candidate(root: Path, name: str, seeds: Sequence[int] = (0, 1, 2), **changes) -> Candidate:
-    """A candidate whose run folders do not exist yet."""
+    """Return a candidate whose run folders do not exist yet."""
     digest = f"{sum(map(ord, name)):08x}"
     return Candidate(
         names=(name,),
@@ -49,7 +49,7 @@ def write_run(
     frames_per_second: float = 5000.0,
     frames_per_iteration: int = 1000,
 ) -> Path:
-    """Write `run.json`, `metrics.csv` and `evaluation.json` of one run; returns its folder."""
+    """Write `run.json`, `metrics.csv` and `evaluation.json` of one run; return its folder."""
     folder = candidate.folders[seed]
     folder.mkdir(parents=True, exist_ok=True)
     frames = [frames_per_iteration * (index + 1) for index in range(len(curve))]
@@ -103,7 +103,7 @@ def write_run(
 
 
 def make_config(root: Path, name: str, returns: Sequence[float | None], **run) -> Candidate:
-    """A candidate with one completed run per evaluation return, seeds from 0."""
+    """Return a candidate with one completed run per evaluation return, with seeds from 0."""
     candidate = make_candidate(root, name, seeds=range(len(returns)))
     for seed, evaluation_return in enumerate(returns):
         write_run(candidate, seed, evaluation_return, **run)

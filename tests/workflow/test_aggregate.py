@@ -32,7 +32,7 @@ def run_of(tables, seed):
     return only_row(tables.runs[tables.runs["seed"] == seed])
 
 
-# --- figures by hand
+# --- figures computed by hand
 
 
 def test_one_row_per_run_and_per_config(tmp_path):
@@ -53,7 +53,7 @@ def test_one_row_per_run_and_per_config(tmp_path):
     assert list(tables.curves) == list(CURVES_COLUMNS)
 
 
-def test_a_run_row_says_what_its_record_says(tmp_path):
+def test_a_run_row_has_the_figures_of_its_record(tmp_path):
     candidate = make_candidate(tmp_path, "happo_agent_v1", seeds=[7])
     write_run(candidate, 7, evaluation_return=-12.5, win_rate=0.25, frames_per_second=4000.0)
     row = run_of(aggregate([candidate]), 7)
@@ -112,7 +112,7 @@ def test_one_seed_has_no_interval_and_no_variation(tmp_path):
     assert row[["iqm_low", "iqm_high", "coefficient_of_variation"]].isna().all()
 
 
-# --- what goes wrong in a run
+# --- failed and damaged runs
 
 
 def test_a_missing_folder_is_a_row(tmp_path):
@@ -210,7 +210,7 @@ def sweep(root, **run) -> list[Candidate]:
     return candidates
 
 
-def test_tables_survive_their_files_bit_for_bit(tmp_path):
+def test_tables_are_read_back_bit_for_bit(tmp_path):
     tables = aggregate(sweep(tmp_path / "runs"))
     write_tables(tables, tmp_path / "tables")
     read = read_tables(tmp_path / "tables")
@@ -229,7 +229,7 @@ def test_the_order_of_seeds_changes_no_byte(tmp_path):
     assert written(tmp_path / "permuted") == written(tmp_path / "tables")
 
 
-def test_a_faster_machine_gives_the_identical_metrics(tmp_path):
+def test_metrics_do_not_depend_on_the_machines_speed(tmp_path):
     for name, speed in (("slow", 100.0), ("fast", 9000.0)):
         candidates = sweep(tmp_path / name, frames_per_second=speed)
         write_tables(aggregate(candidates), tmp_path / f"{name}_tables")

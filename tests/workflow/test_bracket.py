@@ -1,4 +1,4 @@
-"""The picture of successive halving."""
+"""The plot of successive halving."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from heteromark.workflow.select import select
 
 
 def ranking(root, rung, frames, returns):
-    """The ranking of configs with these evaluation returns after a rung."""
+    """Return the ranking after a rung of configs with these evaluation returns."""
     candidates = [
         replace(make_config(root / str(rung), name, values), rung=rung, frames=frames)
         for name, values in returns.items()
@@ -31,7 +31,7 @@ def rungs(tmp_path):
     ]
 
 
-def test_every_config_has_a_line_up_to_where_it_left(rungs):
+def test_every_config_has_a_line_up_to_its_last_rung(rungs):
     figure = draw_bracket(rungs)
     axes = figure.axes[0]
     paths = [list(zip(*line.get_data(), strict=True)) for line in axes.lines]
@@ -41,7 +41,7 @@ def test_every_config_has_a_line_up_to_where_it_left(rungs):
     heights = {text.get_text(): text.xy[1] for text in axes.texts}
     assert heights["b"] != heights["a"]
     assert [line.get_marker() for line in axes.lines].count("*") == 1
-    # 4 configs of 2 seeds to 100 frames, 2 of them on to 400
+    # 4 configs with 2 seeds train 100 frames; 2 of them continue to 400
     title = axes.get_title(loc="left")
     assert "2,000 frames instead of a grid's 3,200 (1.6 times fewer)" in title
 

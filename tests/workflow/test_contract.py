@@ -1,7 +1,7 @@
-"""The contract of the workflow with its users, on the real Snakemake and the real DVC.
+"""The contract of the workflow with its users, tested with the real Snakemake and DVC.
 
-Every way to run it gives the same metrics; a second call does nothing; a change reruns what it
-reaches and nothing else; nothing that was trained is trained again.
+Every way to run the workflow gives the same metrics. A second call does nothing. A change reruns
+only what depends on it. No run is trained twice.
 """
 
 from __future__ import annotations
@@ -79,16 +79,16 @@ def copy(finished, tmp_path) -> Project:
 
 @pytest.fixture
 def clone(copy, tmp_path) -> Project:
-    """A fresh clone: no results, but a store with their runs."""
+    """A fresh clone without results, but with a store that has the runs."""
     return clone_of(copy, tmp_path / "clone")
 
 
 def clone_of(project: Project, target: Path, store: Path | None = None) -> Project:
     project.run("git", "clone", "--quiet", ".", str(target))
-    made = Project(target, store or project.store, project.trainer)
-    made.run("git", "config", "user.email", "tester@example.com")
-    made.run("git", "config", "user.name", "Tester")
-    return made
+    clone = Project(target, store or project.store, project.trainer)
+    clone.run("git", "config", "user.email", "tester@example.com")
+    clone.run("git", "config", "user.name", "Tester")
+    return clone
 
 
 def metrics(project: Project) -> dict:
@@ -100,13 +100,13 @@ def summary(project: Project) -> pd.DataFrame:
 
 
 def trained(store: Path) -> dict[str, tuple]:
-    """What was trained, when, and in how many attempts, by digest."""
+    """Return start, end and number of attempts of all runs, by digest."""
     records = [json.loads(p.read_text()) for p in store.glob("runs/*/run.json")]
     return {r["digest"]: (r["started"], r["ended"], r["attempts"]) for r in records}
 
 
 def new_runs(store: Path, before: dict) -> list[dict]:
-    """Records of runs that were trained since `before`; none that existed was touched."""
+    """Return the records of runs trained since `before`; check that older runs are unchanged."""
     after = trained(store)
     assert {digest: after[digest] for digest in before} == before
     return [
@@ -117,7 +117,7 @@ def new_runs(store: Path, before: dict) -> list[dict]:
 
 
 def does_nothing(project: Project, *command: str) -> str:
-    """Run a command and make sure that no file in results/ and no run changed."""
+    """Run a command and check that no file in results/ and no run changed."""
 
     def state():
         files = sorted(p for p in (project.folder / "results").rglob("*") if p.is_file())
@@ -129,7 +129,7 @@ def does_nothing(project: Project, *command: str) -> str:
     return result.stdout + result.stderr
 
 
-def test_snakemake_leaves_what_it_promises(really_trained):
+def test_snakemake_writes_all_results(really_trained):
     finished = really_trained
     table = summary(finished)
     assert set(table.index) == NAMES
@@ -170,20 +170,20 @@ def test_the_selected_config_and_the_model_are_usable(really_trained, tmp_path):
     assert new_runs(copy.store, before) == []
 
 
-def test_dvc_repro_trains_the_same_from_nothing(really_trained, tmp_path):
+def test_dvc_repro_in_a_fresh_clone_gives_the_same_results(really_trained, tmp_path):
     other = clone_of(really_trained, tmp_path / "clone", store=tmp_path / "other store")
     other.run("dvc", "repro")
     assert metrics(other) == metrics(really_trained)
     assert set(trained(other.store)) == set(trained(really_trained.store))
     assert "up to date" in other.run("dvc", "status").stdout
     assert "up to date" in does_nothing(other, "dvc", "repro")
-    # A plain snakemake finds it all done, and leaves DVC's state clean.
+    # snakemake then has nothing to do and leaves DVC's state clean.
     assert "Nothing to be done" in does_nothing(other, "snakemake", "--cores", "2")
     assert "up to date" in other.run("dvc", "status").stdout
 
 
 def test_every_kind_of_experiment_gives_the_metrics_of_snakemake(clone, tmp_path):
-    """`exp run -S`, `--temp` and the queue, against a snakemake with the same params."""
+    """Compare `exp run -S`, `--temp` and the queue with snakemake with the same params."""
     direct = clone_of(clone, tmp_path / "direct")
     direct.set_params(learning_rate=3e-3)
     before = trained(direct.store)
@@ -191,7 +191,7 @@ def test_every_kind_of_experiment_gives_the_metrics_of_snakemake(clone, tmp_path
     smokes = [r for r in new_runs(direct.store, before) if r["mode"] == "smoke"]
     assert {r["agent"]["short_name"] for r in smokes} == {
         "happo_agent_v1"
-    }  # lr_high varies it itself
+    }  # lr_high sets its own learning rate
     expected = metrics(direct)
 
     before = trained(clone.store)
@@ -204,8 +204,8 @@ def test_every_kind_of_experiment_gives_the_metrics_of_snakemake(clone, tmp_path
     assert new_runs(clone.store, before) == []
     assert metrics(clone) == expected
 
-    shown = json.loads(clone.run("dvc", "exp", "show", "--json").stdout)
-    experiments = {e["name"]: e["revs"][-1] for e in shown[1]["experiments"]}
+    table = json.loads(clone.run("dvc", "exp", "show", "--json").stdout)
+    experiments = {e["name"]: e["revs"][-1] for e in table[1]["experiments"]}
     assert set(experiments) == {"temporary", "queued", "here"}
     for revision in experiments.values():
         data = revision["data"]
@@ -216,7 +216,7 @@ def test_every_kind_of_experiment_gives_the_metrics_of_snakemake(clone, tmp_path
     assert "learning_rate" in difference
 
 
-def test_another_environment_is_one_switch(copy):
+def test_switching_the_environment_and_back(copy):
     before, old = trained(copy.store), metrics(copy)
     copy.run("dvc", "exp", "run", "-S", "sweep.environment=speaker_listener")
     runs = new_runs(copy.store, before)
@@ -242,7 +242,7 @@ def test_a_changed_variant_reruns_that_variant_only(copy):
     pd.testing.assert_frame_equal(new.loc[unchanged], old.loc[unchanged])
 
 
-def test_a_removed_variant_leaves_the_tables_and_one_put_back_returns(copy):
+def test_a_removed_variant_disappears_from_the_tables_and_returns_when_restored(copy):
     before = trained(copy.store)
     path = copy.folder / "config/agents/happo_agent_sweep_lr_high.yaml"
     text = path.read_text()
@@ -256,7 +256,7 @@ def test_a_removed_variant_leaves_the_tables_and_one_put_back_returns(copy):
     assert new_runs(copy.store, before) == []
 
 
-def test_a_variant_equal_to_another_config_is_one_run_under_both_names(copy):
+def test_equal_configs_share_their_runs_under_both_names(copy):
     before = trained(copy.store)
     copy.write(
         "config/agents/happo_agent_sweep_same.yaml",
@@ -272,18 +272,18 @@ def test_a_fresh_clone_with_dvc_pull_has_nothing_to_do(copy, tmp_path):
     copy.run("dvc", "repro")
     copy.commit("results")
     copy.run("dvc", "push")
-    there = clone_of(copy, tmp_path / "clone", store=tmp_path / "empty store")
-    there.run("dvc", "pull")
-    assert "up to date" in there.run("dvc", "status").stdout
-    assert "Nothing to be done" in does_nothing(there, "snakemake", "--cores", "2")
-    assert "up to date" in does_nothing(there, "dvc", "repro")
-    assert metrics(there) == metrics(copy)
+    other = clone_of(copy, tmp_path / "clone", store=tmp_path / "empty store")
+    other.run("dvc", "pull")
+    assert "up to date" in other.run("dvc", "status").stdout
+    assert "Nothing to be done" in does_nothing(other, "snakemake", "--cores", "2")
+    assert "up to date" in does_nothing(other, "dvc", "repro")
+    assert metrics(other) == metrics(copy)
     copy.run("git", "tag", "--annotate", "model@v1.0.0", "--message", "first model")
-    there.run("dvc", "artifacts", "get", str(copy.folder), "model", "--out", "fetched")
-    assert (there.folder / "fetched" / "checkpoint.pt").is_file()
+    other.run("dvc", "artifacts", "get", str(copy.folder), "model", "--out", "fetched")
+    assert (other.folder / "fetched" / "checkpoint.pt").is_file()
 
 
-def test_results_deleted_by_hand_come_back_without_training(copy):
+def test_deleted_results_are_restored_without_training(copy):
     before, old = trained(copy.store), metrics(copy)
     shutil.rmtree(copy.folder / "results")
     shutil.rmtree(copy.folder / ".snakemake")
@@ -292,15 +292,17 @@ def test_results_deleted_by_hand_come_back_without_training(copy):
     assert metrics(copy) == old
 
 
-def test_a_killed_workflow_resumes_and_ends_the_same(really_trained, tmp_path):
-    clone = clone_of(really_trained, tmp_path / "clone", store=tmp_path / "store of its own")
+def test_a_killed_workflow_resumes_with_the_same_results(really_trained, tmp_path):
+    clone = clone_of(really_trained, tmp_path / "clone", store=tmp_path / "separate store")
     process = clone.start("snakemake", "--cores", "2")
     deadline = time.monotonic() + 120
     while not list(clone.store.glob("runs/*/metrics.csv")) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert list(clone.store.glob("runs/*/metrics.csv")), "nothing had started when it was killed"
+    assert list(clone.store.glob("runs/*/metrics.csv")), (
+        "the workflow was killed before any run started"
+    )
     locked = clone.run("snakemake", "--cores", "2", check=False)
     assert "--unlock" in locked.stderr + locked.stdout
     clone.run("snakemake", "--unlock")
@@ -308,8 +310,8 @@ def test_a_killed_workflow_resumes_and_ends_the_same(really_trained, tmp_path):
     assert metrics(clone) == metrics(really_trained)
 
 
-def test_an_edited_environment_reaches_dvc_and_is_trained_anew(copy):
-    """Its source lies outside config/; DVC must notice all the same."""
+def test_an_edited_environment_changes_the_inputs_of_the_dvc_stage(copy):
+    """Its source lies outside config/, but DVC must notice the change."""
     arena = "from mpe2 import simple_speaker_listener_v4 as m\n\n\ndef make(**kwargs):\n    return m.parallel_env({})\n"
     environment = copy.read("config/environment/speaker_listener.yaml")
     task = "mpe2.simple_speaker_listener_v4:parallel_env"
@@ -339,12 +341,12 @@ def test_a_terminated_sweep_ends_its_runs_and_frees_the_lock(tmp_path):
     records = [json.loads(p.read_text()) for p in clone.store.glob("runs/*/run.json")]
     deadline = time.monotonic() + 30
     while any(RunStore(clone.store).is_locked(r["digest"]) for r in records):
-        assert time.monotonic() < deadline, "a run went on after its sweep had ended"
+        assert time.monotonic() < deadline, "a run continued after its sweep ended"
         time.sleep(0.1)
     clone.run("snakemake", "--cores", "2", "-n")
 
 
-def test_new_selection_settings_train_no_smoke(copy):
+def test_new_selection_settings_train_no_smoke_run(copy):
     before = trained(copy.store)
     copy.set_params(selection={"statistic": "min"})
     copy.run("snakemake", "--cores", "2")
@@ -353,7 +355,7 @@ def test_new_selection_settings_train_no_smoke(copy):
     assert selection["settings"]["statistic"] == "min"
 
 
-def test_config_on_the_command_line_wins_over_params(copy):
+def test_config_on_the_command_line_overrides_params(copy):
     before = trained(copy.store)
     copy.run("snakemake", "--cores", "2", "tables", "--config", "learning_rate=0.01")
     runs = new_runs(copy.store, before)
@@ -362,8 +364,8 @@ def test_config_on_the_command_line_wins_over_params(copy):
     assert rates == {"happo_agent_v1": 0.01, "happo_agent_lr_high": 5e-3}
 
 
-def test_a_sweep_by_command_leaves_snakemake_nothing_to_train(really_trained, tmp_path):
-    clone = clone_of(really_trained, tmp_path / "clone", store=tmp_path / "store of its own")
+def test_after_heteromark_sweep_snakemake_trains_no_smoke_run(really_trained, tmp_path):
+    clone = clone_of(really_trained, tmp_path / "clone", store=tmp_path / "separate store")
     result = clone.run("heteromark", "sweep", "config/agents/*.yaml", "--cores", "2")
     assert all(name in result.stdout for name in NAMES)
     plan = clone.run("snakemake", "-n").stdout
@@ -375,7 +377,7 @@ def test_a_sweep_by_command_leaves_snakemake_nothing_to_train(really_trained, tm
     assert metrics(clone) == metrics(really_trained)
 
 
-def test_a_sweep_goes_on_after_a_failing_config_and_says_so(really_trained, tmp_path):
+def test_a_sweep_continues_after_a_failing_config_and_reports_it(really_trained, tmp_path):
     copy = copy_of(really_trained, tmp_path)
     copy.write("broken_env.py", "def make(**kwargs):\n    raise RuntimeError('no such arena')\n")
     environment = copy.read("config/environment/speaker_listener.yaml")
@@ -390,5 +392,5 @@ def test_a_sweep_goes_on_after_a_failing_config_and_says_so(really_trained, tmp_
     )
     assert result.returncode == 1
     assert result.stdout.count("no such arena") == len(NAMES) * 2
-    # What was there before still is.
+    # Earlier results are unchanged.
     assert "Nothing to be done" in does_nothing(copy, "snakemake", "--cores", "2")

@@ -1,4 +1,4 @@
-"""Successive halving: who goes on, what is trained, and what comes of it."""
+"""Successive halving: rungs, decisions, trained runs and the selection."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_grid_is_one_rung():
 
 @pytest.fixture
 def sweep(tmp_path, monkeypatch) -> Project:
-    """A project in which four configs halve to one in three rungs; nothing is trained."""
+    """A project with three rungs for four configs. Nothing is trained."""
     project = copy_project(tmp_path / "project")
     project.set_params(**TINY)
     project.set_params(sweep=HALVING, smoke=SMOKE)
@@ -60,7 +60,7 @@ def sweep(tmp_path, monkeypatch) -> Project:
 
 
 def finish(candidates, returns):
-    """Runs of a rung with these evaluation returns, by config and in order of the seeds."""
+    """Write the runs of a rung with these evaluation returns, per config and seed."""
     for candidate, values in zip(candidates, returns, strict=True):
         for seed, value in enumerate(values):
             status = Status.DIVERGED if value is None else Status.COMPLETED
@@ -74,14 +74,14 @@ def names(candidates):
 ALL = ["gamma_high", "lr_high", "lr_low", "v1"]
 
 
-def test_rungs_end_with_iterations_and_the_last_with_the_smoke(sweep):
-    for config in make_plan().configs:  # of 64 frames an iteration
+def test_rungs_are_whole_iterations_and_the_last_is_the_whole_smoke(sweep):
+    for config in make_plan().configs:  # an iteration has 64 frames
         assert [candidate.frames for candidate in config.rungs] == [256, 512, 1024]
         assert {candidate.checkpoints_after for candidate in config.rungs} == {(4, 8)}
         assert len({candidate.config_digest for candidate in config.rungs}) == 3
 
 
-def test_checkpoints_of_the_training_config_reach_plan_and_run_alike(sweep):
+def test_checkpoints_of_the_training_config_are_in_smoke_and_full_candidates(sweep):
     path = Path("config/training/default.yaml")
     path.write_text(path.read_text().replace("checkpoints_after: []", "checkpoints_after: [3]"))
     plan = make_plan(overrides={"sweep": {"strategy": "grid"}})
@@ -89,7 +89,7 @@ def test_checkpoints_of_the_training_config_reach_plan_and_run_alike(sweep):
         assert config.smoke.checkpoints_after == config.full.checkpoints_after == (3,)
 
 
-def test_a_grid_after_halving_shows_no_bracket(sweep):
+def test_a_grid_after_halving_deletes_the_bracket(sweep):
     plan = make_plan(overrides={"sweep": {"strategy": "grid"}})
     finish(plan.trained(), [(1, 1), (2, 2), (3, 3), (4, 4)])
     stale = Path("results/selected/bracket.svg")
@@ -100,7 +100,7 @@ def test_a_grid_after_halving_shows_no_bracket(sweep):
     assert not stale.exists()
 
 
-def test_rungs_of_the_same_length_are_refused(sweep):
+def test_rungs_of_equal_length_are_an_error(sweep):
     with pytest.raises(
         ConfigError, match=r"rungs of 1, 1, 2 and 4 iterations of 64 frames"
     ) as caught:
@@ -110,25 +110,25 @@ def test_rungs_of_the_same_length_are_refused(sweep):
     assert "sweep.halving.min_frames = 30" in str(caught.value)
 
 
-def test_a_single_rung_is_no_halving(sweep):
-    with pytest.raises(ConfigError, match=r"single rung; .* at most 1,000 / eta = 500") as caught:
+def test_a_single_rung_is_an_error(sweep):
+    with pytest.raises(ConfigError, match=r"only one rung; .* at most 1,000 / eta = 500") as caught:
         make_plan(overrides={"sweep": {"halving": {"min_frames": 501}}})
     assert "--config: sweep.halving.min_frames = 501" in str(caught.value)
     two = make_plan(overrides={"sweep": {"halving": {"min_frames": 500}}})
     assert len(two.params.rungs) == 2
 
 
-def test_the_best_half_goes_on(sweep):
+def test_the_best_half_advances(sweep):
     plan = make_plan()
     assert names(plan.entrants(1)) == ALL
     finish(plan.entrants(1), [(1, 2), (9, 9), (3, 3), (1, 1)])
-    told = write_decision(plan, 1, plan.decisions[1])
-    assert told == (
-        "after 256 frames, 2 of 4 configs go on: happo_agent_lr_high, happo_agent_lr_low"
+    summary = write_decision(plan, 1, plan.decisions[1])
+    assert summary == (
+        "after 256 frames, 2 of 4 configs advance: happo_agent_lr_high, happo_agent_lr_low"
     )
     assert names(plan.entrants(2)) == ["lr_high", "lr_low"]
     assert [candidate.frames for candidate in plan.entrants(2)] == [512, 512]
-    # what a config did before counts no more
+    # results of earlier rungs no longer count
     finish(plan.entrants(2), [(4, 4), (5, 5)])
     write_decision(plan, 2, plan.decisions[2])
     assert names(plan.entrants(3)) == ["lr_low"]
@@ -137,19 +137,19 @@ def test_the_best_half_goes_on(sweep):
     assert [(c.rung, c.frames) for c in plan.trained()] == [(1, 256), (2, 512), (3, 1024), (1, 256)]
     write_aggregate(plan, Path("results/tables"))
     why = write_selection(plan, Path("results/tables"), Path("results/selected"))
-    assert "is 6, and no other went on beyond 512 frames" in why
+    assert "is 6, and no other config trained beyond 512 frames" in why
     selection = Selection.read(Path("results/selected/selection.json"))
     assert selection.winner.name == "happo_agent_lr_low"
     ranked = [(c.names[0].removeprefix("happo_agent_"), c.rung) for c in selection.candidates]
     assert all(candidate.improvement is None for candidate in selection.candidates)
     assert "probability" not in "".join(candidate.why for candidate in selection.candidates)
-    # lr_high's 9 was that of a short run
+    # lr_high's 9 was the score of a shorter run
     assert ranked == [("lr_low", 3), ("lr_high", 2), ("gamma_high", 1), ("v1", 1)]
-    assert "after 512 frames, and it did not go on" in selection.candidates[1].why
+    assert "after 512 frames, and it did not advance" in selection.candidates[1].why
     assert plan.selected(Path("results/selected/selection.json")).smoke.frames == 1024
 
 
-def test_who_diverged_does_not_go_on_even_if_there_is_room(sweep):
+def test_diverged_configs_never_advance(sweep):
     plan = make_plan()
     finish(plan.entrants(1), [(None, 2), (None, 9), (3, 3), (None, None)])
     write_decision(plan, 1, plan.decisions[1])
@@ -164,7 +164,7 @@ def test_a_rung_in_which_all_diverge_ends_the_sweep(sweep):
     assert not plan.decisions[1].exists()
 
 
-def test_a_decision_says_what_it_follows_from_and_takes_the_place_of_older_ones(sweep):
+def test_a_decision_has_the_digest_of_its_inputs_and_replaces_older_ones(sweep):
     plan = make_plan()
     finish(plan.entrants(1), [(1, 1), (2, 2), (3, 3), (4, 4)])
     write_decision(plan, 1, plan.decisions[1])
@@ -184,7 +184,7 @@ def test_a_decision_says_what_it_follows_from_and_takes_the_place_of_older_ones(
     assert [path.name for path in plan.decisions[1].parent.iterdir()] == [other.decisions[1].name]
 
 
-def test_runs_that_cannot_be_gone_on_with_are_refused(sweep):
+def test_runs_that_cannot_be_continued_are_an_error(sweep):
     path = Path("config/scheduler/default.yaml")
     settings = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump({**settings, "decay": "linear"}))
@@ -195,16 +195,16 @@ def test_runs_that_cannot_be_gone_on_with_are_refused(sweep):
     make_plan(overrides={"sweep": {"strategy": "grid"}})
 
 
-def test_a_sweep_by_command_is_a_grid(sweep):
+def test_heteromark_sweep_is_a_grid(sweep):
     result = sweep.run("heteromark", "sweep", "config/agents/happo_agent_*.yaml", "--dry-run")
-    assert "4 configs, 8 smoke runs of 1,024 frames (1,000 asked" in result.stdout
+    assert "4 configs, 8 smoke runs of 1,024 frames (1,000 requested" in result.stdout
     refused = sweep.run(
         *("heteromark", "sweep", "config/agents/happo_agent_*.yaml"),
         *("--set", "sweep.strategy=halving"),
         check=False,
     )
     assert refused.returncode == 2
-    assert "set it in params.yaml, and run snakemake" in refused.stderr
+    assert "set it in params.yaml and run snakemake" in refused.stderr
 
 
 @pytest.mark.slow

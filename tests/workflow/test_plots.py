@@ -72,19 +72,19 @@ def test_the_selection_shows_scores_seeds_and_reasons(selection):
     assert any(text.startswith("diverged: 0 of 3 seeds completed") for text in texts)
 
 
-def test_the_interval_of_few_seeds_is_called_their_range(tmp_path, selection):
+def test_the_legend_names_the_range_of_few_seeds(tmp_path, selection):
     assert legend(draw_selection(selection))[-1] == "range of the seeds"
     four = [make_config(tmp_path, "four", [1.0, 2.0, 3.0, 4.0])]
     drawn = draw_selection(select(aggregate(four), four, SelectionParams()))
     assert legend(drawn)[-1] == "95% interval"
 
 
-def test_the_long_run_is_drawn_against_the_end_of_its_smoke(selection, smoke, long):
+def test_the_long_run_is_drawn_with_the_end_of_its_smoke(selection, smoke, long):
     figure = draw_long_run(selection, smoke, long)
     assert legend(figure) == ["high: long run", "high: end of the smoke (-62)"]
 
 
-def test_nothing_to_draw_is_said(tmp_path, selection, smoke):
+def test_a_plot_without_completed_runs_says_so(tmp_path, selection, smoke):
     absent = aggregate([make_candidate(tmp_path / "train", "high", seeds=[0])])
     figure = draw_long_run(selection, smoke, absent)
     assert [text.get_text() for text in figure.axes[0].texts] == ["no completed run"]
@@ -104,12 +104,12 @@ def test_identical_tables_give_identical_bytes(tmp_path, smoke, selection, long,
             ElementTree.parse(path)
 
 
-def test_another_kind_of_file_is_refused(tmp_path, selection):
+def test_other_file_formats_are_an_error(tmp_path, selection):
     with pytest.raises(ValueError, match=r"saved as \.svg or \.png"):
         save_figure(draw_selection(selection), tmp_path / "selection.pdf")
 
 
-def test_many_configs_are_told_apart():
+def test_the_line_styles_of_many_configs_differ():
     number = len(PALETTE) * len(LINE_STYLES)
     styles = {tuple(style.values()) for style in LINES}
     assert len(styles) == number

@@ -1,4 +1,4 @@
-"""What a published model holds of its run."""
+"""The files of a run that are published."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ FILES = ("checkpoint.pt", "config.yaml", "evaluation.json", "run.json")
 
 
 @pytest.mark.parametrize("has_best", [True, False])
-def test_a_model_has_the_best_weights_where_its_run_has_them(tmp_path, has_best):
+def test_a_model_has_the_best_weights_only_if_its_run_has_them(tmp_path, has_best):
     run, model = tmp_path / "run", tmp_path / "model"
     run.mkdir()
     for name in (*FILES, "metrics.csv", "train.log", *(["best.pt"] if has_best else [])):

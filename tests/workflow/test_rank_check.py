@@ -57,13 +57,13 @@ def test_a_long_run_below_its_own_smoke_questions_it(tmp_path, smokes):
 def test_several_long_runs_are_correlated(tmp_path, smokes):
     same = rank_check(smokes, long_tables(tmp_path / "same", a=8.0, b=9.0, c=7.0))
     assert (same.verdict, same.spearman, same.kendall) == ("confirmed", 1.0, 1.0)
-    # Smoke order b, a, c; long order a, c, b: two of three pairs turned round.
-    turned = rank_check(smokes, long_tables(tmp_path / "turned", a=9.0, b=7.0, c=8.0))
-    assert turned.verdict == "questioned"
-    assert "the long run of a is better by 2" in turned.why
-    assert turned.kendall == pytest.approx(-1 / 3)
-    assert turned.spearman == pytest.approx(-0.5)
-    assert [run.config for run in turned.runs] == ["b", "a", "c"]
+    # Smoke order b, a, c; long order a, c, b: two of three pairs are reversed.
+    reversed_pairs = rank_check(smokes, long_tables(tmp_path / "reversed", a=9.0, b=7.0, c=8.0))
+    assert reversed_pairs.verdict == "questioned"
+    assert "the long run of a is better by 2" in reversed_pairs.why
+    assert reversed_pairs.kendall == pytest.approx(-1 / 3)
+    assert reversed_pairs.spearman == pytest.approx(-0.5)
+    assert [run.config for run in reversed_pairs.runs] == ["b", "a", "c"]
 
 
 def test_no_long_run_is_unknown(tmp_path, smokes):

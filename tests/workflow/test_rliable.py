@@ -1,4 +1,4 @@
-"""The statistics over seeds against rliable, which the paper that they are from comes with."""
+"""The statistics over seeds compared with rliable, the reference implementation of the paper."""
 
 import importlib
 import math
@@ -24,8 +24,8 @@ from heteromark.workflow.statistics import (
 def rliable_library():
     """rliable's bootstrap and profiles.
 
-    It needs the package `arch` before 8, whose plots of volatility models are marked with a private
-    decorator of pandas, at import; pandas 3 changed its signature. Nothing here plots.
+    rliable needs the package `arch` before 8. At import, that package uses a private decorator of
+    pandas whose signature changed in pandas 3; it is replaced here, because only plots need it.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -37,7 +37,7 @@ def rliable_library():
 
 @pytest.fixture
 def reps():
-    """How often rliable resamples. It draws from numpy's global generator, which is seeded here."""
+    """The number of resamples of rliable, whose random generator (numpy's global one) is seeded."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002
     yield 2000
@@ -45,11 +45,11 @@ def reps():
 
 
 def assert_same_interval(found, interval_at, reps):
-    """rliable's interval lies between ours of a slightly lower and a slightly higher confidence.
+    """Check that rliable's interval lies between ours at slightly lower and higher confidence.
 
-    The p-quantile of n random resamples is the exact quantile of a level that has a standard error
-    of `sqrt(p (1 - p) / n)`: so this allows, on either side, four of them for rliable's resamples
-    and for ours, whatever the scale of the scores, and however few values resamples attain.
+    The p-quantile of n random resamples is an exact quantile at a level with a standard error of
+    `sqrt(p (1 - p) / n)`. The check allows four standard errors for rliable's resamples and for
+    ours. It works for any scale of the scores and any number of distinct resampled values.
     """
     tail = 0.025
     slack = 4 * math.sqrt(tail * (1 - tail) * (1 / reps + 1 / MAX_RESAMPLES))
@@ -60,7 +60,7 @@ def assert_same_interval(found, interval_at, reps):
 
 
 def example(seeds, tasks, shift=0.0):
-    """Scores of tasks that differ in level, in spread and in the sign of their skew."""
+    """Return scores of tasks with different levels, spreads and signs of skew."""
     noise = np.random.default_rng([seeds, tasks, int(10 * shift)]).gumbel(size=(seeds, tasks))
     return shift + np.arange(tasks) + noise * np.resize([0.5, -1.0], tasks)
 
@@ -69,14 +69,14 @@ SHAPES = [(2, 1), (3, 1), (5, 1), (12, 1), (2, 4), (3, 5), (10, 3)]
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
-def test_interquartile_means_are_those_of_rliable(scores):
+def test_interquartile_means_equal_rliables(scores):
     expected = metrics.aggregate_iqm(np.array(scores))
     assert score(scores, "iqm") == pytest.approx(expected, rel=1e-9, abs=1e-6)
 
 
 @given(st.integers(1, 3), st.data())
-def test_probabilities_of_improvement_are_those_of_rliable(tasks, data):
-    level = st.integers(-3, 3).map(float)  # so that ties are frequent
+def test_probabilities_of_improvement_equal_rliables(tasks, data):
+    level = st.integers(-3, 3).map(float)  # few levels, so that ties are frequent
     runs = st.lists(st.lists(level, min_size=tasks, max_size=tasks), min_size=1, max_size=6)
     x, y = np.array(data.draw(runs)), np.array(data.draw(runs))
     expected = metrics.probability_of_improvement(x, y)
@@ -87,7 +87,7 @@ def test_probabilities_of_improvement_are_those_of_rliable(tasks, data):
 @pytest.mark.parametrize(
     ("statistic", "metric"), [("iqm", metrics.aggregate_iqm), ("mean", metrics.aggregate_mean)]
 )
-def test_intervals_are_those_of_rliable(rliable_library, reps, shape, statistic, metric):
+def test_intervals_agree_with_rliables(rliable_library, reps, shape, statistic, metric):
     scores = example(*shape)
     points, intervals = rliable_library.get_interval_estimates(
         {"x": scores}, lambda resampled: np.array([metric(resampled)]), reps=reps
@@ -103,7 +103,7 @@ def test_intervals_are_those_of_rliable(rliable_library, reps, shape, statistic,
 @pytest.mark.parametrize(
     ("seeds_x", "seeds_y", "tasks"), [(3, 3, 1), (2, 5, 1), (8, 6, 1), (3, 4, 3)]
 )
-def test_intervals_of_improvement_are_those_of_rliable(
+def test_intervals_of_improvement_agree_with_rliables(
     rliable_library, reps, seeds_x, seeds_y, tasks
 ):
     x, y = example(seeds_x, tasks, shift=0.5), example(seeds_y, tasks)
@@ -118,7 +118,7 @@ def test_intervals_of_improvement_are_those_of_rliable(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_performance_profiles_are_those_of_rliable(rliable_library, reps, shape):
+def test_performance_profiles_agree_with_rliables(rliable_library, reps, shape):
     scores = example(*shape)
     thresholds = np.linspace(scores.min() - 0.1, scores.max() + 0.1, 9)
     profiles, intervals = rliable_library.create_performance_profile(

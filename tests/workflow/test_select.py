@@ -25,7 +25,7 @@ def ranking(selection):
 # --- the winner
 
 
-def test_the_best_score_wins_and_says_by_how_much(tmp_path):
+def test_the_best_score_wins_and_the_margin_is_given(tmp_path):
     candidates = [
         make_config(tmp_path, "low", [1.0, 2.0, 3.0]),
         make_config(tmp_path, "high", [5.0, 6.0, 7.0]),
@@ -38,27 +38,27 @@ def test_the_best_score_wins_and_says_by_how_much(tmp_path):
     assert selection.winner.why == winner.why
     assert winner.why == (
         "won: iqm of evaluation_return over 3 seeds is 6, 4 above low (2); "
-        "the 95% intervals (so few seeds: their range) do not overlap; "
-        "a run of the winner beats one of low with probability 1, over 9 pairs"
+        "the 95% intervals (with few seeds: their range) do not overlap; "
+        "a run of the winner beats a run of low with probability 1, over 9 pairs"
     )
     assert loser.why == (
         "ranked 2: iqm of evaluation_return over 3 seeds is 2, 4 below high (6); "
-        "the 95% intervals (so few seeds: their range) do not overlap; "
-        "a run of the winner beats one of this config with probability 1, over 9 pairs"
+        "the 95% intervals (with few seeds: their range) do not overlap; "
+        "a run of the winner beats a run of this config with probability 1, over 9 pairs"
     )
     assert (winner.rank, loser.rank) == (1, 2)
     assert winner.interval == (5.0, 7.0)
     assert winner.values == {0: 5.0, 1: 6.0, 2: 7.0}
 
 
-def test_overlapping_intervals_are_admitted(tmp_path):
+def test_overlapping_intervals_are_mentioned(tmp_path):
     candidates = [make_config(tmp_path, "a", [1.0, 4.0]), make_config(tmp_path, "b", [2.0, 4.0])]
     assert (
-        "the 95% intervals (so few seeds: their range) overlap, so more seeds may change the order"
+        "the 95% intervals (with few seeds: their range) overlap, so more seeds may change the order"
     ) in selected(candidates).winner.why
 
 
-def test_the_interval_of_more_than_three_seeds_is_not_called_their_range(tmp_path):
+def test_the_interval_of_more_than_three_seeds_is_not_called_a_range(tmp_path):
     candidates = [
         make_config(tmp_path, "a", [1.0, 2.0, 3.0, 4.0]),
         make_config(tmp_path, "b", [5.0, 6.0, 7.0, 8.0]),
@@ -69,7 +69,7 @@ def test_the_interval_of_more_than_three_seeds_is_not_called_their_range(tmp_pat
 # --- the probability of improvement
 
 
-def test_the_probability_that_the_winner_improves_on_each_is_told(tmp_path):
+def test_the_probability_that_the_winner_improves_on_each_config_is_given(tmp_path):
     candidates = [
         make_config(tmp_path, "first", [3.0, 5.0, 10.0]),
         make_config(tmp_path, "second", [1.0, 4.0, 5.0]),
@@ -80,18 +80,18 @@ def test_the_probability_that_the_winner_improves_on_each_is_told(tmp_path):
     # 3 beats 1; 5 beats 1 and 4, ties with 5; 10 beats all: 6.5 of 9 pairs.
     assert second.improvement == 6.5 / 9
     assert third.improvement == 6 / 9
-    assert first.why.endswith("beats one of second with probability 0.72, over 9 pairs")
-    assert second.why.endswith("beats one of this config with probability 0.72, over 9 pairs")
-    assert third.why.endswith("beats one of this config with probability 0.67, over 9 pairs")
+    assert first.why.endswith("beats a run of second with probability 0.72, over 9 pairs")
+    assert second.why.endswith("beats a run of this config with probability 0.72, over 9 pairs")
+    assert third.why.endswith("beats a run of this config with probability 0.67, over 9 pairs")
 
 
-def test_a_winner_that_mostly_loses_says_so(tmp_path):
+def test_a_low_probability_of_improvement_is_given(tmp_path):
     candidates = [
         make_config(tmp_path, "usual", [1.0, 1.0, 1.0]),
         make_config(tmp_path, "lucky", [0.0, 0.0, 99.0]),
     ]
     lucky, usual = selected(candidates).candidates
-    assert lucky.why.endswith("beats one of usual with probability 0.33, over 9 pairs")
+    assert lucky.why.endswith("beats a run of usual with probability 0.33, over 9 pairs")
     assert usual.improvement == 3 / 9
 
 
@@ -100,21 +100,23 @@ def test_configs_with_equal_scores_are_compared_run_by_run(tmp_path):
     selection = selected(candidates)
     assert selection.candidates[1].improvement == 0.5
     assert selection.winner.why.endswith(
-        "equal to b; the alphabet decides; "
-        "a run of the winner beats one of b with probability 0.5, over 4 pairs"
+        "equal to b; alphabetical order decides; "
+        "a run of the winner beats a run of b with probability 0.5, over 4 pairs"
     )
 
 
 @pytest.mark.parametrize("best", [[9.0], [9.0, 9.0, 9.0]])
-def test_nothing_is_called_a_probability_with_one_seed(tmp_path, best):
+def test_no_probability_is_given_with_one_seed(tmp_path, best):
     candidates = [make_config(tmp_path, "high", best), make_config(tmp_path, "low", [1.0])]
     high, low = selected(candidates, min_seeds=1).candidates
     for candidate in (high, low):
-        assert candidate.why.endswith("one seed has no interval, so chance cannot be ruled out")
+        assert candidate.why.endswith(
+            "a single seed gives no interval, so chance cannot be ruled out"
+        )
     assert low.improvement == 1.0
 
 
-def test_runs_are_compared_by_the_metric_that_selects(tmp_path):
+def test_runs_are_compared_by_the_selection_metric(tmp_path):
     candidates = [
         make_config(tmp_path, "a", [1.0, 1.0], win_rate=0.9),
         make_config(tmp_path, "b", [5.0, 5.0], win_rate=0.1),
@@ -123,7 +125,7 @@ def test_runs_are_compared_by_the_metric_that_selects(tmp_path):
     assert selected(candidates).candidates[1].names == ("a",)
 
 
-def test_the_left_out_are_not_compared(tmp_path):
+def test_candidates_that_are_left_out_are_not_compared(tmp_path):
     candidates = [make_config(tmp_path, "a", [1.0, 2.0]), make_config(tmp_path, "b", [0.0])]
     assert [each.improvement for each in selected(candidates).candidates] == [None, None]
 
@@ -170,9 +172,9 @@ def test_the_metric_decides(tmp_path, metric, winner):
             "rising",
             "its larger frames_per_second decides (6000 against 5000)",
         ),
-        (["name"], "even", "the alphabet decides"),
-        ([], "even", "the alphabet decides"),
-        (["name", "slope"], "even", "the alphabet decides"),
+        (["name"], "even", "alphabetical order decides"),
+        ([], "even", "alphabetical order decides"),
+        (["name", "slope"], "even", "alphabetical order decides"),
     ],
 )
 def test_equal_scores_are_decided_by_the_tie_break(tmp_path, tie_break, winner, words):
@@ -235,18 +237,18 @@ def test_diverged_configs_rank_last(tmp_path):
     )
 
 
-def test_a_winner_with_a_lost_seed_says_so(tmp_path):
+def test_a_lost_seed_of_the_winner_is_mentioned(tmp_path):
     candidate = make_candidate(tmp_path, "a")
     write_run(candidate, 0, 1.0)
     write_run(candidate, 1, 1.0)
     write_run(candidate, 2, None, [], status=Status.DIVERGED, reason="loss is NaN")
-    assert "(1 of 3 did not count)" in selected([candidate]).winner.why
+    assert "(1 of 3 seeds did not count)" in selected([candidate]).winner.why
 
 
 # --- no winner
 
 
-def test_all_diverged_is_an_error_that_says_what_to_do(tmp_path):
+def test_if_all_diverged_the_error_says_what_to_do(tmp_path):
     candidates = [
         make_candidate(tmp_path, "fast", seeds=[0], learning_rate=0.1),
         make_candidate(tmp_path, "faster", seeds=[0], learning_rate=1.0),
@@ -267,7 +269,7 @@ def test_all_diverged_is_an_error_that_says_what_to_do(tmp_path):
     )
 
 
-def test_no_winner_names_the_log_to_read(tmp_path):
+def test_the_error_without_a_winner_names_the_log(tmp_path):
     candidate = make_candidate(tmp_path, "a")
     with pytest.raises(NoWinner) as raised:
         selected([candidate])
@@ -275,14 +277,14 @@ def test_no_winner_names_the_log_to_read(tmp_path):
     assert f"not finished: read {log.as_posix()} and 2 more" in str(raised.value)
 
 
-def test_no_winner_by_an_unmeasured_metric_says_so(tmp_path):
+def test_the_error_without_a_winner_mentions_an_unmeasured_metric(tmp_path):
     with pytest.raises(NoWinner) as raised:
         selected([make_config(tmp_path, "a", [1.0, 2.0])], metric="win_rate")
     assert "0 of 2 seeds completed and measured win_rate" in str(raised.value)
     assert "win_rate needs an environment that reports wins" in str(raised.value)
 
 
-def test_no_winner_from_too_few_seeds_says_so(tmp_path):
+def test_the_error_without_a_winner_mentions_too_few_seeds(tmp_path):
     with pytest.raises(NoWinner, match=r"add to smoke\.seeds or lower selection\.min_seeds"):
         selected([make_config(tmp_path, "a", [1.0])])
 
@@ -295,7 +297,7 @@ def test_no_winner_without_candidates():
 # --- the file
 
 
-def test_selection_json_survives_its_file(tmp_path):
+def test_selection_json_is_read_back(tmp_path):
     candidates = [make_config(tmp_path, "a", [1.0, 2.0]), make_candidate(tmp_path, "b")]
     selection = selected(candidates)
     path = tmp_path / "selected" / "selection.json"
@@ -308,7 +310,7 @@ def test_selection_json_survives_its_file(tmp_path):
     assert content["candidates"][1]["improvement"] is None
 
 
-def test_the_files_of_the_tables_give_the_same_selection(tmp_path):
+def test_tables_read_from_files_give_the_same_selection(tmp_path):
     candidates = [
         make_config(tmp_path, "a", [1 / 3, 0.1, 0.7]),
         make_candidate(tmp_path, "b"),
@@ -330,7 +332,7 @@ few_examples = settings(max_examples=15, suppress_health_check=[HealthCheck.too_
 
 @contextlib.contextmanager
 def run_folders(sweep):
-    """Candidates config_0, config_1, ... with the given evaluation returns."""
+    """Yield candidates config_0, config_1, ... with the given evaluation returns."""
     with tempfile.TemporaryDirectory() as root:
         yield [
             make_config(Path(root), f"config_{index}", returns)
@@ -356,7 +358,7 @@ def test_the_order_of_candidates_and_seeds_changes_no_rank(sweep, statistic, dat
 @few_examples
 @given(sweeps, statistics, st.data())
 def test_a_better_run_never_lowers_the_rank_of_its_config(sweep, statistic, data):
-    # By name alone: a better run may well raise the variation that a tie is decided by.
+    # Break ties only by name: a better run may increase the variation, another tie-break criterion.
     params = {"statistic": statistic, "min_seeds": 1, "tie_break": ["name"]}
     index = data.draw(st.integers(0, len(sweep) - 1))
     with run_folders(sweep) as candidates:

@@ -28,15 +28,15 @@ def noise(seed, size=40):
 # --- trends
 
 
-def test_the_trend_is_that_of_the_last_half():
-    # Ten iterations: 6,000 to 10,000 frames are the last half. The first half would be steeper.
+def test_the_trend_is_over_the_last_half():
+    # Ten iterations: 6,000 to 10,000 frames are the last half. The first half is steeper.
     trend = last_half_trend(curve([0, 100, 200, 300, 400, 500, 503, 506, 509, 512]))
     assert trend.slope == pytest.approx(3.0)  # per 1,000 frames
     assert trend.change == pytest.approx(12.0)
     assert trend.noise == pytest.approx(0.0, abs=1e-9)
 
 
-def test_the_trend_is_scipys_regression():
+def test_the_trend_equals_scipys_regression():
     returns = np.random.default_rng(0).normal(size=20) + 0.1 * np.arange(20)
     trend = last_half_trend(curve(returns, frames_per_iteration=500))
     frames = 500 * np.arange(11, 21) / SLOPE_UNIT_FRAMES
@@ -52,7 +52,7 @@ def test_the_slope_is_per_thousand_frames():
 
 
 @pytest.mark.parametrize("values", [[], [1.0], [1.0, 2.0, 3.0, 4.0]])
-def test_no_trend_through_fewer_than_three_points(values):
+def test_fewer_than_three_points_have_no_trend(values):
     assert last_half_trend(curve(values)) is None
 
 
@@ -99,7 +99,7 @@ def test_seeds_that_disagree_are_noisy():
     assert "3 seeds average -80 to -34.6" in stability.reason
 
 
-def test_a_falling_curve_is_not_called_steady():
+def test_a_falling_curve_is_falling():
     assert verdict(curve(np.linspace(-20, -80, 40))) == Verdict.FALLING
 
 
@@ -116,7 +116,7 @@ def test_too_little_measured_is_unknown():
 
 
 @given(st.lists(st.lists(returns, min_size=6, max_size=12), min_size=1, max_size=4), st.data())
-def test_a_verdict_is_always_found_and_ignores_the_order_of_seeds(values, data):
+def test_there_is_always_a_verdict_independent_of_the_order_of_seeds(values, data):
     curves = [curve(each) for each in values]
     permuted = data.draw(st.permutations(curves))
     assert judge_stability(curves, 4).verdict == judge_stability(permuted, 4).verdict

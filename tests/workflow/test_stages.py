@@ -1,4 +1,4 @@
-"""dvc.yaml's stages notice what their results follow from: every key of params.yaml, known or not."""
+"""The stages of dvc.yaml depend on every key of params.yaml that affects them, known or unknown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PART = {stage: f"results/plan/{stage}.json" for stage in STAGES if stage != "pla
 
 
 def keys(schema: dict[str, Any], node: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted keys of a JSON schema, sections not among them."""
+    """Yield the dotted keys of a JSON schema, without sections."""
     while "$ref" in node:
         node = schema["$defs"][node["$ref"].rpartition("/")[2]]
     if "properties" not in node:
@@ -32,7 +32,7 @@ def keys(schema: dict[str, Any], node: dict[str, Any], prefix: str = "") -> Iter
 SCHEMA = ProjectParams.model_json_schema()
 KEYS = sorted(keys(SCHEMA, SCHEMA))
 
-# A value for each key that is neither params.yaml's nor the base config's.
+# A value for each key that differs from params.yaml and from the base config.
 OTHER: dict[str, Any] = {
     "algorithm": "MAPPO",
     "network.policy": "GruPolicy",
@@ -63,7 +63,7 @@ OTHER: dict[str, Any] = {
 
 
 def other(key: str) -> Any:
-    """A value for a key; of numbers a common one."""
+    """Return a new value for a key; most numbers share one."""
     if key in OTHER:
         return OTHER[key]
     if key.startswith(("grpo.", "llm.")):
@@ -82,15 +82,15 @@ def other(key: str) -> Any:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A project's configs, with short runs, that plans are made of."""
-    place = tmp_path_factory.mktemp("stages")
+    """A folder with a project's configs."""
+    root = tmp_path_factory.mktemp("stages")
     for name in ("config", "environments", "extensions"):
-        shutil.copytree(ROOT / name, place / name)
-    return place
+        shutil.copytree(ROOT / name, root / name)
+    return root
 
 
 def parts(folder: Path, monkeypatch, **changes: Any) -> dict[str, Any]:
-    """What the stages depend on, with values of params.yaml changed."""
+    """Return the inputs of all stages, with changed values in params.yaml."""
     monkeypatch.chdir(folder)
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     flat = flatten(params) | flatten(TINY) | {"sweep.agents": "config/agents/happo_agent_*.yaml"}
@@ -100,20 +100,20 @@ def parts(folder: Path, monkeypatch, **changes: Any) -> dict[str, Any]:
 
 
 def digests(inputs: dict[str, Any]) -> set[str]:
-    """The digests of all runs in a plan."""
+    """Return the digests of all configs in a plan."""
     rungs = [*inputs["sweep"]["smoke"], {"configs": inputs["train"]["full"]}]
     return {config["digest"] for rung in rungs for config in rung["configs"].values()}
 
 
-def test_dvc_looks_at_all_of_params_yaml_and_each_stage_at_its_part():
+def test_the_plan_stage_depends_on_all_params_and_each_stage_on_its_part():
     assert STAGES["plan"]["params"] == [{"params.yaml": None}]
     for stage, part in PART.items():
         assert part in STAGES[stage]["deps"]
     assert not [stage for stage in PART if "params" in STAGES[stage]]
 
 
-# A sweep in which a key acts, for those that do nothing for HAPPO.
-OF_LANGUAGE_MODELS = {
+# A sweep for keys that have no effect on HAPPO.
+LANGUAGE_MODEL_SWEEP = {
     "sweep.agents": "config/agents/grpo_agent_v1.yaml",
     "sweep.environment": "math",
     "network.net_arch": None,
@@ -121,8 +121,8 @@ OF_LANGUAGE_MODELS = {
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_key_that_changes_a_digest_changes_the_stage_of_its_runs(key, folder, monkeypatch):
-    sweep = OF_LANGUAGE_MODELS if key.startswith(("grpo.", "llm.")) else {}
+def test_a_key_that_changes_a_digest_changes_the_inputs_of_its_stage(key, folder, monkeypatch):
+    sweep = LANGUAGE_MODEL_SWEEP if key.startswith(("grpo.", "llm.")) else {}
     before = parts(folder, monkeypatch, **sweep)
     after = parts(folder, monkeypatch, **{**sweep, key: other(key)})
     if digests(before) != digests(after):
@@ -139,7 +139,7 @@ def test_a_key_that_changes_a_digest_changes_the_stage_of_its_runs(key, folder, 
 
 
 @pytest.mark.slow
-def test_dvc_repro_runs_what_a_key_reaches_and_refuses_keys_that_nobody_knows(tmp_path):
+def test_dvc_repro_runs_affected_stages_and_rejects_unknown_keys(tmp_path):
     project = copy_project(tmp_path / "project", tmp_path / "store")
     smoke = {**TINY["smoke"], "total_frames": 128}
     full = {**TINY["full"], "total_frames": 256}
@@ -155,10 +155,10 @@ def test_dvc_repro_runs_what_a_key_reaches_and_refuses_keys_that_nobody_knows(tm
 
     def ran(*command: str, check: bool = True) -> tuple[list[str], str]:
         result = project.run(*command, check=check)
-        told = result.stdout + result.stderr
-        return [stage for stage in STAGES if f"Running stage '{stage}'" in told], told
+        output = result.stdout + result.stderr
+        return [stage for stage in STAGES if f"Running stage '{stage}'" in output], output
 
-    # only the long run knows whether there is a checkpoint between its iterations 2 and 3
+    # the interval only affects the long run, which has a checkpoint after iteration 2 or 3
     project.set_params(checkpoint_interval=2)
     assert ran("dvc", "repro")[0] == ["plan", "train", "publish"]
     assert "Nothing to be done" in project.run("snakemake", "--cores", "2").stderr

@@ -26,7 +26,7 @@ few_levels = st.integers(-3, 3).map(float)  # so that ties are frequent
 
 @st.composite
 def score_tables(draw, configs=1, elements=few_levels):
-    """Scores `[seeds, tasks]` of each config, on the same tasks, with 2 to 5 seeds of its own."""
+    """Scores `[seeds, tasks]` of each config, on the same tasks, with 2 to 5 seeds."""
     tasks = draw(st.integers(1, 3))
     rows = st.lists(elements, min_size=tasks, max_size=tasks)
     return [np.array(draw(st.lists(rows, min_size=2, max_size=5))) for _ in range(configs)]
@@ -50,10 +50,10 @@ def test_interquartile_mean_by_hand(scores, expected):
 
 
 @given(seeds_of_returns, st.sampled_from(["iqm", "mean", "median"]), st.data())
-def test_scores_keep_to_the_scale(scores, statistic, data):
+def test_scores_scale_with_their_inputs(scores, statistic, data):
     factor, shift = data.draw(st.floats(-100, 100)), data.draw(returns)
     moved = score([factor * each + shift for each in scores], statistic)
-    # Rounding is relative to the largest number on the way: 100 * 1e6 + 1e6.
+    # Rounding errors are relative to the largest intermediate number: 100 * 1e6 + 1e6.
     assert moved == pytest.approx(factor * score(scores, statistic) + shift, abs=1e-6)
 
 
@@ -82,7 +82,7 @@ def test_several_tasks_are_pooled():
     assert score([[0.0, 1.0], [3.0, 100.0]], "iqm") == 2.0
 
 
-def test_no_score_without_seeds():
+def test_without_seeds_there_is_no_score():
     assert score([]) is None
     assert bootstrap_interval([]) is None
     assert coefficient_of_variation([]) is None
@@ -109,7 +109,7 @@ def test_scores_must_be_finite(function):
         function([1.0, float("nan")])
 
 
-def test_scores_have_seeds_and_tasks_and_no_third_axis():
+def test_scores_have_at_most_two_axes():
     with pytest.raises(ValueError, match=r"\[seeds\] or \[seeds, tasks\], got shape \(2, 2, 2\)"):
         score(np.zeros((2, 2, 2)))
 
@@ -135,18 +135,18 @@ def test_the_interval_of_four_seeds_is_not_their_range():
 
 
 @pytest.mark.parametrize("seeds", [2, 3])
-def test_the_range_of_few_seeds_holds_the_median_less_often_than_95_percent(seeds):
-    # As the module says: 1 - 2**(1 - n). Of 4,000 trials, a share has a standard error of 0.8 %.
+def test_the_range_of_few_seeds_contains_the_median_less_often_than_95_percent(seeds):
+    # 1 - 2**(1 - n), see the module. Over 4,000 trials, the standard error is 0.8 %.
     trials = np.random.default_rng(0).normal(size=(4000, seeds))
     held = [low <= 0 <= high for low, high in map(bootstrap_interval, trials)]
     assert np.mean(held) == pytest.approx(1 - 2.0 ** (1 - seeds), abs=0.03)
 
 
 def test_the_interval_of_few_seeds_is_exact():
-    # The median of four draws is 0 when three or four of them are: C(4,3) * 3 + 1 = 13 of the
-    # 4**4 = 256 resamples, 5.08 %. That is above the tail of 2.5 %. Likewise for 3.
+    # The median of four draws is 0 if three or four of them are 0: C(4,3) * 3 + 1 = 13 of the
+    # 4**4 = 256 resamples, 5.08 %. That is more than the tail of 2.5 %. The same holds for 3.
     assert bootstrap_interval([0.0, 1.0, 2.0, 3.0], "median") == Interval(0.0, 3.0)
-    # It is also above the tail of 5 %, but below that of 5.5 %.
+    # It is also more than the tail of 5 %, but less than the tail of 5.5 %.
     assert bootstrap_interval([0.0, 1.0, 2.0, 3.0], "median", 0.90) == Interval(0.0, 3.0)
     assert bootstrap_interval([0.0, 1.0, 2.0, 3.0], "median", 0.89) == Interval(0.5, 2.5)
 
@@ -167,7 +167,7 @@ def test_many_seeds_are_drawn_with_a_fixed_generator():
 
 
 def test_the_bootstrap_is_stratified_by_task():
-    # Seeds do not differ within a task, so nothing is uncertain, however much the tasks differ.
+    # The seeds of a task are equal, so there is no uncertainty, although the tasks differ.
     assert bootstrap_interval([[0.0, 100.0]] * 3, "mean") == Interval(50.0, 50.0)
 
 
@@ -206,20 +206,22 @@ def test_scores_are_normalised_task_by_task():
         (0, [[1, 1]], r"high must be one number or 2"),
     ],
 )
-def test_what_cannot_normalise_is_refused(low, high, message):
+def test_invalid_bounds_are_an_error(low, high, message):
     with pytest.raises(ValueError, match=message):
         normalised([[1.0, 2.0], [3.0, 4.0]], low, high)
 
 
-def test_one_task_has_one_number_to_normalise_by():
+def test_one_task_has_one_number_per_bound():
     with pytest.raises(ValueError, match=r"high must be one number, got \[1.0, 2.0\]"):
         normalised([1.0, 2.0], 0, [1, 2])
-    with pytest.raises(ValueError, match=r"^scores are normalised between .* got low 2, high 1"):
+    with pytest.raises(
+        ValueError, match=r"^low and high must be finite numbers .* got low 2, high 1"
+    ):
         normalised([1.0, 2.0], 2, 1)
 
 
 @given(score_tables())
-def test_the_score_of_one_task_is_normalised_as_its_runs_are(table):
+def test_normalising_commutes_with_scoring_one_task(table):
     scores = table[0][:, 0]
     expected = normalised([score(scores)], -5, 7)[0]
     assert score(normalised(scores, -5, 7)) == pytest.approx(expected, abs=1e-12)
@@ -244,13 +246,13 @@ def test_probability_of_improvement_by_hand(x, y, expected):
     assert probability_of_improvement(x, y) == expected
 
 
-def test_improvement_is_on_the_same_tasks():
-    with pytest.raises(ValueError, match="the same tasks, got scores of 2 and of 1"):
+def test_improvement_needs_the_same_tasks():
+    with pytest.raises(ValueError, match="the same tasks, got 2 and 1 tasks"):
         probability_of_improvement([[1.0, 2.0]], [1.0])
 
 
 @given(score_tables(configs=2))
-def test_one_of_two_configs_improves_on_the_other(tables):
+def test_the_probabilities_of_both_directions_add_up_to_one(tables):
     x, y = tables
     assert probability_of_improvement(x, y) + probability_of_improvement(y, x) == pytest.approx(1)
 
@@ -285,23 +287,23 @@ def test_one_seed_has_no_interval_of_improvement(x, y):
 
 
 @given(st.permutations(range(4)))
-def test_two_seeds_each_say_next_to_nothing(scores):
+def test_two_seeds_each_give_an_uninformative_interval(scores):
     x, y = scores[:2], scores[2:]
     wins = probability_of_improvement(x, y)
     assert improvement_interval(x, y) == ((wins, wins) if wins in (0, 1) else (0, 1))
 
 
 @pytest.mark.parametrize("seeds", [2, 3])
-def test_equal_configs_are_often_told_apart_by_chance(seeds):
-    # As the docstring says: in a third of cases with two seeds, in a tenth with three.
+def test_equal_configs_often_differ_by_chance(seeds):
+    # See the docstring: a third of the cases with two seeds, a tenth with three.
     trials = np.random.default_rng(0).normal(size=(4000, 2, seeds))
     wins = [probability_of_improvement(x, y) in (0, 1) for x, y in trials]
     assert np.mean(wins) == pytest.approx(2 / math.comb(2 * seeds, seeds), abs=0.03)
 
 
 def test_the_configs_are_resampled_independently():
-    # Resampled alike, a config would always tie with itself in half of the pairs.
-    for seeds in (3, 8):  # all resamples, and random ones
+    # With the same resamples for both, a config would always beat itself with probability 0.5.
+    for seeds in (3, 8):  # all resamples (3), random ones (8)
         low, high = improvement_interval(np.arange(seeds), np.arange(seeds))
         assert low < 0.3
         assert high > 0.7
@@ -326,8 +328,8 @@ def test_a_performance_profile_by_hand():
     np.testing.assert_array_equal(
         performance_profile(scores, [-1.0, 0.0, 0.5, 0.9, 1.0]), [1.0, 0.75, 0.5, 0.5, 0.0]
     )
-    # The first task's runs differ: below 0.5, drawing only the one or only the other moves the
-    # share by a quarter. Those of the second task do not.
+    # Only the runs of the first task differ: drawing only one of them moves the share below 0.5 by a
+    # quarter.
     assert performance_profile_intervals(scores, [-1.0, 0.0, 0.5, 1.0]) == [
         (1.0, 1.0),
         (0.5, 1.0),

@@ -1,4 +1,4 @@
-"""Language-model agents go through the same workflow as all others."""
+"""Language-model agents use the same workflow as all other agents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def texts(tmp_path) -> Project:
-    """A committed project whose language models are as small as can be."""
+    """A committed project with very small language models."""
     project = copy_project(tmp_path / "project", tmp_path / "store")
     project.set_params(
         n_steps=32,
@@ -48,7 +48,7 @@ def merge_in(data: dict, section: dict) -> None:
             data[key] = value
 
 
-def test_a_sweep_of_teams_ends_in_a_model_and_is_not_run_again(texts):
+def test_a_sweep_of_teams_publishes_a_model_and_is_not_run_again(texts):
     experiment = (
         *("dvc", "exp", "run", "-S", "sweep.agents=config/agents/at_grpo_agent_*.yaml"),
         *("-S", "sweep.environment=plan_path"),
@@ -72,7 +72,7 @@ def test_a_sweep_of_teams_ends_in_a_model_and_is_not_run_again(texts):
     assert len(list((texts.store / "models").glob("*.pt"))) == 1  # one model, warmed up once
     texts.run(*experiment)
     assert {path: path.read_text() for path in texts.store.glob("runs/*/run.json")} == records
-    told = texts.run(
+    result = texts.run(
         "snakemake",
         "--cores",
         "1",
@@ -80,4 +80,4 @@ def test_a_sweep_of_teams_ends_in_a_model_and_is_not_run_again(texts):
         "--config",
         *(['sweep={"agents": "config/agents/at_grpo_agent_*.yaml", "environment": "plan_path"}']),
     )
-    assert "Nothing to be done" in told.stdout + told.stderr
+    assert "Nothing to be done" in result.stdout + result.stderr

@@ -1,5 +1,5 @@
-# The plan, made once when Snakemake reads the Snakefile: every fault in params.yaml or a config is
-# told here, before any job runs. `--config key=value` wins over params.yaml.
+# The plan, made once when Snakemake reads the Snakefile. Every fault in params.yaml or a config is
+# reported here, before any job runs. `--config key=value` overrides params.yaml.
 
 import json
 import shlex
@@ -15,14 +15,14 @@ from heteromark.runs.record import RECORD_FILE
 from heteromark.workflow.plan import RUNGS, make_plan, stamp_name
 
 
-def plan_or_explain(overrides):
+def plan_or_fail(overrides):
     try:
         return make_plan(overrides=overrides)
     except ConfigError as error:
         raise WorkflowError(str(error)) from None
 
 
-PLAN = plan_or_explain(retyped(config))
+PLAN = plan_or_fail(retyped(config))
 PYTHON = f"{shlex.quote(sys.executable)} -m heteromark"
 OVERRIDES = [shlex.quote(f"{key}={json.dumps(value)}") for key, value in retyped(config).items()]
 
@@ -32,14 +32,14 @@ MODEL_STAMP = f"results/model/{stamp_name(PLAN.publication_digest)}"
 REPORT_STAMP = f"results/report/{stamp_name(PLAN.publication_digest)}"
 
 
-# What only halving draws.
+# An output of rule select, only with halving.
 BRACKET = {}
 if PLAN.decisions:
     BRACKET["bracket"] = report(
         "results/selected/bracket.svg",
         caption="../report/bracket.rst",
         category="2 Selection",
-        labels={"what": "who went on after each rung"},
+        labels={"what": "configs that advanced after each rung"},
     )
 
 
@@ -50,7 +50,7 @@ wildcard_constraints:
     rung=r"\d+",
 
 
-# Functions, because Snakemake would take braces in a plain string for wildcards.
+# These are functions because Snakemake would read braces in a plain string as wildcards.
 def params_options(wildcards):
     return " ".join(f"--param {override}" for override in OVERRIDES)
 

@@ -1,8 +1,8 @@
-# The cheap steps: tables, selection, publication, report. All inputs are ancient(): the digest in
-# the stamp's name decides, not modification times.
+# The cheap steps: tables, selection, publication, report. All inputs are ancient(), so Snakemake
+# ignores modification times and uses the digest in the stamp's name.
 
 
-# After each rung but the last of sweep.strategy "halving"; a grid has one rung.
+# Runs after each rung except the last, with sweep.strategy "halving". A grid has only one rung.
 checkpoint rung:
     input:
         ancient(rung_run_records),
@@ -68,7 +68,7 @@ checkpoint select:
             "results/selected/selection.json",
             caption="../report/selection.rst",
             category="2 Selection",
-            labels={"what": "every candidate, its rank and why"},
+            labels={"what": "every candidate with rank and reason"},
         ),
         picture=report(
             "results/selected/selection.svg",
@@ -111,7 +111,7 @@ rule publish:
             "results/model/overview.html",
             caption="../report/overview.rst",
             category="0 Overview",
-            labels={"what": "what was tried, and what came of it"},
+            labels={"what": "the experiment and its result"},
         ),
         metrics=report(
             "results/model/metrics.json",
@@ -157,7 +157,7 @@ rule publish:
         " $(dirname {output.stamp:q}) {params.params} 2>&1 | tee {log:q}"
 
 
-# Snakemake makes its report of a finished workflow; --nolock because this one holds the lock.
+# Snakemake can only report a finished workflow. --nolock, because this Snakemake holds the lock.
 rule report:
     input:
         ancient(MODEL_STAMP),

@@ -1,5 +1,5 @@
-# The expensive runs. `heteromark train` is idempotent: what is in the run store is copied from
-# there, so these outputs may be deleted and made again without training anything twice.
+# The expensive runs. `heteromark train` is idempotent: it copies runs that are in the run store.
+# These outputs may therefore be deleted and made again without repeated training.
 
 
 rule smoke:

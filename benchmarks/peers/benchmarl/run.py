@@ -1,11 +1,11 @@
-"""BenchMARL's MAPPO on simple_spread, timed; runs in a virtual environment of its own.
+"""Time BenchMARL's MAPPO on simple_spread, in a separate virtual environment.
 
     python run.py --iterations 3
     python run.py --versions
 
-Prints, as its last line, JSON: for every iteration the seconds of collection, of training and of
-the whole; or the versions of what is measured. `benchmarks/throughput.py` calls it;
-requirements.txt beside it says what it needs and why.
+Prints JSON as its last line: the seconds of collection, of training and in total for every
+iteration; with --versions, the versions of the packages. `benchmarks/throughput.py` calls this
+script. For its packages, see requirements.txt in this folder.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from importlib import metadata
 import mpe2.simple_spread_v3
 import torch
 
-# TorchRL 0.11 looks for the MPE tasks inside PettingZoo, which has since moved them to MPE2. It
-# takes all its tasks from this module; here it finds the one task that is measured. Executed at
-# import, so that worker processes, which import this file, find it as well.
+# TorchRL 0.11 looks for the MPE tasks in this module of PettingZoo, but they have moved to MPE2. So
+# replace the module by one with the measured task. This runs at import, because worker processes
+# import this file, too.
 sys.modules["pettingzoo.utils.all_modules"] = types.SimpleNamespace(
     all_environments={"simple_spread_v3": mpe2.simple_spread_v3}
 )
-# the C++ extension of TorchRL 0.11 does not fit this torch; nothing measured here uses it
+# The C++ extension of TorchRL 0.11 does not work with this torch; it is not needed here.
 warnings.filterwarnings("ignore")
 
 from benchmarl.algorithms import MappoConfig  # noqa: E402
@@ -41,7 +41,7 @@ VERSIONED = ("benchmarl", "torch", "torchrl", "tensordict", "pettingzoo", "mpe2"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--iterations", type=int, default=3, help="iterations that are timed")
+    parser.add_argument("--iterations", type=int, default=3, help="number of timed iterations")
     parser.add_argument("--envs", type=int, default=20, help="copies of the environment")
     parser.add_argument("--frames", type=int, default=4000, help="frames of one iteration")
     parser.add_argument("--epochs", type=int, default=5, help="passes over the frames")
@@ -50,9 +50,9 @@ def main() -> None:
     parser.add_argument("--max-cycles", type=int, default=25, help="frames of an episode")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument(
-        "--parallel", action="store_true", help="a process for every copy (parallel_collection)"
+        "--parallel", action="store_true", help="one process per copy (parallel_collection)"
     )
-    parser.add_argument("--versions", action="store_true", help="only tell the versions")
+    parser.add_argument("--versions", action="store_true", help="only print the versions")
     arguments = parser.parse_args()
     if arguments.versions:
         print(json.dumps({name: metadata.version(name) for name in VERSIONED}))
@@ -61,11 +61,11 @@ def main() -> None:
     stopwatch = Stopwatch()
     with tempfile.TemporaryDirectory() as folder:
         make_experiment(arguments, folder, stopwatch).run()
-    print(json.dumps(stopwatch.iterations[1:]))  # memory is allocated in the first
+    print(json.dumps(stopwatch.iterations[1:]))  # the first iteration allocates memory
 
 
 class Stopwatch(Callback):
-    """Notes BenchMARL's own timers, which it hands to its loggers after every iteration."""
+    """Record BenchMARL's timers, which it passes to its loggers after every iteration."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Stopwatch(Callback):
         log = self.experiment.logger.log
         ended = time.perf_counter()
 
-        def log_and_note(values: dict[str, float], step: int | None = None) -> None:
+        def log_and_record(values: dict[str, float], step: int | None = None) -> None:
             nonlocal ended
             log(values, step=step)
             if "timers/iteration_time" in values:
@@ -89,11 +89,11 @@ class Stopwatch(Callback):
                 )
                 ended = now
 
-        self.experiment.logger.log = log_and_note
+        self.experiment.logger.log = log_and_record
 
 
 def make_experiment(arguments: argparse.Namespace, folder: str, stopwatch: Stopwatch) -> Experiment:
-    """BenchMARL's defaults but for the sizes; without evaluation, loggers and checkpoints."""
+    """Make an experiment with BenchMARL's defaults and our sizes, without evaluation and files."""
     task = PettingZooTask.SIMPLE_SPREAD.get_from_yaml()
     task.config["max_cycles"] = arguments.max_cycles
     config = ExperimentConfig.get_from_yaml()

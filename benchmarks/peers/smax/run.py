@@ -1,8 +1,8 @@
-"""SMAX with random legal actions: smacv2_5_units against its heuristic, on the CPU.
+"""Time SMAX with random legal actions: smacv2_5_units against its heuristic, on the CPU.
 
 Prints {"env_steps_per_second", "compile_seconds", "peak_mib"} as its last line. Observations,
-world state and rewards enter a sum that is returned, so that none is optimised away; resets are
-SMAX's own, within its step.
+world state and rewards are summed and returned, so that no computation is optimised away. Resets
+happen within SMAX's step.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def measure(batch: int, seconds: float, length: int = 10) -> dict[str, float]:
         masks = jax.vmap(env.get_avail_actions)(state)
         keys = jax.random.split(act, len(env.agents))
         actions = {
-            agent: choose(one, masks[agent]) for agent, one in zip(env.agents, keys, strict=True)
+            agent: choose(key, masks[agent]) for agent, key in zip(env.agents, keys, strict=True)
         }
         observations, state, rewards, _, _ = jax.vmap(env.step)(
             jax.random.split(advance, batch), state, actions

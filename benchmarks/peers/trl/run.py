@@ -1,8 +1,8 @@
-"""TRL's GRPOTrainer on a saved model and a list of sums, on the CPU.
+"""Time TRL's GRPOTrainer on a saved model and a list of sums, on the CPU.
 
-Prints {"iterations", "tokens", "seconds", "sampling_seconds"} as its last line, first iterations
-left out: tokens are those of the completions, sampling is what generating them takes, and seconds
-are whole iterations.
+Prints {"iterations", "tokens", "seconds", "sampling_seconds"} as its last line, without the first
+iterations. Tokens are completion tokens, sampling is the generation of the completions, and seconds
+are of whole iterations.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ def main() -> None:
     parser.add_argument("--versions", action="store_true")
     parser.add_argument("--model", type=Path, help="folder with model and tokenizer")
     parser.add_argument("--sums", type=Path, help="JSON: list of [prompt, answer]")
-    parser.add_argument("--problems", type=int, default=64, help="of an iteration")
-    parser.add_argument("--samples", type=int, default=16, help="to each")
-    parser.add_argument("--max-length", type=int, default=8, help="of a completion, in tokens")
+    parser.add_argument("--problems", type=int, default=64, help="problems per iteration")
+    parser.add_argument("--samples", type=int, default=16, help="completions per problem")
+    parser.add_argument(
+        "--max-length", type=int, default=8, help="length of a completion, in tokens"
+    )
     parser.add_argument("--iterations", type=int, default=10)
-    parser.add_argument("--left-out", type=int, default=2, help="first iterations")
+    parser.add_argument(
+        "--left-out", type=int, default=2, help="first iterations that are not counted"
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     if arguments.versions:
@@ -64,11 +68,11 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
 
     class Timed(GRPOTrainer):
         def _generate_single_turn(self, *given, **named):
-            began = time.perf_counter()
+            started = time.perf_counter()
             try:
                 return super()._generate_single_turn(*given, **named)
             finally:
-                samplings.append(time.perf_counter() - began)
+                samplings.append(time.perf_counter() - started)
 
     rows = arguments.problems * arguments.samples
     with tempfile.TemporaryDirectory() as folder:

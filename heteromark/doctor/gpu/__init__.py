@@ -1,1 +1,1 @@
-"""GPUs, and which language models fit into them."""
+"""`heteromark check-gpu`: the GPUs of a machine and the language models that fit into them."""

@@ -1,4 +1,4 @@
-"""`heteromark check-gpu`: what there is to train on, and which language models fit."""
+"""`heteromark check-gpu`: print the machine's devices and which language models fit."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from heteromark.doctor.gpu.presets import Preset
 MEBIBYTE = 2**20
 
 
-def told(
+def report(
     machine: Machine, presets: Sequence[Preset], findings: Sequence[Finding] = ()
 ) -> Iterator[RenderableType]:
-    """What a machine has, and which presets fit: lines of text, and a table.
+    """Yield lines of text and a table: the machine's devices and which presets fit.
 
     Args:
-        findings: why torch may not see a GPU that is there.
+        findings: reasons why torch may not find an existing GPU.
     """
     cuda = "without CUDA" if machine.cuda_version is None else f"CUDA {machine.cuda_version}"
     yield f"torch {machine.torch_version}, {cuda}"
@@ -38,18 +38,18 @@ def told(
     yield f"CPU: {cpu.cores} cores, {size(cpu.total)} of memory, {size(cpu.available)} available"
     if presets:
         yield ""
-        yield from _presets_told(machine, presets)
+        yield from _report_presets(machine, presets)
 
 
 def size(number: int) -> str:
-    """Bytes for people."""
+    """Return a number of bytes in a readable unit: `512 MiB`, `1.5 GiB`."""
     if number < GIBIBYTE:
         return f"{number / MEBIBYTE:.0f} MiB"
     return f"{number / GIBIBYTE:.1f} GiB"
 
 
 def fits(needed: Estimate, available: int, responses: int) -> str:
-    """Whether one use of a model fits: yes; up to so many responses at once; or no."""
+    """Return whether one use of a model fits: `yes`, `up to N` responses at once, or `no`."""
     most = needed.most_responses(available)
     if most >= responses:
         return "yes"
@@ -64,15 +64,15 @@ def _gpu_line(index: int, gpu: Gpu) -> str:
     )
 
 
-def _presets_told(machine: Machine, presets: Sequence[Preset]) -> Iterator[RenderableType]:
+def _report_presets(machine: Machine, presets: Sequence[Preset]) -> Iterator[RenderableType]:
     if importlib.util.find_spec("transformers") is None:
         yield (
-            "which models of config/model/ fit: language-model agents need transformers, not "
-            "installed: `pip install 'heteromark[llm]'`"
+            "the models of config/model/ were not checked: transformers is not installed. Run: "
+            "pip install 'heteromark[llm]'"
         )
         return
     available, where = _largest(machine)
-    yield f"memory for the models of config/model/, and whether it fits {where}:"
+    yield f"memory for the models of config/model/, and whether they fit {where}:"
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for heading in ("model", "size", "for", "weights", "training", "response", "in all", "fits"):
         is_number = heading in ("size", "weights", "training", "response", "in all")
@@ -87,7 +87,7 @@ def _presets_told(machine: Machine, presets: Sequence[Preset]) -> Iterator[Rende
         for row, use in enumerate(USES):
             needed = estimate(found, use, work)
             table.add_row(
-                *(("", "") if row else (name, _counted(found.parameters))),
+                *(("", "") if row else (name, _readable_count(found.parameters))),
                 use,
                 size(needed.weights),
                 size(needed.training) if needed.training else "-",
@@ -101,7 +101,7 @@ def _presets_told(machine: Machine, presets: Sequence[Preset]) -> Iterator[Rende
 
 
 def _largest(machine: Machine) -> tuple[int, str]:
-    """The most memory that is free in one place, in bytes, and which place that is."""
+    """Return the largest free memory of one device, in bytes, and the device's name."""
     if not machine.gpus:
         return machine.cpu.available, "the CPU's memory"
     index, gpu = max(enumerate(machine.gpus), key=lambda numbered: numbered[1].free)
@@ -111,25 +111,25 @@ def _largest(machine: Machine) -> tuple[int, str]:
 def _assumptions(work: Work) -> Iterator[str]:
     yield "These are estimates:"
     yield (
-        f"- in all: weights, training, the responses of the preset's grpo.micro_batch_size, and "
-        f"{size(OVERHEAD)} for torch itself"
+        f"- in all: weights, training, grpo.micro_batch_size responses, and {size(OVERHEAD)} for "
+        "torch itself"
     )
     yield (
-        "- training: gradients and Adam's two moments, of all weights or of LoRA's, with rank "
+        "- training: gradients and Adam's two moments, for all weights or for LoRA's, with rank "
         f"{work.lora_rank} on all linear modules"
     )
     yield (
         f"- response: {work.prompt_length} + {work.response_length} tokens "
         "(generation.max_prompt_length, generation.max_response_length);"
     )
-    yield "  what the backward pass needs and logits, roughly; for inference keys and values"
-    yield "- up to N: fits with a grpo.micro_batch_size of N; for inference, so many responses"
-    yield "- one policy; with policies=role, full training takes all this for each role"
-    yield "- full training with grpo.beta above 0 keeps the weights once more"
+    yield "  roughly the tensors of the backward pass and logits; for inference, keys and values"
+    yield "- up to N: fits with grpo.micro_batch_size = N; for inference, N responses at once"
+    yield "- all figures are for one policy; with policies=role, full training needs them per role"
+    yield "- full training with grpo.beta > 0 keeps a second copy of the weights"
 
 
-def _counted(parameters: int) -> str:
-    """A number of parameters for people: 0.8 M, 268 M, 1.72 B."""
+def _readable_count(parameters: int) -> str:
+    """Return a number of parameters in readable form: 0.8 M, 268 M, 1.72 B."""
     millions = parameters / 1e6
     if millions >= 999.5:
         return f"{millions / 1000:.2f} B"

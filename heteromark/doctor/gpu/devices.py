@@ -12,7 +12,7 @@ class Gpu:
 
     Attributes:
         capability: e.g. "9.0".
-        bfloat16: whether it computes in bfloat16 by itself.
+        bfloat16: whether it supports bfloat16 in hardware.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Cpu:
-    """What a run on the CPU has: cores that this process may use, and memory in bytes."""
+    """The CPU: number of cores that this process may use, and memory in bytes."""
 
     cores: int
     total: int
@@ -33,13 +33,13 @@ class Cpu:
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to train on.
+    """The devices to train on, and the installed torch.
 
     Attributes:
-        gpus: that torch sees.
-        cpu: beside them.
-        torch_version: installed.
-        cuda_version: that torch was built with; None: without CUDA.
+        gpus: the GPUs that torch finds.
+        cpu: the CPU.
+        torch_version: version of the installed torch.
+        cuda_version: CUDA version that torch was built with; None: built without CUDA.
     """
 
     gpus: tuple[Gpu, ...]
@@ -49,7 +49,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """What torch sees here. Imports torch."""
+    """Return the devices of this machine. Imports torch."""
     import psutil
     import torch
 
@@ -63,8 +63,8 @@ def this_machine() -> Machine:
 def _gpu(index: int) -> Gpu:
     import torch
 
-    told = torch.cuda.get_device_properties(index)
+    properties = torch.cuda.get_device_properties(index)
     free, total = torch.cuda.mem_get_info(index)
     with torch.cuda.device(index):
         bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return Gpu(told.name, total, free, f"{told.major}.{told.minor}", bfloat16)
+    return Gpu(properties.name, total, free, f"{properties.major}.{properties.minor}", bfloat16)

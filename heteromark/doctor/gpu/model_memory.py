@@ -1,4 +1,4 @@
-"""How much memory a language model takes, by what is done with it. Imports no torch."""
+"""Estimate the memory of a language model for inference and training. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ USES: tuple[Use, ...] = ("inference", "LoRA", "full")
 BYTES = {"float32": 4, "bfloat16": 2}
 ADAPTER_BYTES = 4  # peft keeps adapters in single precision
 ADAM_MOMENTS = 2
-# For torch and CUDA themselves, and for memory that is held but not used.
+# For torch and CUDA themselves, and for memory that is reserved but not used.
 OVERHEAD = GIBIBYTE
-# Kept for the backward pass, in values of the model's dtype per token and unit of a layer's width.
-# Counted with torch's saved_tensors_hooks on one layer of each of the known shapes and of the tiny
-# model, with adapters and without: 3.2 to 4.7 in float32, 3.9 to 7.0 in bfloat16, where
-# normalisations compute in float32.
+# Tensors kept for the backward pass, in values of the model's dtype per token and unit of a layer's
+# width. Measured with torch's saved_tensors_hooks on one layer of each known model and of the tiny
+# model, with and without adapters: 3.2 to 4.7 in float32, 3.9 to 7.0 in bfloat16, where
+# normalisation layers compute in float32.
 KEPT = {"float32": 4.5, "bfloat16": 6.5}
 # Logits in float32, their log-softmax, and the gradients of both.
 LOGIT_BYTES = 16
@@ -27,12 +27,12 @@ LOGIT_BYTES = 16
 
 @dataclass(frozen=True)
 class Work:
-    """What is computed at once.
+    """The amount of work computed at once.
 
     Attributes:
-        responses: how many.
-        prompt_length, response_length: tokens of each, at most.
-        lora_rank: of adapters.
+        responses: number of responses.
+        prompt_length, response_length: maximum number of tokens of each.
+        lora_rank: rank of the adapters.
     """
 
     responses: int
@@ -46,9 +46,9 @@ class Estimate:
     """Memory for one use of a model, in bytes.
 
     Attributes:
-        weights: of the model and its adapter.
-        training: gradients of what is trained, and Adam's moments.
-        response: what each response takes while it is computed.
+        weights: weights of the model and its adapter.
+        training: gradients of the trained weights, and Adam's moments.
+        response: memory per response while it is computed.
     """
 
     weights: int
@@ -56,16 +56,16 @@ class Estimate:
     response: int
 
     def total(self, responses: int) -> int:
-        """With so many responses at once."""
+        """Return the memory needed with this number of responses at once."""
         return OVERHEAD + self.weights + self.training + responses * self.response
 
     def most_responses(self, available: int) -> int:
-        """How many responses at once fit; 0: not even one."""
+        """Return how many responses at once fit; 0 if not even one fits."""
         return max(0, available - self.total(0)) // self.response
 
 
 def estimate(size: ModelSize, use: Use, work: Work) -> Estimate:
-    """What one use of a model takes."""
+    """Estimate the memory for one use of a model."""
     each = BYTES[size.dtype]
     base = size.parameters * each
     tokens = work.prompt_length + work.response_length

@@ -1,6 +1,6 @@
-"""How large language models are, found out without loading their weights.
+"""Determine the size of language models without loading their weights.
 
-What counts them, torch and transformers, is imported when the first one is counted.
+torch and transformers are imported only when a size is determined.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _QWEN3 = {
     "num_hidden_layers": 28,
     "tie_word_embeddings": True,
 }
-# Models of the Hugging Face hub, as their config.json says; these come out at 268 M, 1.00 B, 596 M
-# and 1.72 B parameters.
+# Models of the Hugging Face hub, with the values of their config.json. They have 268 M, 1.00 B,
+# 596 M and 1.72 B parameters.
 KNOWN: Mapping[str, Mapping[str, Any]] = {
     "google/gemma-3-270m-it": _GEMMA3
     | {"num_hidden_layers": 18, "hidden_size": 640, "intermediate_size": 2048},
@@ -46,21 +46,21 @@ KNOWN: Mapping[str, Mapping[str, Any]] = {
 
 
 class UnknownSize(ValueError):
-    """How large a model is cannot be told here; the message says why, and what to do."""
+    """A model's size cannot be determined. The message says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """How large one model is.
+    """The size of one model.
 
     Attributes:
-        parameters: as its files say, or as many as it is built with where there are none.
-        adapter: weights of one low-rank adapter of rank 1 on all linear modules but the head.
-        width: of what all layers compute for a token: between layers, within their perceptrons,
+        parameters: number of parameters in its files, or in the built model if it has no files.
+        adapter: weights of a low-rank adapter of rank 1 on all linear modules except the head.
+        width: values that all layers compute per token: between layers, within the perceptrons,
             and the queries, keys and values of all heads.
-        cache: keys and values of a token, in all layers.
-        vocabulary: tokens.
-        dtype: of its weights.
+        cache: keys and values per token, in all layers.
+        vocabulary: number of tokens.
+        dtype: dtype of the weights.
     """
 
     parameters: int
@@ -72,10 +72,10 @@ class ModelSize:
 
 
 def size_of(model: ModelConfig) -> ModelSize:
-    """How large a config's model is; it is built without memory for its weights.
+    """Return the size of a config's model. The model is built without memory for its weights.
 
     Raises:
-        UnknownSize: it is neither tiny, nor known here, nor in a folder that can be read.
+        UnknownSize: the model is neither tiny nor in `KNOWN` nor in a readable folder.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -89,14 +89,14 @@ def size_of(model: ModelConfig) -> ModelSize:
             built = AutoModelForCausalLM.from_config(
                 config, trust_remote_code=model.trust_remote_code
             )
-        text = config.get_text_config()  # of models that see, too
+        text = config.get_text_config()  # also for models with vision
         heads = text.num_attention_heads
         head = getattr(text, "head_dim", None) or text.hidden_size // heads
         keys = (getattr(text, "num_key_value_heads", None) or heads) * head
         width = text.hidden_size + text.intermediate_size + heads * head + 2 * keys
     except AttributeError as error:
         raise UnknownSize(
-            f"{model.path} does not say {error.name}, so its size is unknown"
+            f"the config of {model.path} has no {error.name}, so the model's size is unknown"
         ) from error
     except ValueError as error:
         raise UnknownSize(f"{model.path} cannot be built: {error}") from error
@@ -116,7 +116,7 @@ def size_of(model: ModelConfig) -> ModelSize:
 
 
 def _config_of(model: ModelConfig) -> PreTrainedConfig:
-    """The library's config of a model."""
+    """Return the transformers config of a model."""
     from transformers import AutoConfig
 
     from heteromark.llm.policies.backbone import tiny_config
@@ -131,17 +131,17 @@ def _config_of(model: ModelConfig) -> PreTrainedConfig:
             raise UnknownSize(f"{folder / 'config.json'} cannot be read: {error}") from error
     if model.path not in KNOWN:
         raise UnknownSize(
-            f"{model.path} is no folder, and its size is not known here; save it to a folder, and "
-            "set model.path to that"
+            f"the size of {model.path} is unknown: it is not a folder. Save the model to a folder "
+            "and set model.path to that folder"
         )
     return AutoConfig.for_model(**KNOWN[model.path])
 
 
 def stored_parameters(folder: Path) -> int:
-    """Weights in a folder's safetensors files, of which only the headers are read.
+    """Count the weights in a folder's safetensors files. Only their headers are read.
 
     Raises:
-        UnknownSize: there are none, or they are damaged.
+        UnknownSize: there are no such files, or one is damaged.
     """
     files = sorted(folder.glob("model*.safetensors"))
     if not files:
@@ -159,4 +159,4 @@ def _weights_in(file: Path) -> int:
             names = tensors.keys()
             return sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
     except (OSError, SafetensorError) as error:
-        raise UnknownSize(f"{file} is damaged or no safetensors file: {error}") from error
+        raise UnknownSize(f"{file} is damaged or not a safetensors file: {error}") from error

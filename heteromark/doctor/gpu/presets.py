@@ -1,4 +1,4 @@
-"""The language models that a project's config/ offers. Imports no torch."""
+"""The language models in a project's config/model/. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Preset(NamedTuple):
     """A file of config/model/, composed with the rest of config/.
 
     Attributes:
-        name: of the file, as in `model=NAME`.
-        model: what it says.
-        work: what is computed at once with it.
+        name: name of the file, as in `model=NAME`.
+        model: the model's config.
+        work: the amount of work computed at once.
     """
 
     name: str
@@ -29,10 +29,10 @@ class Preset(NamedTuple):
 
 
 def model_presets(root: Path = Path()) -> list[Preset]:
-    """All of a project's, by name; agent configs say nothing else than their defaults.
+    """Return all presets of a project by name, with the defaults of agent configs.
 
     Raises:
-        ConfigError: there is no config/, or a file in it is at fault.
+        ConfigError: there is no config/, or a file in it is invalid.
     """
     from hydra.types import RunMode
     from omegaconf import OmegaConf

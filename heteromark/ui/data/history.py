@@ -22,7 +22,7 @@ from heteromark.config.models.algorithms import LLM
 from heteromark.runs.record import CONFIG_FILE, METRICS_FILE, RECORD_FILE, RunRecord, Status
 from heteromark.runs.store import RunStore
 from heteromark.ui.data.metrics import newest_row
-from heteromark.workflow.aggregate import fault_in_words
+from heteromark.workflow.aggregate import describe_error
 
 # In addition to `Status`: the run's folder has no readable record.
 UNREADABLE = "unreadable"
@@ -180,7 +180,7 @@ class _Reader:
         try:
             return self._read(path), ""
         except (OSError, ValueError, LookupError, TypeError, ArithmeticError) as error:
-            return None, f"{path}: {fault_in_words(error)}"
+            return None, f"{path}: {describe_error(error)}"
 
 
 def _stored(store: RunStore) -> Iterator[Path]:
