@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from made_history import RunSpec, agent, make_run, run_config
+from playwright.sync_api import Browser
+from serving import CHROMIUM, browsing
 
 from heteromark.runs.record import METRICS_FILE, Status
 from heteromark.runs.store import RunStore
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A browser that draws nothing on a screen."""
+    if CHROMIUM is None:
+        pytest.skip("the tests of pages need Chromium; on Debian: apt-get install chromium")
+    with browsing() as browser:
+        yield browser
 
 
 @pytest.fixture

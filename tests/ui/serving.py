@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,7 +20,10 @@ from projects import ROOT
 
 from heteromark.ui.views.list import COLUMNS
 
-CHROMIUM = "/usr/bin/chromium"
+# As Debian, Ubuntu and Google call it.
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
 SCREENSHOTS_VARIABLE = "HETEROMARK_SCREENSHOTS"
 # When a page is opened directly, Streamlit looks for its server below the address of the page first.
 # The browser logs these two failed requests.

@@ -11,7 +11,7 @@ import pytest
 from made_history import RunSpec, agent, make_run, run_config, run_specs
 from made_sweep import make_sweep
 from PIL import Image
-from serving import browsing, reading, serving
+from serving import reading, serving
 
 from heteromark.runs.digest import config_digest
 from heteromark.runs.record import (
@@ -26,12 +26,6 @@ from heteromark.runs.store import RunStore
 
 NASTY = "<script>alert(1)</script>"
 MARKUP = "[x](javascript:alert(1)) **b** $x$ :material/home: :smile: <img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with browsing() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

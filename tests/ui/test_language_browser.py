@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from made_history import RunSpec, agent, make_run, run_config
-from serving import browsing, reading, serving
+from serving import reading, serving
 
 from heteromark.runs.digest import config_digest
 from heteromark.runs.record import EVALUATION_FILE, Status
@@ -20,12 +20,6 @@ LONG = "\n".join(f"line {number}" for number in range(300)) + "\n" + "x" * 2000
 TEAM = run_config(agent("at_grpo_agent_v1", grpo={"beta": 0.04}), "math")
 ALONE = run_config(agent("grpo_agent_v1"), "math")
 OTHER = run_config(agent("happo_agent_v1"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with browsing() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
