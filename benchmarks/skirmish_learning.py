@@ -170,7 +170,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure, axes = pyplot.subplots(
         1, len(results), figsize=(5 * len(results), 3.2), squeeze=False, layout="constrained"
     )
-    # told apart without colours, too
+    # different line styles, to be distinct without colours
     looks = {HAPPO: ("#0072B2", "-"), MAPPO: ("#D55E00", "--"), OPEN: ("#555555", ":")}
     for axis, (scenario, result) in zip(axes.flat, results.items(), strict=True):
         for way, (colour, line) in looks.items():

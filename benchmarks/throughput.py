@@ -51,7 +51,7 @@ VERSIONED = ("torch", "torchrl", "tensordict", "numpy", "pettingzoo", "mpe2")
 ENVIRONMENT = "simple_spread"
 COPIES, FRAMES, EPOCHS, HIDDEN = 20, 4000, 5, [128, 128]
 PEER_NAME = "BenchMARL loop"
-# Minimum ratios: to the raw environments in as many processes, and to BenchMARL's whole loop.
+# Minimum ratios: to the raw environments in equally many processes, and to BenchMARL's loop.
 COLLECTION_TARGET, LOOP_TARGET = 0.6, 4.0
 
 Overrides = dict[str, Any]

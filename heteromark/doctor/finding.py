@@ -31,7 +31,7 @@ class Finding:
     Attributes:
         file, key, value: what the finding is about, if they apply.
         command: fixes the problem when run in the project's folder.
-        advice: what to do, in words.
+        advice: what to do, if no command can fix it or in addition to the command.
     """
 
     level: Level

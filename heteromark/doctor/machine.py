@@ -165,8 +165,10 @@ def _gpus() -> str:
 def _cuda_of_torch() -> str | None:
     """Return the CUDA version of the installed torch, without importing torch."""
     spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
     source = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
     for node in ast.parse(source).body:
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "cuda":
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "cuda" and node.value:
             return ast.literal_eval(node.value)
     return None

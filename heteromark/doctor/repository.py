@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -170,7 +171,8 @@ def _git_error(folder: Path, *arguments: str) -> str:
     return done.stderr.strip() or f"status {done.returncode}" if done.returncode else ""
 
 
-def _bad_out(stage, out, message: str, advice: str) -> Finding:
+def _bad_out(stage: Any, out: Any, message: str, advice: str) -> Finding:
+    """Return a problem with an out of a stage; both are objects of DVC, which has no types."""
     return problem(
         message,
         file=Path(stage.relpath).as_posix(),

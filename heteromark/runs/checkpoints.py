@@ -30,7 +30,8 @@ class CheckpointFile:
 
     def is_whole(self, content: bytes) -> bool:
         """Return whether `content` matches the hash in the file's name."""
-        return _NAME.match(self.path.name)["hash"] == _hash(content)
+        match = _NAME.match(self.path.name)
+        return match is not None and match["hash"] == _hash(content)
 
 
 def checkpoint_files(folder: Path) -> list[CheckpointFile]:

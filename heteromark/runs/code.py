@@ -136,7 +136,7 @@ def files_of(module: str) -> tuple[Path, ...]:
     if spec is None:
         return ()
     if not spec.submodule_search_locations:
-        return (Path(spec.origin),) if spec.has_location else ()
+        return (Path(spec.origin),) if spec.has_location and spec.origin else ()
     for folder in map(Path, spec.submodule_search_locations):
         parts = iter(rest)
         while not (folder / "__init__.py").is_file():
@@ -223,10 +223,16 @@ def _parsed(source: bytes) -> _Parsed:
 def _runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
     """Yield the nodes of a syntax tree, except code under `if TYPE_CHECKING`."""
     yield node
-    test = node.test if isinstance(node, ast.If) else None
-    is_typing = "TYPE_CHECKING" in (getattr(test, "id", ""), getattr(test, "attr", ""))
-    for child in node.orelse if is_typing else ast.iter_child_nodes(node):
+    children: Iterable[ast.AST] = ast.iter_child_nodes(node)
+    if isinstance(node, ast.If) and _is_type_checking(node.test):
+        children = node.orelse
+    for child in children:
         yield from _runtime_nodes(child)
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    """Return whether a condition is `TYPE_CHECKING` or `typing.TYPE_CHECKING`."""
+    return "TYPE_CHECKING" in (getattr(test, "id", ""), getattr(test, "attr", ""))
 
 
 def code_fingerprint(paths: Iterable[Path]) -> str:

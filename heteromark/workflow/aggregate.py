@@ -221,7 +221,9 @@ def describe_error(error: Exception) -> str:
 # --- from runs to rows ------------------------------------------------------------------------
 
 
-def _table(rows: list[dict[str, Any]] | list[tuple], columns: dict[str, str]) -> pd.DataFrame:
+def _table(
+    rows: list[dict[str, Any]] | list[tuple[Any, ...]], columns: dict[str, str]
+) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(columns), dtype=object).astype(columns)
 
 
@@ -289,7 +291,7 @@ def _summary_row(candidate: Candidate, runs: Sequence[_Run], rows: pd.DataFrame)
     }
 
 
-def _curve_rows(candidate: Candidate, runs: Sequence[_Run]) -> list[tuple]:
+def _curve_rows(candidate: Candidate, runs: Sequence[_Run]) -> list[tuple[Any, ...]]:
     """Return rows of the curves table, in the order of its columns."""
     returns_at: defaultdict[float, list[float]] = defaultdict(list)
     for run in runs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -35,10 +36,10 @@ def draw_bracket(rungs: Sequence[Selection]) -> Figure:
         ends = []
         for first in entrants[0]:
             path = [c for of_rung in entrants for c in of_rung if c.names == first.names]
-            if scored := [candidate for candidate in path if candidate.score is not None]:
+            if scored := [(c, c.score) for c in path if c.score is not None]:
                 is_winner = first.names[0] == selection.winner.name
                 colour = _draw_path(axes, scored, last, is_winner)
-                ends.append((scored[-1], colour))
+                ends.append((*scored[-1], colour))
         _name_ends(axes, ends)
         _mark_rungs(axes, entrants)
         axes.set_ylabel(f"{words(selection.settings.metric)} ({unit(selection.settings.metric)})")
@@ -62,29 +63,31 @@ def describe_frames(entrants: Sequence[Sequence[RankedCandidate]]) -> str:
     return f"{trained:,} frames instead of a grid's {grid:,} ({grid / trained:.1f} times fewer)"
 
 
-def _draw_path(axes: Axes, scored: Sequence[RankedCandidate], last: int, is_winner: bool) -> str:
-    """Draw one config's scores; return the line's colour."""
-    end = scored[-1]
+def _draw_path(
+    axes: Axes, scored: Sequence[tuple[RankedCandidate, float]], last: int, is_winner: bool
+) -> str:
+    """Draw one config's scores, by rung; return the line's colour."""
+    end, end_score = scored[-1]
     is_finalist = end.rung == last
     colour = _WINNER if is_winner else _FINALIST if is_finalist else LEFT_OUT_COLOUR
-    frames = [candidate.frames for candidate in scored]
-    scores = [candidate.score for candidate in scored]
+    frames = [candidate.frames for candidate, _ in scored]
+    scores = [score for _, score in scored]
     width, order = (2.4, 3) if is_winner else (1.2, 2)
-    dots = {"marker": "o", "markersize": 4}
+    dots: dict[str, Any] = {"marker": "o", "markersize": 4}
     axes.plot(frames, scores, color=colour, linewidth=width, zorder=order, **dots)
     marker = "*" if is_winner else "o" if is_finalist else "x"
-    axes.plot(end.frames, end.score, color=colour, marker=marker, markersize=12 if is_winner else 7)
+    axes.plot(end.frames, end_score, color=colour, marker=marker, markersize=12 if is_winner else 7)
     return colour
 
 
-def _name_ends(axes: Axes, ends: Sequence[tuple[RankedCandidate, str]]) -> None:
+def _name_ends(axes: Axes, ends: Sequence[tuple[RankedCandidate, float, str]]) -> None:
     """Write the names beside the ends of the lines; names at one rung do not overlap."""
     low, high = axes.get_ylim()
     reached: dict[int, float] = {}
-    for candidate, colour in sorted(ends, key=lambda end: end[0].score):
+    beside: dict[str, Any] = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
+    for candidate, score, colour in sorted(ends, key=lambda end: end[1]):
         lowest = reached.get(candidate.rung, low) + _NAME_HEIGHT * (high - low)
-        at = reached[candidate.rung] = max(candidate.score, lowest)
-        beside = {"xytext": (7, 0), "textcoords": "offset points", "va": "center"}
+        at = reached[candidate.rung] = max(score, lowest)
         point = (candidate.frames, at)
         axes.annotate(candidate.label, point, color=colour, fontsize="x-small", **beside)
 

@@ -151,7 +151,8 @@ def _margin(selection: Selection) -> str:
     first, second = eligible[:2]
     if first.rung != second.rung:
         return f"No other config trained beyond {second.frames:,} frames."
-    text = f"That is {first.score - second.score:.3g} above {second.label}"
+    assert second.score is not None, "eligible candidates have a score"
+    text = f"That is {selection.winner.score - second.score:.3g} above {second.label}"
     if first.interval is None or second.interval is None:
         return f"{text}; with only one seed, chance cannot be ruled out."
     apart = "overlap" if first.interval.overlaps(second.interval) else "do not overlap"

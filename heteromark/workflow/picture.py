@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from matplotlib import get_data_path
 from matplotlib.figure import Figure
@@ -41,14 +42,14 @@ def draw_dag(plan: Plan, path: Path, winner: str | None = None) -> None:
     axes.set_axis_off()
     for index, (name, detail, colour) in enumerate(steps):
         left = index * pitch
-        look = {"facecolor": colour, "edgecolor": _EDGE}
+        look: dict[str, Any] = {"facecolor": colour, "edgecolor": _EDGE}
         style = "round,pad=0,rounding_size=0.08"
         axes.add_patch(FancyBboxPatch((left, 0), _WIDTH, _HEIGHT, boxstyle=style, **look))
         middle = left + _WIDTH / 2
         for y, text, font in ((0.73, name, title), (0.32, detail, body)):
             axes.text(middle, y, text, ha="center", va="center", fontproperties=font)
         if index:
-            head = {"arrowstyle": "-|>", "mutation_scale": 14}
+            head: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 14}
             axes.add_patch(FancyArrowPatch((left - _GAP, 0.5), (left, 0.5), color=_EDGE, **head))
     save_figure(figure, path)
 

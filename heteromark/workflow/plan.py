@@ -17,8 +17,8 @@ from typing import Any
 import heteromark
 from heteromark.commands.fit import requirement_faults
 from heteromark.commands.request import trained_frames
-from heteromark.config.compose.composition import PARAMS_FILE, compose_run, load_params
-from heteromark.config.compose.layers import ResolvedAgent, resolve_sweep
+from heteromark.config.compose.composition import compose_run, load_params
+from heteromark.config.compose.layers import PARAMS_FILE, ResolvedAgent, resolve_sweep
 from heteromark.config.errors import ConfigError, Fault, config_error, naming_options
 from heteromark.config.fields import Mode
 from heteromark.config.models.agent import AgentConfig
@@ -124,7 +124,7 @@ class Plan:
 
     def entrants(self, rung: int) -> list[Candidate]:
         """Return the configs that train in a rung (from 1). Earlier decisions must exist."""
-        configs = self.configs
+        configs: Sequence[PlannedConfig] = self.configs
         if rung > 1:
             advancing = survivors(self.decisions[rung - 1], self.params.sweep.halving.eta)
             configs = [config for config in configs if config.smoke.names in advancing]
@@ -347,7 +347,7 @@ def _planned(
     )
 
 
-def runs_of(candidates: list[Candidate]) -> dict[str, Any]:
+def runs_of(candidates: Sequence[Candidate]) -> dict[str, Any]:
     """Return config, digest, frames and run folders of each candidate, by label."""
     return {
         candidate.label: {

@@ -11,8 +11,10 @@ import textwrap
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,7 +31,8 @@ from heteromark.workflow.words import counted, unit, words
 LINE_STYLES = ("-", "--", ":", "-.")  # changes each time the palette starts again
 LINES = [{"color": colour, "linestyle": style} for style in LINE_STYLES for colour in PALETTE]
 
-STYLE = {
+# The keys are those of matplotlib's rcParams.
+STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -155,7 +158,7 @@ def _draw_smoke_level(axes: Axes, smoke: Tables, config: str, color: str) -> Non
     if curve.empty:
         return
     level, end = curve["mean"].iloc[-1], int(curve["frames"].iloc[-1])
-    dotted = {"color": color, "linestyle": ":", "linewidth": 1}
+    dotted: dict[str, Any] = {"color": color, "linestyle": ":", "linewidth": 1}
     axes.axhline(level, **dotted)
     label = f"{config}: end of the smoke ({level:.4g})"
     axes.plot(end, level, marker="D", label=label, **dotted)
@@ -167,7 +170,7 @@ def _finish_curve_axes(axes: Axes, title: str) -> None:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlim(left=0)
     axes.set_title(title, loc="left")
-    if not any(len(line.get_xdata()) for line in axes.lines):
+    if not any(np.size(line.get_xdata()) for line in axes.lines):
         axes.text(0.5, 0.5, "no completed run", transform=axes.transAxes, ha="center")
 
 
@@ -192,17 +195,17 @@ def _tick_labels(candidates: Sequence[RankedCandidate]) -> list[str]:
 def _draw_candidate(axes: Axes, candidate: RankedCandidate) -> None:
     is_winner = candidate.rank == 1
     colour = LEFT_OUT_COLOUR if not candidate.eligible else PALETTE[1] if is_winner else PALETTE[0]
-    seeds, at = list(candidate.values.values()), candidate.rank + SEED_OFFSET
-    hollow = {"markersize": 4, "markerfacecolor": "none", "markeredgecolor": colour}
-    axes.plot(seeds, [at] * len(seeds), linestyle="none", marker="o", **hollow)
+    seeds, row = list(candidate.values.values()), candidate.rank + SEED_OFFSET
+    hollow: dict[str, Any] = {"markersize": 4, "markerfacecolor": "none", "markeredgecolor": colour}
+    axes.plot(seeds, [row] * len(seeds), linestyle="none", marker="o", **hollow)
     if candidate.interval is not None:
         axes.plot(candidate.interval, [candidate.rank] * 2, color=colour, linewidth=2)
     if candidate.score is not None:
-        at = candidate.score, candidate.rank
+        point = candidate.score, candidate.rank
         marker, size = ("*", 13) if is_winner else ("o", 7)
-        axes.plot(*at, color=colour, marker=marker, markersize=size)
-        above = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
-        axes.annotate(f"{candidate.score:.4g}", at, color=colour, fontsize="x-small", **above)
+        axes.plot(*point, color=colour, marker=marker, markersize=size)
+        above: dict[str, Any] = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
+        axes.annotate(f"{candidate.score:.4g}", point, color=colour, fontsize="x-small", **above)
     if not candidate.eligible:
         axes.text(
             0.01,
@@ -226,7 +229,7 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
 
 def _selection_legend(figure: Figure, seeds: int) -> None:
     interval = "range of the seeds" if seeds <= RANGE_SEEDS else f"{CONFIDENCE:.0%} interval"
-    none = {"linestyle": "none"}
+    none: dict[str, Any] = {"linestyle": "none"}
     marks = [
         legend_mark("winner", PALETTE[1], marker="*", markersize=13, **none),
         legend_mark("eligible", PALETTE[0], marker="o", markersize=7, **none),
@@ -237,6 +240,6 @@ def _selection_legend(figure: Figure, seeds: int) -> None:
     figure.legend(handles=marks, loc="outside lower left", ncols=len(marks))
 
 
-def legend_mark(label: str, colour: str, **style) -> Line2D:
+def legend_mark(label: str, colour: str, **style: Any) -> Line2D:
     """Return a line or marker that appears only in the legend."""
     return Line2D([], [], color=colour, label=label, **style)

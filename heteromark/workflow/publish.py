@@ -152,12 +152,13 @@ def publish_run(run: Path, folder: Path) -> None:
 def _best_run(candidate: Candidate) -> tuple[int, RunRecord]:
     """Return seed and record of the completed run with the best evaluation; first on ties."""
     records = {seed: RunRecord.read(folder) for seed, folder in candidate.folders.items()}
-    completed = {
-        seed: record
+    returns = {
+        seed: value
         for seed, record in records.items()
-        if record.status is Status.COMPLETED and record.summary.evaluation_return is not None
+        if record.status is Status.COMPLETED
+        and (value := record.summary.evaluation_return) is not None
     }
-    if not completed:
+    if not returns:
         statuses = "; ".join(
             f"seed {seed} {record.status}{f', {record.reason}' if record.reason else ''}"
             for seed, record in records.items()
@@ -166,8 +167,8 @@ def _best_run(candidate: Candidate) -> tuple[int, RunRecord]:
             f"no long run of {candidate.label} completed ({statuses}), so there is no model to "
             "publish. Lower its learning_rate, add full.seeds, or change the selection settings"
         )
-    best = max(completed, key=lambda seed: completed[seed].summary.evaluation_return)
-    return best, completed[best]
+    best = max(returns, key=returns.__getitem__)
+    return best, records[best]
 
 
 def _agent_yaml(agent: AgentConfig, selection: Selection) -> str:

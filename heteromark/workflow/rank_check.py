@@ -14,6 +14,8 @@ from heteromark.workflow.statistics import score
 
 RANK_CHECK_FILE = "rank_check.json"
 
+Verdict = Literal["confirmed", "questioned", "unknown"]
+
 
 class LongRun(Frozen):
     """One config's score in the smoke and after the long run, in units of the metric."""
@@ -26,7 +28,7 @@ class LongRun(Frozen):
 class RankCheck(Frozen):
     """Did the smoke predict the long run? Scores are by the selection's metric and statistic."""
 
-    verdict: Literal["confirmed", "questioned", "unknown"]
+    verdict: Verdict
     why: str
     runs: tuple[LongRun, ...]  # the configs with long runs, by smoke rank
     # Rank correlation of smoke and long scores, in [-1, 1]. None with fewer than two scored
@@ -80,16 +82,14 @@ def rank_check(selection: Selection, long: Tables) -> RankCheck:
     return RankCheck(verdict=verdict, why=why, runs=runs, spearman=spearman, kendall=kendall)
 
 
-def _compare(selection: Selection, runs: Sequence[LongRun]) -> tuple[str, str]:
-    winner = selection.candidates[0]
+def _compare(selection: Selection, runs: Sequence[LongRun]) -> tuple[Verdict, str]:
+    winner, smoke = selection.candidates[0], selection.winner.score
     own = next((run.long for run in runs if run.config == winner.label), None)
     if own is None:
         return "unknown", f"{winner.label} has no completed long run with a score"
-    gain = own - winner.score
+    gain = own - smoke
     change = "equal to" if gain == 0 else f"{abs(gain):.4g} {'above' if gain > 0 else 'below'}"
-    words = (
-        f"the long run of {winner.label} scores {own:.4g}, {change} its smoke's {winner.score:.4g}"
-    )
+    words = f"the long run of {winner.label} scores {own:.4g}, {change} its smoke's {smoke:.4g}"
     rivals = [
         (run.long, f"the long run of {run.config}")
         for run in runs

@@ -118,6 +118,12 @@ class _Contender:
     obstacle: str | None  # why it is left out
 
     @property
+    def eligible_score(self) -> float:
+        """The score of an eligible contender, which has at least `selection.min_seeds` values."""
+        assert self.score is not None, "only eligible contenders are sure to have a score"
+        return self.score
+
+    @property
     def completed(self) -> int:
         return _count(self.runs, Status.COMPLETED)
 
@@ -183,7 +189,7 @@ def select(tables: Tables, candidates: Sequence[Candidate], params: SelectionPar
         name=best.names[0],
         config_digest=best.config_digest,
         config_path=best.config_path,
-        score=best.score,
+        score=eligible[0].eligible_score,
         why=best.why,
     )
     return Selection(winner=winner, settings=params, candidates=tuple(ranked))
@@ -249,7 +255,7 @@ def _improvement(winner: _Contender, other: _Contender) -> float | None:
     return probability_of_improvement(list(winner.values.values()), list(other.values.values()))
 
 
-# --- in words ---------------------------------------------------------------------------------
+# --- explanations -----------------------------------------------------------------------------
 
 
 def _explanation(rank: int, eligible: Sequence[_Contender], params: SelectionParams) -> str:
@@ -272,9 +278,9 @@ def _explanation(rank: int, eligible: Sequence[_Contender], params: SelectionPar
     elif own.score == rival.score:
         comparison = _describe_tie(own, rival, params.tie_break)
     else:
-        side = "above" if own.score > rival.score else "below"
+        lead = own.eligible_score - rival.eligible_score
         comparison = (
-            f"{abs(own.score - rival.score):.4g} {side} {rival.candidate.label} "
+            f"{abs(lead):.4g} {'above' if lead > 0 else 'below'} {rival.candidate.label} "
             f"({rival.score:.4g}); {_describe_overlap(own, rival)}"
         )
     # Give no probability from a single seed, which says nothing about the next run, or between runs
@@ -335,7 +341,11 @@ def _advice(contenders: Sequence[_Contender], params: SelectionParams) -> list[s
     advice = []
     diverged = [contender.candidate for contender in contenders if contender.has_diverged]
     if diverged:
-        rates = {candidate.hyperparameters.get("learning_rate") for candidate in diverged} - {None}
+        rates: set[float] = {
+            candidate.hyperparameters["learning_rate"]
+            for candidate in diverged
+            if candidate.hyperparameters.get("learning_rate") is not None
+        }
         now = f" (now {', '.join(f'{rate:g}' for rate in sorted(rates))})" if rates else ""
         advice.append(f"  diverged: lower learning_rate{now} or ppo.max_grad_norm")
     failed = [

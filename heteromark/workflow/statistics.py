@@ -110,9 +110,12 @@ def bootstrap_interval(
         None with fewer than two seeds: one run says nothing about the next.
     """
     by_task = _by_task(scores)
+    return _resampled_interval(by_task, statistic, confidence) if by_task.shape[1] > 1 else None
+
+
+def _resampled_interval(by_task: np.ndarray, statistic: Statistic, confidence: float) -> Interval:
+    """Return the bootstrap interval for scores `[tasks, seeds]` with at least two seeds."""
     tasks, seeds = by_task.shape
-    if seeds < 2:
-        return None
     drawn = _resamples((seeds,) * tasks).reshape(-1, tasks, seeds)
     resampled = by_task[np.arange(tasks)[:, None], drawn].reshape(-1, tasks * seeds)
     return _percentiles(REDUCTIONS[statistic](resampled), confidence)
@@ -234,7 +237,7 @@ def performance_profile_intervals(
     above = _above(scores, thresholds).astype(float)
     if above.shape[1] < 2:
         return None
-    return [bootstrap_interval(each, "mean", confidence) for each in above]
+    return [_resampled_interval(_by_task(each), "mean", confidence) for each in above]
 
 
 def _half_wins(scores_x: ArrayLike, scores_y: ArrayLike) -> np.ndarray:

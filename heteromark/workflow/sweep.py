@@ -10,12 +10,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from heteromark.commands.request import MODES, frames_of, require_one_length, split_assignments
+from heteromark.commands.request import frames_of, require_one_length, split_assignments
 from heteromark.config.compose.composition import compose_run, load_params, parse_overrides
 from heteromark.config.compose.layers import resolve_sweep
 from heteromark.config.errors import ConfigError, naming_options
+from heteromark.config.fields import Mode
 from heteromark.config.nested import flatten, merge, unflatten
 from heteromark.runs.digest import run_digest
 from heteromark.runs.record import RECORD_FILE
@@ -42,8 +43,7 @@ def sweep_overrides(
         ConfigError: the mode or a key is unknown, or `episodes` is given for an environment whose
             episodes have no fixed length.
     """
-    if mode not in MODES:
-        raise ConfigError.single("--mode", f"must be one of {', '.join(MODES)}", mode)
+    _checked_mode(mode)
     require_one_length(episodes, total_frames)
     assigned = split_assignments(parse_overrides(list(assignments)))
     if assigned.components:
@@ -104,9 +104,10 @@ def run_sweep(
         raise ConfigError.single("--set", message, strategy, "sweep.strategy")
     overrides = merge(overrides, {"sweep": {"strategy": "grid"}})
     plan = make_plan(overrides=overrides, typed=typed)
-    candidates = plan.candidates(mode)
+    checked = _checked_mode(mode)
+    candidates = plan.candidates(checked)
     folders = [folder for candidate in candidates for folder in candidate.folders.values()]
-    frames = describe_frames(plan.params.budget(mode).total_frames, candidates)
+    frames = describe_frames(plan.params.budget(checked).total_frames, candidates)
     print(f"{len(candidates)} configs, {len(folders)} {mode} runs of {frames}", flush=True)
     arguments = [
         *("--cores", str(cores) if cores else "all"),
@@ -119,7 +120,7 @@ def run_sweep(
     status = snakemake(arguments)
     if dry_run:
         return status
-    tables = aggregate([_with_store_folders(plan, candidate, mode) for candidate in candidates])
+    tables = aggregate([_with_store_folders(plan, candidate, checked) for candidate in candidates])
     if status and (tables.runs["status"] == MISSING).all():
         raise WorkflowError("Snakemake started no run; see its message above")
     for line in table_lines(tables):
@@ -159,6 +160,19 @@ def snakemake(arguments: Sequence[str]) -> int:
             signal.signal(number, handler)
 
 
+def _checked_mode(name: str) -> Mode:
+    """Return a mode by name.
+
+    Raises:
+        ConfigError: there is no such mode.
+    """
+    modes: tuple[Mode, ...] = get_args(Mode)
+    for mode in modes:
+        if mode == name:
+            return mode
+    raise ConfigError.single("--mode", f"must be one of {', '.join(modes)}", name)
+
+
 def _frames_of(episodes: int, overrides: dict[str, Any]) -> int:
     params = load_params(overrides=overrides)
     base = Path(params.sweep.base_config) if params.sweep.base_config else None
@@ -167,7 +181,7 @@ def _frames_of(episodes: int, overrides: dict[str, Any]) -> int:
     return frames_of(episodes, config.environment)
 
 
-def _with_store_folders(plan: Plan, candidate: Candidate, mode: str) -> Candidate:
+def _with_store_folders(plan: Plan, candidate: Candidate, mode: Mode) -> Candidate:
     """Replace run folders missing in results/ by their folders in the store.
 
     The store has the records of failed runs, with the reasons.

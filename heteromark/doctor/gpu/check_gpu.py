@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -18,7 +18,7 @@ MEBIBYTE = 2**20
 
 
 def report(
-    machine: Machine, presets: Sequence[Preset], findings: Sequence[Finding] = ()
+    machine: Machine, presets: Sequence[Preset], findings: Iterable[Finding] = ()
 ) -> Iterator[RenderableType]:
     """Yield lines of text and a table: the machine's devices and which presets fit.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -46,20 +46,20 @@ def model_presets(root: Path = Path()) -> list[Preset]:
             tree = loader.load_configuration(ROOT, [f"model={name}"], RunMode.RUN)
             OmegaConf.set_struct(tree, False)
             tree.agent = Hyperparameters().model_dump()
-            model, grpo, generation = (
-                OmegaConf.to_container(tree[section], resolve=True)
+            sections: dict[str, Any] = {
+                section: OmegaConf.to_container(tree[section], resolve=True)
                 for section in ("model", "grpo", "generation")
-            )
+            }
         try:
-            valid = ModelConfig.model_validate(model)
+            model = ModelConfig.model_validate(sections["model"])
         except ValidationError as error:
             file = str(root / CONFIG_FOLDER / "model" / f"{name}.yaml")
             raise ConfigError(faults_of(error, ModelConfig, file)) from error
         work = Work(
-            responses=grpo["micro_batch_size"],
-            prompt_length=generation["max_prompt_length"],
-            response_length=generation["max_response_length"],
-            lora_rank=valid.lora_rank,
+            responses=sections["grpo"]["micro_batch_size"],
+            prompt_length=sections["generation"]["max_prompt_length"],
+            response_length=sections["generation"]["max_response_length"],
+            lora_rank=model.lora_rank,
         )
-        presets.append(Preset(name, valid, work))
+        presets.append(Preset(name, model, work))
     return presets
