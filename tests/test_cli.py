@@ -170,7 +170,7 @@ def fault(name: str):
         ),
         "override reaches nothing": (
             params(learning_rate=1e-3, sweep={"agents": [variant]}),
-            ["learning_rate = 0.001", "reaches no config", "happo_agent_lr_high varies it"],
+            ["learning_rate = 0.001", "applies to no config", "happo_agent_lr_high sets it itself"],
         ),
         "task without a module": (
             listener("task: mpe2", 'task: ":mpe2'),

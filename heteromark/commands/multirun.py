@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from heteromark.commands.console import figure
 from heteromark.commands.fit import FitJudge
 from heteromark.commands.hydra_job import JobResult, judged_job, own_folder, train_job
-from heteromark.config.compose.hydra_loader import COMMAND_LINE, Loader, typed_overrides
-from heteromark.config.compose.job import unfelt_overrides
+from heteromark.config.compose.hydra_loader import COMMAND_LINE, Loader, command_line_overrides
+from heteromark.config.compose.job import ineffective_overrides
 from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.models.run import RunConfig
 from heteromark.runs.files import write_text_atomic
@@ -62,7 +62,7 @@ def plan_jobs(master: DictConfig, loader: Loader) -> list[PlannedJob]:
     expanded = _expand(master, loader)
     planned: list[PlannedJob] = []
     faulty: dict[str, tuple[Fault, list[int]]] = {}
-    unfelt: list[dict[str, Fault]] = []
+    per_job: list[dict[str, Fault]] = []
     judge = FitJudge()
     for number, overrides in enumerate(expanded):
         try:
@@ -73,10 +73,13 @@ def plan_jobs(master: DictConfig, loader: Loader) -> list[PlannedJob]:
                 faulty.setdefault(str(fault), (fault, []))[1].append(number)
         else:
             planned.append(PlannedJob(overrides, job.run_config))
-            unfelt.append({fault.key: fault for fault in unfelt_overrides(tree, loader, job)})
+            found = ineffective_overrides(tree, loader, job)
+            per_job.append({fault.key: fault for fault in found})
     faults = [_of_jobs(fault, numbers, expanded) for fault, numbers in faulty.values()]
     if not faults:  # what one job does not feel may be meant for another
-        faults = [fault for key, fault in unfelt[0].items() if all(key in own for own in unfelt)]
+        faults = [
+            fault for key, fault in per_job[0].items() if all(key in each for each in per_job)
+        ]
     if faults:
         raise ConfigError(faults)
     return planned
@@ -132,10 +135,12 @@ def _expand(master: DictConfig, loader: Loader) -> list[tuple[str, ...]]:
         message = "chooses its jobs while they run; only basic names all of them beforehand"
         raise ConfigError.single(COMMAND_LINE, message, sweeper.get("_target_"), "hydra/sweeper")
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    parsed = loader.parse([*params, *typed_overrides(master)])
+    parsed = loader.parse([*params, *command_line_overrides(master)])
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     if not jobs:
-        raise ConfigError.single(COMMAND_LINE, "names no job", " ".join(typed_overrides(master)))
+        raise ConfigError.single(
+            COMMAND_LINE, "names no job", " ".join(command_line_overrides(master))
+        )
     return [tuple(job) for job in jobs]
 
 

@@ -176,7 +176,7 @@ class TextPolicyFactory:
         """Of everything that decides how a warmed-up model comes out."""
         model, text = self.config.model, self.config.environment.text
         roots = ["llm.warm_up", "llm.policies.backbone", "llm.tasks.registry"]
-        if not text.task_is_own:
+        if not text.task_is_custom:
             roots.append(f"llm.tasks.{text.task}")
         told = {
             "tiny": model.tiny.model_dump(),
