@@ -162,7 +162,7 @@ def fault(name: str):
             lambda project: shutil.copy(
                 project.folder / base, project.folder / f"{AGENTS}/happo_agent_copy.yaml"
             ),
-            ["two configs have this name", "happo_agent_copy.yaml", "happo_agent_v1.yaml"],
+            ["is the name of several configs", "happo_agent_copy.yaml", "happo_agent_v1.yaml"],
         ),
         "base missing": (
             lambda project: (project.folder / base).unlink(),
@@ -259,8 +259,8 @@ def test_bad_input_stops_dvc_repro_and_keeps_earlier_results(project: Project, o
         ),
         (
             ("--agent-config", f"{AGENTS}/ppo_agent_v1.yaml", "--set", "optimizer.alpha=0.5"),
-            "--set: optimizer.alpha = 0.5: has no effect: optimizer_type is adam, and it belongs "
-            "to rmsprop; set optimizer_type=rmsprop",
+            "--set: optimizer.alpha = 0.5: has no effect: optimizer_type is adam, which ignores "
+            "this key; set optimizer_type=rmsprop",
         ),
         (
             (

@@ -126,7 +126,7 @@ def test_later_groups_are_trained_on_what_earlier_ones_changed(monkeypatch):
 
 def test_agents_with_rewards_of_their_own_are_no_team():
     with pytest.raises(
-        ValueError, match="HAPPO with a centralised critic optimises a return that all agents share"
+        ValueError, match="HAPPO with a centralised critic optimises a return shared by all agents"
     ):
         collected(environment__reward="individual")
 

@@ -365,7 +365,7 @@ def test_an_environment_variable_can_be_a_value(monkeypatch):
             ],
             [
                 "command line: optimizer.momentum = 0.9: has no effect: optimizer_type is adam, "
-                "but only sgd and rmsprop use this key; set optimizer_type=sgd",
+                "which ignores this key; set optimizer_type=sgd (or rmsprop)",
                 "policy.gru.hidden_size = 8: has no effect: policy_type is mlp, which has no "
                 "memory; set policy_type=gru",
                 "logger.project = 'mine': has no effect: logger.backends is empty",

@@ -125,13 +125,13 @@ def independent(text: str, *more: str):
 
 
 @pytest.mark.parametrize(("given", "idle", "acting"), IDLE)
-def test_what_cannot_act_is_not_in_the_digest(given, idle, acting):
+def test_keys_without_effect_are_not_in_the_digest(given, idle, acting):
     assert run_digest(independent(idle, given)) == run_digest(independent(idle))
     assert run_digest(independent(acting, given)) != run_digest(independent(acting))
 
 
 @pytest.mark.parametrize(("given", "idle", "acting"), IDLE)
-def test_giving_what_cannot_act_is_a_fault(given, idle, acting):
+def test_setting_a_key_without_effect_is_a_fault(given, idle, acting):
     key, _, _ = given.partition("=")
     (fault,) = ineffective_key_faults(independent(idle, given), {key: 1}, "--set")
     assert re.match(r"has no effect: .*; set \S+", fault.message)

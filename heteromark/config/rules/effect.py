@@ -90,8 +90,8 @@ def _ineffective_always(config: RunConfig) -> Iterator[tuple[str, str]]:
     in_evaluation = evaluation.opponent or kind
     yield (
         "environment.episode_length",
-        "it only converts a budget in episodes (--episodes) to frames; to change the length of "
-        "episodes, set the environment's own parameter in environment.kwargs",
+        "it only converts a budget in episodes (--episodes) to frames; set the environment's "
+        "own parameter for the length of episodes in environment.kwargs",
     )
     if environment.groups is not None:
         yield (
@@ -171,8 +171,9 @@ def _ineffective_in_training(config: RunConfig) -> Iterator[tuple[str, str]]:
             yield "loss.huber_delta", reason
     for key, names in _READ_BY_OPTIMIZERS.items():
         if optimizer not in names and not is_custom(optimizer):
+            others = f" (or {', '.join(names[1:])})" if names[1:] else ""
             yield (
                 f"optimizer.{key}",
-                f"optimizer_type is {optimizer}, but only {' and '.join(names)} "
-                f"use{'s' if len(names) == 1 else ''} this key; set optimizer_type={names[0]}",
+                f"optimizer_type is {optimizer}, which ignores this key; set "
+                f"optimizer_type={names[0]}{others}",
             )
