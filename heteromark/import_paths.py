@@ -1,4 +1,4 @@
-"""Things named by an import path, or by a name that stands for one."""
+"""Load components by import path (`module:attribute`) or by registered name."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-# What SMAC needs besides its package, and what to do without it.
+# What SMAC needs besides its Python package, and the alternative.
 STARCRAFT = (
-    "StarCraft II 4.10, with SC2PATH set to its folder (~/StarCraftII if not set) and the maps "
-    "SMAC_Maps of SMACv2's repository in its folder Maps"
+    "StarCraft II 4.10, with SC2PATH set to its folder (default: ~/StarCraftII) and SMAC_Maps "
+    "from SMACv2's repository in its Maps folder"
 )
-WITHOUT_STARCRAFT = "an environment that needs neither is environment=skirmish"
+WITHOUT_STARCRAFT = "environment=skirmish needs neither"
 
 Component = TypeVar("Component", bound=Callable)
 
 
 @dataclass(frozen=True)
 class Task:
-    """Makes an environment; can be sent to another process, which a factory itself often cannot.
+    """An environment factory by import path, which can be pickled even if the factory cannot.
 
     Attributes:
-        path: import path `module:callable` of the environment's factory.
-        kwargs: its keyword arguments.
+        path: import path `module:callable` of the factory.
+        kwargs: keyword arguments of the factory.
     """
 
     path: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, **kwargs: Any) -> Any:
-        """A fresh environment; `kwargs` win over those of the task.
+        """Create an environment; `kwargs` override those of the task.
 
         Raises:
             ValueError, ModuleNotFoundError: see `import_path`.
@@ -41,39 +41,37 @@ class Task:
 
     @property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
-        """The parameters of the environment's factory, by name."""
+        """The parameters of the factory, by name."""
         factory = import_path(self.path, "environment.task")
-        # a class's own, because the metaclass of TorchRL's EnvBase hides them
+        # Inspect __init__, because the metaclass of TorchRL's EnvBase hides its parameters.
         return inspect.signature(
             factory.__init__ if inspect.isclass(factory) else factory
         ).parameters
 
 
 def import_path(path: str, key: str) -> Callable[..., Any]:
-    """The callable at an import path `module:callable`.
+    """Import the callable at an import path `module:callable`.
 
     Args:
-        key: the config key that holds the path, named in errors.
+        path: the import path.
+        key: the config key that holds the path, for error messages.
 
     Raises:
-        ValueError: the path has no colon, or the module no such callable.
-        ModuleNotFoundError: the module, or one that it imports, is not installed.
+        ValueError: the path has no colon, or the module has no such callable.
+        ModuleNotFoundError: the module, or a module that it imports, is not installed.
     """
     module_name, colon, attribute = path.partition(":")
     if not colon or not module_name or not attribute:
         raise ValueError(
-            f"{key} is {path!r}; it must be an import path `module:callable`, such as "
+            f"{key} is {path!r}, but must be an import path `module:callable`, such as "
             "mpe2.simple_spread_v3:parallel_env"
         )
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"{key} is {path!r}, but there is no module {error.name!r}; "
-            + (
-                how_to_install(module_name)
-                or f"install the package that provides it, or correct {key}"
-            ),
+            f"{key} is {path!r}, but module {error.name!r} was not found; "
+            + (how_to_install(module_name) or f"install its package, or correct {key}"),
             name=error.name,
         ) from error
     component = getattr(module, attribute, None)
@@ -85,7 +83,7 @@ def import_path(path: str, key: str) -> Callable[..., Any]:
 
 
 def how_to_install(module: str) -> str | None:
-    """What a task in `module` needs, if that is SMAC or SMACv2 and not installed, else None."""
+    """Return how to install SMAC or SMACv2, if `module` is in either and it is not installed."""
     package = module.partition(".")[0]
     if package not in ("smac", "smacv2") or importlib.util.find_spec(package):
         return None
@@ -96,15 +94,15 @@ def how_to_install(module: str) -> str | None:
 
 
 class Registry(Generic[Component]):
-    """Maps the value of a config key to what it selects.
+    """Map the values of a config key to components.
 
-    A component of the user's own is selected by its import path `module:attribute`.
+    Custom components are selected by import path, `module:attribute`.
 
     Args:
-        key: the config key that selects, named in errors.
-        homes: modules below `heteromark` that register a name, by name. They are imported when
-            the name is selected, and not before: so a run holds no code of other choices.
-        base: class that a component of the user's own must derive from; None: any callable.
+        key: the config key that selects the component, for error messages.
+        homes: maps a name to the module below `heteromark` that registers it. A module is
+            imported only once its name is selected, so a run loads no code of other components.
+        base: class that custom components must derive from; None: any callable.
     """
 
     def __init__(
@@ -116,7 +114,7 @@ class Registry(Generic[Component]):
         self._components: dict[str, Component] = {}
 
     def register(self, name: str) -> Callable[[Component], Component]:
-        """Decorator that makes a component selectable as `name`."""
+        """Return a decorator that registers a component as `name`."""
 
         def add(component: Component) -> Component:
             if name in self._components:
@@ -127,11 +125,11 @@ class Registry(Generic[Component]):
         return add
 
     def __getitem__(self, name: str) -> Component:
-        """The component called `name`, or found at the import path `name`.
+        """Return the component registered as `name`, or at the import path `name`.
 
         Raises:
-            ValueError, ModuleNotFoundError: there is none; the message lists what there is.
-            TypeError: the user's own component does not derive from the base class.
+            ValueError, ModuleNotFoundError: no such component; the message lists the choices.
+            TypeError: a custom component does not derive from the base class.
         """
         if ":" in name:
             return self._checked(import_path(name, self.key), name)
@@ -140,8 +138,8 @@ class Registry(Generic[Component]):
         if name not in self._components:
             choices = ", ".join(sorted({*self._components, *self._homes}))
             raise ValueError(
-                f"{self.key} is {name!r}; there is {choices}, or an import path of your own, "
-                "`module:attribute`"
+                f"{self.key} is {name!r}, but must be one of {choices}, or an import path of your "
+                "own, `module:attribute`"
             )
         return self._components[name]
 
@@ -150,7 +148,7 @@ class Registry(Generic[Component]):
         if base is None or (inspect.isclass(component) and issubclass(component, base)):
             return component
         raise TypeError(
-            f"{self.key} is {path!r}, which is no subclass of "
-            f"{base.__module__}.{base.__qualname__}; derive it from that, or select it in a run of "
-            "the other kind of agents"
+            f"{self.key} is {path!r}, which is not a subclass of "
+            f"{base.__module__}.{base.__qualname__}; derive it from that class, or use it with the "
+            "other kind of agents (networks or language models)"
         )

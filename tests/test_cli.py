@@ -162,7 +162,7 @@ def fault(name: str):
             lambda project: shutil.copy(
                 project.folder / base, project.folder / f"{AGENTS}/happo_agent_copy.yaml"
             ),
-            ["two configs have this name", "happo_agent_copy.yaml", "happo_agent_v1.yaml"],
+            ["is the name of several configs", "happo_agent_copy.yaml", "happo_agent_v1.yaml"],
         ),
         "base missing": (
             lambda project: (project.folder / base).unlink(),
@@ -170,7 +170,7 @@ def fault(name: str):
         ),
         "override reaches nothing": (
             params(learning_rate=1e-3, sweep={"agents": [variant]}),
-            ["learning_rate = 0.001", "reaches no config", "happo_agent_lr_high varies it"],
+            ["learning_rate = 0.001", "applies to no config", "happo_agent_lr_high sets it itself"],
         ),
         "task without a module": (
             listener("task: mpe2", 'task: ":mpe2'),
@@ -259,8 +259,8 @@ def test_invalid_input_stops_dvc_repro_and_keeps_earlier_results(project: Projec
         ),
         (
             ("--agent-config", f"{AGENTS}/ppo_agent_v1.yaml", "--set", "optimizer.alpha=0.5"),
-            "--set: optimizer.alpha = 0.5: has no effect: optimizer_type is adam, and it belongs "
-            "to rmsprop; set optimizer_type=rmsprop",
+            "--set: optimizer.alpha = 0.5: has no effect: optimizer_type is adam, which ignores "
+            "this key; set optimizer_type=rmsprop",
         ),
         (
             (

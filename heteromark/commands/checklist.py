@@ -17,7 +17,12 @@ from heteromark.commands.hydra_job import loader_of
 from heteromark.commands.request import TrainRequest, resolve_request
 from heteromark.config.compose.composition import CONFIG_FOLDER
 from heteromark.config.compose.hydra_loader import COMMAND_LINE, open_hydra
-from heteromark.config.compose.job import has_right_types, job_of, located, unfelt_overrides
+from heteromark.config.compose.job import (
+    has_valid_types,
+    ineffective_overrides,
+    job_of,
+    locate_faults,
+)
 from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.models.algorithms import LLM
 from heteromark.config.models.llm import TINY
@@ -72,10 +77,10 @@ def check_named_config(name: str, overrides: Sequence[str], config_folder: Path)
     try:
         job = job_of(tree, loader)
     except ConfigError as error:
-        return _verdicts([*error.faults, *_store_faults()], None, has_right_types(tree))
+        return _verdicts([*error.faults, *_store_faults()], None, has_valid_types(tree))
     faults = [
-        *unfelt_overrides(tree, loader, job),
-        *located(_run_faults(job.run_config), tree, loader),
+        *ineffective_overrides(tree, loader, job),
+        *locate_faults(_run_faults(job.run_config), tree, loader),
         *_store_faults(),
     ]
     return _verdicts(faults, job.run_config)

@@ -33,14 +33,14 @@ class FitChecker:
     def faults(self, config: RunConfig) -> list[Fault]:
         """Return everything that does not fit; the faults name no file."""
         rules = rules_of(config.kind)
-        wants_gpu, questions = config.device == "cuda", rules.questions(config)
+        wants_gpu, settings = config.device == "cuda", rules.checked_by_environment(config)
         files = rules.files(config)
-        if not (wants_gpu or questions or files) or self._store.lookup(run_digest(config)):
+        if not (wants_gpu or settings or files) or self._store.lookup(run_digest(config)):
             return []
-        key = json.dumps([wants_gpu, questions])
+        key = json.dumps([wants_gpu, settings])
         if key not in self._known:
             faults = device_faults(config) if wants_gpu else []
-            self._known[key] = [*faults, *(_environment_faults(config) if questions else [])]
+            self._known[key] = [*faults, *(_environment_faults(config) if settings else [])]
         return [*files, *self._known[key]]
 
 

@@ -21,7 +21,7 @@ from heteromark.commands.launch import RunFailed, train_run
 from heteromark.commands.progress import progress_of
 from heteromark.commands.request import check_output, rounding_lines
 from heteromark.config.compose.hydra_loader import Loader
-from heteromark.config.compose.job import Job, in_its_words, job_of, located, read_job
+from heteromark.config.compose.job import Job, job_of, locate_faults, read_job, with_tree_keys
 from heteromark.config.errors import ConfigError
 from heteromark.config.files import to_yaml
 from heteromark.runs.digest import run_digest
@@ -65,7 +65,7 @@ def checked_job(tree: DictConfig, loader: Loader, checker: FitChecker) -> Job:
     HydraConfig.instance().set_config(tree)  # for values such as ${hydra:runtime.cwd}
     job = job_of(tree, loader)
     if faults := requirement_faults(job) or checker.faults(job.run_config):
-        raise ConfigError(located(faults, tree, loader))
+        raise ConfigError(locate_faults(faults, tree, loader))
     return job
 
 
@@ -92,7 +92,7 @@ def train_job(tree: DictConfig) -> JobResult:
                 config, config_path=source, target=folder, on_progress=on_progress
             )
     except RunFailed as error:
-        return JobResult(digest, folder, error=RunFailed(in_its_words(str(error), tree)))
+        return JobResult(digest, folder, error=RunFailed(with_tree_keys(str(error), tree)))
     except (ConfigError, StoreError) as error:
         return JobResult(digest, folder, error=error)
     return JobResult(digest, folder, record, from_store)

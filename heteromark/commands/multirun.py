@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf, read_write
 from heteromark.commands.console import figure
 from heteromark.commands.fit import FitChecker
 from heteromark.commands.hydra_job import JobResult, checked_job, reserve_output_folder, train_job
-from heteromark.config.compose.hydra_loader import COMMAND_LINE, Loader, typed_overrides
-from heteromark.config.compose.job import unfelt_overrides
+from heteromark.config.compose.hydra_loader import COMMAND_LINE, Loader, command_line_overrides
+from heteromark.config.compose.job import ineffective_overrides
 from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.models.run import RunConfig
 from heteromark.runs.files import write_text_atomic
@@ -62,7 +62,7 @@ def plan_jobs(master: DictConfig, loader: Loader) -> list[PlannedJob]:
     expanded = _expand(master, loader)
     planned: list[PlannedJob] = []
     faulty: dict[str, tuple[Fault, list[int]]] = {}
-    unfelt: list[dict[str, Fault]] = []
+    per_job: list[dict[str, Fault]] = []
     checker = FitChecker()
     for number, overrides in enumerate(expanded):
         try:
@@ -73,10 +73,13 @@ def plan_jobs(master: DictConfig, loader: Loader) -> list[PlannedJob]:
                 faulty.setdefault(str(fault), (fault, []))[1].append(number)
         else:
             planned.append(PlannedJob(overrides, job.run_config))
-            unfelt.append({fault.key: fault for fault in unfelt_overrides(tree, loader, job)})
+            found = ineffective_overrides(tree, loader, job)
+            per_job.append({fault.key: fault for fault in found})
     faults = [_of_jobs(fault, numbers, expanded) for fault, numbers in faulty.values()]
     if not faults:  # an override without effect on one job may be meant for another one
-        faults = [fault for key, fault in unfelt[0].items() if all(key in own for own in unfelt)]
+        faults = [
+            fault for key, fault in per_job[0].items() if all(key in each for each in per_job)
+        ]
     if faults:
         raise ConfigError(faults)
     return planned
@@ -134,11 +137,11 @@ def _expand(master: DictConfig, loader: Loader) -> list[tuple[str, ...]]:
         )
         raise ConfigError.single(COMMAND_LINE, message, sweeper.get("_target_"), "hydra/sweeper")
     params = [f"{key}={value}" for key, value in (sweeper.get("params") or {}).items()]
-    parsed = loader.parse([*params, *typed_overrides(master)])
+    parsed = loader.parse([*params, *command_line_overrides(master)])
     (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     if not jobs:
         raise ConfigError.single(
-            COMMAND_LINE, "results in no jobs", " ".join(typed_overrides(master))
+            COMMAND_LINE, "results in no jobs", " ".join(command_line_overrides(master))
         )
     return [tuple(job) for job in jobs]
 

@@ -16,7 +16,7 @@ from heteromark.config.models.components import EnvironmentConfig
 from heteromark.config.models.params import ProjectParams
 from heteromark.config.models.run import RunConfig
 from heteromark.config.nested import flatten, merge, unflatten
-from heteromark.config.rules.effect import idle_faults
+from heteromark.config.rules.effect import ineffective_key_faults
 from heteromark.runs.digest import config_digest
 from heteromark.runs.record import run_folder
 
@@ -119,7 +119,7 @@ def _resolved(
 
     config = compose(assigned.components)
     used = () if request.episodes is None else ("environment.episode_length",)
-    if faults := idle_faults(config, flatten(assigned.components), "--set", used):
+    if faults := ineffective_key_faults(config, flatten(assigned.components), "--set", used):
         raise ConfigError(faults)
     if request.episodes is not None:
         frames = frames_of(request.episodes, config.environment)

@@ -1,1 +1,1 @@
-"""Schema, layering, composition and validation: the only code that reads YAML. Imports no torch."""
+"""Schema, layers, composition and validation of configs. Only code here reads YAML; no torch."""

@@ -1,4 +1,4 @@
-"""Faults in the configuration: found all at once, and told with file, key, value and remedy."""
+"""Configuration faults, reported all at once with file, key, value and remedy."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pydantic import BaseModel, ValidationError
 
 from heteromark.config.nested import overlap, value_at
 
-COMMAND_LINE = "command line"  # where a fault is, until `naming_options` knows the option
-_NAME_THEIR_KEY = ("--set", "--param", "--config")  # options that take key=value
+COMMAND_LINE = "command line"  # the file of a fault until `naming_options` fills in the option
+_KEY_VALUE_OPTIONS = ("--set", "--param", "--config")
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong. `key` and `value` are empty when the whole file is meant."""
+    """One error in a configuration. `key` and `value` are empty if the whole file is faulty."""
 
     file: str
     message: str
@@ -28,23 +28,23 @@ class Fault:
     kind: str = "ValueError"
 
     def __str__(self) -> str:
-        shown = "" if self.value is None else f" = {_shorten(self.value)}"
+        value = "" if self.value is None else f" = {_shorten(self.value)}"
         parts = [
             self.kind,
             "" if self.file in self.message else self.file,
-            f"{self.key}{shown}" if self.key else shown.removeprefix(" = "),
+            f"{self.key}{value}" if self.key else value.removeprefix(" = "),
             self.message,
         ]
         return ": ".join(part for part in parts if part)
 
 
 def fault_at(config: object, key: str, message: str) -> Fault:
-    """A fault of the value at a dotted key of a config; of unknown file."""
+    """Return a fault for the value at a dotted key of a config, without a file."""
     return Fault("", message, key, value_at(config, key))
 
 
 class ConfigError(ValueError):
-    """Everything that is wrong with a configuration, in one message."""
+    """All faults of a configuration in one message."""
 
     def __init__(self, faults: Iterable[Fault]):
         self.faults = list({str(fault): fault for fault in faults}.values())
@@ -55,16 +55,16 @@ class ConfigError(ValueError):
 
     @classmethod
     def single(cls, file: str, message: str, value: Any = None, key: str = "") -> ConfigError:
-        """The error for a single fault; `file` may also be an option of the command line."""
+        """Return the error for a single fault; `file` may also be a command-line option."""
         return cls([Fault(file, message, key, value)])
 
 
 class ConfigFileNotFoundError(ConfigError, FileNotFoundError):
-    """The only faults are files that do not exist."""
+    """Raised if every fault is a missing file."""
 
 
 def config_error(faults: Sequence[Fault]) -> ConfigError:
-    """The exception that fits the faults."""
+    """Return a `ConfigFileNotFoundError` if every fault is a missing file, else a `ConfigError`."""
     if all(fault.kind == "FileNotFoundError" for fault in faults):
         return ConfigFileNotFoundError(faults)
     return ConfigError(faults)
@@ -72,14 +72,14 @@ def config_error(faults: Sequence[Fault]) -> ConfigError:
 
 @contextmanager
 def naming_options(typed: Mapping[str, str]) -> Iterator[None]:
-    """Name the option that gave a faulty value, not the file that the value replaced.
+    """Report faults of values set by a command-line option under that option, not under a file.
 
     Args:
-        typed: the option by the dotted key that it sets, e.g. {"smoke.total_frames":
-            "--total-timesteps"}.
+        typed: maps the dotted key that an option sets to the option, e.g.
+            {"smoke.total_frames": "--total-timesteps"}.
 
     Raises:
-        ConfigError: the faults of the block.
+        ConfigError: the faults raised in the `with` block.
     """
     try:
         yield
@@ -91,25 +91,25 @@ def _with_option(fault: Fault, typed: Mapping[str, str]) -> Fault:
     key = fault.key.removeprefix("agent.")
     for given, option in typed.items():
         if key and overlap(given, key):
-            return replace(fault, file=option, key=key if option in _NAME_THEIR_KEY else "")
+            return replace(fault, file=option, key=key if option in _KEY_VALUE_OPTIONS else "")
         if re.search(rf"(?<![\w.])(agent\.)?{re.escape(given)}\)?, which", fault.message):
             fault = replace(fault, message=f"{fault.message} [{given} is from {option}]")
     return fault
 
 
 def faults_of(error: ValidationError, model: type[BaseModel], file: str) -> list[Fault]:
-    """Translate pydantic's errors about `model`, read from `file`."""
+    """Translate the pydantic errors of `model`, read from `file`, into faults."""
     schema = model.model_json_schema()
     return [_fault(item, schema, file) for item in error.errors()]
 
 
 def description_of(model: type[BaseModel], key: str) -> str:
-    """What the schema says of a dotted key; empty if it says nothing."""
+    """Return the schema's description of a dotted key; empty if it has none."""
     return _descend(model.model_json_schema(), key.split("."))[0].get("description", "")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """` Did you mean …?`, or nothing when no known word is close."""
+    """Return ` Did you mean …?`; empty if no known word is similar."""
     known = list(known)
     last_parts = {key.rpartition(".")[2]: key for key in reversed(known)}
     close = difflib.get_close_matches(word, known, n=1) or [
@@ -120,7 +120,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _fault(item: dict[str, Any], schema: dict[str, Any], file: str) -> Fault:
-    # Locations inside unions end in the union's branch ("int", "list[str]"): not a user's key.
+    # For unions, pydantic appends the branch ("int", "list[str]"), which is no key of the file.
     location = [str(part) for part in item["loc"]]
     if item["type"] == "cross_field":
         context = item["ctx"]
@@ -164,7 +164,7 @@ def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _branches(schema: dict[str, Any], node: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a value may be: the node itself, or the branches of its union."""
+    """Return the alternatives of a union; for any other node, the node itself."""
     node = _resolve(schema, node)
     return [_resolve(schema, branch) for branch in node.get("anyOf", [node])]
 
@@ -177,13 +177,13 @@ def _properties(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _free_key(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any] | None:
-    """What stands under keys that the user names, such as groups; None: there are none here."""
+    """Return the schema of values under user-defined keys, such as group names, if allowed."""
     values = (branch.get("additionalProperties") for branch in _branches(schema, node))
     return next((value for value in values if isinstance(value, dict)), None)
 
 
 def _descend(schema: dict[str, Any], location: list[str]) -> tuple[dict[str, Any], str]:
-    """The deepest schema node that the location names, and the key up to there."""
+    """Follow a location as deep as the schema allows; return that node and its dotted key."""
     node, key = schema, []
     for part in location:
         if part.isdigit():
@@ -207,7 +207,7 @@ _BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "m
 
 
 def _allowed(schema: dict[str, Any], node: dict[str, Any]) -> str:
-    """`number > 0 and <= 1`, from the JSON schema of the field."""
+    """Return the allowed values of a field's JSON schema, e.g. `number > 0 and <= 1`."""
     texts = []
     for branch in _branches(schema, node):
         if "enum" in branch:

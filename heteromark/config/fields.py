@@ -1,4 +1,4 @@
-"""The types of config values: names of components, numbers with their bounds, and their base."""
+"""Types of config values (component names, bounded numbers) and the base class of the models."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _IMPORT_PATH = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 
 
 def is_import_path(value: str) -> bool:
-    """Whether a value names something of the user's own, `module:attribute`."""
+    """Return whether a value is an import path, `module:attribute`, of a custom component."""
     return re.match(_IMPORT_PATH, value) is not None
 
 
 def selector(*names: str) -> Any:
-    """The type of a key that selects a component: by its name, or one's own by import path."""
+    """Return the type of a key that selects a component by name or by import path."""
 
     def check(value: str) -> str:
         if value in names or is_import_path(value):
             return value
         raise ValueError(
-            f"must be one of {', '.join(names)}; or the import path of your own, `module:attribute`"
+            f"must be one of {', '.join(names)}; or an import path of your own, `module:attribute`"
         )
 
     schema = {"anyOf": [{"enum": list(names)}, {"pattern": _IMPORT_PATH}]}
@@ -52,7 +52,7 @@ Opponent = Literal["self", "random", "heuristic", "past_self"]
 Seat = Literal["first", "second", "alternate"]
 LoggingBackend = Literal["tensorboard", "wandb", "mlflow"]
 
-# Which policy type builds a network.policy of an agent config.
+# The policy_type that builds each value of network.policy in an agent config.
 POLICY_TYPE_OF_NETWORK: dict[str, str] = {
     "MlpPolicy": "mlp",
     "GruPolicy": "gru",
@@ -62,12 +62,12 @@ NETWORK_OF_POLICY_TYPE = {kind: network for network, kind in POLICY_TYPE_OF_NETW
 
 
 def _lower(value: Any) -> Any:
-    """torch writes `ReLU`; there is nothing else that it could mean."""
+    """Accept torch's spelling, `ReLU`."""
     return value.lower() if isinstance(value, str) else value
 
 
 def _no_bool(value: Any) -> Any:
-    """Python takes True for 1; a config that says `learning_rate: yes` means something else."""
+    """Refuse booleans, which Python treats as 0 and 1: `learning_rate: yes` is a mistake."""
     if isinstance(value, bool):
         raise ValueError("Input should be a number, not true or false")
     return value
@@ -96,55 +96,59 @@ ImportPath = Annotated[str, Field(pattern=_IMPORT_PATH)]
 UnitType = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
 
 
-def misfit(minibatch: int, batch: int, batch_key: str) -> str:
-    """Why a minibatch does not fit a batch of frames, and what does; empty if it fits."""
+def batch_size_conflict(minibatch: int, batch: int, batch_key: str) -> str:
+    """Say why a minibatch size does not divide the batch, with valid sizes; empty if it does.
+
+    Args:
+        minibatch: frames per minibatch.
+        batch: frames per batch.
+        batch_key: the config key that sets `batch`, for the message.
+    """
     if batch % minibatch == 0:
         return ""
     if minibatch > batch:
-        what = f"must be at most {batch_key}, which collects only {batch} frames"
+        problem = f"must be at most {batch_key}, which is {batch}"
     else:
-        what = f"must divide {batch_key}, which is {batch}"
+        problem = f"must divide {batch_key}, which is {batch}"
     return (
-        f"{what}; {nearest_divisors(minibatch, batch)}, or set {batch_key} to "
+        f"{problem}. {nearest_divisors(minibatch, batch)}; or set {batch_key} to "
         f"{nearest_multiples(batch, minibatch)}"
     )
 
 
 def nearest_divisors(value: int, *wholes: int) -> str:
-    """The divisors of all of `wholes` next to a value that is none, in words."""
+    """Return the common divisors of `wholes` closest to `value`, as `Nearest valid: 16 or 32`."""
     whole = math.gcd(*wholes)
     if whole > MAX_COUNT:
-        return f"choose a divisor of {whole}"
+        return f"Choose a divisor of {whole}"
     small = [size for size in range(1, math.isqrt(whole) + 1) if whole % size == 0]
     divisors = sorted({*small, *(whole // size for size in small)})
     below = [size for size in divisors if size < value][-1:]
     above = [size for size in divisors if size > value][:1]
-    found = below + above
-    verb = "fits is" if len(found) == 1 else "fit are"
-    return f"the nearest that {verb} {' and '.join(map(str, found))}"
+    return f"Nearest valid: {' or '.join(map(str, below + above))}"
 
 
 def nearest_multiples(value: int, unit: int) -> str:
-    """The multiples of `unit` next to a value that is none, in words."""
+    """Return the multiples of `unit` closest to `value`, as `48 or 72`."""
     below = value - value % unit
     return " or ".join(str(size) for size in (below, below + unit) if size)
 
 
 class Frozen(BaseModel):
-    """Base of all config models: immutable, no unknown keys, no NaN or infinity."""
+    """Base of all config models: immutable, without unknown keys, NaN and infinity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    def misfits(self) -> Iterator[tuple[str, str]]:
-        """Values that do not fit each other: the key that a user would change, and why.
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        """Yield conflicts between values: the key to change, and the message.
 
-        Validation stops at the first.
+        Validation reports only the first.
         """
         return iter(())
 
     @model_validator(mode="after")
-    def _values_fit(self) -> Self:
-        for key, message in self.misfits():
+    def _check_conflicts(self) -> Self:
+        for key, message in self.conflicts():
             context = {"key": key, "value": value_at(self, key), "message": message}
             raise PydanticCustomError("cross_field", "{message}", context)
         return self

@@ -1,9 +1,9 @@
-"""Reading YAML and JSON files safely, and writing YAML.
+"""Read YAML and JSON files safely, and write YAML.
 
 YAML 1.1 reads `1e-3` and `1e-05` as strings; DVC writes the latter. Here both are numbers, as in
-YAML 1.2. A key that stands twice in one mapping is a fault rather than a silent overwrite. So is
-what no config needs and what could stop the reader: tags, dates, very deep nesting, very long
-numbers, and references that multiply.
+YAML 1.2. A duplicate key in a mapping is an error, not a silent overwrite. Tags, dates, very deep
+nesting, very long numbers and exponentially expanding aliases are errors too: no config needs
+them, and some could hang the parser.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from heteromark.config.errors import ConfigError, Fault, config_error
 
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_DEPTH = 50  # nested lists and mappings
-MAX_VALUES = 100_000  # in a file, with what its aliases stand for
-MAX_DIGITS = 100  # of a whole number
+MAX_VALUES = 100_000  # in a file, with aliases expanded
+MAX_DIGITS = 100  # of an integer
 
 _FLOAT = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
 _NOT_TEXT = yaml.reader.Reader.NON_PRINTABLE
@@ -28,15 +28,15 @@ _JSON_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[][{}]')
 
 
 class UnreadableError(ValueError):
-    """A text is neither YAML nor JSON that is read here; the message says where and why."""
+    """Raised if a text is not valid YAML or JSON; the message gives the line and the reason."""
 
     def __init__(self, problem: str, line: int, column: int | None = None) -> None:
-        place = f"line {line}" if column is None else f"line {line}, column {column}"
-        super().__init__(f"{place}: {problem}")
+        position = f"line {line}" if column is None else f"line {line}, column {column}"
+        super().__init__(f"{position}: {problem}")
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-    """Safe YAML with the numbers of YAML 1.2, no dates and no repeated keys."""
+    """Safe YAML loader with YAML 1.2 numbers, without dates and duplicate keys."""
 
 
 def _refuse(problem: str, mark: yaml.Mark) -> NoReturn:
@@ -50,9 +50,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
             continue
         key = loader.construct_object(key_node, deep=True)
         if isinstance(key, (list, dict)):
-            _refuse("a key must be a plain value", key_node.start_mark)
+            _refuse("a key must be a scalar", key_node.start_mark)
         if key in seen:
-            _refuse(f"the key {key!r} stands here twice", key_node.start_mark)
+            _refuse(f"duplicate key {key!r}", key_node.start_mark)
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -63,11 +63,11 @@ def _integer(loader: _Loader, node: yaml.ScalarNode) -> int:
     try:
         return loader.construct_yaml_int(node)
     except ValueError:  # `0x_`
-        _refuse(f"{node.value} is not a number; quote it if it is text", node.start_mark)
+        _refuse(f"{node.value} is not a number; quote it if it is a string", node.start_mark)
 
 
 def _date(_: _Loader, node: yaml.ScalarNode) -> NoReturn:
-    _refuse(f"YAML reads {node.value} as a date; quote it if it is text", node.start_mark)
+    _refuse(f"YAML reads {node.value} as a date; quote it if it is a string", node.start_mark)
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
@@ -77,14 +77,14 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456
 
 
 def load_yaml(text: str) -> Any:
-    """The value of a YAML text.
+    """Parse a YAML text.
 
     Raises:
-        UnreadableError: it does not parse.
+        UnreadableError: the text is not valid YAML or exceeds a limit.
     """
     if found := _NOT_TEXT.search(text):
         line = text.count("\n", 0, found.start()) + 1
-        raise UnreadableError(f"the character {found[0]!r} is not text", line)
+        raise UnreadableError(f"contains the unprintable character {found[0]!r}", line)
     try:
         _check_structure(text)
         return yaml.load(text, Loader=_Loader)
@@ -95,23 +95,23 @@ def load_yaml(text: str) -> Any:
 
 
 def _check_structure(text: str) -> None:
-    """Refuse tags, deep nesting and too many values, before anything is built."""
+    """Refuse tags, deep nesting and too many values before any object is built."""
     total = 0
-    anchors: dict[str, tuple[int, int]] = {}  # anchor → values, depth
-    parents: list[list[Any]] = []  # of each open collection: anchor, values before it, depth
+    anchors: dict[str, tuple[int, int]] = {}  # anchor → number of values, depth
+    parents: list[list[Any]] = []  # per open collection: anchor, number of values before it, depth
     for event in yaml.parse(text, Loader=_Loader):
         depth = 0
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in anchors:
-                _refuse(f"*{event.anchor} refers to itself or to nothing", event.start_mark)
+                _refuse(f"alias *{event.anchor} is undefined or recursive", event.start_mark)
             values, depth = anchors[event.anchor]
             total += values
         elif isinstance(event, yaml.NodeEvent):
             if event.tag:
                 tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-                _refuse(f"the tag {tag} is not read; leave it out", event.start_mark)
+                _refuse(f"the tag {tag} is not supported; remove it", event.start_mark)
             if isinstance(event, yaml.ScalarEvent) and _NOT_TEXT.search(event.value):
-                _refuse("holds a character that is not text", event.start_mark)
+                _refuse("contains an unprintable character", event.start_mark)
             total += 1
             if isinstance(event, yaml.CollectionStartEvent):
                 parents.append([event.anchor, total, 0])
@@ -123,18 +123,18 @@ def _check_structure(text: str) -> None:
             if anchor:
                 anchors[anchor] = total - before + 1, depth
         if len(parents) + depth > MAX_DEPTH:
-            _refuse(f"is nested more than {MAX_DEPTH} deep", event.start_mark)
+            _refuse(f"is nested more than {MAX_DEPTH} levels deep", event.start_mark)
         if total > MAX_VALUES:
-            _refuse(f"holds more than {MAX_VALUES:,} values", event.start_mark)
+            _refuse(f"contains more than {MAX_VALUES:,} values", event.start_mark)
         if parents:
             parents[-1][2] = max(parents[-1][2], depth)
 
 
 def load_json(text: str) -> Any:
-    """The value of a JSON text. JSON's own parser gives better messages for it than YAML's.
+    """Parse a JSON text with the JSON parser, whose messages are clearer than those for YAML.
 
     Raises:
-        UnreadableError: it does not parse.
+        UnreadableError: the text is not valid JSON or exceeds a limit.
     """
 
     def integer(digits: str) -> int:
@@ -149,7 +149,7 @@ def load_json(text: str) -> Any:
         try:
             data = json.loads(text, parse_int=integer, parse_constant=constant)
         except RecursionError:
-            data = None  # the next line says where
+            data = None  # `_check_json` raises with the position
         _check_json(text)
     except json.JSONDecodeError as error:
         raise UnreadableError(error.msg, error.lineno, error.colno) from error
@@ -157,8 +157,8 @@ def load_json(text: str) -> Any:
 
 
 def _check_json(text: str) -> None:
-    """Refuse deep nesting, repeated keys and halves of characters in a text that parses."""
-    keys: list[set[str]] = []  # of each open object or list
+    """Refuse deep nesting, duplicate keys and unpaired surrogates in a text that parses."""
+    keys: list[set[str]] = []  # per open object or list
 
     def refuse(problem: str) -> NoReturn:
         raise json.JSONDecodeError(problem, text, token.start())
@@ -167,31 +167,31 @@ def _check_json(text: str) -> None:
         if token[1]:
             string = json.loads(token[1])
             if _NOT_TEXT.search(string):
-                refuse("holds a character that is not text")
+                refuse("contains an unprintable character")
             if token[2] and keys:
                 if string in keys[-1]:
-                    refuse(f"the key {string!r} stands here twice")
+                    refuse(f"duplicate key {string!r}")
                 keys[-1].add(string)
         elif token[0] in "[{":
             keys.append(set())
             if len(keys) > MAX_DEPTH:
-                refuse(f"is nested more than {MAX_DEPTH} deep")
+                refuse(f"is nested more than {MAX_DEPTH} levels deep")
         elif keys:
             keys.pop()
 
 
 def _too_long(digits: str) -> str:
-    return f"a number of {len(digits):,} digits is too long"
+    return f"a number with {len(digits):,} digits is too long (at most {MAX_DIGITS})"
 
 
 def parse_value(text: str, file: str = "command line") -> Any:
-    """The value of a command line's `key=value`: YAML, so `1e-3` and `[64, 64]` work.
+    """Parse the value of a `key=value` argument as YAML, so `1e-3` and `[64, 64]` work.
 
     Args:
-        file: the option that it was given with.
+        file: the option that passed the value, for the error message.
 
     Raises:
-        ConfigError: it does not parse.
+        ConfigError: the value does not parse.
     """
     try:
         return load_yaml(text)
@@ -200,7 +200,7 @@ def parse_value(text: str, file: str = "command line") -> Any:
 
 
 def retyped(data: Any) -> Any:
-    """Undo Snakemake's `--config`, which leaves numbers and null inside dictionaries as strings."""
+    """Parse strings in `data`: Snakemake's `--config` leaves nested numbers and nulls as text."""
     if isinstance(data, dict):
         return {key: retyped(value) for key, value in data.items()}
     if isinstance(data, list):
@@ -218,8 +218,8 @@ def read_mapping(path: Path, what: str = "Config") -> dict[str, Any]:
     """Read a YAML or JSON file whose root is a mapping.
 
     Raises:
-        ConfigFileNotFoundError: there is no such file.
-        ConfigError: it does not parse, or its root is something else.
+        ConfigFileNotFoundError: the file does not exist.
+        ConfigError: the file does not parse, or its root is not a mapping.
     """
     path = Path(path)
     data = _parsed(path, what)
@@ -227,14 +227,14 @@ def read_mapping(path: Path, what: str = "Config") -> dict[str, Any]:
         found = {list: "a list", type(None): "an empty file"}.get(type(data), type(data).__name__)
         message = (
             f"Config file must contain a dictionary/object: {path} contains {found}; "
-            "write `key: value` lines at the root"
+            "write `key: value` lines at the top level"
         )
         raise config_error([Fault(str(path), message)])
     return data
 
 
 def require_readable(path: Path) -> None:
-    """Raise ConfigError if a YAML file does not parse as it is read here; it may be empty."""
+    """Raise ConfigError if a YAML file does not parse; an empty file is fine."""
     _parsed(path, "Config")
 
 
@@ -251,11 +251,11 @@ def _read_text(path: Path, what: str) -> str:
     try:
         if path.is_file():
             return path.read_bytes().decode("utf-8-sig")
-        hint = f"check the path, and that it ends in {', '.join(SUFFIXES)}"
+        hint = f"check the path; it must end in {', '.join(SUFFIXES)}"
         if path.is_dir():
-            hint = "this is a folder; name a file in it"
+            hint = "this is a folder; give a file in it"
         elif path.exists():
-            hint = "this is no regular file; write what it says to one"
+            hint = "this is not a regular file; save its content to one"
     except OSError as error:
         message = f"{what} file cannot be read: {error.strerror}"
         raise ConfigError.single(str(path), message) from error
@@ -268,5 +268,5 @@ def _read_text(path: Path, what: str) -> str:
 
 
 def to_yaml(data: Any) -> str:
-    """YAML text with keys in the given order."""
+    """Return `data` as YAML text, keys in their given order."""
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)

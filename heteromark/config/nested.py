@@ -1,4 +1,4 @@
-"""Nested dictionaries as dotted keys, and back. Lists are values, not containers."""
+"""Convert between nested dictionaries and dotted keys. Lists count as values, not containers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"ppo": {"clip_range": 0.2}}` → `{"ppo.clip_range": 0.2}`."""
+    """Return a dictionary with dotted keys: `{"ppo": {"eps": 1}}` → `{"ppo.eps": 1}`."""
     flat: dict[str, Any] = {}
     for key, value in data.items():
         if isinstance(value, dict) and value:
@@ -18,10 +18,10 @@ def flatten(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `flatten`.
+    """Undo `flatten`.
 
     Raises:
-        ValueError: one key is the beginning of another, e.g. `ppo` and `ppo.clip_range`.
+        ValueError: one key is a prefix of another, e.g. `ppo` and `ppo.clip_range`.
     """
     data: dict[str, Any] = {}
     for dotted, value in flat.items():
@@ -36,7 +36,7 @@ def unflatten(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def merge(*layers: dict[str, Any]) -> dict[str, Any]:
-    """Later layers win, key by key; nothing given is changed."""
+    """Return the nested merge of `layers`; later layers win. The arguments are not modified."""
     result: dict[str, Any] = {}
     for layer in layers:
         for key, value in layer.items():
@@ -50,7 +50,7 @@ def merge(*layers: dict[str, Any]) -> dict[str, Any]:
 
 
 def value_at(data: Any, key: str) -> Any:
-    """The value at a dotted key of nested mappings or models; None where there is none."""
+    """Return the value at a dotted key of nested mappings or models; None if it is missing."""
     for part in key.split("."):
         section = data if isinstance(data, Mapping) else getattr(data, "__dict__", {})
         data = section.get(part)
@@ -58,11 +58,11 @@ def value_at(data: Any, key: str) -> Any:
 
 
 def overlap(first: str, second: str) -> bool:
-    """Whether one dotted key is the other or lies within it."""
+    """Return whether one dotted key equals the other or is nested in it."""
     shorter, longer = sorted((first, second), key=len)
     return longer == shorter or longer.startswith(f"{shorter}.")
 
 
 def lies_in(key: str, section: str) -> bool:
-    """Whether a dotted key is a section or lies within it."""
+    """Return whether a dotted key equals `section` or is nested in it."""
     return f"{key}.".startswith(f"{section}.")

@@ -48,7 +48,7 @@ def roots_of(config: RunConfig) -> list[str]:
     roots = ["training.loop", COMPONENTS_OF[config.kind]]
     if config.kind == NETWORKS:
         roots.append(f"environment.{config.env_type}.factory")
-    elif not config.environment.text.task_is_own:
+    elif not config.environment.text.task_is_custom:
         roots.append(f"llm.tasks.{config.environment.text.task}")
     for algorithm in (config.agent.algorithm, ALGORITHM_OF_LOSS.get(config.loss_type)):
         if row := ROW_OF.get(algorithm or ""):
@@ -257,7 +257,7 @@ def _computed_by_config() -> str:
         _strip_docstrings(tree)
         classes = (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
         for function in (node for found in classes for node in found.body):
-            if isinstance(function, ast.FunctionDef) and "misfits" not in function.name:
+            if isinstance(function, ast.FunctionDef) and "conflicts" not in function.name:
                 total.update(ast.unparse(function).encode())
     return total.hexdigest()[:16]
 

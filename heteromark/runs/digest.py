@@ -21,7 +21,7 @@ from heteromark.config.errors import ConfigError
 from heteromark.config.models.algorithms import LLM, NETWORKS, ROW_OF
 from heteromark.config.models.components import EnvironmentConfig
 from heteromark.config.models.run import RunConfig
-from heteromark.config.rules.effect import idle_keys, is_own
+from heteromark.config.rules.effect import ineffective_keys, is_custom
 from heteromark.config.rules.llm import defaults_of
 from heteromark.runs.code import run_code, source_fingerprint
 from heteromark.runs.files import sha256_of
@@ -64,7 +64,9 @@ def trajectory_digest(config: RunConfig) -> str:
 def _knows_its_end(config: RunConfig) -> bool:
     """Return whether training depends on the total number of iterations."""
     scheduler = config.scheduler
-    return scheduler.decay != "none" or scheduler.warmup_ratio > 0 or is_own(config.agent.algorithm)
+    return (
+        scheduler.decay != "none" or scheduler.warmup_ratio > 0 or is_custom(config.agent.algorithm)
+    )
 
 
 def chosen_trainer() -> str:
@@ -103,7 +105,7 @@ def _identity(config: RunConfig) -> dict[str, Any]:
     row = ROW_OF.get(config.agent.algorithm)
     if row and row.section and not row.is_mirrored:
         data["agent"][row.section] = getattr(config.agent, row.section).model_dump(mode="json")
-    idle = idle_keys(config)
+    idle = ineffective_keys(config)
     for key in idle:
         _delete(data, key)
     _normalise(data, config)
@@ -160,7 +162,7 @@ def task_identity(environment: EnvironmentConfig) -> dict[str, Any]:
         "settings": data["text"].get(task),
         "cast": data["text"]["cast"],
         "kwargs": data["kwargs"],
-        "code": source_fingerprint(task) if environment.text.task_is_own else None,
+        "code": source_fingerprint(task) if environment.text.task_is_custom else None,
     }
 
 

@@ -29,8 +29,8 @@ from heteromark.commands.hydra_job import (
 from heteromark.commands.launch import RunFailed
 from heteromark.commands.multirun import PlannedJob, plan_jobs, run_jobs, table_lines
 from heteromark.config.compose.composition import CONFIG_FOLDER
-from heteromark.config.compose.hydra_loader import open_hydra, told_as_config_errors
-from heteromark.config.compose.job import job_of, unfelt_overrides
+from heteromark.config.compose.hydra_loader import as_config_errors, open_hydra
+from heteromark.config.compose.job import ineffective_overrides, job_of
 from heteromark.config.errors import ConfigError
 from heteromark.config.files import to_yaml
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hydra = open_hydra(options.config_path, options.config_dir)
     name, overrides = options.config_name, options.overrides
     if options.help or options.hydra_help or options.cfg or options.info:
-        with told_as_config_errors():
+        with as_config_errors():
             _show(hydra, options)
         return 0
     prepare_process()
@@ -68,8 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run_one(hydra: Hydra, tree: DictConfig, dry_run: bool) -> int:
     loader = loader_of(hydra)
     job = checked_job(tree, loader, FitChecker())
-    if unfelt := list(unfelt_overrides(tree, loader, job)):
-        raise ConfigError(unfelt)
+    if ineffective := list(ineffective_overrides(tree, loader, job)):
+        raise ConfigError(ineffective)
     if dry_run:
         from heteromark.commands.dry_run import plan_lines
 

@@ -126,7 +126,7 @@ def test_later_groups_are_trained_with_the_factor_of_earlier_ones(monkeypatch):
 
 def test_individual_rewards_are_rejected_with_a_centralised_critic():
     with pytest.raises(
-        ValueError, match="HAPPO with a centralised critic optimises a return that all agents share"
+        ValueError, match="HAPPO with a centralised critic optimises a return shared by all agents"
     ):
         collected(environment__reward="individual")
 

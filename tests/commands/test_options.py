@@ -116,11 +116,11 @@ def test_configs_on_the_command_line_may_vary_what_params_yaml_sets(project: Pro
     text = project.run("heteromark", "sweep", pattern, "--dry-run").stdout
     assert "2 configs, 4 smoke runs of 256 frames" in text
     (fault,) = faults_of("validate", pattern, "--set", "learning_rate=2e-3")  # for these
-    assert "--set: learning_rate = 0.002: reaches no config of the sweep" in fault
+    assert "--set: learning_rate = 0.002: applies to no config of the sweep" in fault
     project.set_params(sweep={"agents": pattern})  # as are both in params.yaml
     faults = faults_of("validate")
     assert len(faults) == 2
-    assert "params.yaml: learning_rate = 0.001: reaches no config of the sweep" in faults[0]
+    assert "params.yaml: learning_rate = 0.001: applies to no config of the sweep" in faults[0]
 
 
 def test_a_length_between_two_iterations_is_reported(project: Project):

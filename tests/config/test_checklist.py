@@ -1,4 +1,4 @@
-"""The checklist of `heteromark validate`: a sign for each item, and the remedy where one is wrong."""
+"""The checklist of `heteromark validate`: a mark per item, and the remedy for each failed one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MATH = "--config-name=math_L2_model"
 
 
 def validate(*words: str) -> tuple[int, dict[str, str], str]:
-    """Exit status, sign by item, and all that was printed."""
+    """Return the exit status, the mark of each item, and the output."""
     result = CliRunner().invoke(app, ["validate", *words])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -27,13 +27,13 @@ def validate(*words: str) -> tuple[int, dict[str, str], str]:
 
 
 def wrong(*words: str) -> tuple[list[str], str]:
-    """The items with a cross, of which there must be some."""
+    """Return the items with a cross; there must be at least one."""
     status, signs, output = validate(*words)
     assert status == 1
     return [item for item, sign in signs.items() if sign == "✗"], output
 
 
-def test_the_checklist_of_a_config_that_is_right():
+def test_the_checklist_of_a_valid_config():
     status, signs, output = validate("--config-name=math_L2_model")
     assert status == 0, output
     assert set(signs.values()) == {"✓"}
@@ -43,19 +43,19 @@ def test_the_checklist_of_a_config_that_is_right():
 AGENT = "agent_policy_configs.agent_configs.agent_0"
 ITEMS = {
     "the environment is registered": ("env.name=other", "env.name = 'other': is not registered"),
-    "the agents are registered": (f"{AGENT}.role=cook", f"{AGENT}.role = 'cook': is no role"),
+    "the agents are registered": (f"{AGENT}.role=cook", f"{AGENT}.role = 'cook': is not a role"),
     "every name in turn_order is an agent, and every agent is in it": (
         "multi_agent_interaction.turn_order=[tool_generator]",
-        "every agent acts, but reasoning_generator of agent_configs is not in it",
+        "must contain every agent in agent_configs; reasoning_generator missing",
     ),
     "num_agents matches": ("agent_policy_configs.num_agents=3", "must be 2"),
     "every policy name is the name of a model": (
         f"{AGENT}.policy_name=tool_model",
-        "is the name of none of base_models. Did you mean tool_generator_model?",
+        "is not a name in base_models. Did you mean tool_generator_model?",
     ),
     "model paths exist": (
         "base_models.policy_1.path=./nowhere",
-        "base_models.policy_1.path = './nowhere': does not exist; give a folder",
+        "base_models.policy_1.path = './nowhere': does not exist; set a folder",
     ),
     "GPUs and tensor-parallel size fit": (
         "models.model_0.ppo_trainer_config.actor_rollout_ref.rollout.tensor_model_parallel_size=4",
@@ -75,14 +75,14 @@ ITEMS = {
 
 
 @pytest.mark.parametrize("item", ITEMS)
-def test_each_item_has_a_cross_with_the_remedy(item):
+def test_each_failed_item_has_a_cross_and_the_remedy(item):
     override, reason = ITEMS[item]
     found, output = wrong(MATH, override)
     assert item in found
     assert reason in output
 
 
-def test_items_that_nothing_can_be_said_of_yet_are_not_ticked():
+def test_items_that_cannot_be_checked_yet_are_not_ticked():
     _, signs, _ = validate(MATH, "training.num_epochs=0")
     assert set(signs.values()) == {"✗", "?"}
     _, signs, _ = validate(MATH, "env.name=other")
@@ -90,7 +90,7 @@ def test_items_that_nothing_can_be_said_of_yet_are_not_ticked():
     assert signs["the agents are registered"] == "?"
 
 
-def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_gpu(monkeypatch: pytest.MonkeyPatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -101,7 +101,7 @@ def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch):
         assert "set training.device to auto or cpu and resource.n_gpus_per_node to null" in output
 
 
-def test_a_store_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_unwritable_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("HETEROMARK_STORE", str(blocked / "store"))
@@ -121,7 +121,7 @@ def test_models_in_folders_and_on_the_hub(tmp_path: Path):
     found, output = wrong(MATH, *paths)
     assert found == ["prompt and response fit into the model's length"]
     assert "training.max_prompt_length = 96" in output
-    assert "come to 112 tokens" in output
+    assert "is 112 tokens" in output
     (folder / "config.json").write_text(
         json.dumps({"text_config": {"max_position_embeddings": 200}})
     )
@@ -133,7 +133,7 @@ def test_models_in_folders_and_on_the_hub(tmp_path: Path):
     assert "org/model (hub name: downloaded unless cached)" in output
 
 
-def test_models_that_are_not_there_stop_a_run_before_it_starts(capsys: pytest.CaptureFixture):
+def test_missing_models_stop_a_run_before_it_starts(capsys: pytest.CaptureFixture):
     with pytest.raises(ConfigError, match=r"base_models\.policy_0\.path = './nowhere'"):
         main([MATH, "base_models.policy_0.path=./nowhere", "--dry-run"])
 
@@ -154,7 +154,7 @@ def test_the_checklist_of_an_agent_config_in_an_environment():
     assert "model paths exist" not in signs
 
 
-def test_options_that_do_not_go_together():
+def test_conflicting_options():
     for words in (
         [MATH, "--agent-config", "config/agents/ppo_agent_v1.yaml"],
         ["--environment", "math"],

@@ -10,7 +10,7 @@ from hydra.types import RunMode
 
 from heteromark.commands.request import TrainRequest, resolve_request
 from heteromark.config.compose.hydra_loader import open_hydra
-from heteromark.config.compose.job import Job, job_of, unfelt_overrides
+from heteromark.config.compose.job import Job, ineffective_overrides, job_of
 from heteromark.config.errors import ConfigError
 from heteromark.config.models.tasks import TASK_ROLES
 from heteromark.runs.digest import run_digest
@@ -31,8 +31,8 @@ def job(*arguments: str) -> Job:
     loader = open_hydra(CONFIGS).config_loader
     tree = loader.load_configuration(name, list(arguments), RunMode.RUN)
     found = job_of(tree, loader)
-    if unfelt := list(unfelt_overrides(tree, loader, found)):
-        raise ConfigError(unfelt)
+    if ineffective := list(ineffective_overrides(tree, loader, found)):
+        raise ConfigError(ineffective)
     return found
 
 
@@ -45,7 +45,7 @@ def faults_of(*arguments: str) -> str:
 # --- the named configs and the groups' variants ----------------------------------------------
 
 
-def test_named_configs_differ_where_their_names_say():
+def test_named_configs_match_their_names():
     dummy = job()
     assert (dummy.agent.algorithm, dummy.loss_type) == ("MaskablePPO", "ppo")
     happo = job("--config-name=happo_config")
@@ -64,7 +64,7 @@ def test_named_configs_differ_where_their_names_say():
 
 @pytest.mark.parametrize("name", ["dummy", "happo", "high_performance", "fast_debug"])
 def test_small_batches_and_few_copies_fit_every_named_config(name):
-    """The minibatch and the number of copies divide what the documented commands ask for."""
+    """The minibatch size and the number of copies divide the sizes in the documented commands."""
     made = job(
         f"--config-name={name}_config",
         "collector.frames_per_batch=256",
@@ -125,7 +125,7 @@ def test_a_variant_sets_the_selector_that_it_implies(choices, selected):
         assert getattr(by_variant, key) == getattr(by_selector, key) == value
 
 
-def test_variants_differ_from_their_group_in_what_they_say_only():
+def test_variants_change_only_their_own_keys():
     plain, large = job().model_dump(), job("policy=large").model_dump()
     assert large["policy"].pop("hidden_sizes") == [256, 256, 128, 64]
     del plain["policy"]["hidden_sizes"]
@@ -156,11 +156,11 @@ def test_selectors_that_contradict_the_agent_are_refused():
         *("policy_type=gru", "agent.network.policy=MlpPolicy"),
     )
     assert message.startswith("2 faults")
-    assert "loss_type = 'happo': means HAPPO, but agent.algorithm is MAPPO" in message
-    assert "policy_type = 'gru': means GruPolicy, but agent.network.policy is Mlp" in message
+    assert "loss_type = 'happo': selects HAPPO, but agent.algorithm is MAPPO" in message
+    assert "policy_type = 'gru': selects GruPolicy, but agent.network.policy is Mlp" in message
 
 
-def test_an_algorithm_of_ones_own_keeps_any_loss(project: Path):
+def test_a_custom_algorithm_works_with_any_loss(project: Path):
     agent = "agent_id: own\nalgorithm: extensions.mine:Mine\n"
     (project / "config/agents/own_v1.yaml").write_text(agent)
     assert job("agent=own_v1").loss_type == "ppo"
@@ -169,7 +169,7 @@ def test_an_algorithm_of_ones_own_keeps_any_loss(project: Path):
 
 
 def test_heteromark_train_refuses_the_contradiction_too():
-    with pytest.raises(ConfigError, match=r"means MAPPO, but agent\.algorithm is HAPPO"):
+    with pytest.raises(ConfigError, match=r"selects MAPPO, but agent\.algorithm is HAPPO"):
         resolve_request(
             TrainRequest(CONFIGS / "agents/happo_agent_v1.yaml", assignments=("loss_type=mappo",))
         )
@@ -188,7 +188,7 @@ def test_heteromark_train_refuses_the_contradiction_too():
         ("ppo_agent_sweep_text.yaml", "defaults: [ppo_agent_v1]\ndescription: costs ${nothing}\n"),
     ],
 )
-def test_an_agent_config_means_the_same_as_to_heteromark_train(project: Path, file, text):
+def test_an_agent_config_means_the_same_as_in_heteromark_train(project: Path, file, text):
     path = project / "config/agents" / file
     if text is not None:
         path.write_text(text)
@@ -202,7 +202,7 @@ def test_an_agent_config_means_the_same_as_to_heteromark_train(project: Path, fi
     assert run_digest(composed) == run_digest(trained)
 
 
-def test_a_hyperparameter_is_felt_through_the_agent_or_the_component():
+def test_a_hyperparameter_can_be_set_in_the_agent_or_the_component():
     agent = job("agent.learning_rate=1e-3")
     assert (agent.agent.learning_rate, agent.optimizer.learning_rate) == (1e-3, 1e-3)
     component = job("optimizer.learning_rate=1e-3")
@@ -210,7 +210,7 @@ def test_a_hyperparameter_is_felt_through_the_agent_or_the_component():
     assert run_digest(agent.run_config) == run_digest(component.run_config)
 
 
-def test_labels_are_for_people_only():
+def test_labels_do_not_change_the_run():
     labelled = job("project=mine", "experiment_name=first", "tags=[a,b]")
     assert (labelled.project, labelled.experiment_name, labelled.tags) == (
         "mine",
@@ -221,7 +221,7 @@ def test_labels_are_for_people_only():
     assert run_digest(labelled.run_config) == run_digest(job().run_config)
 
 
-# --- configs of one's own --------------------------------------------------------------------
+# --- custom configs --------------------------------------------------------------------------
 
 
 MY_EXPERIMENT = """\
@@ -243,9 +243,9 @@ policy:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("own_place", ["", "  - _self_\n"])
-def test_a_config_of_ones_own_builds_on_a_named_one(project: Path, own_place):
-    text = MY_EXPERIMENT.replace("- dummy_config\n", f"- dummy_config\n{own_place}")
+@pytest.mark.parametrize("own_position", ["", "  - _self_\n"])
+def test_a_custom_config_builds_on_a_named_one(project: Path, own_position):
+    text = MY_EXPERIMENT.replace("- dummy_config\n", f"- dummy_config\n{own_position}")
     (project / "config/my_experiment.yaml").write_text(text)
     made = job("--config-name=my_experiment")
     assert (made.loss_type, made.agent.algorithm, made.device) == ("happo", "HAPPO", "cuda")
@@ -267,7 +267,7 @@ def test_an_experiment_overrides_groups_and_values(project: Path):
     assert made.tags == ["custom", "testing"]
 
 
-def test_a_variant_of_ones_own(project: Path):
+def test_a_custom_variant(project: Path):
     (project / "config/policy/tiny.yaml").write_text("defaults: [default]\nhidden_sizes: [4]\n")
     made = job("policy=tiny")
     assert (made.policy.hidden_sizes, made.policy.activation) == ([4], "tanh")
@@ -307,7 +307,7 @@ def test_an_environment_variable_can_be_a_value(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        # what the values mean
+        # values
         (
             [
                 *("polcy.hidden_sizes=[1]", "+optimizer.schedule_type=linear", "loss_type=hapo"),
@@ -326,31 +326,31 @@ def test_an_environment_variable_can_be_a_value(monkeypatch):
             ["collector.frames_per_batch=128", "seed=3"],
             ["ppo_agent_v1.yaml: replay_buffer.minibatch_size = 256: must be at most"],
         ),
-        # what there is to choose
+        # choices
         (
             ["policy=lage", "agent=ppo_agent", "agents=ppo_agent_v1", "+experiment=quick"],
             [
-                "policy = 'lage': there is no such option. Did you mean large? There are: default,",
-                "agent = 'ppo_agent': there is no such option. Did you mean ppo_agent_v1?",
-                "agents = 'ppo_agent_v1': is no group to choose from; write agent=NAME",
-                "experiment = 'quick': there is no such option. Did you mean quick_test?",
+                "policy = 'lage': unknown option. Did you mean large? Available: default,",
+                "agent = 'ppo_agent': unknown option. Did you mean ppo_agent_v1?",
+                "agents = 'ppo_agent_v1': is not a group; write agent=NAME",
+                "experiment = 'quick': unknown option. Did you mean quick_test?",
             ],
         ),
         (
             ["--config-name=hapo_config"],
-            ["--config-name: 'hapo_config': there is no such config. Did you mean happo_config?"],
+            ["--config-name: 'hapo_config': unknown config. Did you mean happo_config?"],
         ),
         (
             ["--config-name=config"],
-            ["config/config.yaml: agent: is not chosen; add +agent=NAME. There are: at_grpo_agent"],
+            ["config/config.yaml: agent: is not set; add +agent=NAME. Available: at_grpo_agent"],
         ),
-        # how it is written
+        # syntax
         (["seed", "a[=1"], ["command line: 'seed': does not parse", "'a[=1': does not parse"]),
-        (["seed=0,1"], ["seed = '0,1': names several values; add --multirun"]),
+        (["seed=0,1"], ["seed = '0,1': has several values; add --multirun"]),
         (["+seed=1"], ["An item is already at 'seed'"]),
         (["experiment=quick_test"], ["use +experiment=quick_test"]),
         (["policy.gru=${nowhere}"], ["Interpolation key 'nowhere' not found"]),
-        # what would change nothing
+        # overrides without effect
         (
             ["policy=large", "agent.network.net_arch=[8]", "agent.happo.agent_order=fixed"],
             [
@@ -365,17 +365,17 @@ def test_an_environment_variable_can_be_a_value(monkeypatch):
             ],
             [
                 "command line: optimizer.momentum = 0.9: has no effect: optimizer_type is adam, "
-                "and it belongs to sgd, rmsprop; set optimizer_type=sgd",
+                "which ignores this key; set optimizer_type=sgd (or rmsprop)",
                 "policy.gru.hidden_size = 8: has no effect: policy_type is mlp, which has no "
                 "memory; set policy_type=gru",
                 "logger.project = 'mine': has no effect: logger.backends is empty",
                 "loss.huber_delta = 1: has no effect: loss.critic_loss is l2",
-                "environment.episode_length = 10: has no effect: it only tells how long",
+                "environment.episode_length = 10: has no effect: it only converts a budget",
             ],
         ),
     ],
 )
-def test_faults_name_place_key_value_and_remedy_all_at_once(arguments, expected):
+def test_all_faults_are_reported_with_source_key_value_and_remedy(arguments, expected):
     message = faults_of(*arguments)
     for text in expected:
         assert text in message
@@ -421,20 +421,23 @@ def test_a_fault_within_a_group_names_group_and_key(override, expected):
     [
         ("environment.reward=individual", "environment.reward = 'individual': must be team"),
         ("environment.num_workers=2", "environment.num_workers = 2: must be 0 with env_type"),
-        ("environment.opponent.kind=random", "is environment.skirmish.opponent"),
+        ("environment.opponent.kind=random", "set the opponent in environment.skirmish.opponent"),
         ("environment.skirmish.scenario=5m", "environment.skirmish.scenario = '5m'"),
-        ("environment.skirmish.n_units=3", "environment.skirmish.n_units = 3: is for random teams"),
+        (
+            "environment.skirmish.n_units=3",
+            "environment.skirmish.n_units = 3: requires random teams",
+        ),
     ],
 )
-def test_what_skirmish_cannot_do_is_refused(override, expected):
+def test_settings_that_skirmish_does_not_support_are_refused(override, expected):
     assert expected in faults_of("environment=skirmish", override)
 
 
-def test_a_file_may_hold_what_does_not_act():
+def test_a_file_may_contain_keys_without_effect():
     assert job("optimizer=sgd", "optimizer_type=adam").optimizer.momentum == 0.9
 
 
-def test_a_value_that_refers_to_a_faulty_one_is_no_fault_of_its_own():
+def test_a_reference_to_a_faulty_value_is_not_another_fault():
     message = faults_of("agent.learning_rate=-1")
     assert message.startswith("1 fault")
     assert "command line: agent.learning_rate = -1: must be greater than 0" in message
@@ -453,7 +456,7 @@ def test_a_value_that_refers_to_a_faulty_one_is_no_fault_of_its_own():
             "policy/twice.yaml",
             "gru: {}\ngru: {}\n",
             ["policy=twice"],
-            r"policy/twice\.yaml, line 2, column 1: the key .gru. stands here twice",
+            r"policy/twice\.yaml, line 2, column 1: duplicate key .gru.",
         ),
         (
             "policy/list.yaml",
@@ -465,7 +468,7 @@ def test_a_value_that_refers_to_a_faulty_one_is_no_fault_of_its_own():
             "policy/typo.yaml",
             "hiden_sizes: [4]\n",
             ["policy=typo"],
-            r"(?s)config/policy/typo\.yaml: does not say of which policy_type.*"
+            r"(?s)config/policy/typo\.yaml: does not set policy_type.*"
             r"config/policy/typo\.yaml: policy\.hiden_sizes = \[4\]: unknown key",
         ),
         (
@@ -500,7 +503,7 @@ def test_a_value_that_refers_to_a_faulty_one_is_no_fault_of_its_own():
         ),
     ],
 )
-def test_a_faulty_file_is_told_by_its_name(project: Path, path, text, arguments, expected):
+def test_a_faulty_file_is_reported_by_name(project: Path, path, text, arguments, expected):
     file = project / "config" / path
     file.write_text(text)
     try:
@@ -511,22 +514,22 @@ def test_a_faulty_file_is_told_by_its_name(project: Path, path, text, arguments,
 
 def test_a_folder_without_configs_says_where_to_run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert "Config folder not found: config; run this in the project's folder" in faults_of()
+    assert "Config folder not found: config; run this in the project folder" in faults_of()
 
 
-# --- what nobody could go through -------------------------------------------------------------
+# --- malicious input ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("activation: 2024-13-45", "line 1, column 13: YAML reads 2024-13-45 as a date"),
-        (f"hidden_sizes: {'[' * 3000}", "line 1, column 64: is nested more than 50 deep"),
-        (f"hidden_sizes: [{'9' * 5000}]", "line 1, column 16: a number of 5,000 digits"),
-        ("activation: tanh\0", "line 1: the character '\\x00' is not text"),
+        (f"hidden_sizes: {'[' * 3000}", "line 1, column 64: is nested more than 50 levels deep"),
+        (f"hidden_sizes: [{'9' * 5000}]", "line 1, column 16: a number with 5,000 digits"),
+        ("activation: tanh\0", "line 1: contains the unprintable character '\\x00'"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told_with_its_line(project: Path, text, expected):
+def test_an_unreadable_file_is_reported_with_its_line(project: Path, text, expected):
     file = project / "config/policy/unreadable.yaml"
     file.write_text(text)
     try:
@@ -540,25 +543,25 @@ def test_a_file_that_cannot_be_read_is_told_with_its_line(project: Path, text, e
     [
         (f"seed={'9' * 500}", "has more than 100 digits in a number"),
         (f"seed={'[' * 3000}{']' * 3000}", "more than 4,000 characters"),
-        (f"seed={'[' * 60}{']' * 60}", "has more than 50 brackets within each other"),
+        (f"seed={'[' * 60}{']' * 60}", "has more than 50 levels of nested brackets"),
         (f"+{'.'.join('a' * 300)}=1", "has more than 200 characters before the ="),
-        ("seed=range(1,1000000000)", "names 999,999,999 jobs; a multirun has at most 10,000"),
-        ("agent=range(1,1000000000)", "names 999,999,999 jobs"),
+        ("seed=range(1,1000000000)", "makes 999,999,999 jobs; a multirun has at most 10,000"),
+        ("agent=range(1,1000000000)", "makes 999,999,999 jobs"),
         ("seed=range(1,10,0)", "has a step of 0"),
-        ("seed=interval(0,1)", "has no end of values"),
+        ("seed=interval(0,1)", "is a continuous interval"),
     ],
 )
-def test_an_override_that_hydra_would_not_be_done_with(override, expected):
+def test_an_override_that_would_hang_hydra_is_refused(override, expected):
     assert expected in faults_of(override)
 
 
 @pytest.mark.parametrize("number", [1_000_000_007, 999_999_999_989])
-def test_the_divisors_of_a_large_number_are_found_at_once(number):
+def test_the_divisors_of_a_large_number_are_found_quickly(number):
     message = faults_of(f"collector.frames_per_batch={number}", "environment.num_parallel_envs=7")
-    assert f"the nearest that fit are 1 and {number}" in message
+    assert f"Nearest valid: 1 or {number}" in message
 
 
-# --- keys that are taken away -----------------------------------------------------------------
+# --- deleted keys ---------------------------------------------------------------------------
 
 
 def test_null_switches_clipping_off():
@@ -571,10 +574,13 @@ def test_null_switches_clipping_off():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["~training.max_grad_norm"], "it would be 0.5 then. Set it instead (Gradient norm"),
-        (["~scheduler"], "scheduler: cannot be taken away: its defaults apply then"),
-        (["--config-name=math_L2_model", "~training.val_freq"], "it would be 0 then"),
+        (
+            ["~training.max_grad_norm"],
+            "cannot be deleted: its default, 0.5, would apply. Set it instead (Maximum gradient",
+        ),
+        (["~scheduler"], "scheduler: cannot be deleted: its defaults would apply"),
+        (["--config-name=math_L2_model", "~training.val_freq"], "its default, 0, would apply"),
     ],
 )
-def test_a_key_that_the_schema_would_fill_in_cannot_be_taken_away(arguments, expected):
+def test_a_key_with_a_default_cannot_be_deleted(arguments, expected):
     assert expected in faults_of(*arguments)

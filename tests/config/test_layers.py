@@ -92,7 +92,7 @@ def test_json_configs_are_read_like_yaml(agents):
     assert resolve_agent(path).agent.algorithm == "MAPPO"
 
 
-def test_a_resolved_config_takes_no_further_layer_but_the_command_line(agents):
+def test_only_the_command_line_applies_to_a_resolved_config(agents):
     path = agents / "agent.yaml"
     path.write_text(BASE + "resolved: true\nsweep_variant: lr_high\n")
     assert resolve_agent(path, params(learning_rate=2e-3)).agent.learning_rate == 1e-3
@@ -106,21 +106,21 @@ def test_a_named_base_replaces_the_one_beside(agents, tmp_path):
     assert resolve_agent(agents / "demo_sweep_x.yaml", base=other).agent.n_steps == 128
 
 
-def test_keys_that_must_fit_each_other_are_judged_after_the_last_layer(agents):
+def test_conflicts_are_checked_after_the_last_layer(agents):
     (agents / "demo_v1.yaml").write_text(BASE + "batch_size: 512\n")
     (agents / "demo_sweep_short.yaml").write_text("defaults: [demo_v1]\nn_steps: 128\n")
     resolved = resolve_agent(agents / "demo_sweep_short.yaml", params(batch_size=64))
     assert (resolved.agent.n_steps, resolved.agent.batch_size) == (128, 64)
 
 
-def test_a_resolved_config_can_be_swept_around(agents):
+def test_a_resolved_config_can_be_a_base(agents):
     (agents / "winner.yaml").write_text(BASE + "resolved: true\nsweep_variant: lr_high\n")
     (agents / "demo_sweep_a.yaml").write_text("defaults: [winner]\nsweep_variant: a\ngamma: 0.5\n")
     resolved = resolve_agent(agents / "demo_sweep_a.yaml")
     assert (resolved.agent.learning_rate, resolved.agent.gamma) == (1e-3, 0.5)
 
 
-def test_an_override_does_not_reach_a_resolved_config(agents):
+def test_params_do_not_apply_to_a_resolved_config(agents):
     (agents / "winner.yaml").write_text(BASE + "resolved: true\n")
     assert "is resolved" in faults_of(lambda: sweep("agents/winner.yaml", learning_rate=0.5))
 
@@ -146,7 +146,7 @@ def test_a_path_with_brackets_is_a_path_and_a_link_keeps_its_name(agents, tmp_pa
     assert {a.agent.short_name for a in sweep("agents/*.yaml")} == {"demo_v1", "demo_link"}
 
 
-def test_what_snakemakes_config_option_leaves_as_strings_is_typed_again():
+def test_strings_from_snakemakes_config_option_are_parsed():
     data = {"a": {"b": "null", "c": ["1", "1e-3"], "d": "speaker_listener", "e": "x: [1"}}
     assert retyped(data) == {
         "a": {"b": None, "c": [1, 1e-3], "d": "speaker_listener", "e": "x: [1"}
@@ -175,10 +175,10 @@ def faults_of(call) -> str:
         ("network: {net_arch: [64, 0]}", "network.net_arch.1 = 0"),
         ("network: {activation_fn: gelu}", "'tanh', 'relu' or 'elu'"),
         ("n_steps: 0", "n_steps = 0: must be greater than 0"),
-        ("gamma: 0.9\ngamma: 0.8", "the key 'gamma' stands here twice"),
+        ("gamma: 0.9\ngamma: 0.8", "duplicate key 'gamma'"),
     ],
 )
-def test_a_faulty_line_is_told_with_file_key_value_and_what_is_allowed(agents, line, expected):
+def test_a_fault_names_file_key_value_and_allowed_values(agents, line, expected):
     path = agents / "bad_v1.yaml"
     path.write_text(f"agent_id: bad\n{line}\n")
     message = faults_of(lambda: resolve_agent(path))
@@ -186,7 +186,7 @@ def test_a_faulty_line_is_told_with_file_key_value_and_what_is_allowed(agents, l
     assert "bad_v1.yaml" in message
 
 
-def test_all_faults_of_all_files_come_at_once(agents):
+def test_all_faults_of_all_files_are_reported_at_once(agents):
     (agents / "bad_v1.yaml").write_text("agent_id: bad\ngamma: 2\nlearning_rate: -1\n")
     (agents / "worse_v1.yaml").write_text("[1, 2]")
     (agents / "worst_v1.yaml").write_text("a: [1")
@@ -196,7 +196,7 @@ def test_all_faults_of_all_files_come_at_once(agents):
     assert "does not parse: agents/worst_v1.yaml" in message
 
 
-def test_a_name_that_no_file_can_have(agents):
+def test_a_file_name_that_is_too_long(agents):
     name = "x" * 5000
     assert "File name too long" in faults_of(lambda: sweep(name))
     (agents / "demo_sweep_a.yaml").write_text(f"defaults: [{name}]\n")
@@ -219,7 +219,7 @@ def test_a_variant_without_base_names_the_file_that_is_missing(agents):
     assert "Did you mean demo_v1?" in message
 
 
-def test_a_pattern_that_matches_nothing_is_told_with_what_is_there(agents):
+def test_a_pattern_without_match_is_reported_with_the_files_in_its_folder(agents):
     message = faults_of(lambda: sweep("agents/ppo_*.yaml"))
     assert "matches no agent config" in message
     assert "demo_v1.yaml" in message
@@ -233,7 +233,7 @@ def test_two_configs_with_one_name_are_refused(agents):
 
 def test_file_name_and_variant_must_agree(agents):
     (agents / "demo_sweep_a.yaml").write_text("defaults: [demo_v1]\nsweep_variant: b\n")
-    assert "the file's name says a" in faults_of(lambda: sweep("agents/demo_sweep_a.yaml"))
+    assert "must be a, as in the file name" in faults_of(lambda: sweep("agents/demo_sweep_a.yaml"))
 
 
 def test_a_variant_of_a_variant_is_refused(agents):
@@ -242,15 +242,15 @@ def test_a_variant_of_a_variant_is_refused(agents):
     assert "is itself a variant" in faults_of(lambda: sweep("agents/demo_sweep_b.yaml"))
 
 
-def test_an_override_that_reaches_no_config_is_refused(agents):
+def test_an_override_that_applies_to_no_config_is_refused(agents):
     (agents / "demo_sweep_a.yaml").write_text("defaults: [demo_v1]\ngamma: 0.5\n")
     message = faults_of(lambda: sweep("agents/demo_sweep_*.yaml", gamma=0.7))
-    assert "gamma = 0.7: reaches no config of the sweep: demo_a varies it" in message
-    # The base does not vary it, so with the base in the sweep it reaches one.
+    assert "gamma = 0.7: applies to no config of the sweep: demo_a sets it itself" in message
+    # The base does not vary it, so with the base in the sweep it applies to one.
     assert len(sweep("agents/*.yaml", gamma=0.7)) == 2
 
 
-def test_a_happo_override_does_not_reach_other_algorithms(agents):
+def test_a_happo_override_does_not_apply_to_other_algorithms(agents):
     (agents / "ppo_v1.yaml").write_text("agent_id: ppo\nalgorithm: MaskablePPO\n")
     message = faults_of(lambda: sweep("agents/ppo_v1.yaml", happo={"agent_order": "fixed"}))
     assert "ppo_v1 is MaskablePPO, not HAPPO" in message

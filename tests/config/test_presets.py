@@ -1,4 +1,4 @@
-"""What is said later acts: experiments on every named config, and types that files of groups say."""
+"""Later settings win: experiments on every named config, and the types set by group files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from projects import ROOT
 from heteromark.commands.multirun import plan_jobs
 from heteromark.config.compose.composition import compose_run
 from heteromark.config.compose.hydra_loader import SELECTORS, open_hydra
-from heteromark.config.compose.job import Job, job_of, unfelt_overrides
+from heteromark.config.compose.job import Job, ineffective_overrides, job_of
 from heteromark.config.errors import ConfigError
 from heteromark.config.models.agent import AgentConfig
 from heteromark.config.models.params import ProjectParams
@@ -35,8 +35,8 @@ def job(name: str, *overrides: str, config_dir: Path | None = None) -> Job:
     loader = open_hydra(Path("config"), config_dir).config_loader
     tree = loader.load_configuration(name, list(overrides), RunMode.RUN)
     found = job_of(tree, loader)
-    if unfelt := list(unfelt_overrides(tree, loader, found)):
-        raise ConfigError(unfelt)
+    if ineffective := list(ineffective_overrides(tree, loader, found)):
+        raise ConfigError(ineffective)
     return found
 
 
@@ -48,7 +48,7 @@ def faults_of(name: str, *overrides: str) -> str:
 
 @pytest.fixture
 def write(project: Path) -> Iterator:
-    """Write files below config/, which are gone after the test."""
+    """Write files below config/, which are restored after the test."""
     kept: dict[Path, str | None] = {}
 
     def write_file(path: str, text: str) -> None:
@@ -72,7 +72,7 @@ def experiment(*overrides: str, values: str = "") -> str:
 
 
 @pytest.mark.parametrize("name", [*(f"{name}_config" for name in NAMED), *TEAMS])
-def test_quick_test_is_ten_iterations_whatever_the_config_counts_in(name):
+def test_quick_test_is_ten_iterations_for_every_config(name):
     made = job(name, QUICK)
     assert made.num_iterations == 10
     assert made.evaluation.episodes == 5
@@ -82,7 +82,7 @@ def test_quick_test_is_ten_iterations_whatever_the_config_counts_in(name):
 
 
 @pytest.mark.parametrize("name", [*(f"{name}_config" for name in NAMED), *TEAMS])
-def test_full_training_is_long_whatever_the_config_counts_in(name):
+def test_full_training_is_long_for_every_config(name):
     made = job(name, FULL)
     assert made.num_iterations >= 100
     assert made.training.total_frames >= 1_000_000 or name in TEAMS
@@ -110,7 +110,7 @@ def test_a_preset_wins_over_the_values_of_a_named_config(write, values, expected
     assert full.training.total_frames >= 1_000_000
 
 
-def test_a_preset_acts_on_own_configs_that_build_on_team_configs(write):
+def test_a_preset_works_on_custom_configs_that_build_on_team_configs(write):
     write("own_config.yaml", "defaults: [math/math_L1_model, _self_]\nseed: 3\n")
     assert job("own_config", QUICK).num_iterations == 10
 
@@ -128,7 +128,7 @@ def test_the_command_line_wins_over_a_preset(overrides, iterations):
     assert job("grpo_config", QUICK, *overrides).num_iterations == iterations
 
 
-def test_a_fault_in_what_a_preset_counts_is_told_under_its_own_key():
+def test_a_fault_is_reported_under_its_own_key_with_a_preset():
     message = faults_of("dummy_config", FULL, "agent.n_steps=many")
     assert "command line: agent.n_steps = 'many': must be a valid integer" in message
 
@@ -154,7 +154,7 @@ OVERRIDES = {
     "generation: hot": ("generation.temperature", 1.5),
     "grpo: halves": ("grpo.filter_ratio", 0.25),
 }
-# A named config that chooses a file of every group itself, and says a value of its own of each.
+# A named config that chooses a file of every group and sets a value in each.
 STUBBORN = """\
 defaults:
   - dummy_config
@@ -191,7 +191,7 @@ def value_of(made: Job, key: str):
 
 
 @pytest.mark.parametrize("choice", OVERRIDES)
-def test_an_override_acts_on_a_config_that_chooses_every_group(write, choice):
+def test_an_override_works_on_a_config_that_chooses_every_group(write, choice):
     write("stubborn.yaml", STUBBORN)
     write("generation/hot.yaml", "defaults: [default]\ntemperature: 1.5\n")
     write("grpo/halves.yaml", "defaults: [default]\nfilter_ratio: 0.25\n")
@@ -200,11 +200,11 @@ def test_an_override_acts_on_a_config_that_chooses_every_group(write, choice):
     assert value_of(job("stubborn", "+experiment=mine"), key) == value
 
 
-def test_what_the_named_config_says_of_the_rest_stays(write):
+def test_other_settings_of_the_named_config_stay(write):
     write("experiment/mine.yaml", experiment("optimizer: sgd"))
     made = job("grpo_config", "+experiment=mine")
     assert (made.optimizer_type, made.optimizer.momentum) == ("sgd", 0.9)
-    assert made.optimizer.weight_decay == 0.1  # of grpo_config; sgd.yaml only inherits one
+    assert made.optimizer.weight_decay == 0.1  # from grpo_config; sgd.yaml only inherits its own
     write("experiment/mine.yaml", experiment("policy: gru"))
     assert job("high_performance_config", "+experiment=mine").policy_type == "gru"
 
@@ -233,13 +233,13 @@ def test_an_explicit_choice_wins_over_the_experiment(write, name, overrides, exp
 
 
 @pytest.mark.parametrize("choice", ["loss=mappo", "optimizer=sgd", "collector=multi_sync"])
-def test_a_typed_choice_wins_over_a_selector_of_the_named_config(write, choice):
+def test_a_command_line_choice_wins_over_a_selector_of_the_named_config(write, choice):
     write("stubborn.yaml", STUBBORN)
     group, _, option = choice.partition("=")
     assert getattr(job("stubborn", choice), SELECTORS[group]) == option
 
 
-def test_a_choice_that_says_no_type_of_its_own_leaves_the_selector(write):
+def test_a_choice_without_a_type_keeps_the_selector(write):
     write("own_config.yaml", "defaults: [dummy_config]\npolicy_type: gru\n")
     assert job("own_config", "policy=large").policy_type == "gru"
 
@@ -269,13 +269,13 @@ def test_a_file_of_any_group_may_override_others(write):
         assert (tree.optimizer_type, tree.optimizer.momentum) == ("sgd", 0.9)
 
 
-def test_an_experiment_of_another_folder_acts(tmp_path):
+def test_an_experiment_from_another_folder_works(tmp_path):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment/mine.yaml").write_text(experiment("optimizer: sgd"))
     assert job("grpo_config", "+experiment=mine", config_dir=tmp_path).optimizer_type == "sgd"
 
 
-def test_every_job_of_a_multirun_is_composed_like_a_run_of_its_own(write):
+def test_every_job_of_a_multirun_is_composed_like_a_single_run(write):
     write("experiment/mine.yaml", experiment("optimizer: sgd"))
 
     def types(*overrides: str) -> list[tuple[str, int]]:
@@ -289,7 +289,7 @@ def test_every_job_of_a_multirun_is_composed_like_a_run_of_its_own(write):
     assert types("+experiment=mine", "seed=0,1") == [("sgd", 100), ("sgd", 100)]
 
 
-def test_what_is_shown_and_recorded_is_what_acts(write, capsys):
+def test_the_printed_and_recorded_config_is_the_one_in_effect(write, capsys):
     write("experiment/mine.yaml", experiment("optimizer: sgd", "hydra/launcher: basic"))
     assert main(["--config-name=grpo_config", "+experiment=mine", "--cfg", "job"]) == 0
     assert "optimizer_type: sgd\n" in capsys.readouterr().out
@@ -310,17 +310,17 @@ def test_what_is_shown_and_recorded_is_what_acts(write, capsys):
         (
             "grpo_config",
             experiment("optimizer: sdg"),
-            "mine.yaml: override /optimizer = 'sdg': there is no such option. Did you mean sgd?",
+            "mine.yaml: override /optimizer = 'sdg': unknown option. Did you mean sgd?",
         ),
         (
             "math_L1_model",
             experiment("optimizer: sgd"),
-            "mine.yaml: override /optimizer = 'sgd': cannot act: math/math_L1_model chooses no",
+            "mine.yaml: override /optimizer = 'sgd': has no effect: math/math_L1_model does not",
         ),
         (
             "dummy_config",
             experiment("optimiser: sgd"),
-            "mine.yaml: override /optimiser = 'sgd': there is no such group. Did you mean optim",
+            "mine.yaml: override /optimiser = 'sgd': unknown group. Did you mean optim",
         ),
         (
             "dummy_config",
@@ -331,11 +331,11 @@ def test_what_is_shown_and_recorded_is_what_acts(write, capsys):
         (
             "dummy_config",
             experiment(values="optimizer: {type: sgd}\noptimizer_type: adam\n"),
-            "mine.yaml: optimizer.type = 'sgd': contradicts optimizer_type; leave one",
+            "mine.yaml: optimizer.type = 'sgd': contradicts optimizer_type; remove one",
         ),
     ],
 )
-def test_an_override_that_cannot_act_says_why(write, name, text, expected):
+def test_an_override_without_effect_says_why(write, name, text, expected):
     write("experiment/mine.yaml", text)
     message = faults_of(name, "+experiment=mine")
     assert expected in message
@@ -348,7 +348,7 @@ def test_two_experiments_are_given_as_a_list():
     assert "write +experiment=[quick_test,full_training]" in message
 
 
-# --- files of groups say what they are -------------------------------------------------------
+# --- types of group files --------------------------------------------------------------------
 
 UNTYPED = {
     "environment": ("environment: {name: own, task: 'a:b'}\n", "skirmish, pettingzoo"),
@@ -361,19 +361,17 @@ UNTYPED = {
 
 
 @pytest.mark.parametrize("group", SELECTORS)
-def test_a_file_that_does_not_say_what_it_is_is_a_fault(write, group):
+def test_a_file_without_a_type_is_a_fault(write, group):
     text, names = UNTYPED[group]
     header = "# @package _global_\n" if group == "environment" else ""
     write(f"{group}/own.yaml", header + text)
     message = faults_of("dummy_config", f"{group}=own")
-    assert (
-        f"config/{group}/own.yaml: does not say of which {SELECTORS[group]} it is; add" in message
-    )
+    assert f"config/{group}/own.yaml: does not set {SELECTORS[group]}; add" in message
     assert "`type: NAME`" in message
     assert names in message
 
 
-def test_a_file_says_what_it_is_in_any_of_three_ways(write):
+def test_a_file_can_set_its_type_in_three_ways(write):
     own = "learning_rate: 0.01\nmomentum: 0.9\nnesterov: true\n"
     for text in (
         f"type: sgd\n{own}",
@@ -396,7 +394,7 @@ def test_heteromark_train_refuses_an_untyped_file_too(project: Path, write):
     write("config.yaml", root.replace("optimizer: adam", "optimizer: own"))
     write("optimizer/own.yaml", "learning_rate: 0.01\n# one of its own\n")
     agent = AgentConfig.model_validate({"agent_id": "demo"})
-    with pytest.raises(ConfigError, match=r"optimizer/own\.yaml: does not say of which optimizer"):
+    with pytest.raises(ConfigError, match=r"optimizer/own\.yaml: does not set optimizer"):
         compose_run(agent, ProjectParams(), "smoke", 0, root=project)
 
 
@@ -436,25 +434,25 @@ def test_an_unknown_key_of_a_file_is_a_fault(write, group):
     assert f"config/{group}/own.yaml: {group}.surprise = 1: unknown key" in message
 
 
-def test_a_wrong_type_is_told_with_the_file_that_says_it(write):
+def test_a_wrong_type_is_reported_with_the_file_that_sets_it(write):
     write("optimizer/own.yaml", "defaults: [adam, _self_]\ntype: sdg\n")
     message = faults_of("dummy_config", "optimizer=own")
     assert "config/optimizer/own.yaml: optimizer_type = 'sdg': must be one of adam" in message
 
 
-# --- what the documents print can be pasted --------------------------------------------------
+# --- YAML in the documents -------------------------------------------------------------------
 
 
-def printed() -> list[tuple[str, str]]:
-    """The YAML of the documents that says which file it is, as it is printed."""
+def documented_yaml() -> list[tuple[str, str]]:
+    """Return path and text of the YAML blocks in the documents that start with a file name."""
     documents = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
     texts = [document.read_text(encoding="utf-8") for document in documents]
     blocks = (re.findall(r"^```yaml\n(# file: (\S+)\n.*?)^```$", t, re.M | re.S) for t in texts)
     return [(path, block) for block, path in itertools.chain.from_iterable(blocks)]
 
 
-def test_what_is_printed_can_be_pasted(project: Path, write):
-    blocks = printed()
+def test_the_documented_yaml_can_be_pasted(project: Path, write):
+    blocks = documented_yaml()
     assert len(blocks) >= 11
     for path, block in blocks:
         write(path.removeprefix("config/"), block)
@@ -483,7 +481,7 @@ HEADERS = (
 
 
 @pytest.mark.parametrize("header", HEADERS)
-def test_the_package_may_be_said_in_any_line_of_the_leading_comment(write, header):
+def test_the_package_may_be_in_any_line_of_the_leading_comment(write, header):
     text = "env_type: pettingzoo\nenvironment: {name: own, task: 'mpe2.simple_spread_v3:env'}\n"
     write("environment/own.yaml", header + text)
     assert job("dummy_config", "environment=own").environment.name == "own"

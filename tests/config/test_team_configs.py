@@ -12,7 +12,7 @@ from hydra.types import RunMode
 
 from heteromark.commands.launch import RunFailed
 from heteromark.config.compose.hydra_loader import open_hydra
-from heteromark.config.compose.job import Job, job_of, unfelt_overrides
+from heteromark.config.compose.job import Job, ineffective_overrides, job_of
 from heteromark.config.errors import ConfigError
 from heteromark.runs.digest import run_digest
 from heteromark.runs.record import RunRecord
@@ -45,8 +45,8 @@ def job(name: str, *overrides: str) -> Job:
     loader = open_hydra(CONFIGS).config_loader
     tree = loader.load_configuration(name, list(overrides), RunMode.RUN)
     found = job_of(tree, loader)
-    if unfelt := list(unfelt_overrides(tree, loader, found)):
-        raise ConfigError(unfelt)
+    if ineffective := list(ineffective_overrides(tree, loader, found)):
+        raise ConfigError(ineffective)
     return found
 
 
@@ -59,13 +59,13 @@ def faults_of(name: str, *overrides: str) -> str:
 # --- composition -----------------------------------------------------------------------------
 
 
-def test_every_file_in_the_folders_of_tasks_is_looked_at_here():
+def test_every_file_in_the_task_folders_is_tested_here():
     found = {name.rpartition("/")[2] for name in open_hydra(CONFIGS).config_loader.team_configs()}
     assert found == set(NAMED)
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_named_config_is_what_its_name_says(name):
+def test_a_named_config_matches_its_name(name):
     algorithm, roles, num_policies, specialization = NAMED[name]
     made = job(name)
     assert made.agent.algorithm == algorithm
@@ -92,7 +92,7 @@ def test_levels_differ_in_what_is_trained_and_nothing_else():
         assert made.training == first.training
 
 
-def test_composing_and_judging_imports_no_torch():
+def test_composing_and_validating_imports_no_torch():
     code = (
         "import sys; from pathlib import Path; from hydra.types import RunMode;"
         "from heteromark.config.compose.hydra_loader import open_hydra;"
@@ -129,10 +129,10 @@ def test_values_of_the_process_environment(monkeypatch: pytest.MonkeyPatch):
     assert job("math_L1_model", reference).model.path == "/secure/model"
 
 
-def test_a_reference_to_nothing_names_key_and_target():
-    told = faults_of("math_L1_model", "base_models.policy_0.path=${base_models.policy_9.path}")
-    assert "models.model_0.path: refers to nothing" in told
-    assert "'base_models.policy_9.path' not found" in told
+def test_an_unresolvable_reference_names_key_and_target():
+    message = faults_of("math_L1_model", "base_models.policy_0.path=${base_models.policy_9.path}")
+    assert "models.model_0.path: cannot be resolved" in message
+    assert "'base_models.policy_9.path' not found" in message
 
 
 def test_ppo_trainer_configs_go_to_the_model_that_they_are_packaged_into(project: Path):
@@ -192,7 +192,7 @@ def test_a_name_in_two_folders_is_ambiguous(project: Path):
     copy.unlink()
 
 
-def test_folders_of_tasks_are_no_groups():
+def test_task_folders_are_not_groups():
     groups = open_hydra(CONFIGS).config_loader.groups()
     assert not {"math", "code", "search", "stateful", "ppo_trainer"} & set(groups)
     assert "write --config-name=math/NAME" in faults_of("dummy_config", "math=math_L1_model")
@@ -212,11 +212,11 @@ def test_output_folders_are_named_by_the_project():
 
 
 def test_faults_name_the_file_or_the_command_line_and_the_documented_key(project: Path):
-    told = faults_of("math_L1_model", "training.max_prompt_length=600", "resource.nnodes=2")
-    assert "command line: resource.nnodes = 2: must be 1" in told
-    told = faults_of("math_L1_model", "training.max_prompt_length=600")
-    assert "model.tiny.max_length = 512: must be at least 616" in told
-    assert "training.max_prompt_length 600 and training.max_response_length 16" in told
+    message = faults_of("math_L1_model", "training.max_prompt_length=600", "resource.nnodes=2")
+    assert "command line: resource.nnodes = 2: must be 1" in message
+    message = faults_of("math_L1_model", "training.max_prompt_length=600")
+    assert "model.tiny.max_length = 512: must be at least 616" in message
+    assert "training.max_prompt_length (600) plus training.max_response_length (16)" in message
     path = project / "config/math/broken.yaml"
     text = (project / "config/math/math_L1_model.yaml").read_text(encoding="utf-8")
     path.write_text(text.replace("val_freq: 10", "val_freq: 100"), encoding="utf-8")
@@ -224,15 +224,15 @@ def test_faults_name_the_file_or_the_command_line_and_the_documented_key(project
     path.unlink()
 
 
-def test_a_fault_that_others_refer_to_is_told_once():
-    told = faults_of("math_L1_model", "training.sample_temperature=-1")
-    assert told.startswith("1 fault in")
-    assert "training.sample_temperature = -1" in told
+def test_a_fault_that_others_refer_to_is_reported_once():
+    message = faults_of("math_L1_model", "training.sample_temperature=-1")
+    assert message.startswith("1 fault in")
+    assert "training.sample_temperature = -1" in message
 
 
 def test_what_a_key_refers_to_need_not_be_changed_as_well():
-    told = faults_of("math_L1_model", "resource.n_gpus_per_node=2")
-    assert told.startswith("1 fault in")
+    message = faults_of("math_L1_model", "resource.n_gpus_per_node=2")
+    assert message.startswith("1 fault in")
 
 
 @pytest.mark.parametrize(
@@ -248,17 +248,17 @@ def test_what_a_key_refers_to_need_not_be_changed_as_well():
         (["environment.text.sudoku.holes=3"], "environment.text.sudoku", "env.name is math"),
     ],
 )
-def test_overrides_that_nothing_feels_are_refused(overrides, key, reason):
-    told = faults_of("math_L1_model", *overrides)
-    assert key in told
-    assert "has no effect" in told
-    assert reason in told
+def test_overrides_without_effect_are_refused(overrides, key, reason):
+    message = faults_of("math_L1_model", *overrides)
+    assert key in message
+    assert "has no effect" in message
+    assert reason in message
 
 
 # --- training --------------------------------------------------------------------------------
 
 
-def test_a_team_trains_and_its_files_say_what_was_composed(capsys: pytest.CaptureFixture):
+def test_a_team_trains_and_its_files_contain_the_composed_config(capsys: pytest.CaptureFixture):
     arguments = [MATH, *SHRUNK, "hydra.run.dir=outputs/team", "training.device=cpu"]
     assert main(arguments) == 0
     folder = Path("outputs/team")
@@ -273,7 +273,7 @@ def test_a_team_trains_and_its_files_say_what_was_composed(capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_every_named_config_tells_its_plan(name, capsys: pytest.CaptureFixture):
+def test_every_named_config_prints_its_plan(name, capsys: pytest.CaptureFixture):
     assert main([f"--config-name={name}", "--dry-run"]) == 0
     plan = [line for line in capsys.readouterr().out.splitlines() if line.startswith("#")]
     assert sum(line.startswith("# role ") for line in plan) == len(NAMED[name][1])
@@ -300,7 +300,7 @@ def test_running_out_of_memory_names_the_documented_keys(monkeypatch: pytest.Mon
     assert str(caught.value) == "lower grpo.micro_batch_size, training.max_response_length (16)"
 
 
-def test_a_third_agent_trains_a_policy_of_its_own():
+def test_a_third_agent_trains_its_own_policy():
     arguments = [MATH, *SHRUNK, *THIRD_AGENT, "hydra.run.dir=outputs/third", "training.device=cpu"]
     assert main(arguments) == 0
     header = (Path("outputs/third") / "metrics.csv").read_text(encoding="utf-8").splitlines()[0]

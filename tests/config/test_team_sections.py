@@ -1,4 +1,4 @@
-"""Team configs: what every documented key does, and how what cannot act is refused."""
+"""Team configs: the effect of every documented key, and the faults of unsupported settings."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def value_at(made: Job, key: str) -> Any:
     return value
 
 
-# --- every key acts --------------------------------------------------------------------------
+# --- every key has an effect -----------------------------------------------------------------
 
-# documented key, value: the run's key and its value then, the rest being as in TEAM
+# documented key: (value, run-config key, its value); all other keys as in TEAM
 ACTING = {
     "specialization": ("full", "model.specialization", "full"),
     "lora_rank": (4, "model.lora_rank", 4),
@@ -129,7 +129,7 @@ ACTING = {
     "replay_buffer.minibatch_size": (32, "agent.batch_size", 32),
     "scheduler.decay": ("cosine", "agent.scheduler.decay", "cosine"),
 }
-# Keys that only repeat others, choose among what there is, or must say what is the case here.
+# Keys that repeat others, refer to others, or have only one supported value.
 CHECKED = (
     *("resource.nnodes", "env.benchmark", "env.resolve", "env.multi_modal", "env.batched_init"),
     *("base_models.policy_0.name", "agent_policy_configs.num_agents"),
@@ -146,8 +146,8 @@ CHECKED = (
 
 
 @pytest.mark.parametrize("key", ACTING)
-def test_every_documented_key_acts(key):
-    value, place, expected = ACTING[key]
+def test_every_documented_key_has_an_effect(key):
+    value, run_key, expected = ACTING[key]
     changes = {key: value}
     if key == "env.name":  # the agents of another environment have other names
         changes |= {
@@ -155,12 +155,12 @@ def test_every_documented_key_acts(key):
             f"{AGENT_1}.role": "coder",
         }
     made, before = job_with(changes), job_with({})
-    assert value_at(made, place) == expected
-    group = place.rpartition(".groups.")[0]
-    assert group or place.startswith("model.by_policy") or value_at(before, place) != expected
+    assert value_at(made, run_key) == expected
+    group = run_key.rpartition(".groups.")[0]
+    assert group or run_key.startswith("model.by_policy") or value_at(before, run_key) != expected
 
 
-def test_there_is_no_documented_key_without_a_test_of_what_it_does():
+def test_every_documented_key_is_tested():
     schema = TeamSections.model_json_schema()
 
     def keys(node: dict[str, Any], prefix: str):
@@ -183,7 +183,7 @@ def test_there_is_no_documented_key_without_a_test_of_what_it_does():
     assert {key for key in missing if key.partition(".")[0] not in free | {"generation"}} == set()
 
 
-def test_what_a_run_is_made_of_follows_from_batch_samples_and_turns():
+def test_sizes_follow_from_batch_samples_and_turns():
     made = job()
     assert made.frames_per_problem == 8 * 2
     assert made.collector.frames_per_batch == 4 * 8 * 2
@@ -193,7 +193,7 @@ def test_what_a_run_is_made_of_follows_from_batch_samples_and_turns():
     assert made.agent.n_steps == made.collector.frames_per_batch
 
 
-def test_what_is_the_same_for_all_models_is_said_once():
+def test_a_value_shared_by_all_models_is_set_once():
     rates = {
         f"models.model_{n}.ppo_trainer_config.actor_rollout_ref.actor.optim.lr": 1e-3
         for n in (0, 1)
@@ -210,7 +210,7 @@ def test_numbers_that_yaml_reads_as_text_are_numbers():
     )
 
 
-def test_the_model_is_warmed_up_only_where_it_is_tiny():
+def test_only_tiny_models_are_warmed_up():
     steps = {"environment.text.warm_up_steps": 600}
     assert job_with(steps).model.warm_up.steps == 600
     real = {"base_models.policy_0.path": "a/b", "base_models.policy_1.path": "a/b"}
@@ -297,7 +297,7 @@ THIRD = {
 }
 
 
-def test_scenario_a_third_agent_is_a_role_of_its_own():
+def test_scenario_a_third_agent_has_its_own_role():
     made = job_with({**THIRD, "environment.text.math.max_operand": 9})
     assert made.turn_order == ("tool_generator", "reasoning_generator", "critic")
     assert made.policy_names == ("tools", "reasons", "judges")
@@ -323,9 +323,9 @@ def test_scenario_one_gpu_fewer():
     assert job_with(one).device == "cuda"
     none = {key: 0 for key in one}
     assert job_with(none).device == "cpu"
-    told = faults({**one, gpus: 0})
-    assert set(told) == set(trainer)
-    assert all("must be resource.n_gpus_per_node, which is 0" in text for text in told.values())
+    messages = faults({**one, gpus: 0})
+    assert set(messages) == set(trainer)
+    assert all("must be 0, like resource.n_gpus_per_node" in text for text in messages.values())
 
 
 def test_scenario_lora_on():
@@ -352,7 +352,7 @@ def test_scenario_tool_use_order():
     assert made.turn_order == ("reasoner", "tool", "reasoner")
 
 
-def test_a_task_of_ones_own_has_roles_of_its_own():
+def test_a_custom_task_has_its_own_roles():
     data = with_changes({"env.name": "my_tasks:make", "environment.kwargs": {"size": 3}})
     made = Job.model_validate(team_job_data(data)[0])
     assert made.environment.text.task == "my_tasks:make"
@@ -360,10 +360,10 @@ def test_a_task_of_ones_own_has_roles_of_its_own():
     assert made.turn_order == ("tool_generator", "reasoning_generator")
 
 
-def test_agents_of_a_task_of_ones_own_have_a_role_each():
+def test_agents_of_a_custom_task_have_one_role_each():
     roles = {f"agent_policy_configs.agent_configs.agent_{number}.role": "cook" for number in (0, 1)}
-    told = faults({"env.name": "my_tasks:make", **roles})
-    assert "let my_tasks:make have a role for each" in told[f"{AGENT_1}.role"]
+    messages = faults({"env.name": "my_tasks:make", **roles})
+    assert "give my_tasks:make one role each" in messages[f"{AGENT_1}.role"]
 
 
 def test_a_third_agent_works_on_the_problems_of_a_file_too(tmp_path: Path):
@@ -381,47 +381,47 @@ def test_a_third_agent_works_on_the_problems_of_a_file_too(tmp_path: Path):
 
 GPUS = f"{ACTOR}.rollout.tensor_model_parallel_size"
 REFUSED: dict[str, tuple[Any, str]] = {
-    "resource.nnodes": (2, "must be 1: a run is on one machine"),
-    "resource.n_gpus_per_node": (8, "must be 0, 1 or null: a run has one device"),
-    GPUS: (2, "no model is split over several"),
+    "resource.nnodes": (2, "must be 1: a run uses one machine"),
+    "resource.n_gpus_per_node": (8, "must be 0, 1 or null: a run uses one device"),
+    GPUS: (2, "cannot split a model across GPUs"),
     "env.name": (
         "my_env",
-        "is not registered. Did you mean math_env? There are: code_env, math_env",
+        "is not registered. Did you mean math_env? Available: code_env, math_env",
     ),
-    "env.dataset": ("polaris", "must be synthetic, or a file of JSON Lines"),
+    "env.dataset": ("polaris", "must be synthetic, or a JSON Lines file"),
     "env.benchmark": ("AIME24", "must be null or synthetic"),
-    "env.resolve": (True, "must be false: no task here resolves"),
+    "env.resolve": (True, "must be false: no task here solves"),
     "env.multi_modal": (True, "must be false: prompts are text"),
-    "env.batched_init": (False, "must be true: the problems of a step are made together"),
-    "base_models.policy_0.path": ("your base model path", "is no path; name a folder"),
-    "base_models.policy_1.name": ("nobodys", "no agent has it"),
-    f"{AGENT_1}.name": ("reasonning_generator", "Did you mean reasoning_generator? There are: "),
-    f"{AGENT_1}.policy_name": ("tool", "is the name of none of base_models. Did you mean tools?"),
-    f"{AGENT_1}.role": ("coder", "is no role of math. There are: tool, reasoner"),
+    "env.batched_init": (False, "must be true: all problems of a step are created together"),
+    "base_models.policy_0.path": ("your base model path", "is not a path; set a folder"),
+    "base_models.policy_1.name": ("nobodys", "is not used by any agent"),
+    f"{AGENT_1}.name": ("reasonning_generator", "Did you mean reasoning_generator? Available: "),
+    f"{AGENT_1}.policy_name": ("tool", "is not a name in base_models. Did you mean tools?"),
+    f"{AGENT_1}.role": ("coder", "is not a role of math. Available: tool, reasoner"),
     "agent_policy_configs.num_agents": (3, "must be 2, the number of agent_configs"),
     "agent_policy_configs.policy_list": (["a"], "must list the agents: tool_generator, reasoning"),
     "multi_agent_interaction.num_interacting_agents": (
         3,
-        "must be 2, the number of different agents",
+        "must be 2, the number of distinct agents",
     ),
     "training.device": ("tpu", "must be 'auto', 'cpu' or 'cuda'"),
-    "training.logger": (["wandb"], "must have console in it"),
-    "training.model_checkpoints_dir": ("elsewhere", "must be checkpoints, the folder of that name"),
-    "training.ray_wait_register_center_timeout": (300, "nothing here is distributed by Ray"),
+    "training.logger": (["wandb"], "must contain console"),
+    "training.model_checkpoints_dir": ("elsewhere", "must be checkpoints, a subfolder"),
+    "training.ray_wait_register_center_timeout": (300, "Ray is not used here"),
     "training.train_sample_num": (1, ">= 2"),
     "training.sample_temperature": (0, "> 0"),
-    "training.val_freq": (20, "must be below training.total_training_steps, which is 20"),
+    "training.val_freq": (20, "must be below training.total_training_steps (20)"),
     "training.total_training_steps": (0, "> 0"),
-    "training.lora_rank": (8, "must be lora_rank, which is 16: write ${lora_rank}"),
-    "training.lora_alpha": (8, "must be lora_alpha, which is 32.0"),
-    "models.model_0.path": ("elsewhere", "must be the path of tools in base_models, which is tiny"),
-    "models.model_0.name": ("tool", "is none of base_models. Did you mean tools?"),
-    f"{ACTOR}.model.path": ("elsewhere", "must be the path of tools in base_models"),
-    f"{ACTOR}.rollout.temperature": (2.0, "must be training.sample_temperature, which is 1.0"),
-    f"{ACTOR}.rollout.prompt_length": (8, "must be training.max_prompt_length, which is 256"),
-    f"{ACTOR}.rollout.response_length": (8, "must be training.max_response_length, which is 32"),
-    f"{ACTOR}.trainer.n_gpus_per_node": (1, "must be resource.n_gpus_per_node, which is null"),
-    f"{ACTOR}.trainer.n_training_gpus_per_node": (1, "must be resource.n_gpus_per_node"),
+    "training.lora_rank": (8, "must be 16, like lora_rank: write ${lora_rank}"),
+    "training.lora_alpha": (8, "must be 32.0, like lora_alpha"),
+    "models.model_0.path": ("elsewhere", "must be tiny, the path of tools in base_models"),
+    "models.model_0.name": ("tool", "is not in base_models. Did you mean tools?"),
+    f"{ACTOR}.model.path": ("elsewhere", "the path of tools in base_models"),
+    f"{ACTOR}.rollout.temperature": (2.0, "must be 1.0, like training.sample_temperature"),
+    f"{ACTOR}.rollout.prompt_length": (8, "must be 256, like training.max_prompt_length"),
+    f"{ACTOR}.rollout.response_length": (8, "must be 32, like training.max_response_length"),
+    f"{ACTOR}.trainer.n_gpus_per_node": (1, "must be null, like resource.n_gpus_per_node"),
+    f"{ACTOR}.trainer.n_training_gpus_per_node": (1, "like resource.n_gpus_per_node"),
     "models.model_0.ppo_trainer_config.filter_method": ("max", "'none', 'mean' or 'median'"),
     "models.model_0.ppo_trainer_config.filter_ratio": (0, "> 0"),
     "models.model_0.ppo_trainer_config.data.max_prompt_length": (8, "training.max_prompt_length"),
@@ -434,23 +434,23 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "lora_alpha": (-1, "> 0"),
     "unknown": (1, "unknown key"),
     "training.train_batch_sise": (1, "unknown key. Did you mean training.train_batch_size?"),
-    "grpo.num_generations": (4, "is said by training.train_sample_num here"),
-    "generation.temperature": (2, "is said by training.sample_temperature here"),
-    "model.roles": ({"tool": "x"}, "is said by agent_policy_configs.agent_configs here"),
+    "grpo.num_generations": (4, "is set by training.train_sample_num in a team config"),
+    "generation.temperature": (2, "is set by training.sample_temperature in a team config"),
+    "model.roles": ({"tool": "x"}, "is set by agent_policy_configs.agent_configs in a team config"),
     "replay_buffer.minibatch_size": (7, "must divide the 64 responses of a step"),
 }
 
 
 @pytest.mark.parametrize("key", REFUSED)
-def test_what_cannot_act_is_refused_under_its_key_with_the_reason(key):
+def test_unsupported_values_are_refused_under_their_key_with_the_reason(key):
     value, reason = REFUSED[key]
-    told = faults({key: value})
-    found = [text for place, text in told.items() if place == key or place.startswith(f"{key}.")]
-    assert found, told
+    messages = faults({key: value})
+    found = [text for each, text in messages.items() if each == key or each.startswith(f"{key}.")]
+    assert found, messages
     assert reason in found[0]
 
 
-def test_every_key_that_is_only_checked_is_refused_when_it_does_not_fit():
+def test_every_key_that_is_only_checked_is_refused_if_wrong():
     assert {key for key in CHECKED if key not in REFUSED} == {"base_models.policy_0.name"}
 
 
@@ -460,33 +460,38 @@ def test_the_filter_is_one_for_all_models():
 
 
 def test_the_device_agrees_with_the_gpus():
-    told = faults({"training.device": "cuda", "resource.n_gpus_per_node": 0})
-    assert "which is 0; set training.device to cpu or auto" in told["training.device"]
+    messages = faults({"training.device": "cuda", "resource.n_gpus_per_node": 0})
+    assert "(0); set training.device to cpu or auto" in messages["training.device"]
 
 
 def test_a_name_has_one_path():
     names = {"base_models.policy_1.name": "tools", f"{AGENT_1}.policy_name": "tools"}
-    told = faults({**names, "models.model_1.name": "tools", "base_models.policy_1.path": "other"})
-    assert "is tools too, which has the path tiny" in told["base_models.policy_1.path"]
+    messages = faults(
+        {**names, "models.model_1.name": "tools", "base_models.policy_1.path": "other"}
+    )
+    assert (
+        "must be tiny, the path of the other model named tools"
+        in messages["base_models.policy_1.path"]
+    )
 
 
-def test_every_agent_acts_and_everyone_who_acts_is_an_agent():
+def test_the_turn_order_contains_all_agents_and_no_others():
     order = "multi_agent_interaction.turn_order"
     with pytest.raises(ConfigError) as caught:
         team_job_data(with_changes({order: ["tool_generator", "critic"]}))
-    told = str(caught.value)
-    assert "critic is no agent of agent_configs" in told
-    assert "every agent acts, but reasoning_generator of agent_configs is not in it" in told
+    messages = str(caught.value)
+    assert "critic is not an agent in agent_configs" in messages
+    assert "must contain every agent in agent_configs; reasoning_generator missing" in messages
 
 
-def test_all_faults_are_told_at_once():
-    told = faults({"resource.nnodes": 2, "env.dataset": "apps", "training.val_freq": 99})
-    assert set(told) == {"resource.nnodes", "env.dataset", "training.val_freq"}
+def test_all_faults_are_reported_at_once():
+    messages = faults({"resource.nnodes": 2, "env.dataset": "apps", "training.val_freq": 99})
+    assert set(messages) == {"resource.nnodes", "env.dataset", "training.val_freq"}
 
 
 def test_the_puzzle_must_be_named():
-    told = faults({"env.name": "stateful_env"})
-    assert "must be one of plan_path, sokoban, sudoku" in told["env.benchmark"]
+    messages = faults({"env.name": "stateful_env"})
+    assert "must be one of plan_path, sokoban, sudoku" in messages["env.benchmark"]
 
 
 def test_files_of_problems_are_for_math(tmp_path: Path):
@@ -501,5 +506,5 @@ def test_files_of_problems_are_for_math(tmp_path: Path):
         "agent_policy_configs.agent_configs.agent_0.role": "tester",
         f"{AGENT_1}.role": "coder",
     }
-    told = faults({"env.name": "code_env", "env.dataset": str(file), **roles})
-    assert told["env.dataset"].startswith("must be synthetic; nothing is downloaded")
+    messages = faults({"env.name": "code_env", "env.dataset": str(file), **roles})
+    assert messages["env.dataset"].startswith("must be synthetic. Synthetic problems")

@@ -1,4 +1,4 @@
-"""Configs of language-model agents: what must fit, what acts, and what counts in a digest."""
+"""Configs of language-model agents: conflicts, keys without effect, and run digests."""
 
 import pytest
 from pydantic import ValidationError
@@ -7,7 +7,7 @@ from text_config import make_text_config
 from heteromark.config.errors import faults_of
 from heteromark.config.models.run import RunConfig
 from heteromark.config.models.tasks import TASK_CONFIGS, TASK_ROLES
-from heteromark.config.rules.effect import idle_faults, ignored_by
+from heteromark.config.rules.effect import ineffective_key_faults, why_ignored
 from heteromark.config.rules.kinds import run_faults
 from heteromark.llm.tasks.registry import TASKS
 from heteromark.runs.digest import run_digest
@@ -21,7 +21,7 @@ def test_configs_and_tasks_agree_on_roles():
         assert tuple(TASKS[name].roles) == roles
 
 
-def test_who_acts_follows_from_the_algorithm():
+def test_the_algorithm_determines_which_roles_act():
     alone, team = make_text_config(), make_text_config(**TEAM)
     assert (alone.turn_order, alone.policy_names) == (("reasoner",), ("team",))
     assert team.turn_order == team.policy_names == ("tool", "reasoner")
@@ -31,7 +31,7 @@ def test_who_acts_follows_from_the_algorithm():
     assert refining.policy_names == ("tool", "reasoner")
 
 
-def test_frames_are_rounds_of_all_responses():
+def test_frames_per_problem_are_responses_times_rounds():
     config = make_text_config(
         environment__text__max_turns=2,
         collector__frames_per_batch=24,
@@ -47,13 +47,13 @@ def test_frames_are_rounds_of_all_responses():
         (
             {"env_type": "skirmish"},
             "agent.algorithm = 'GRPO': GRPO trains language-model agents, but environment math has "
-            "env_type skirmish; choose one with env_type text, such as math or plan_path",
+            "env_type skirmish; choose an environment with env_type text, such as math or plan_path",
         ),
         (
             {"grpo__num_generations": 3},
-            "collector.frames_per_batch = 16: (agent.n_steps) must be a multiple of 3: 3 responses "
-            "(grpo.num_generations) times 1 rounds (environment.text.max_turns) for each problem; "
-            "for example 15 or 18",
+            "collector.frames_per_batch = 16: must be a multiple of 3, the responses per problem: "
+            "grpo.num_generations (3) times environment.text.max_turns (1). Nearest valid: 15 or "
+            "18; usually set by agent.n_steps",
         ),
         (
             {"environment__text__turn_order": ["tool", "reasonr"]},
@@ -67,27 +67,27 @@ def test_frames_are_rounds_of_all_responses():
         ),
         (
             {**TEAM, "model__roles": {"tool": "helper"}},
-            "gives no policy to reasoner, who act in turn; name one for each role",
+            "has no policy for reasoner in the turn order; give each role a policy",
         ),
         (
             {**TEAM, "model__by_policy": {"reasonr": {"kind": "mlp"}}},
-            "model.by_policy = 'reasonr': no role has this policy. Did you mean reasoner?",
+            "model.by_policy = 'reasonr': no role uses this policy. Did you mean reasoner?",
         ),
         (
             {"generation__max_prompt_length": 200},
-            "model.tiny.max_length = 128: must be at least 206: generation.max_prompt_length 200 "
-            "and generation.max_response_length 6 together",
+            "model.tiny.max_length = 128: must be at least 206: generation.max_prompt_length (200) "
+            "plus generation.max_response_length (6)",
         ),
         ({"model__tiny__num_heads": 3}, "must be a multiple of 6, twice model.tiny.num_heads"),
         (
             {"training__num_batches": 3},
-            "training.total_frames = 32: must be 48 with training.num_batches 3 and "
-            "training.epochs 1",
+            "training.total_frames = 32: must be 48 with training.num_batches=3 and "
+            "training.epochs=1",
         ),
         ({"collector_type": "multi_sync"}, "collector_type = 'multi_sync': must be sync"),
         (
             {"environment__text__task": "chess"},
-            "must be one of math, plan_path, sokoban, sudoku, code, search; or the import path",
+            "must be one of math, plan_path, sokoban, sudoku, code, search; or an import path",
         ),
         ({"grpo__num_generations": 1}, "grpo.num_generations = 1: must be greater than or equal"),
         ({"generation__temperature": 0}, "generation.temperature = 0"),
@@ -96,7 +96,7 @@ def test_frames_are_rounds_of_all_responses():
         ({"model__lora_rnk": 3}, "model.lora_rnk = 3: unknown key. Did you mean model.lora_rank?"),
     ],
 )
-def test_what_does_not_fit_is_told_with_the_key_to_change(overrides, expected):
+def test_conflicts_are_reported_with_the_key_to_change(overrides, expected):
     try:
         faults = run_faults(make_text_config(**overrides), "f")
     except ValidationError as error:
@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_told_with_the_key_to_change(overrides, expected):
     assert expected in "\n".join(map(str, faults))
 
 
-def test_all_that_does_not_fit_is_reported_at_once():
+def test_all_conflicts_are_reported_at_once():
     config = make_text_config(**TEAM, grpo__num_generations=3, model__roles={"tool": "a"})
     keys = [fault.key for fault in run_faults(config)]
     assert keys == ["collector.frames_per_batch", "model.roles"]
@@ -127,9 +127,9 @@ def test_all_that_does_not_fit_is_reported_at_once():
         ({**TEAM, "model__roles": {"tool": "a", "reasoner": "b"}}, {"model.policies": "shared"}),
     ],
 )
-def test_a_key_that_cannot_act_is_no_part_of_the_digest_and_a_fault_to_give(overrides, given):
+def test_a_key_without_effect_is_not_in_the_digest_and_a_fault_if_set(overrides, given):
     config = make_text_config(**overrides)
-    assert [fault.key for fault in idle_faults(config, given, "f")] == list(given)
+    assert [fault.key for fault in ineffective_key_faults(config, given, "f")] == list(given)
     flat = {key.replace(".", "__"): value for key, value in given.items()}
     assert run_digest(make_text_config(**{**overrides, **flat})) == run_digest(config)
 
@@ -153,7 +153,7 @@ def test_a_key_that_cannot_act_is_no_part_of_the_digest_and_a_fault_to_give(over
         {"optimizer__betas": (0.9, 0.99)},
     ],
 )
-def test_a_key_that_acts_makes_another_run(overrides):
+def test_a_key_with_effect_makes_another_run(overrides):
     assert run_digest(make_text_config(**overrides)) != run_digest(make_text_config())
 
 
@@ -164,7 +164,7 @@ def test_mistakes_in_the_warm_up_make_another_run_of_a_team():
     )
 
 
-def test_ways_to_say_the_same_make_the_same_run():
+def test_equivalent_settings_make_the_same_run():
     team = make_text_config(**TEAM)
     assert run_digest(team) == run_digest(
         make_text_config(
@@ -175,7 +175,7 @@ def test_ways_to_say_the_same_make_the_same_run():
     )
 
 
-def test_files_count_by_what_they_hold(tmp_path):
+def test_files_count_by_their_content(tmp_path):
     def digest(name: str, text: str) -> str:
         (tmp_path / name).write_text(text)
         settings = {"source": "file", "file": str(tmp_path / name)}
@@ -194,9 +194,9 @@ def test_files_count_by_what_they_hold(tmp_path):
 def test_hyperparameters_of_the_other_kind_are_ignored():
     agent = make_text_config().agent
     for key in ("gamma", "ppo.ent_coef", "network.net_arch", "happo.agent_order"):
-        assert "no critic" in ignored_by(agent, key)
+        assert "without a critic" in why_ignored(agent, key)
     for key in ("learning_rate", "ppo.clip_range", "grpo.beta", "llm.lora_rank", "n_epochs"):
-        assert not ignored_by(agent, key)
+        assert not why_ignored(agent, key)
     happo = agent.model_copy(update={"algorithm": "HAPPO"})
-    assert "trains no language model" in ignored_by(happo, "grpo.beta")
-    assert not ignored_by(happo, "gamma")
+    assert "does not train language models" in why_ignored(happo, "grpo.beta")
+    assert not why_ignored(happo, "gamma")

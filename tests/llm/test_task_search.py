@@ -273,5 +273,5 @@ def test_prompts(settings):
 
 @pytest.mark.parametrize("settings", [{"entities": 4, "hops": 4}, {"passages": 20}])
 def test_settings_without_anything_to_search_are_rejected(settings):
-    with pytest.raises(ValidationError, match="must be lower than entities"):
+    with pytest.raises(ValidationError, match="must be less than entities"):
         SearchConfig(**settings)

@@ -344,5 +344,5 @@ def test_missing_packages_are_reported_with_the_install_command(monkeypatch):
         importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else found(name)
     )
     [fault] = package_faults(make_text_config())
-    assert "language-model agents need peft, not installed: `pip install" in str(fault)
+    assert "language-model agents need peft; install with `pip install" in str(fault)
     assert not package_faults(make_config())

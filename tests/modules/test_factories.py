@@ -35,7 +35,7 @@ def test_a_registry_lists_its_names():
     registry.register("one")(len)
     registry.register("two")(max)
     assert registry["one"] is len
-    with pytest.raises(ValueError, match="env_type is 'three'; there is one, two"):
+    with pytest.raises(ValueError, match="env_type is 'three', but must be one of one, two"):
         registry["three"]
     with pytest.raises(ValueError, match="registered twice"):
         registry.register("one")(min)

@@ -10,7 +10,7 @@ import pytest
 from heteromark.config.compose.composition import compose_run, parse_overrides
 from heteromark.config.models.agent import AgentConfig
 from heteromark.config.models.params import ProjectParams
-from heteromark.config.rules.effect import idle_faults
+from heteromark.config.rules.effect import ineffective_key_faults
 from heteromark.runs import digest
 from heteromark.runs.digest import config_digest, run_digest
 
@@ -125,17 +125,17 @@ def independent(text: str, *more: str):
 
 
 @pytest.mark.parametrize(("given", "idle", "acting"), IDLE)
-def test_values_without_effect_are_not_in_the_digest(given, idle, acting):
+def test_keys_without_effect_are_not_in_the_digest(given, idle, acting):
     assert run_digest(independent(idle, given)) == run_digest(independent(idle))
     assert run_digest(independent(acting, given)) != run_digest(independent(acting))
 
 
 @pytest.mark.parametrize(("given", "idle", "acting"), IDLE)
-def test_setting_a_value_without_effect_is_a_fault(given, idle, acting):
+def test_setting_a_key_without_effect_is_a_fault(given, idle, acting):
     key, _, _ = given.partition("=")
-    (fault,) = idle_faults(independent(idle, given), {key: 1}, "--set")
+    (fault,) = ineffective_key_faults(independent(idle, given), {key: 1}, "--set")
     assert re.match(r"has no effect: .*; set \S+", fault.message)
-    assert not idle_faults(independent(acting, given), {key: 1}, "--set")
+    assert not ineffective_key_faults(independent(acting, given), {key: 1}, "--set")
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def test_a_run_without_past_selves_cannot_be_evaluated_against_them():
         make_config(evaluation__opponent="past_self")
     (fault,) = faults_of(error.value, RunConfig, "config")
     assert fault.key == "evaluation.opponent"
-    assert "a run trained against self keeps no past selves" in fault.message
+    assert "a run trained against self keeps no past policies" in fault.message
     make_config(evaluation__opponent="past_self", environment__opponent={"kind": "past_self"})
 
 

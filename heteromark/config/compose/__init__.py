@@ -1,1 +1,1 @@
-"""From files and overrides to a run config."""
+"""Compose a run config from files and overrides."""

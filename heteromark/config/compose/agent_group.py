@@ -1,6 +1,6 @@
-"""The agent configs as Hydra's group `agent`, and the resolvers that the configs refer to.
+"""Provide agent configs to Hydra as the group `agent`, and the resolvers used in config/.
 
-Importing this imports Hydra.
+Importing this module imports Hydra.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ AGENT_GROUP = "agent"
 
 
 class AgentConfigs(ConfigSource):
-    """The files of config/agents/ as the group `agent`, each with its base and defaults filled in.
+    """The files of config/agents/ as the group `agent`, each merged with its base and defaults.
 
-    Its algorithm and its kind of network give way to the selectors loss_type and policy_type.
+    The selectors loss_type and policy_type override an agent config's algorithm and network.
     """
 
     @staticmethod
@@ -34,7 +34,7 @@ class AgentConfigs(ConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         path = self.file_of(config_path.rpartition("/")[2])
         values = resolve_agent(path).agent.model_dump(mode="json")
-        for key in ("name", "description"):  # text: a ${…} in it is no reference
+        for key in ("name", "description"):  # plain text: escape ${…}
             values[key] = values[key].replace("${", "\\${")
         values["algorithm"] = f"${{selected_algorithm:{values['algorithm']}}}"
         values["network"]["policy"] = f"${{selected_network:{values['network']['policy']}}}"
@@ -46,7 +46,7 @@ class AgentConfigs(ConfigSource):
         )
 
     def file_of(self, name: str) -> Path | None:
-        """The file of an agent config, or None."""
+        """Return the file of an agent config; None if it does not exist."""
         name = name.removesuffix(".yaml")
         paths = (Path(self.path, f"{name}{suffix}") for suffix in SUFFIXES)
         return next((path for path in paths if path.is_file()), None)
@@ -70,7 +70,7 @@ class AgentConfigs(ConfigSource):
 
 
 def register_resolvers() -> None:
-    """What `${loss_of:…}` and the like mean in the configs."""
+    """Register the resolvers of `${loss_of:…}` and similar references in config/."""
     resolvers = {
         "loss_of": loss_of,
         "policy_type_of": lambda network: POLICY_TYPE_OF_NETWORK.get(network, network),
@@ -85,26 +85,26 @@ def register_resolvers() -> None:
 
 
 def _selected_algorithm(of_agent: str, *, _root_: DictConfig) -> str:
-    """The algorithm that loss_type selects; the agent config's where loss_type follows from it.
+    """Return the algorithm that loss_type selects; the agent config's if loss_type is not set.
 
-    An algorithm of one's own, named by its import path, may be trained with any loss.
+    A custom algorithm, given by its import path, works with any loss.
     """
-    return selected_by(str(_set_value(_root_, "loss_type")), of_agent)
+    return selected_by(str(_explicit_value(_root_, "loss_type")), of_agent)
 
 
 def _selected_network(of_agent: str, *, _root_: DictConfig) -> str:
-    """The same for policy_type; its import path, where it is one, is that of the network."""
-    selected = _set_value(_root_, "policy_type")
+    """Return the network selected by policy_type; an import path selects a custom network."""
+    selected = _explicit_value(_root_, "policy_type")
     if isinstance(selected, str) and ":" in selected:
         return selected
     return NETWORK_OF_POLICY_TYPE.get(selected, of_agent)
 
 
 def _larger(*values: Any) -> Any:
-    """The largest number; what is no number is a fault of its own key."""
+    """Return the largest number; non-numbers are skipped, because their own key is checked."""
     return max(value for value in values if isinstance(value, int | float))
 
 
-def _set_value(tree: DictConfig, key: str) -> Any:
-    """The value of a selector that somebody set; None where it follows from the agent config."""
+def _explicit_value(tree: DictConfig, key: str) -> Any:
+    """Return the value of a selector; None if it is derived from the agent config."""
     return None if OmegaConf.is_interpolation(tree, key) else tree.get(key)

@@ -1,4 +1,4 @@
-"""From layered values to a run config: Hydra composes, OmegaConf holds, pydantic validates."""
+"""Compose a run config: Hydra composes the files, OmegaConf merges, pydantic validates."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from heteromark.config.nested import merge, unflatten
 from heteromark.config.rules.kinds import run_faults
 
 CONFIG_FOLDER = "config"
-ROOT = "config"  # config/config.yaml, from which everything is composed
-LABELS = ("project", "experiment_name", "tags")  # in the root, but not part of a run
+ROOT = "config"  # config/config.yaml, the root of the composition
+LABELS = ("project", "experiment_name", "tags")  # in the root, but not part of a run config
 
 
 def load_params(
@@ -30,12 +30,12 @@ def load_params(
     """Read and validate params.yaml; `overrides` (nested) win over the file.
 
     Raises:
-        ConfigFileNotFoundError: not in a project folder.
+        ConfigFileNotFoundError: `root` has no such file.
         ConfigError: all faults at once.
     """
     path = Path(root, file)
     if not path.is_file():
-        message = f"{path} not found; run this in the project's folder, the one with {file}"
+        message = f"{path} not found; run this in the project folder, which contains {file}"
         raise config_error([Fault(str(path), message, kind="FileNotFoundError")])
     data = merge(read_mapping(path, "Params"), overrides or {})
     try:
@@ -45,10 +45,10 @@ def load_params(
 
 
 def parse_overrides(pairs: list[str], file: str = "--set") -> dict[str, Any]:
-    """`["sweep.environment=mine", "smoke.seeds=[0, 1]"]` → nested dictionary.
+    """Parse `["sweep.environment=mine", "smoke.seeds=[0, 1]"]` into a nested dictionary.
 
     Raises:
-        ConfigError: a pair without `=`, or one key inside another.
+        ConfigError: a pair has no `=`, or one key is nested in another.
     """
     flat = {}
     for pair in pairs:
@@ -56,7 +56,8 @@ def parse_overrides(pairs: list[str], file: str = "--set") -> dict[str, Any]:
         if not separator or not key:
             raise ConfigError([Fault(file, "must have the form key=value", value=pair)])
         if key.count(".") >= MAX_DEPTH:
-            raise ConfigError([Fault(file, f"is nested more than {MAX_DEPTH} deep", value=key)])
+            message = f"is nested more than {MAX_DEPTH} levels deep"
+            raise ConfigError([Fault(file, message, value=key)])
         flat[key.strip()] = parse_value(value, file)
     try:
         return unflatten(flat)
@@ -65,7 +66,7 @@ def parse_overrides(pairs: list[str], file: str = "--set") -> dict[str, Any]:
 
 
 def environment_names(root: Path = Path()) -> list[str]:
-    """Names of the environments in config/environment/."""
+    """Return the names of the environments in config/environment/."""
     return sorted(path.stem for path in Path(root, CONFIG_FOLDER, "environment").glob("*.yaml"))
 
 
@@ -78,24 +79,27 @@ def compose_run(
     overrides: dict[str, Any] | None = None,
     agent_file: str = "agent config",
 ) -> RunConfig:
-    """The resolved config of one run.
+    """Compose the resolved config of one run.
 
     Args:
-        agent: result of `layers.resolve_agent`.
-        params: budgets, environment, device, threads.
-        overrides: nested component values that win over everything, e.g.
+        agent: the result of `layers.resolve_agent`.
+        params: budgets, environment, device and threads.
+        mode: the budget to use, smoke or full.
+        seed: the run's seed.
+        root: the project folder.
+        overrides: nested component values that override everything else, e.g.
             `{"training": {"total_frames": 1000}}`.
-        agent_file: named in the message when a fault comes from the agent config.
+        agent_file: the agent config's file, for messages about its values.
 
     Raises:
-        ConfigError: all faults at once; an unknown environment is told with the known ones.
+        ConfigError: all faults at once. For an unknown environment, lists the known ones.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     budget = params.budget(mode)
     values = {
-        # Names and descriptions are text: a ${…} in them is no interpolation.
+        # Without names and descriptions, in which ${…} is plain text.
         "agent": agent.hyperparameters(),
         "mode": mode,
         "seed": seed,
@@ -126,19 +130,20 @@ def compose_run(
         faults = faults_of(error, RunConfig, folder)
     if faults:
         raise ConfigError(
-            [_in_its_file(fault, params, mode, agent_file, Path(root)) for fault in faults]
+            [_with_file(fault, params, mode, agent_file, Path(root)) for fault in faults]
         )
     return config
 
 
-def _in_its_file(
+def _with_file(
     fault: Fault, params: ProjectParams, mode: Mode, agent_file: str, root: Path
 ) -> Fault:
-    of_params = {
+    """Attribute a fault to params.yaml, the agent config, the environment's file or config/."""
+    from_params = {
         "environment.num_parallel_envs": ("num_parallel_envs", params.num_parallel_envs),
         "training.total_frames": (f"{mode}.total_frames", params.budget(mode).total_frames),
     }
-    key, value = of_params.get(fault.key, ("", None))
+    key, value = from_params.get(fault.key, ("", None))
     if key and value == fault.value:
         return replace(fault, file=PARAMS_FILE, key=key)
     environment = root / CONFIG_FOLDER / "environment" / f"{params.sweep.environment}.yaml"
@@ -148,7 +153,7 @@ def _in_its_file(
 
 @functools.lru_cache(maxsize=64)
 def _component_tree(config_folder: str, environment: str) -> Any:
-    """Everything below config/ composed for one environment, interpolations still open."""
+    """Compose config/ for one environment, interpolations unresolved."""
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
@@ -157,8 +162,8 @@ def _component_tree(config_folder: str, environment: str) -> Any:
     known = environment_names(Path(config_folder).parent)
     if environment not in known:
         message = (
-            f"unknown environment.{nearest(environment, known)} Known: {', '.join(known)}; "
-            f"a new one is a file {CONFIG_FOLDER}/environment/NAME.yaml"
+            f"unknown environment.{nearest(environment, known)} Available: {', '.join(known)}. "
+            f"To add one, create {CONFIG_FOLDER}/environment/NAME.yaml"
         )
         raise ConfigError([Fault(PARAMS_FILE, message, "sweep.environment", environment)])
     loader = open_hydra(Path(config_folder)).config_loader

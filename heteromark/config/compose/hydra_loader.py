@@ -1,13 +1,17 @@
-"""How Hydra composes config/: with the agent configs as a group, and faults told like all others.
+"""Compose config/ with Hydra, with agent configs as a group and all errors as ConfigErrors.
 
-Some things differ from Hydra as it comes. The group `agent` holds the files of config/agents/ with
-their own layers applied, so that `agent=ppo_agent_sweep_lr_high` means what it means to
-`heteromark train`. The schema, not the presence in a file, says which keys there are: `key=value`
-needs no `+` for a key that no file mentions, and a key that the schema does not know is a fault.
-Team configs lie in folders by task: `--config-name` finds them there by their own name too, and
-their sections belong at the root, whichever folder they lie in. Every config gets the hydra node of
-config/config.yaml, whether it is composed on that or not. And faults are ConfigErrors that name
-what there is. Importing this imports Hydra.
+Differences from plain Hydra:
+
+- The group `agent` provides the files of config/agents/ with their layers applied, so
+  `agent=ppo_agent_sweep_lr_high` means the same as in `heteromark train`.
+- The schema decides which keys exist: `key=value` needs no `+` for a key that no file sets, and an
+  unknown key is a fault.
+- Team configs are in one folder per task. `--config-name` also finds them without the folder, and
+  their sections are at the root of the config.
+- Every config gets the hydra node of config/config.yaml, even if it is not built on it.
+- Faults are ConfigErrors that list the valid names.
+
+Importing this module imports Hydra.
 """
 
 from __future__ import annotations
@@ -60,11 +64,11 @@ from heteromark.config.models.run import RunConfig
 from heteromark.config.pettingllms.sections import TEAM_SECTIONS
 
 AGENT_FOLDER = "agents"
-# Folders of config/ that are no group to choose from.
 TASK_FOLDERS = ("code", "math", "search", "stateful")
-NO_GROUPS = (AGENT_FOLDER, "schema", "ppo_trainer", *TASK_FOLDERS)
-EXPERIMENT_GROUP = "experiment"  # a group that is no section: its files say what is at the root
-# The key that says of what type a section is, which a file of the group says as `type`.
+# Folders of config/ that are not groups.
+NON_GROUPS = (AGENT_FOLDER, "schema", "ppo_trainer", *TASK_FOLDERS)
+EXPERIMENT_GROUP = "experiment"  # not a section: its files set keys at the root
+# The root key that selects a section's type. A file of the group sets it as `type`.
 SELECTORS = {
     "environment": "env_type",
     "policy": "policy_type",
@@ -74,13 +78,14 @@ SELECTORS = {
     "replay_buffer": "buffer_type",
 }
 COMMAND_LINE = "command line"
-ROOT = "config"  # config/config.yaml, with the hydra node of all configs
+ROOT = "config"  # config/config.yaml, which holds the hydra node of all configs
 
 
 class _Repository(ConfigRepository):
-    """Hydra's repository, which finds `# @package` anywhere in a file's leading comment.
+    """Hydra's repository with more ways to place a file's keys at the root of the config.
 
-    Whole sections at the root of a file belong at the root.
+    `# @package` may be anywhere in a file's leading comment, and the sections of team configs
+    always belong to the root.
     """
 
     def group_exists(self, config_path: str) -> bool:
@@ -89,8 +94,8 @@ class _Repository(ConfigRepository):
     def load_config(self, config_path: str) -> ConfigResult | None:
         source = self._find_object_source(config_path, ObjectType.CONFIG)
         path = _path_in(source, config_path) if source and source.scheme() == "file" else None
-        if path:  # what OmegaConf would fail on, or never be done with
-            require_readable(Path(_shown(path)))
+        if path:  # refuse files that would crash or hang OmegaConf
+            require_readable(Path(_display_path(path)))
         loaded = super().load_config(config_path)
         if not loaded or loaded.header.get("package") or not OmegaConf.is_dict(loaded.config):
             return loaded
@@ -105,17 +110,17 @@ class _Repository(ConfigRepository):
                 f"{keys} would not be at the root of the config; add the line `# @package "
                 "_global_` at the top of the file"
             )
-            raise ConfigError([Fault(_shown(path), message)])
+            raise ConfigError([Fault(_display_path(path), message)])
         return loaded
 
 
 class Loader(ConfigLoaderImpl):
-    """Hydra's loader, which tells faults in the command line together and knows the schema."""
+    """Hydra's loader, which reports all command-line faults at once and uses the schema."""
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self.repository = _Repository(config_search_path)
-        self._presets = Presets([])  # of the command line that is being composed
+        self._presets = Presets([])  # of the current command line
 
     def load_configuration(
         self,
@@ -125,19 +130,19 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Compose.
+        """Compose a config. The values are not validated.
 
         Raises:
-            ConfigError: what cannot be composed. What the values mean is not looked at.
+            ConfigError: the config cannot be composed.
         """
         config_name = self.full_name(config_name)
-        parsed = self._judged(config_name, overrides)
+        parsed = self._checked(config_name, overrides)
         if run_mode is RunMode.RUN and (faults := list(_sweep_faults(parsed))):
             raise ConfigError(faults)
-        with told_as_config_errors():
+        with as_config_errors():
             tree = super().load_configuration(
                 config_name,
-                [self._forced(override) for override in parsed],
+                [self._as_forced(override) for override in parsed],
                 run_mode,
                 from_shell,
                 validate_sweep_overrides,
@@ -148,23 +153,23 @@ class Loader(ConfigLoaderImpl):
     def compute_defaults_list(
         self, config_name: str | None, overrides: list[str], run_mode: RunMode
     ) -> DefaultsList:
-        """Which files the config is composed of.
+        """Return the files that a config is composed of.
 
         Raises:
-            ConfigError: what cannot be composed.
+            ConfigError: the config cannot be composed.
         """
         config_name = self.full_name(config_name)
-        self._judged(config_name, overrides)
-        with told_as_config_errors():
-            found = super().compute_defaults_list(config_name, overrides, run_mode)
-        found.defaults = self._presets.in_order(found.defaults)
-        return found
+        self._checked(config_name, overrides)
+        with as_config_errors():
+            defaults_list = super().compute_defaults_list(config_name, overrides, run_mode)
+        defaults_list.defaults = self._presets.in_order(defaults_list.defaults)
+        return defaults_list
 
     def parse(self, overrides: list[str]) -> list[Override]:
-        """The overrides of a command line.
+        """Parse the overrides of a command line.
 
         Raises:
-            ConfigError: those that do not parse, all at once.
+            ConfigError: all overrides that do not parse.
         """
         parser = OverridesParser.create(config_loader=self)
         parsed, faults = [], []
@@ -181,31 +186,31 @@ class Loader(ConfigLoaderImpl):
         if faults:
             raise ConfigError(faults)
         if (jobs := number_of_jobs(parsed)) > MAX_JOBS:
-            message = f"names {jobs:,} jobs; a multirun has at most {MAX_JOBS:,}"
+            message = f"makes {jobs:,} jobs; a multirun has at most {MAX_JOBS:,}"
             raise ConfigError([Fault(COMMAND_LINE, message, value=" ".join(overrides))])
         return parsed
 
     def is_choice(self, override: Override) -> bool:
-        """Whether an override chooses a file of a group, rather than set a value."""
+        """Return whether an override chooses a file of a group, rather than setting a value."""
         is_group = self.repository.group_exists(override.key_or_group)
         return is_group and not isinstance(override.value(), dict)
 
     def named_configs(self) -> list[str]:
-        """What --config-name can be."""
+        """Return the configs in config/ that --config-name accepts."""
         names = self.repository.get_group_options("", ObjectType.CONFIG)
         return [name for name in names if not name.startswith("_")]
 
     def team_configs(self) -> list[str]:
-        """What --config-name can be besides: `math/math_L1_model`, or without the folder."""
+        """Return the team configs that --config-name accepts, as `math/math_L1_model`."""
         return [
             f"{folder}/{name}" for folder in TASK_FOLDERS for name in self.get_group_options(folder)
         ]
 
     def full_name(self, config_name: str | None) -> str | None:
-        """The name of a config with its folder, where only one folder has it.
+        """Return the name of a config with its folder.
 
         Raises:
-            ConfigError: several have it.
+            ConfigError: several folders contain a config with this name.
         """
         if config_name is None or self.repository.config_exists(config_name):
             return config_name
@@ -213,35 +218,38 @@ class Loader(ConfigLoaderImpl):
         paths = [f"{folder}/{config_name}" for folder in folders]
         found = [path for path in paths if self.repository.config_exists(path)]
         if len(found) > 1:
-            message = f"is in several folders; name one of them: {', '.join(found)}"
+            message = f"is in several folders; choose one of {', '.join(found)}"
             raise ConfigError([Fault("--config-name", message, value=config_name)])
         return found[0] if found else config_name
 
     def list_groups(self, parent_name: str) -> list[str]:
-        """Groups that can be chosen from."""
+        """Return the groups below a folder."""
         groups = super().list_groups(parent_name)
-        return [name for name in groups if parent_name or name not in NO_GROUPS]
+        return [name for name in groups if parent_name or name not in NON_GROUPS]
 
     def groups(self) -> dict[str, list[str]]:
-        """The options of every group of the project."""
+        """Return the options of every group of the project."""
         names = [name for name in self.list_groups("") if name[0] != "_" and name != "hydra"]
         options = {name: self.get_group_options(name) for name in sorted(names)}
         return {name: found for name, found in options.items() if found}
 
     def file_of(self, config_path: str) -> str:
-        """The file of a config, e.g. `policy/large`, relative to the working directory."""
+        """Return the file of a config such as `policy/large`, relative to the working directory."""
         for source in self.repository.get_sources():
-            if source.is_config(config_path):
-                is_agent = isinstance(source, AgentConfigs)
-                name = config_path.rpartition("/")[2]
-                return _shown(source.file_of(name) if is_agent else _path_in(source, config_path))
+            if not source.is_config(config_path):
+                continue
+            if isinstance(source, AgentConfigs):
+                path = source.file_of(config_path.rpartition("/")[2])
+            else:
+                path = _path_in(source, config_path)
+            return _display_path(path) if path else config_path
         return config_path
 
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
     ) -> tuple[list[Override], CachingConfigRepository]:
         parsed, repo = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
-        if config_name is not None:  # Hydra also asks so to list the options of a group
+        if config_name is not None:  # None: Hydra lists the options of a group
             self._presets = presets_of(repo, config_name, parsed, self.file_of)
             parsed = self._presets.overrides
         return parsed, repo
@@ -257,40 +265,43 @@ class Loader(ConfigLoaderImpl):
     def _types_chosen_later(
         self, defaults: list[ResultDefault], repo: IConfigRepository
     ) -> Iterator[tuple[str, str]]:
-        """The types of files that an experiment or the command line chose, by selector.
+        """Yield selector and type of the files that an experiment or the command line chose.
 
-        A named config that sets the selector does not win over them.
+        They override a selector that the named config sets.
         """
         for group, selector in SELECTORS.items():
             later = self._presets.after_choice(group, defaults)
             if later is None:
                 continue
-            of_group = [each for each in defaults if each.config_path.startswith(f"{group}/")]
-            types = self._said_in(of_group, selector, repo)
-            is_own = bool(types) and "${" not in types[-1]
-            if is_own and not self._said_in(later, selector, repo):
+            of_group = [
+                each for each in defaults if (each.config_path or "").startswith(f"{group}/")
+            ]
+            types = self._values_in(of_group, selector, repo)
+            is_literal = bool(types) and "${" not in types[-1]
+            if is_literal and not self._values_in(later, selector, repo):
                 yield selector, types[-1]
 
-    def _said_in(self, files: list[ResultDefault], key: str, repo: IConfigRepository) -> list[str]:
-        """What files of a defaults list say of a key, as it is written."""
-        said = (_said(self._load_single_config(file, repo).config, key) for file in files)
-        return [value for value in said if value]
+    def _values_in(
+        self, files: list[ResultDefault], key: str, repo: IConfigRepository
+    ) -> list[str]:
+        """Return the unresolved values of a key in the files of a defaults list."""
+        values = (_unresolved(self._load_single_config(file, repo).config, key) for file in files)
+        return [value for value in values if value]
 
     def type_faults(self, tree: DictConfig) -> Iterator[Fault]:
-        """Chosen files that do not say what they are, where nothing else says it either."""
+        """Yield a fault for each chosen file whose type is set neither in it nor elsewhere."""
         for group, selector in SELECTORS.items():
             option = tree.hydra.runtime.choices.get(group)
             if option is None or selector in tree:
                 continue
             message = (
-                f"does not say of which {selector} it is; add a line `type: NAME`, or build on a "
-                "file that says it with `defaults:`. NAME is one of "
-                f"{', '.join(_names(selector))}"
+                f"does not set {selector}; add a line `type: NAME`, or list a file that does under "
+                f"`defaults:`. NAME is one of {', '.join(_built_in(selector))}"
             )
             yield Fault(self.file_of(f"{group}/{option}"), message)
 
     def content_of(self, default: ResultDefault) -> DictConfig:
-        """What a file of the defaults list adds to the config."""
+        """Return what a file of the defaults list adds to the config."""
         return self._load_single_config(default, self.repository).config
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
@@ -298,10 +309,12 @@ class Loader(ConfigLoaderImpl):
         if loaded and not OmegaConf.is_dict(loaded.config):
             file = self.file_of(default.config_path)
             message = f"Config file must contain a dictionary/object: {file}"
-            raise ConfigError([Fault(file, f"{message}; write `key: value` lines at the root")])
+            raise ConfigError(
+                [Fault(file, f"{message}; write `key: value` lines at the top level")]
+            )
         result = super()._load_single_config(default, repo)
         if OmegaConf.is_dict(result.config):
-            result = copy.copy(result)  # what was loaded is kept, for the next time
+            result = copy.copy(result)  # the repository caches the loaded config
             result.config = _with_selectors(result.config, self.file_of(default.config_path))
         if default.config_path == "hydra/config" and repo.config_exists(ROOT):
             of_all = repo.load_config(ROOT).config.get("hydra") or {}
@@ -309,15 +322,15 @@ class Loader(ConfigLoaderImpl):
                 result.config.merge_with({"hydra": of_all})
         return result
 
-    def _forced(self, override: Override) -> str:
-        """A plain `key=value` as Hydra's `++key=value`: the schema judges the key, not Hydra."""
+    def _as_forced(self, override: Override) -> str | None:
+        """Write a plain `key=value` as `++key=value`: the schema checks the key, not Hydra."""
         is_plain = override.type is OverrideType.CHANGE and override.package is None
         if is_plain and not override.is_hydra_override() and not self.is_choice(override):
             return f"++{override.input_line}"
         return override.input_line
 
-    def _judged(self, config_name: str | None, overrides: list[str]) -> list[Override]:
-        """The overrides, if they parse and choose what there is."""
+    def _checked(self, config_name: str | None, overrides: list[str]) -> list[Override]:
+        """Parse the overrides; raise ConfigError unless the config and all options exist."""
         parsed = self.parse(overrides)
         if faults := [*self._name_faults(config_name), *self._choice_faults(parsed)]:
             raise ConfigError(faults)
@@ -328,8 +341,8 @@ class Loader(ConfigLoaderImpl):
             return
         known = [*self.named_configs(), *self.team_configs()]
         message = (
-            f"there is no such config.{nearest(config_name, known)} There are: "
-            f"{', '.join(known)}; a new one is a file config/NAME.yaml"
+            f"unknown config.{nearest(config_name, known)} Available: {', '.join(known)}. To add "
+            "one, create config/NAME.yaml"
         )
         yield Fault("--config-name", message, value=config_name)
 
@@ -345,32 +358,32 @@ class Loader(ConfigLoaderImpl):
             group = override.key_or_group
             if override.is_hydra_override() or not self.is_choice(override):
                 continue
-            if group in NO_GROUPS:
+            if group in NON_GROUPS:
                 is_task = group in TASK_FOLDERS
                 instead = f"--config-name={group}/NAME" if is_task else f"{AGENT_GROUP}=NAME"
-                message = f"is no group to choose from; write {instead}"
+                message = f"is not a group; write {instead}"
                 yield Fault(COMMAND_LINE, message, group, override.value())
                 continue
-            options = options_of(override)
-            yield from option_faults(self.repository, group, options, COMMAND_LINE, group)
+            chosen = options_of(override)
+            yield from option_faults(self.repository, group, chosen, COMMAND_LINE, group)
 
 
 def open_hydra(config_folder: Path, additional: Path | None = None) -> Hydra:
-    """Hydra over a folder of configs.
+    """Initialise Hydra for a folder of configs.
 
     Args:
         config_folder: the project's config/.
-        additional: a folder that is looked into last, for more configs and options.
+        additional: a folder with further configs and options, searched last.
 
     Raises:
-        ConfigError: a folder that does not exist.
+        ConfigError: a folder does not exist.
     """
     folders = {"main": Path(config_folder), "--config-dir": additional and Path(additional)}
     missing = [folder for folder in folders.values() if folder and not folder.is_dir()]
     if missing:
         message = (
-            f"Config folder not found: {missing[0]}; run this in the project's folder, the one "
-            "with config/"
+            f"Config folder not found: {missing[0]}; run this in the project folder, which "
+            "contains config/"
         )
         raise config_error([Fault(str(missing[0]), message, kind="FileNotFoundError")])
     version.setbase("1.3")
@@ -388,19 +401,19 @@ def open_hydra(config_folder: Path, additional: Path | None = None) -> Hydra:
     return hydra
 
 
-def typed_overrides(tree: DictConfig) -> list[str]:
-    """What was typed for a composed config, but for Hydra's own settings; references as written."""
+def command_line_overrides(tree: DictConfig) -> list[str]:
+    """Return the overrides that a config was composed with, unresolved, without Hydra's own."""
     return OmegaConf.to_container(tree.hydra.overrides.task, resolve=False)
 
 
 @contextmanager
-def told_as_config_errors() -> Iterator[None]:
-    """Tell what Hydra, OmegaConf and the YAML parser object to as a ConfigError.
+def as_config_errors() -> Iterator[None]:
+    """Convert errors of Hydra, OmegaConf and the YAML parser to ConfigErrors.
 
-    A defaults list without `_self_` is nothing to warn of: the file's own values win.
+    Hydra's warning about a defaults list without `_self_` is suppressed: the file's own values win.
 
     Raises:
-        ConfigError: with the file where that is known.
+        ConfigError: names the file if it is known.
     """
     try:
         with warnings.catch_warnings():
@@ -414,7 +427,7 @@ def told_as_config_errors() -> Iterator[None]:
         raise ConfigError([Fault(file, f"Config file does not parse: {detail}")]) from error
     except InterpolationResolutionError as error:
         detail = str(error).splitlines()[0]
-        message = f"refers to nothing: {detail}; mend the reference, or what it refers to"
+        message = f"cannot be resolved: {detail}; fix the reference, or add the key it refers to"
         raise ConfigError([Fault("config", message, error.full_key or "")]) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         causes = [str(error), str(error.__cause__ or "")]
@@ -426,12 +439,12 @@ def _path_in(source: ConfigSource, config_path: str) -> Path:
     return Path(source.path, f"{config_path.removesuffix('.yaml')}.yaml")
 
 
-def _shown(path: Path) -> str:
+def _display_path(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _package_in(path: Path) -> str | None:
-    """What `# @package` says in the comment that a file starts with."""
+    """Return the package in a `# @package` line of a file's leading comment."""
     with path.open(encoding="utf-8") as lines:
         comment = itertools.takewhile(lambda line: line.lstrip()[:1] in ("", "#"), lines)
         found = (re.match(r"\s*#\s*@package\s+(\S+)\s*$", line) for line in comment)
@@ -439,7 +452,7 @@ def _package_in(path: Path) -> str | None:
 
 
 def _root_keys(config_path: str, loaded: ConfigResult) -> str:
-    """Keys of a group's file that only mean something at the root; empty: there are none."""
+    """Return the keys of a group's file that belong at the root of the config; empty: none."""
     group = config_path.partition("/")[0]
     if group == EXPERIMENT_GROUP:
         overridden = [
@@ -449,36 +462,36 @@ def _root_keys(config_path: str, loaded: ConfigResult) -> str:
     return ", ".join(key for key in (group, SELECTORS.get(group)) if key in loaded.config)
 
 
-def _said(config: DictConfig, key: str) -> Any:
-    """The value of a key as it is written; None: there is none."""
+def _unresolved(config: DictConfig, key: str) -> Any:
+    """Return the value of a key, references unresolved; None if it is missing."""
     return config._get_node(key)._value() if key in config else None
 
 
-def _names(selector: str) -> list[str]:
-    """What is built in, of what a selector can name."""
+def _built_in(selector: str) -> list[str]:
+    """Return the built-in names that a selector accepts."""
     schema = RunConfig.model_json_schema()["properties"][selector]
     return (schema.get("anyOf") or [schema])[0]["enum"]
 
 
 def _with_selectors(config: DictConfig, file: str) -> DictConfig:
-    """Let `type: sgd` in the section optimizer be `optimizer_type: sgd` at the root."""
+    """Turn `type: sgd` in the section optimizer into `optimizer_type: sgd` at the root."""
     config = copy.deepcopy(config)
     for section, selector in SELECTORS.items():
         content = None if OmegaConf.is_missing(config, section) else config._get_node(section)
         if not OmegaConf.is_dict(content) or "type" not in content:
             continue
-        said = content._get_node("type")._value()
-        if _said(config, selector) not in (None, said):
-            message = f"contradicts {selector}; leave one of the two out"
-            raise ConfigError([Fault(file, message, f"{section}.type", said)])
+        kind = _unresolved(content, "type")
+        if _unresolved(config, selector) not in (None, kind):
+            message = f"contradicts {selector}; remove one of the two"
+            raise ConfigError([Fault(file, message, f"{section}.type", kind)])
         with open_dict(config):
             del content["type"]
-            config[selector] = said
+            config[selector] = kind
     return config
 
 
 def _record_as_typed(tree: DictConfig, overrides: list[Override]) -> None:
-    """Let .hydra/overrides.yaml say what was typed, not what Hydra was given."""
+    """Record the overrides in .hydra/overrides.yaml as typed, not as passed to Hydra."""
     typed = [override for override in overrides if not override.is_hydra_override()]
     of_hydra = [override for override in overrides if override.is_hydra_override()]
     naming = tree.hydra.job.config.override_dirname
@@ -495,7 +508,7 @@ def _sweep_faults(overrides: list[Override]) -> Iterator[Fault]:
         if override.is_sweep_override():
             key, _, value = override.input_line.partition("=")
             message = (
-                f"names several values; add --multirun to run each, write {key}=[…] for a list, or "
-                "quote it if it is text"
+                f"has several values; add --multirun to run each, write {key}=[…] for a list, or "
+                "quote it if it is a string"
             )
             yield Fault(COMMAND_LINE, message, key, value)

@@ -1,6 +1,6 @@
-"""A composed config as what it stands for: one run, its labels, and everything wrong with it.
+"""Turn a composed config into a job: one run and its labels, or all of its faults.
 
-Importing this imports Hydra.
+Importing this module imports Hydra.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pydantic import Field, ValidationError
 from heteromark.config.compose.hydra_loader import (
     COMMAND_LINE,
     Loader,
-    told_as_config_errors,
-    typed_overrides,
+    as_config_errors,
+    command_line_overrides,
 )
 from heteromark.config.errors import ConfigError, Fault, description_of, faults_of
 from heteromark.config.models.agent import Hyperparameters
@@ -31,90 +31,92 @@ from heteromark.config.pettingllms.sections import TeamSections
 from heteromark.config.pettingllms.translation import (
     Translation,
     as_documented,
-    idle_documented,
+    ineffective_team_keys,
     is_team,
     team_job_data,
 )
-from heteromark.config.rules.effect import idle_faults, idle_keys, ignored_by
+from heteromark.config.rules.effect import ineffective_key_faults, ineffective_keys, why_ignored
 from heteromark.config.rules.kinds import run_faults
 from heteromark.config.rules.packages import package_faults
 
-# Keys of an agent config that select rather than being referred to.
+# Keys of an agent config that select components; the components do not refer to them.
 _SELECTORS = ("agent.algorithm", "agent.network.policy")
 _REFERENCE = re.compile(r"^\$\{([\w.]+)\}$")
 
 
 class Job(RunConfig):
-    """A run config, and what people call the run."""
+    """A run config and the labels of the run."""
 
     project: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)] = Field(
         "heteromark", description="Folder below outputs/."
     )
-    experiment_name: str | None = Field(None, description="Name of an experiment, for people.")
-    tags: list[str] = Field([], description="Words to find it by.")
+    experiment_name: str | None = Field(None, description="Display name of the experiment.")
+    tags: list[str] = Field([], description="Tags to find the run by.")
 
     @property
     def run_config(self) -> RunConfig:
-        """What determines the run."""
+        """The run config without the labels."""
         return RunConfig.model_validate(self.model_dump(include=set(RunConfig.model_fields)))
 
 
 def job_of(tree: DictConfig, loader: Loader) -> Job:
-    """The job that a tree, as the loader composed it, describes.
+    """Return the job of a composed tree.
 
     Raises:
-        ConfigError: all faults, each with where its value stands.
+        ConfigError: all faults, each with the source of its value.
     """
     if OmegaConf.is_missing(tree, "agent"):
         known = ", ".join(loader.groups()["agent"])
-        message = f"is not chosen; add +agent=NAME. There are: {known}"
+        message = f"is not set; add +agent=NAME. Available: {known}"
         raise ConfigError([Fault(loader.file_of(tree.hydra.job.config_name), message, "agent")])
     try:
         data = _resolved(tree)
     except ConfigError as error:
         raise ConfigError(_with_origin(error.faults, tree, loader)) from error
-    untyped = list(loader.type_faults(tree))
+    type_faults = list(loader.type_faults(tree))
     try:
-        job = _made_of(data)
-        # of an unknown type, what must agree with it is not known either
-        faults = [] if untyped else [*run_faults(job), *package_faults(job)]
+        job = _build_job(data)
+        # The rules between sections depend on the types: skip them if a type is unknown.
+        faults = [] if type_faults else [*run_faults(job), *package_faults(job)]
     except ConfigError as error:
         faults = _without_echoes(tree, error.faults)
-    if untyped or faults:
-        raise ConfigError([*untyped, *located(faults, tree, loader)])
+    if type_faults or faults:
+        raise ConfigError([*type_faults, *locate_faults(faults, tree, loader)])
     return job
 
 
 def read_job(tree: DictConfig) -> Job:
-    """The job of a tree, which may be without its hydra node.
+    """Return the job of a tree, with or without its hydra node.
 
     Raises:
-        ConfigError: any fault; `job_of` tells where its value stands.
+        ConfigError: any fault. Unlike `job_of`, without the source of the value.
     """
-    return _made_of(_resolved(tree))
+    return _build_job(_resolved(tree))
 
 
-def located(faults: Iterable[Fault], tree: DictConfig, loader: Loader) -> list[Fault]:
-    """Faults of a run config, under the keys that are in the tree, with where their values stand.
+def locate_faults(faults: Iterable[Fault], tree: DictConfig, loader: Loader) -> list[Fault]:
+    """Report faults of a run config under the keys of the composed tree, with their sources.
 
     Args:
-        tree: what was composed, of which a run config was made.
+        faults: faults of the run config.
+        tree: the composed tree that the run config was built from.
+        loader: the loader that composed it.
     """
     faults, data = list(faults), _resolved(tree)
-    with suppress(ConfigError):  # of a team config's own rules, whose faults have documented keys
+    with suppress(ConfigError):  # faults of a team config's own rules already have its keys
         if translation := _translation_of(data):
             faults = as_documented(faults, translation, data)
     return _with_origin(faults, tree, loader)
 
 
-def in_its_words(text: str, tree: DictConfig) -> str:
-    """What a run says of its keys, with the keys that are in the tree it was made of."""
+def with_tree_keys(text: str, tree: DictConfig) -> str:
+    """Replace the run-config keys in a message by the keys of the tree."""
     translation = _translation_of(_resolved(tree))
-    return translation.in_documented_words(text) if translation else text
+    return translation.with_documented_keys(text) if translation else text
 
 
-def has_right_types(tree: DictConfig) -> bool:
-    """Whether a config is a team config whose rules were looked at: its types are right."""
+def has_valid_types(tree: DictConfig) -> bool:
+    """Return whether a config is a team config with valid types, so that its rules were checked."""
     data = _resolved(tree)
     try:
         return is_team(data) and bool(TeamSections.model_validate(data))
@@ -122,61 +124,63 @@ def has_right_types(tree: DictConfig) -> bool:
         return False
 
 
-def unfelt_overrides(tree: DictConfig, loader: Loader, job: Job) -> Iterator[Fault]:
-    """Values given on the command line that change nothing in this job."""
-    yield from _taken_away(tree, loader, job)
+def ineffective_overrides(tree: DictConfig, loader: Loader, job: Job) -> Iterator[Fault]:
+    """Yield a fault for each command-line override that has no effect on this job."""
+    yield from _deletion_faults(tree, loader, job)
     references = json.dumps(OmegaConf.to_container(_without_hydra(tree), resolve=False))
     translation = _translation_of(_resolved(tree))
-    for override in loader.parse(typed_overrides(tree)):
+    for override in loader.parse(command_line_overrides(tree)):
         if override.is_delete() or loader.is_choice(override):
             continue
         given = flatten({override.key_or_group: override.value()})
         if translation is not None:
-            yield from idle_documented(given, idle_keys(job), translation, COMMAND_LINE)
+            yield from ineffective_team_keys(
+                given, ineffective_keys(job), translation, COMMAND_LINE
+            )
             continue
-        yield from idle_faults(job, given, COMMAND_LINE)
+        yield from ineffective_key_faults(job, given, COMMAND_LINE)
         for key, value in given.items():
-            if reason := _unfelt_hyperparameter(key, job, references):
+            if reason := _why_ineffective(key, job, references):
                 yield Fault(COMMAND_LINE, f"has no effect: {reason}", key, value)
 
 
-def _taken_away(tree: DictConfig, loader: Loader, job: Job) -> Iterator[Fault]:
-    """Keys that were taken away, but that the schema fills in again with a value of its own."""
+def _deletion_faults(tree: DictConfig, loader: Loader, job: Job) -> Iterator[Fault]:
+    """Yield a fault for each deleted key that the schema would fill with its default."""
     data = _resolved(tree)
     model: Job | TeamSections = TeamSections.model_validate(data) if is_team(data) else job
     filled = model.model_dump(mode="json")
-    for override in loader.parse(typed_overrides(tree)):
+    for override in loader.parse(command_line_overrides(tree)):
         key = override.key_or_group
         node = value_at(filled, key)
         if override.is_delete() and node not in (None, {}, []):
-            default = "its defaults apply" if isinstance(node, dict) else f"it would be {node}"
-            message = f"cannot be taken away: {default} then. Set it instead"
+            default = "defaults" if isinstance(node, dict) else f"default, {node},"
+            message = f"cannot be deleted: its {default} would apply. Set it instead"
             if description := description_of(type(model), key):
                 message += f" ({description})"
             yield Fault(COMMAND_LINE, message, key)
 
 
-def _unfelt_hyperparameter(key: str, job: Job, references: str) -> str:
-    """Why a key of the agent config does nothing; empty when it does something, or is no such."""
+def _why_ineffective(key: str, job: Job, references: str) -> str:
+    """Return why a hyperparameter of the agent config has no effect; empty for all other keys."""
     section, _, hyperparameter = key.partition(".")
     is_hyperparameter = hyperparameter.partition(".")[0] in Hyperparameters.model_fields
     if section != "agent" or not is_hyperparameter or key in _SELECTORS:
         return ""
-    if reason := ignored_by(job.agent, hyperparameter):
+    if reason := why_ignored(job.agent, hyperparameter):
         return f"{job.agent.short_name} {reason}"
     row = ROW_OF.get(job.agent.algorithm)
     if row and row.section and not row.is_mirrored and lies_in(hyperparameter, row.section):
         return ""
     if key not in references:
-        return "the components that refer to it by default have values of their own here"
+        return "the components that use it by default override it here"
     return ""
 
 
-def _made_of(data: dict[str, Any]) -> Job:
-    """The job of resolved values, be they a run config's or a team config's.
+def _build_job(data: dict[str, Any]) -> Job:
+    """Build the job from the resolved values of a run config or team config.
 
     Raises:
-        ConfigError: all faults, of unknown file.
+        ConfigError: all faults, without a file.
     """
     try:
         return Job.model_validate(team_job_data(data)[0] if is_team(data) else data)
@@ -185,21 +189,21 @@ def _made_of(data: dict[str, Any]) -> Job:
 
 
 def _translation_of(data: dict[str, Any]) -> Translation | None:
-    """What the keys of a team config mean; None: the values are a run config's own.
+    """Return the translation of a team config; None: `data` is a run config.
 
     Raises:
-        ConfigError: the team config is faulty.
+        ConfigError: the team config is invalid.
     """
     return team_job_data(data)[1] if is_team(data) else None
 
 
 def _resolved(tree: DictConfig) -> dict[str, Any]:
-    """The values of a tree, every reference followed.
+    """Return the values of a tree with all references resolved.
 
     Raises:
-        ConfigError: a reference to nothing.
+        ConfigError: a reference cannot be resolved.
     """
-    with told_as_config_errors():
+    with as_config_errors():
         return OmegaConf.to_container(_without_hydra(tree), resolve=True)
 
 
@@ -208,7 +212,7 @@ def _without_hydra(tree: DictConfig) -> DictConfig:
 
 
 def _without_echoes(tree: DictConfig, faults: Iterable[Fault]) -> list[Fault]:
-    """Leave out faults of values that only refer to another faulty value."""
+    """Drop faults of values that only refer to another faulty value."""
     faults = list(faults)
 
     def is_echo(fault: Fault) -> bool:
@@ -228,11 +232,11 @@ def _with_origin(faults: Iterable[Fault], tree: DictConfig, loader: Loader) -> l
 
 
 def _origin_of(tree: DictConfig, key: str, loader: Loader) -> str:
-    """The command line, or the file that has the last word on a key.
+    """Return the source of a key's value: COMMAND_LINE, or the last file that sets it.
 
-    A value that only refers to another key, as in `${agent.gamma}`, stands where that one does.
+    A reference such as `${agent.gamma}` has the source of the key that it refers to.
     """
-    overrides = typed_overrides(tree)
+    overrides = command_line_overrides(tree)
     given = [o.key_or_group for o in loader.parse(overrides) if not loader.is_choice(o)]
     if any(overlap(written, key) for written in given):
         return COMMAND_LINE
@@ -249,9 +253,9 @@ def _origin_of(tree: DictConfig, key: str, loader: Loader) -> str:
 
 
 def _raw_value(tree: DictConfig, key: str) -> Any:
-    """What stands at a dotted key, references as they are written; None where nothing stands.
+    """Return the unresolved value at a dotted key; None if it is missing.
 
-    Where the key ends early, at a list or a number, it is that.
+    If the path ends early, at a list or a number, that is returned.
     """
     node: Any = OmegaConf.to_container(tree, resolve=False)
     for part in key.split("."):

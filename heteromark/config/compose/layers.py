@@ -1,8 +1,8 @@
 """The five layers of an agent config: defaults < base < params.yaml < variant < command line.
 
-A variant is what differs from its base: a key whose value equals the base's counts as inherited,
-whether the file repeats it or not. So a full copy with one edited line is a one-line variant, and
-params.yaml still reaches everything else.
+A variant consists of its differences from the base: a key with the base's value counts as
+inherited, even if the file repeats it. So a full copy with one edited line is a one-line variant,
+and params.yaml still applies to all other keys.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from heteromark.config.files import SUFFIXES, read_mapping
 from heteromark.config.models.agent import AgentConfig, Hyperparameters
 from heteromark.config.models.params import ProjectParams
 from heteromark.config.nested import flatten, merge, overlap, unflatten
-from heteromark.config.rules.effect import ignored_by
+from heteromark.config.rules.effect import why_ignored
 
 WHAT = "Agent config"
 PARAMS_FILE = "params.yaml"
@@ -38,9 +38,14 @@ _VARIANT_FILE = re.compile(r"^(?P<agent_id>.+)_sweep_(?P<variant>.+)$")
 
 @dataclass(frozen=True)
 class ResolvedAgent:
-    """An agent config after all layers, and where it came from.
+    """An agent config after all layers, with its files.
 
-    `varied` holds the dotted hyperparameters in which a variant differs from its base.
+    Attributes:
+        agent: the merged config.
+        path: the agent config's file.
+        base_path: the base's file, for a variant.
+        varied: the dotted hyperparameters in which a variant differs from its base.
+        resolved: the file already contains all layers, so no base and no params.yaml apply.
     """
 
     agent: AgentConfig
@@ -61,19 +66,19 @@ def resolve_agent(
     Args:
         path: YAML or JSON file of a base config or a variant.
         params: the third layer; `None` skips it.
-        command_line: nested hyperparameters that win over everything.
-        base: base config of a variant; `None` takes the file's `defaults`, or
-            `{agent_id}_v{version}` beside it.
+        command_line: nested hyperparameters that override all other layers.
+        base: base config of a variant; `None`: the file's `defaults`, or
+            `{agent_id}_v{version}` in the same folder.
 
     Raises:
         ConfigFileNotFoundError: the file, or the base of a variant, does not exist.
-        ConfigError: any other fault; all of them at once.
+        ConfigError: all other faults at once.
     """
     agent = _resolve(Path(path), params, command_line or {}, base)
     ignored = [
-        Fault(COMMAND_LINE, f"has no effect: {agent.agent.short_name} {why}", key)
+        Fault(COMMAND_LINE, f"has no effect: {agent.agent.short_name} {reason}", key)
         for key in flatten(command_line or {})
-        if (why := ignored_by(agent.agent, key))
+        if (reason := why_ignored(agent.agent, key))
     ]
     if ignored:
         raise ConfigError(ignored)
@@ -88,9 +93,9 @@ def _resolve(
     resolved = raw.pop("resolved", False) is True
     references = raw.pop("defaults", None)
     if resolved or (references is None and not raw.get("sweep_variant")):
-        reaches = {} if resolved else set_all
-        sources = {COMMAND_LINE: command_line, PARAMS_FILE: reaches, str(path): raw}
-        agent = _validate(merge(raw, reaches, command_line), path, sources)
+        from_params = {} if resolved else set_all
+        sources = {COMMAND_LINE: command_line, PARAMS_FILE: from_params, str(path): raw}
+        agent = _validate(merge(raw, from_params, command_line), path, sources)
         return ResolvedAgent(agent, path, resolved=resolved)
 
     if base and not os.path.isfile(base):
@@ -101,11 +106,11 @@ def _resolve(
     base_raw = _read(base_path)
     is_resolved = base_raw.pop("resolved", False) is True
     if not is_resolved and (base_raw.get("sweep_variant") or base_raw.get("defaults")):
-        message = f"its base {base_path} is itself a variant; name a base config"
+        message = f"the base {base_path} is itself a variant; use a base config"
         raise ConfigError.single(str(path), message, references, "defaults")
     in_base = {str(base_path): base_raw}
-    base_agent = _validate(base_raw, base_path, in_base, _Unchecked)
-    whole = _validate(merge(base_raw, raw), path, {str(path): raw, **in_base}, _Unchecked)
+    base_agent = _validate(base_raw, base_path, in_base, _Partial)
+    whole = _validate(merge(base_raw, raw), path, {str(path): raw, **in_base}, _Partial)
 
     base_flat, whole_flat = (flatten(agent.hyperparameters()) for agent in (base_agent, whole))
     varied = {key: value for key, value in whole_flat.items() if base_flat[key] != value}
@@ -127,12 +132,17 @@ def resolve_sweep(
     """Resolve every config that the patterns match, in order of their paths.
 
     Args:
-        must_reach: dotted hyperparameters of params that at least one of these configs must take;
+        patterns: glob patterns or paths of agent configs, relative to `root`.
+        params: the third layer.
+        root: the project folder.
+        command_line: nested hyperparameters that override all other layers.
+        base: base config of every variant; None: as in `resolve_agent`.
+        must_reach: dotted hyperparameters of params that must change at least one config;
             None: all that are set.
 
     Raises:
-        ConfigError: all faults of all files, an empty pattern, two configs with one name, and
-            overrides of hyperparameters that would change no config.
+        ConfigError: the faults of all files, patterns without a match, configs with the same name,
+            and hyperparameters in params that change no config.
     """
     paths, faults = expand_patterns(patterns, root)
     agents: list[ResolvedAgent] = []
@@ -143,7 +153,7 @@ def resolve_sweep(
             faults.extend(error.faults)
     faults.extend(_repeated_names(agents))
     if not faults:
-        faults.extend(_unfelt(agents, params, must_reach))
+        faults.extend(_ineffective_params(agents, params, must_reach))
     if faults:
         raise config_error(faults)
     return agents
@@ -152,7 +162,7 @@ def resolve_sweep(
 def expand_patterns(
     patterns: str | Sequence[str], root: Path = Path()
 ) -> tuple[list[Path], list[Fault]]:
-    """Files that the glob patterns or paths name, each once, and the patterns that name none."""
+    """Return the distinct files that the patterns match, and a fault per unmatched pattern."""
     found: dict[Path, None] = {}
     faults = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -166,16 +176,16 @@ def expand_patterns(
         )
         if not matches:
             present = sorted(path.name for path in Path(root, pattern).parent.glob("*.[yj]*"))
-            there = f"; that folder has {', '.join(present)}" if present else ""
-            message = f"matches no agent config (*.yaml, *.yml, *.json){there}"
+            content = f"; its folder contains {', '.join(present)}" if present else ""
+            message = f"matches no agent config (*.yaml, *.yml, *.json){content}"
             faults.append(Fault(PARAMS_FILE, message, "sweep.agents", pattern))
         found |= dict.fromkeys(map(_relative, matches))
     return list(found), faults
 
 
 def _relative(path: Path) -> Path:
-    """Relative to the working directory where it lies inside it, so that paths are portable."""
-    absolute = path.parent.resolve() / path.name  # a link keeps its own name: it is the config's
+    """Make a path relative to the working directory if it is inside it, so that it is portable."""
+    absolute = path.parent.resolve() / path.name  # keep a link's name: it names the config
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
 
 
@@ -183,12 +193,12 @@ def _read(path: Path) -> dict[str, Any]:
     raw = read_mapping(path, WHAT)
     match = _VARIANT_FILE.match(path.stem)
     if match and not raw.get("resolved"):
-        named, said = match["variant"], raw.get("sweep_variant")
-        if said is None:
-            raw["sweep_variant"] = named  # a plain copy of the base, with the file renamed
-        elif str(said) != named:
-            message = f"but the file's name says {named}; make the two agree"
-            raise ConfigError([Fault(str(path), message, "sweep_variant", said)])
+        in_name, in_file = match["variant"], raw.get("sweep_variant")
+        if in_file is None:
+            raw["sweep_variant"] = in_name  # a renamed copy of the base
+        elif str(in_file) != in_name:
+            message = f"must be {in_name}, as in the file name; change one of the two"
+            raise ConfigError([Fault(str(path), message, "sweep_variant", in_file)])
     return raw
 
 
@@ -200,7 +210,7 @@ def _find_base(path: Path, raw: dict[str, Any], references: Any) -> Path:
     elif isinstance(references, list) and len(references) == 1 and isinstance(references[0], str):
         reference = references[0]
     else:
-        message = "must be a list with the name of one base config, e.g. [ppo_agent_v1]"
+        message = "must be a list with the name of one base config, such as [ppo_agent_v1]"
         raise ConfigError([Fault(str(path), message, "defaults", references)])
     candidates = [path.parent / f"{reference}{suffix}" for suffix in ("", *SUFFIXES)]
     for candidate in candidates:
@@ -209,16 +219,16 @@ def _find_base(path: Path, raw: dict[str, Any], references: Any) -> Path:
     bases = sorted(p.stem for p in path.parent.glob("*_v*") if p.suffix in SUFFIXES)
     message = (
         f"{WHAT} file not found: {path.parent / reference}.yaml, the base of the variant {path}."
-        f"{nearest(reference, bases)} Create it, or name another with `defaults: [NAME]`"
+        f"{nearest(reference, bases)} Create it, or choose another base with `defaults: [NAME]`"
     )
     raise config_error([Fault(str(path), message, kind="FileNotFoundError")])
 
 
-class _Unchecked(AgentConfig):
-    """An agent config before its last layer: keys that must fit each other may not do so yet."""
+class _Partial(AgentConfig):
+    """An agent config before its last layer: batch_size need not divide n_steps yet."""
 
-    def misfits(self) -> Iterator[tuple[str, str]]:
-        return (misfit for misfit in super().misfits() if misfit[0] != "batch_size")
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        return (conflict for conflict in super().conflicts() if conflict[0] != "batch_size")
 
 
 def _validate(
@@ -230,24 +240,23 @@ def _validate(
     """Validate a merged config.
 
     Args:
-        sources: the layers that it is merged of, each with where it stands; the one that wins
-            first.
+        sources: the merged layers by file or COMMAND_LINE, highest priority first.
     """
     try:
         return model.model_validate(data)
     except ValidationError as error:
         faults = faults_of(error, model, str(path))
-        raise ConfigError([_located(fault, sources) for fault in faults]) from error
+        raise ConfigError([_with_source(fault, sources) for fault in faults]) from error
 
 
-def _located(fault: Fault, sources: Mapping[str, dict[str, Any]]) -> Fault:
-    """Say where a value stands if that is not in the file itself."""
+def _with_source(fault: Fault, sources: Mapping[str, dict[str, Any]]) -> Fault:
+    """Add the source of a faulty value if it is not the agent config itself."""
     for source, layer in sources.items():
         if any(overlap(key, fault.key) for key in flatten(layer)):
             if source == COMMAND_LINE:
                 return replace(fault, file=COMMAND_LINE)
-            told = "" if source == fault.file else f" [from {source}]"
-            return replace(fault, message=f"{fault.message}{told}")
+            origin = "" if source == fault.file else f" [from {source}]"
+            return replace(fault, message=f"{fault.message}{origin}")
     return fault
 
 
@@ -257,37 +266,39 @@ def _repeated_names(agents: Iterable[ResolvedAgent]) -> list[Fault]:
         by_name.setdefault(agent.agent.short_name, []).append(str(agent.path))
     remedy = "change agent_id, version or sweep_variant in one of them"
     return [
-        Fault(paths[0], f"two configs have this name: {', '.join(paths)}; {remedy}", "name", name)
+        Fault(
+            paths[0], f"is the name of several configs: {', '.join(paths)}; {remedy}", "name", name
+        )
         for name, paths in by_name.items()
         if len(paths) > 1
     ]
 
 
-def _unfelt(
+def _ineffective_params(
     agents: Sequence[ResolvedAgent], params: ProjectParams, must_reach: Collection[str] | None
 ) -> list[Fault]:
-    """Overrides in params.yaml that would change nothing in any selected config."""
+    """Return a fault per hyperparameter in params.yaml that changes none of the configs."""
     faults = []
     for key, value in flatten(params.hyperparameter_overrides()).items():
         if must_reach is not None and key not in must_reach:
             continue
-        reasons = {agent.agent.short_name: _shut_out(agent, key) for agent in agents}
+        reasons = {agent.agent.short_name: _why_ineffective(agent, key) for agent in agents}
         if all(reasons.values()):
-            told = "; ".join(f"{name} {why}" for name, why in reasons.items())
+            listed = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
             message = (
-                f"reaches no config of the sweep: {told}. "
-                "Set it to null, or select configs that it reaches"
+                f"applies to no config of the sweep: {listed}. "
+                "Set it to null, or select other configs"
             )
             faults.append(Fault(PARAMS_FILE, message, key, value))
     return faults
 
 
-def _shut_out(agent: ResolvedAgent, key: str) -> str:
-    """Why an override of `key` does not reach this config; empty when it does."""
-    if ignored := ignored_by(agent.agent, key):
+def _why_ineffective(agent: ResolvedAgent, key: str) -> str:
+    """Return why an override of `key` does not change this config; empty if it does."""
+    if ignored := why_ignored(agent.agent, key):
         return ignored
     if agent.resolved:
-        return "is resolved and takes its values from its file alone"
+        return "is resolved, so params.yaml does not apply"
     if key in agent.varied:
-        return "varies it"
+        return "sets it itself"
     return ""

@@ -1,12 +1,12 @@
-"""What files that the command line adds (`+experiment=NAME`) choose, and where that is composed.
+"""Let files added on the command line (`+experiment=NAME`) override the named config.
 
-Hydra lets the primary config override groups before a file that is added to it. So the `override
-/optimizer: sgd` of an experiment did nothing on a named config that overrides the optimizer itself,
-and the values of a named config won over those of the files that an experiment chooses. Here the
-order is that in which things are said: the named config, the experiment, the command line. Hydra
-itself finds out what the added files override; this hands it that as choices of the command line.
+In plain Hydra, the primary config's group overrides win over those of an added file. So an
+experiment's `override /optimizer: sgd` has no effect on a named config that overrides the optimizer
+itself, and the named config's values win over those of the files that the experiment chooses. Here,
+later wins: named config < experiment < command line. Hydra determines what the added files
+override; this module passes these choices to Hydra as if they were given on the command line.
 
-Importing this imports Hydra.
+Importing this module imports Hydra.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from hydra.core.override_parser.types import Override
 
 from heteromark.config.errors import ConfigError, Fault, nearest
 
-TEAM_FOLDER = "team"  # within a group: the options that a team config takes instead
+TEAM_FOLDER = "team"  # folder in a group: the options for team configs
 _TEAM_KEYS = ("base_models", "agent_policy_configs")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An `override /group: option` of a file that the command line adds."""
+    """An `override /group: option` in a file that the command line adds."""
 
     group: str
     options: tuple[str, ...]
@@ -38,41 +38,45 @@ class Choice:
 
 @dataclass(frozen=True)
 class Presets:
-    """What a command line means once its added files are read.
+    """A command line with the choices of its added files.
 
     Attributes:
-        overrides: those of the command line, then the choices of the added files.
-        chosen: by the key of the group.
-        typed: keys of the command line itself.
+        overrides: the overrides of the command line, then the choices of the added files.
+        chosen: the choices of the added files, by group key.
+        command_line_keys: the keys given on the command line itself.
     """
 
     overrides: list[Override]
     chosen: dict[str, Choice] = field(default_factory=dict)
-    typed: frozenset[str] = frozenset()
+    command_line_keys: frozenset[str] = frozenset()
 
     def in_order(self, defaults: list[ResultDefault]) -> list[ResultDefault]:
-        """Let a file that an experiment chooses win over the named config.
+        """Return `defaults` with the files that an experiment chooses after the named config.
 
-        What it inherits stays where Hydra has it, so what the named config says of the rest holds.
+        The files that they inherit from keep their position, so the named config still overrides
+        inherited values.
         """
         ordered = list(defaults)
         for choice in self.chosen.values():
             paths = {f"{choice.group}/{option}" for option in choice.options}
             own = [each for each in ordered if each.is_self and each.config_path in paths]
             rest = [each for each in ordered if each not in own]
-            place = self._place(choice, rest)
-            if own and place > ordered.index(own[0]):
-                ordered = [*rest[:place], *own, *rest[place:]]
+            index = self._index(choice, rest)
+            if own and index > ordered.index(own[0]):
+                ordered = [*rest[:index], *own, *rest[index:]]
         return ordered
 
     def after_choice(self, group: str, defaults: list[ResultDefault]) -> list[ResultDefault] | None:
-        """What is said after a file of a group was chosen; None: the named config chose it."""
-        if group in self.typed:
+        """Return the files that may override an option's type: those from the one that chose it.
+
+        Empty if the command line chose the option; None if the named config did.
+        """
+        if group in self.command_line_keys:
             return []
         choice = self.chosen.get(group)
-        return choice and defaults[self._place(choice, defaults) :]
+        return None if choice is None else defaults[self._index(choice, defaults) :]
 
-    def _place(self, choice: Choice, defaults: list[ResultDefault]) -> int:
+    def _index(self, choice: Choice, defaults: list[ResultDefault]) -> int:
         return [each.config_path for each in defaults].index(choice.file)
 
 
@@ -82,27 +86,30 @@ def presets_of(
     overrides: list[Override],
     file_of: Callable[[str], str],
 ) -> Presets:
-    """Read the files that a command line chooses, and what they choose in turn.
+    """Read the files that a command line chooses, and the choices in those files.
 
     Args:
-        file_of: where a config lies, for messages.
+        repo: Hydra's config repository.
+        config_name: the named config.
+        overrides: the command line.
+        file_of: returns the file of a config, for messages.
 
     Raises:
-        ConfigError: all choices that cannot act.
+        ConfigError: all choices that have no effect.
     """
-    typed = [override for override in overrides if _is_choice(repo, override)]
-    if not typed:
+    choices = [override for override in overrides if _is_choice(repo, override)]
+    if not choices:
         return Presets(overrides)
-    of_team = [_of_team(repo, each) if each in typed else each for each in overrides]
+    of_team = [_of_team(repo, each) if each in choices else each for each in overrides]
     if of_team != overrides and _is_team(repo, config_name):
         overrides = of_team
-        typed = [override for override in overrides if _is_choice(repo, override)]
+        choices = [override for override in overrides if _is_choice(repo, override)]
     given = frozenset(override.get_key_element().lstrip("+~") for override in overrides)
-    chosen = {key: choice for key, choice in _chosen_by(repo, typed) if key not in given}
-    overrides = [_absolute(each) if each in typed else each for each in overrides]
+    chosen = {key: choice for key, choice in _chosen_by(repo, choices) if key not in given}
+    overrides = [_absolute(each) if each in choices else each for each in overrides]
     lines = [_line(key, choice.options) for key, choice in chosen.items()]
-    chosen_too = OverridesParser.create().parse_overrides(lines)
-    presets = Presets([*overrides, *chosen_too], chosen, given)
+    from_files = OverridesParser.create().parse_overrides(lines)
+    presets = Presets([*overrides, *from_files], chosen, given)
     faults = list(_choice_faults(repo, chosen.values(), file_of))
     if faults := faults or list(_unused_faults(repo, config_name, presets, file_of)):
         raise ConfigError(faults)
@@ -110,21 +117,21 @@ def presets_of(
 
 
 def _is_choice(repo: IConfigRepository, override: Override) -> bool:
-    """Whether an override names one or several files of a group."""
+    """Return whether an override chooses one or several files of a group."""
     if override.is_sweep_override() or override.is_delete():
         return False
     return repo.group_exists(override.key_or_group) and isinstance(override.value(), str | list)
 
 
 def _absolute(override: Override) -> Override:
-    """An added group is one of config/, not of the folder that a named config lies in."""
+    """Look an added group up in config/, not in the folder of the named config."""
     if not override.is_add() or override.is_hydra_override():
         return override
     return replace(override, key_or_group=f"/{override.key_or_group}")
 
 
-def _chosen_by(repo: IConfigRepository, typed: Iterable[Override]) -> Iterator[tuple[str, Choice]]:
-    """What the files that were typed override, by the key of the group; the last one wins."""
+def _chosen_by(repo: IConfigRepository, added: Iterable[Override]) -> Iterator[tuple[str, Choice]]:
+    """Yield the group overrides of the added files by group key; the last one wins."""
     overrides = Overrides(repo, [])
     overrides.append_group_defaults = [
         GroupDefault(
@@ -133,7 +140,7 @@ def _chosen_by(repo: IConfigRepository, typed: Iterable[Override]) -> Iterator[t
             value=override.value(),
             external_append=True,
         )
-        for override in typed
+        for override in added
     ]
     _create_defaults_list(repo, None, overrides, prepend_hydra=False, skip_missing=True)
     for key, value in overrides.override_choices.items():
@@ -146,13 +153,13 @@ def _choice_faults(
     repo: IConfigRepository, choices: Iterable[Choice], file_of: Callable[[str], str]
 ) -> Iterator[Fault]:
     for choice in choices:
-        where, key = file_of(choice.file), f"override /{choice.group}"
+        file, key = file_of(choice.file), f"override /{choice.group}"
         if repo.group_exists(choice.group):
-            yield from option_faults(repo, choice.group, choice.options, where, key)
+            yield from option_faults(repo, choice.group, choice.options, file, key)
             continue
         known = repo.get_group_options("", ObjectType.GROUP)
-        message = f"there is no such group.{nearest(choice.group, known)}"
-        yield Fault(where, message, key, ", ".join(choice.options))
+        message = f"unknown group.{nearest(choice.group, known)}"
+        yield Fault(file, message, key, ", ".join(choice.options))
 
 
 def _unused_faults(
@@ -168,15 +175,15 @@ def _unused_faults(
     for key, choice in presets.chosen.items():
         if not overrides.override_metadata[key].used:
             message = (
-                f"cannot act: {config_name} chooses no file of a group {key}; remove the line, and "
-                "write the values themselves into the file"
+                f"has no effect: {config_name} does not use the group {key}; remove this line, and "
+                "set the values directly in this file"
             )
-            named = ", ".join(choice.options)
-            yield Fault(file_of(choice.file), message, f"override /{key}", named)
+            options = ", ".join(choice.options)
+            yield Fault(file_of(choice.file), message, f"override /{key}", options)
 
 
 def _line(key: str, options: Iterable[str]) -> str:
-    """A choice as it is typed; no options at all take the group away."""
+    """Return a choice as a command-line argument; without options, the group is removed."""
     quoted = ["'{}'".format(option.replace("'", "\\'")) for option in options]
     if not quoted:
         return f"~{key}"
@@ -184,7 +191,10 @@ def _line(key: str, options: Iterable[str]) -> str:
 
 
 def options_of(override: Override) -> list[str]:
-    """The options that an override names, without `.yaml`; none for `~group` and `group=null`."""
+    """Return the options that an override chooses, without `.yaml`.
+
+    The list is empty for `~group` and `group=null`.
+    """
     if override.is_sweep_override():
         values: list[object] = list(override.sweep_string_iterator())
     else:
@@ -196,32 +206,34 @@ def options_of(override: Override) -> list[str]:
 def option_faults(
     repo: IConfigRepository, group: str, options: Iterable[str], file: str, key: str
 ) -> Iterator[Fault]:
-    """Options that a group does not have.
+    """Yield a fault for each option that a group does not have.
 
     Args:
-        file, key: where they are named.
+        file, key: where the options were chosen, for messages.
     """
     known = repo.get_group_options(group)
     for option in options:
         if not repo.config_exists(f"{group}/{option}"):
-            message = f"there is no such option.{nearest(option, known)}"
-            yield Fault(file, f"{message} There are: {', '.join(known)}", key, option)
+            message = f"unknown option.{nearest(option, known)}"
+            yield Fault(file, f"{message} Available: {', '.join(known)}", key, option)
 
 
 def _of_team(repo: IConfigRepository, override: Override) -> Override:
-    """The same choice among the options of team configs, where there are any."""
+    """Replace the chosen options by those for team configs, where they exist."""
     group = override.key_or_group
-    named = options_of(override)
-    team = [f"{TEAM_FOLDER}/{option}" for option in named]
+    plain = options_of(override)
+    team = [f"{TEAM_FOLDER}/{option}" for option in plain]
     exists = [repo.config_exists(f"{group}/{option}") for option in team]
     if not any(exists):
         return override
-    options = [own if there else each for each, own, there in zip(named, team, exists, strict=True)]
+    options = [
+        of_team if found else each for each, of_team, found in zip(plain, team, exists, strict=True)
+    ]
     return OverridesParser.create().parse_override(_line(override.get_key_element(), options))
 
 
 def _is_team(repo: IConfigRepository, config_name: str | None) -> bool:
-    """Whether a config is a team config, or builds on one."""
+    """Return whether a config is a team config, or builds on one."""
     overrides = Overrides(repo, [])
     composed, _ = _create_defaults_list(
         repo, config_name, overrides, prepend_hydra=False, skip_missing=True

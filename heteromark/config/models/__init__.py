@@ -1,1 +1,1 @@
-"""The typed, frozen models of all that is configured."""
+"""The typed, immutable models of all config files."""

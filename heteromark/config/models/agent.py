@@ -1,4 +1,4 @@
-"""The typed, frozen model of an agent config: what people write in config/agents/*.yaml."""
+"""The typed, immutable model of an agent config, config/agents/*.yaml."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from heteromark.config.fields import (
     LearningRate,
     NetworkType,
     PositiveNumber,
-    misfit,
+    batch_size_conflict,
 )
 from heteromark.config.models.algorithms import (
     LLM,
@@ -31,23 +31,27 @@ from heteromark.config.models.llm import LLMConfig, SchedulerConfig
 
 
 class NetworkConfig(Frozen):
-    """The networks of every group, unless `policy.groups` says otherwise."""
+    """The networks of every group, unless overridden in `policy.groups`."""
 
     policy: NetworkType = Field(
-        "MlpPolicy", description="Kind of network: without memory, or with a recurrent layer."
+        "MlpPolicy",
+        description="Network type. MlpPolicy: feed-forward; GruPolicy: recurrent, with memory; "
+        "TextPolicy: language model.",
     )
-    net_arch: LayerSizes = Field([256, 256], description="Hidden layer sizes, actor and critic.")
+    net_arch: LayerSizes = Field(
+        [256, 256], description="Sizes of the hidden layers of actor and critic."
+    )
     activation_fn: Activation = Field("tanh", description="Activation between hidden layers.")
 
 
 class PPOConfig(Frozen):
-    """What all algorithms of the PPO family share."""
+    """The settings shared by all algorithms of the PPO family."""
 
     clip_range: ClipRange = Field(0.2, description="Clip range of the probability ratio.")
     ent_coef: Coefficient = Field(0.01, description="Weight of the entropy bonus.")
     vf_coef: Coefficient = Field(0.5, description="Weight of the value loss.")
     max_grad_norm: PositiveNumber | None = Field(
-        0.5, description="Gradient norm is clipped to this; null: not clipped."
+        0.5, description="Maximum gradient norm; null: no clipping."
     )
     gae_lambda: Discount = Field(0.95, description="Lambda of generalised advantage estimation.")
 
@@ -56,55 +60,55 @@ class _Common(Frozen):
     """The hyperparameters of all algorithms."""
 
     algorithm: Algorithm = Field("HAPPO", description="Training algorithm.")
-    learning_rate: LearningRate = Field(3e-4, description="Adam step size.")
+    learning_rate: LearningRate = Field(3e-4, description="Learning rate of the optimizer.")
     gamma: Discount = Field(0.99, description="Discount factor of future rewards.")
     n_steps: Count = Field(
         2048,
-        description="Frames collected before each update; of language-model agents: problems, "
-        "times grpo.num_generations, times the rounds of a problem.",
+        description="Frames collected per iteration. For language-model agents: problems times "
+        "grpo.num_generations times rounds per problem.",
     )
-    batch_size: Count = Field(64, description="Frames in one minibatch; divides n_steps.")
-    n_epochs: Count = Field(10, description="Passes over the collected frames per update.")
+    batch_size: Count = Field(64, description="Frames per minibatch; must divide n_steps.")
+    n_epochs: Count = Field(10, description="Passes over the collected frames per iteration.")
     network: NetworkConfig = NetworkConfig()
     scheduler: SchedulerConfig = SchedulerConfig()
     ppo: PPOConfig = PPOConfig()
 
 
 class Hyperparameters(AlgorithmSettings, _Common):
-    """The part of an agent config that changes what is learnt."""
+    """The part of an agent config that affects training."""
 
     llm: LLMConfig = LLMConfig()
 
     @property
     def kind(self) -> str:
-        """The kind of agents that it is for."""
+        """The kind of agents that the algorithm trains."""
         return kind_of(self.algorithm, self.network.policy)
 
-    def misfits(self) -> Iterator[tuple[str, str]]:
-        if message := misfit(self.batch_size, self.n_steps, "n_steps"):
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if message := batch_size_conflict(self.batch_size, self.n_steps, "n_steps"):
             yield "batch_size", message
         is_llm = self.kind == LLM
         if is_llm != (self.network.policy == "TextPolicy"):
             wanted = "TextPolicy" if is_llm else "MlpPolicy or GruPolicy"
             yield (
                 "network.policy",
-                f"must be {wanted} with algorithm {self.algorithm}; TextPolicy goes with "
+                f"must be {wanted} with algorithm {self.algorithm}; TextPolicy is for "
                 f"{' and '.join(algorithms_of(LLM))}",
             )
 
 
 class AgentConfig(Hyperparameters):
-    """One agent config: who the agent is, its algorithm and its hyperparameters."""
+    """One agent config: its name, algorithm and hyperparameters."""
 
     agent_id: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)] = Field(
-        description="Family of the config; base and variants share it."
+        description="Name of the config family, shared by the base and its variants."
     )
-    name: str = Field("", max_length=200, description="Name for people.")
+    name: str = Field("", max_length=200, description="Display name.")
     version: Count = Field(1, description="Version of the base config.")
     sweep_variant: (
         Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)] | None
-    ) = Field(None, description="Set in sweep variants: what is varied, e.g. lr_high.")
-    description: str = Field("", description="What this config is for.")
+    ) = Field(None, description="Name of a sweep variant, such as lr_high; null in a base config.")
+    description: str = Field("", description="Purpose of this config.")
 
     @property
     def short_name(self) -> str:
@@ -113,20 +117,20 @@ class AgentConfig(Hyperparameters):
         return f"{self.agent_id}_{suffix}"
 
     def hyperparameters(self) -> dict[str, Any]:
-        """Everything that changes what is learnt, without names, as plain data."""
+        """Return the hyperparameters as plain data, without the names."""
         return self.model_dump(include=set(Hyperparameters.model_fields))
 
 
 class AgentFile(AgentConfig):
-    """An agent config file: an agent config, and how it is to be read."""
+    """An agent config file: an agent config and its loading options."""
 
     defaults: list[str] | None = Field(
         None,
         max_length=1,
-        description="Base config that this variant differs from, e.g. [ppo_agent_v1].",
+        description="Base config of this variant, such as [ppo_agent_v1].",
     )
     resolved: bool = Field(
         False,
-        description="True in results/selected/agent.yaml: all layers but the command line are in "
-        "it already; no base and no params.yaml are applied.",
+        description="The file already contains its base and params.yaml, so neither is applied "
+        "again. True in results/selected/agent.yaml.",
     )

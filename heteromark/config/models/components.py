@@ -1,4 +1,4 @@
-"""The typed, frozen models of the components of a run: one Hydra config group each."""
+"""The typed, immutable models of a run's components, one per Hydra config group."""
 
 from __future__ import annotations
 
@@ -31,76 +31,83 @@ from heteromark.config.models.skirmish import ScriptName, SkirmishConfig
 
 
 class OpponentConfig(Frozen):
-    """Who plays the other seats of a turn-based game."""
+    """The opponent in a turn-based game."""
 
     kind: Opponent = Field(
         "self",
-        description="self: all seats learn; random, heuristic, past_self: one seat learns, the "
-        "others are played within the environment.",
+        description="self: all players learn; random, heuristic, past_self: one player learns, and "
+        "the environment plays the others.",
     )
-    seat: Seat = Field("alternate", description="The learner's seat; alternate: by episode.")
+    seat: Seat = Field(
+        "alternate", description="The learner's seat; alternate: changes with each episode."
+    )
     heuristic: ImportPath | None = Field(
-        None, description="For kind heuristic: import path of the player; null: the built-in one."
+        None,
+        description="For kind heuristic: import path of the heuristic; null: the built-in one.",
     )
     pool_size: Count = Field(
-        5, description="For kind past_self: newest policies kept; one enters at each checkpoint."
+        5,
+        description="For kind past_self: maximum number of past policies. Each checkpoint adds the "
+        "current policy; a full pool drops the oldest.",
     )
 
 
 class SMACConfig(Frozen):
-    """How an environment with the SMAC API becomes agents; without effect on others."""
+    """The adapter for environments with the SMAC API; ignored by all others."""
 
     unit_types: Literal["auto", "slots"] | Annotated[list[UnitType], Field(min_length=1)] = Field(
         "auto",
-        description="Agents are named by unit type, which makes the groups. auto: the "
-        "environment's own types where its team is fixed, else slots; slots: ally_0, ally_1, …; "
-        "or a list with each agent's type.",
+        description="Agent names, which determine the groups. auto: by unit type if the team is "
+        "fixed, else slots; slots: ally_0, ally_1, …; or a list with each agent's unit type.",
     )
     dead_agents: Literal["inactive", "active"] = Field(
         "inactive",
-        description="inactive: a dead unit counts in nothing that is learnt; active: it stays, "
-        "with nothing but the no-op legal.",
+        description="inactive: dead units are excluded from training; active: they stay, with only "
+        "the no-op legal.",
     )
     episode_limit: Count | None = Field(
         None,
-        description="Steps after which an episode is cut off; null: where the environment says.",
+        description="Maximum steps per episode; null: the environment's limit.",
     )
 
 
 class EnvironmentConfig(Frozen):
-    """Which environment, how many copies of it, and how its agents form groups."""
+    """The environment, its number of copies, and the groups of its agents."""
 
-    name: str = Field(description="Short name; the file in config/environment/.")
+    name: str = Field(description="Name of its file in config/environment/.")
     task: ImportPath | None = Field(
         None,
-        description="Import path `module:callable` of the environment's factory; null for "
-        "skirmish, which is built in.",
+        description="Import path `module:callable` of the environment's factory; null for the "
+        "built-in Skirmish and text environments.",
     )
     kwargs: dict[str, Any] = Field({}, description="Keyword arguments of the factory.")
     episode_length: Count | None = Field(
-        None, description="Frames of a full episode; lets budgets be given in episodes."
+        None,
+        description="Frames of a full episode, to convert a budget in episodes to frames. Does not "
+        "change the environment.",
     )
-    num_parallel_envs: Count = Field(16, description="Copies stepped together in one batch.")
+    num_parallel_envs: Count = Field(16, description="Environment copies stepped in one batch.")
     num_workers: NaturalNumber = Field(
         0,
-        description="Processes that the copies are split over; 0: within the training process. "
-        "Changes the speed, not the result, unless the environment is warned about: for drawing "
-        "from Python's or NumPy's global generator after whole episodes without.",
+        description="Processes that step the copies; 0: the training process. Changes the speed, "
+        "not the result. The exception, with a warning, is an environment that draws from Python's "
+        "or NumPy's global generator, but not in its first episodes.",
     )
     group_by: Literal["prefix", "agent"] = Field(
         "prefix",
-        description="One group per agent-name prefix (`marine_0` → `marine`), or per agent.",
+        description="prefix: one group per agent-name prefix (`marine_0` → `marine`); agent: one "
+        "group per agent.",
     )
     groups: dict[str, Annotated[list[str], Field(min_length=1)]] | None = Field(
-        None, description="Explicit map group → agent names; overrides group_by."
+        None, description="Agent names by group; overrides group_by."
     )
     reward: Literal["team", "individual"] = Field(
         "team",
-        description="team: every agent is trained on the mean of all agents' rewards; "
-        "individual: each on its own. HAPPO and MAPPO optimise a shared return: use team.",
+        description="team: train every agent on the mean reward of all agents; individual: train "
+        "each on its own reward. HAPPO and MAPPO optimise a shared return and need team.",
     )
     state: bool = Field(
-        False, description="Read the environment's global state, for a centralised critic."
+        False, description="Read the environment's global state, for centralised critics."
     )
     opponent: OpponentConfig = OpponentConfig()
     smac: SMACConfig = SMACConfig()
@@ -109,7 +116,7 @@ class EnvironmentConfig(Frozen):
 
 
 class PolicyOverride(Frozen):
-    """Per-group differences from the policy config; null: as there."""
+    """A group's overrides of the policy config; null: not overridden."""
 
     policy_type: PolicyType | None = None
     hidden_sizes: LayerSizes | None = None
@@ -117,77 +124,81 @@ class PolicyOverride(Frozen):
 
 
 class GRUConfig(Frozen):
-    """The recurrent layer, where there is one."""
+    """The recurrent layer of recurrent policies."""
 
-    hidden_size: Count = Field(64, description="Numbers that an agent remembers.")
+    hidden_size: Count = Field(64, description="Size of the recurrent hidden state.")
     chunk_length: Count = Field(
-        8, description="Steps through which gradients flow back; divides the steps of a batch."
+        8,
+        description="Steps of backpropagation through time; must divide the steps per environment "
+        "in a batch, and the minibatch size.",
     )
 
 
 class PolicyConfig(Frozen):
-    """Actor per group, and the critics."""
+    """The actors and critics."""
 
-    hidden_sizes: LayerSizes = Field([256, 256], description="Widths of the hidden layers.")
+    hidden_sizes: LayerSizes = Field([256, 256], description="Sizes of the hidden layers.")
     activation: Activation = "tanh"
     critic_hidden_sizes: LayerSizes | None = Field(
-        None, description="Hidden layer sizes of the critics; null: as hidden_sizes."
+        None, description="Sizes of the critics' hidden layers; null: same as hidden_sizes."
     )
     share_policy_params: bool = Field(
         True,
-        description="Agents of one group share one actor; false: every agent is a group of its "
-        "own.",
+        description="The agents of a group share one actor; false: every agent is its own group.",
     )
     critic: Literal["auto", "team", "group", "own"] = Field(
         "auto",
-        description="team: one centralised critic; group: one per group; own: every agent is "
-        "valued by what it sees itself. auto: team for HAPPO and MAPPO, own for the others.",
+        description="team: one centralised critic; group: one centralised critic per group; own: "
+        "critics that see only an agent's own observation. auto: team for HAPPO and MAPPO, else "
+        "own.",
     )
     critic_input: Literal["auto", "state", "observations"] = Field(
         "auto",
-        description="What a centralised critic sees: the environment's state, or all observations "
-        "together; auto: the state where environment.state is set.",
+        description="Input of centralised critics: the environment's state, or the observations of "
+        "all agents; auto: the state if environment.state is true, else the observations.",
     )
     gru: GRUConfig = GRUConfig()
     groups: dict[str, PolicyOverride] = Field({}, description="Overrides by group.")
 
     @property
-    def overrides_recurrence(self) -> bool:
-        """Whether a group asks for a recurrent policy of its own."""
+    def has_recurrent_override(self) -> bool:
+        """Whether a group overrides policy_type with gru."""
         return any(override.policy_type == "gru" for override in self.groups.values())
 
 
 class LossOverride(Frozen):
-    """How the loss of a group's actor differs from the loss config; null: as there."""
+    """The overrides of the loss config for a group's actor; null: not overridden."""
 
     clip_epsilon: ClipRange | None = None
     entropy_coef: Coefficient | None = None
 
 
 class LossConfig(Frozen):
-    """Loss of one iteration's batch."""
+    """The loss, advantages and value targets."""
 
     clip_epsilon: ClipRange = 0.2
     entropy_coef: Coefficient = 0.01
     critic_coef: Coefficient = 0.5
     critic_loss: Literal["huber", "l2"] = "huber"
     huber_delta: PositiveNumber = Field(
-        10.0, description="Error from which the Huber loss grows linearly, in the critic's units."
+        10.0,
+        description="Error above which the Huber loss is linear, in the critic's units.",
     )
     clip_value: bool = Field(
-        True, description="Keep a value within clip_epsilon of the one before the update."
+        True,
+        description="Clip value predictions to within clip_epsilon of those before the update.",
     )
     gamma: Discount = 0.99
     gae_lambda: Discount = 0.95
     normalize_advantage: bool = True
-    normalize_value: bool = Field(True, description="Regress values in normalised units.")
+    normalize_value: bool = Field(True, description="Train critics on normalised returns.")
     agent_order: Literal["random", "fixed"] = "random"
     action_aggregation: Literal["prod", "mean"] = "prod"
     groups: dict[str, LossOverride] = Field({}, description="Overrides by group.")
 
 
 class OptimizerOverride(Frozen):
-    """How the optimizer of a group's actor differs from the optimizer config; null: as there."""
+    """The overrides of the optimizer config for a group's actor; null: not overridden."""
 
     learning_rate: LearningRate | None = None
     weight_decay: Coefficient | None = None
@@ -197,102 +208,107 @@ Smoothing = Annotated[float, Field(ge=0, lt=1), Number]
 
 
 class OptimizerConfig(Frozen):
-    """One optimizer per group's actor and one per critic."""
+    """The optimizers: one per actor and one per critic."""
 
     learning_rate: LearningRate = 3e-4
     critic_learning_rate: LearningRate | None = Field(
-        None, description="Learning rate of the critics; null: as learning_rate."
+        None, description="Learning rate of the critics; null: same as learning_rate."
     )
-    eps: PositiveNumber = Field(1e-5, description="Added to the denominator: adam, adamw, rmsprop.")
+    eps: PositiveNumber = Field(
+        1e-5, description="adam, adamw and rmsprop only: added to the denominator."
+    )
     betas: tuple[Smoothing, Smoothing] = Field(
-        (0.9, 0.999), description="adam, adamw only: smoothing of the gradient and of its square."
+        (0.9, 0.999),
+        description="adam and adamw only: decay rates of the gradient's first and second moments.",
     )
     weight_decay: Coefficient = 0.0
     momentum: Smoothing = Field(0.0, description="sgd and rmsprop only.")
-    nesterov: bool = Field(False, description="sgd only: Nesterov's momentum.")
-    alpha: Smoothing = Field(0.99, description="rmsprop only: smoothing of the squared gradient.")
+    nesterov: bool = Field(False, description="sgd only: use Nesterov momentum.")
+    alpha: Smoothing = Field(0.99, description="rmsprop only: decay rate of the squared gradient.")
     groups: dict[str, OptimizerOverride] = Field({}, description="Overrides by group.")
 
-    def misfits(self) -> Iterator[tuple[str, str]]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.nesterov and not self.momentum:
             yield "nesterov", "needs momentum; set optimizer.momentum, for example to 0.9"
 
 
 class CollectorConfig(Frozen):
-    """How a batch is collected."""
+    """The data collection."""
 
     frames_per_batch: Count = 2048
     num_collectors: Count = Field(
-        2, description="multi_sync only: processes that each collect a share of the batch."
+        2, description="multi_sync only: processes that each collect a part of the batch."
     )
 
 
 class ReplayBufferConfig(Frozen):
-    """How a batch is cut into minibatches."""
+    """The minibatches of a batch."""
 
     minibatch_size: Count = 64
 
 
 class TrainingConfig(Frozen):
-    """How long, how often, and on how many threads."""
+    """The budget, updates, threads and checkpoints."""
 
-    total_frames: Count = Field(description="Rounded up to whole iterations.")
+    total_frames: Count = Field(description="Frames to train for, rounded up to whole iterations.")
     num_batches: Count | None = Field(
         None,
-        description="Language models: iterations of an epoch, which goes through the same problems "
-        "as the one before; null: total_frames alone says how long the run is.",
+        description="Language models: iterations per epoch, so that total_frames is num_batches "
+        "times epochs times the frames per batch; null: total_frames alone sets the length.",
     )
-    epochs: Count = Field(1, description="Times that num_batches iterations are gone through.")
+    epochs: Count = Field(1, description="Language models: epochs of num_batches iterations.")
     num_epochs: Count = Field(10, description="Passes over each collected batch.")
     max_grad_norm: PositiveNumber | None = Field(
-        0.5, description="Gradient norm is clipped to this; null: not clipped."
+        0.5, description="Maximum gradient norm; null: no clipping."
     )
-    num_threads: Count = Field(1, description="Threads of torch on the CPU.")
+    num_threads: Count = Field(1, description="CPU threads of torch.")
     checkpoint_interval: Count = Field(10, description="Iterations between checkpoints.")
     checkpoints_after: list[Count] = Field(
-        [], description="Further iterations after which there is a checkpoint."
+        [], description="Further iterations after which to write a checkpoint."
     )
-    keep_checkpoints: Count = Field(2, description="Newest checkpoints kept while training.")
+    keep_checkpoints: Count = Field(2, description="Number of newest checkpoints to keep.")
 
     def has_checkpoint_after(self, iteration: int) -> bool:
-        """Whether a run has a checkpoint after an iteration, if it continues."""
+        """Return whether to write a checkpoint after an iteration that is not the last."""
         return iteration % self.checkpoint_interval == 0 or iteration in self.checkpoints_after
 
 
 EvaluationOpponent = Literal[Opponent, ScriptName]
-Preset = Literal["greedy", "standard", "liberal", "sampled"]  # of sampling, in evaluations
+Preset = Literal["greedy", "standard", "liberal", "sampled"]  # sampling in evaluations
 
 
 class EvaluationConfig(Frozen):
-    """What is measured once training is over, and now and then before."""
+    """The evaluations after and during training."""
 
     episodes: Count = 100
-    deterministic: bool = Field(True, description="Most likely action, rather than a sample.")
+    deterministic: bool = Field(
+        True, description="Take the most likely action instead of sampling one."
+    )
     interval: NaturalNumber = Field(
-        0, description="Iterations between evaluations while training; 0: only at the end."
+        0, description="Iterations between evaluations during training; 0: only at the end."
     )
-    max_steps: Count | None = Field(
-        None, description="Frames after which an episode is cut off; null: never."
-    )
+    max_steps: Count | None = Field(None, description="Maximum frames per episode; null: no limit.")
     opponent: EvaluationOpponent | None = Field(
         None,
-        description="Turn-based games: who plays the other seats; Skirmish: the script that "
-        "commands the other side. null: as in training.",
+        description="Turn-based games: the opponent; Skirmish: the script that commands the "
+        "enemies. null: as in training.",
     )
     seat: Seat | None = Field(None, description="The learner's seat; null: as in training.")
     preset: Preset | None = Field(
         None,
-        description="Language models: how responses are sampled; sampled: as in training; null: "
-        "greedy where deterministic, else sampled.",
+        description="Language models: how to sample responses. sampled: as in training; null: "
+        "greedy if deterministic is true, else sampled.",
     )
     passes: Count = Field(
-        1, description="Language models: attempts at each problem; pass@k needs k of them."
+        1, description="Language models: attempts per problem; pass@k needs k attempts."
     )
 
 
 class LoggerConfig(Frozen):
-    """Where else metrics go; metrics.csv and the console's progress are always there."""
+    """Additional logging back ends. metrics.csv and the console's progress are always written."""
 
-    backends: list[LoggingBackend] = Field([], description="tensorboard, wandb, mlflow.")
-    project: str = Field("heteromark", description="Project or experiment name of a back end.")
-    offline: bool = Field(True, description="W&B: write files only, to be uploaded later.")
+    backends: list[LoggingBackend] = Field([], description="Any of tensorboard, wandb, mlflow.")
+    project: str = Field(
+        "heteromark", description="Project name in W&B, experiment name in MLflow."
+    )
+    offline: bool = Field(True, description="W&B: only write files, to be uploaded later.")

@@ -1,6 +1,6 @@
-"""The JSON schemas in config/schema/, by which editors complete and check the YAML.
+"""Generate the JSON schemas in config/schema/, with which editors complete and check the YAML.
 
-`make generated` writes them from the models; a test fails when they drift.
+`make generated` writes them from the models. A test fails if they are out of date.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ MODELS: dict[str, type[BaseModel]] = {
 
 
 def schema_text(model: type[BaseModel]) -> str:
-    """The JSON schema of a model, as the file holds it."""
+    """Return the content of a model's JSON schema file."""
     schema: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **model.model_json_schema(),
     }
-    # A variant inherits whatever it leaves out, so no key is required in the file itself.
+    # A variant inherits missing keys, so no key is required in a file.
     schema.pop("required", None)
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def main() -> None:
+    """Write all schemas."""
     for name, model in MODELS.items():
         (FOLDER / name).write_text(schema_text(model), encoding="utf-8")
         print(FOLDER / name)

@@ -1,4 +1,4 @@
-"""The typed, frozen models of what only language-model agents use."""
+"""The typed, immutable models of the settings that only language-model agents use."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from heteromark.config.models.tasks import (
     SudokuConfig,
 )
 
-TINY = "tiny"  # the path of models that are built rather than loaded
-SHARED = "team"  # name of a policy that all roles share
+TINY = "tiny"  # the path of models that are built, not loaded
+SHARED = "team"  # name of the policy that all roles share
 
 TaskName = selector("math", "plan_path", "sokoban", "sudoku", "code", "search")
 Temperature = Annotated[float, Field(gt=0, le=10), Number]
@@ -41,206 +41,215 @@ Role = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$", max_length=64)]
 
 
 class GroupRelative(Frozen):
-    """How responses are sampled in groups, and judged beside each other."""
+    """The sampling of response groups and the normalization of their rewards."""
 
     num_generations: Annotated[int, Field(ge=2, le=1024), Number] = Field(
-        8, description="Responses to each prompt, which are judged beside each other (G, or K)."
+        8, description="Responses per prompt, whose rewards are compared with each other (G or K)."
     )
     sampling: Literal["tree", "chain"] = Field(
         "tree",
-        description="tree: a role gives several candidates to the same prompt, and the team goes "
-        "on from the best; chain: each problem is worked on several times over.",
+        description="tree: each role samples several candidates for a prompt, and the team "
+        "continues from the best; chain: the team works on each problem several times, "
+        "independently.",
     )
     alpha: Coefficient = Field(
-        1.0, description="Weight of the team's reward beside a response's own."
+        1.0, description="Weight of the team's reward; a response's own reward has weight 1."
     )
     normalization: Literal["grpo", "dapo", "dr_grpo"] = Field(
         "dapo",
-        description="grpo: mean over responses of their tokens' means; dapo: mean over all tokens; "
-        "dr_grpo: sum over the longest possible responses, and rewards undivided by their spread.",
+        description="Loss averaging. grpo: token mean per response, then mean over responses; "
+        "dapo: mean over all tokens; dr_grpo: token sum divided by responses times maximum "
+        "response length, with advantages not divided by the rewards' standard deviation.",
     )
     clip_high: PositiveNumber | None = Field(
-        None, description="How far the ratio may rise above 1; null: as far as it may fall."
+        None, description="Upper clip range of the probability ratio; null: same as the lower."
     )
     beta: Coefficient = Field(
         0.0, description="Weight of the KL divergence from the model before training."
     )
     drop_flat: bool = Field(
-        False, description="Leave out groups whose rewards are all equal; the others count as is."
+        False,
+        description="Drop groups in which all rewards are equal, without reweighting the others.",
     )
     filter_method: Literal["none", "mean", "median"] = Field(
         "none",
-        description="mean, median: of each policy's responses only those are kept that earned most "
-        "above the mean (or median) of their group; none: all are.",
+        description="mean, median: per policy, keep only the responses with the highest reward "
+        "above the mean (or median) of their group; none: keep all.",
     )
-    filter_ratio: Share = Field(0.5, description="Share of responses that the filter keeps.")
+    filter_ratio: Share = Field(0.5, description="Fraction of responses that the filter keeps.")
 
 
 class GRPOConfig(GroupRelative):
-    """What only GRPO and AT-GRPO use; clip range and gradient norm are those of `ppo`."""
+    """The settings of GRPO and AT-GRPO. Their clip range and gradient norm are in `ppo`."""
 
-    temperature: Temperature = Field(1.0, description="At which responses are sampled.")
+    temperature: Temperature = Field(1.0, description="Sampling temperature of responses.")
 
 
 class LLMConfig(Frozen):
-    """Which weights of a language model are trained, and who shares them."""
+    """The trained weights of a language model, and their sharing between roles."""
 
     specialization: Specialization = Field(
         "full",
-        description="full: all weights; lora: adapters; prompt: none, but the wording of prompts "
-        "is chosen; none: nothing, as a baseline.",
+        description="What to train. full: all weights; lora: LoRA adapters; prompt: the choice of "
+        "prompt wordings; none: nothing, as a baseline.",
     )
     policies: Literal["shared", "role"] = Field(
-        "shared", description="One policy for all roles, or one for each."
+        "shared", description="shared: one policy for all roles; role: one policy per role."
     )
-    lora_rank: Count = Field(32, description="Rank of the adapters.")
+    lora_rank: Count = Field(32, description="Rank of the LoRA adapters.")
     lora_alpha: PositiveNumber = Field(
-        32.0, description="Adapters are scaled by lora_alpha / lora_rank."
+        32.0, description="LoRA adapters are scaled by lora_alpha / lora_rank."
     )
     lora_modules: str | None = Field(
         None,
-        description="Regular expression that names of adapted modules match as a whole; null: all "
-        "linear ones but the head.",
+        description="Regular expression for the full names of the modules to adapt; null: all "
+        "linear layers except the output head.",
     )
 
 
 class TinyModelConfig(Frozen):
-    """A model with random weights over characters, which needs no download."""
+    """A character-level model with random initial weights, which needs no download."""
 
     architecture: Literal["llama", "gemma3", "qwen3"] = "llama"
     hidden_size: Count = 128
     num_layers: Count = 4
     num_heads: Count = 4
-    max_length: Count = Field(512, description="Tokens of a prompt and its response together.")
-    seed: Seed = Field(0, description="Of the random weights, whatever the run's seed.")
+    max_length: Count = Field(512, description="Maximum tokens of prompt plus response.")
+    seed: Seed = Field(0, description="Seed of the initial weights, independent of the run's seed.")
 
 
 class WarmUpConfig(Frozen):
-    """Supervised learning from demonstrations, before any reinforcement learning."""
+    """Supervised learning from demonstrations before reinforcement learning."""
 
-    steps: NaturalNumber = Field(0, description="At most; 0: there is none.")
+    steps: NaturalNumber = Field(0, description="Maximum number of steps; 0: no warm-up.")
     target_loss: PositiveNumber | None = Field(
         None,
-        description="Stop at this loss (mean per token, in nats): a model that has learnt all "
-        "leaves reinforcement learning nothing to improve; null: take all steps.",
+        description="Stop at this loss (mean per token, in nats), so that reinforcement learning "
+        "has something left to improve; null: take all steps.",
     )
     mistakes: Probability = Field(
         0.0,
-        description="Share of what a role tells those after it that is wrong: they learn to judge "
-        "it.",
+        description="Fraction of messages between roles that are wrong, so that later roles learn "
+        "to judge them.",
     )
     batch_size: Count = 32
     learning_rate: LearningRate = 1e-3
     ramp: NaturalNumber = Field(
-        100, description="Steps over which the learning rate rises; it falls to zero at the last."
+        100,
+        description="Steps over which the learning rate rises. It then falls to zero at the last "
+        "step.",
     )
     seed: Seed = Field(
-        0, description="Of the demonstrations; all runs of a config start from the same model."
+        0,
+        description="Seed of the demonstrations. All runs of a config start from the same model.",
     )
 
 
 class PolicyModelConfig(Frozen):
-    """How one policy differs from the run's model; null: as there."""
+    """The differences of one policy from the run's model; null: no difference."""
 
     kind: PolicyKind = Field(
         "language_model",
-        description="mlp: a small network over characters, which trains beside language models.",
+        description="mlp: a small character-level network, trained alongside language models.",
     )
     path: str | None = None
     specialization: Specialization | None = None
-    hidden_sizes: LayerSizes = Field([256, 256], description="kind mlp: widths of its layers.")
+    hidden_sizes: LayerSizes = Field(
+        [256, 256], description="For kind mlp: sizes of the hidden layers."
+    )
 
 
 class ModelConfig(LLMConfig):
-    """The language model, and how policies are made of it."""
+    """The language model and the policies that use it."""
 
     path: str = Field(
-        TINY, description="Folder of a model, its name on the Hugging Face hub, or tiny."
+        TINY, description="Model folder, model name on the Hugging Face hub, or tiny."
     )
     tiny: TinyModelConfig = TinyModelConfig()
     dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Of loaded weights; tiny models have float32."
+        "float32", description="Data type of loaded weights; tiny models use float32."
     )
     autocast: bool = Field(
         True,
-        description="On a GPU that has bfloat16, compute in it, whatever the weights are; log "
-        "probabilities stay float32.",
+        description="Compute in bfloat16 on GPUs that support it, whatever the data type of the "
+        "weights. Log-probabilities stay float32.",
     )
     trust_remote_code: bool = Field(
-        False, description="Run code that comes with a model. Only for those that you trust."
+        False, description="Run code that comes with a model. Set it only for models you trust."
     )
     wording: NaturalNumber = Field(
         0,
-        description="Which of the task's wordings prompts have: 0: the shortest, for tiny models; "
-        "1 and up: in words.",
+        description="Number of the task's prompt wording. 0: the shortest, for tiny models; 1 and "
+        "above: natural language.",
     )
     warm_up: WarmUpConfig = WarmUpConfig()
     roles: dict[Role, Role] = Field(
-        {}, description="Each role's policy, by name; empty: as `policies` says."
+        {}, description="Policy name by role; empty: `policies` decides."
     )
     by_policy: dict[Role, PolicyModelConfig] = Field(
-        {}, description="Differences of single policies, by name."
+        {}, description="Differences of single policies, by policy name."
     )
 
 
 class GenerationConfig(Frozen):
-    """How responses are sampled while training: never truncated, which would bias the ratio."""
+    """The sampling of responses in training. No top-k or top-p, which would bias the ratio."""
 
     temperature: Temperature = 1.0
-    max_prompt_length: Count = Field(256, description="Tokens; a longer prompt is an error.")
-    max_response_length: Count = Field(32, description="Tokens, after which a response is cut off.")
+    max_prompt_length: Count = Field(256, description="In tokens; a longer prompt is an error.")
+    max_response_length: Count = Field(32, description="In tokens; a longer response is cut off.")
 
 
 class GroupRelativeConfig(GroupRelative):
     """The group-relative update."""
 
     micro_batch_size: Count = Field(
-        256, description="Responses that are computed at once: memory and speed, not the result."
+        256,
+        description="Responses per forward pass. Changes memory and speed, not the result.",
     )
 
 
 class SchedulerConfig(Frozen):
-    """How learning rates change over the run's iterations."""
+    """The learning-rate schedule over the run's iterations."""
 
     decay: Literal["none", "linear", "cosine"] = Field(
-        "none", description="linear, cosine: learning rates fall to zero by the run's end."
+        "none", description="linear, cosine: learning rates fall to zero at the end of the run."
     )
     warmup_ratio: Discount = Field(
-        0.0, description="Share of the iterations over which learning rates rise from zero."
+        0.0, description="Fraction of the iterations in which learning rates rise from zero."
     )
 
 
 class TextConfig(Frozen):
-    """A task for language-model agents; without effect on other environments."""
+    """A task for language-model agents; ignored by other environments."""
 
-    task: TaskName = Field("math", description="The task, or the import path of your own.")
+    task: TaskName = Field("math", description="A built-in task, or the import path of your own.")
     turn_order: list[Role] | None = Field(
         None,
-        description="Roles of a round, in the order in which they act; null: the task's own order, "
-        "or with GRPO its last role alone.",
+        description="Roles of a round, in the order in which they act; null: the task's order, or "
+        "with GRPO only its last role.",
     )
-    max_turns: Count = Field(1, description="Rounds after which a problem is left unsolved.")
+    max_turns: Count = Field(1, description="Maximum rounds per problem.")
     max_prompt_length: Count = Field(256, description="Default of generation.max_prompt_length.")
     max_response_length: Count = Field(32, description="Default of generation.max_response_length.")
     warm_up_steps: NaturalNumber = Field(
-        0, description="Default of model.warm_up.steps of tiny models."
+        0, description="Default of model.warm_up.steps for tiny models."
     )
     warm_up_loss: PositiveNumber | None = Field(
-        None, description="Default of model.warm_up.target_loss of tiny models."
+        None, description="Default of model.warm_up.target_loss for tiny models."
     )
     warm_up_mistakes: Probability = Field(
-        0.0, description="Default of model.warm_up.mistakes of tiny models."
+        0.0, description="Default of model.warm_up.mistakes for tiny models."
     )
     cast: dict[Role, Role] = Field(
         {},
-        description="Built-in tasks: agents by name, each with the task's role that it plays, so "
-        "that several may play one; empty: an agent for each role, called like it.",
+        description="Built-in tasks: role by agent name. Several agents may play one role. empty: "
+        "one agent per role, with the role's name.",
     )
-    templates: dict[Role, str] = Field({}, description="Wordings of prompts, by role.")
-    resample_freq: Count = Field(1, description="Iterations after which other problems are drawn.")
+    templates: dict[Role, str] = Field({}, description="Custom prompt wordings by role.")
+    resample_freq: Count = Field(1, description="Draw new problems every this many iterations.")
     epoch_size: Count | None = Field(
         None,
-        description="Iterations after which the same problems come again; null: never the same.",
+        description="Iterations after which the problems repeat; null: they never repeat.",
     )
     math: MathConfig = MathConfig()
     plan_path: PlanPathConfig = PlanPathConfig()
@@ -250,6 +259,6 @@ class TextConfig(Frozen):
     search: SearchConfig = SearchConfig()
 
     @property
-    def task_is_own(self) -> bool:
-        """Whether the task is the user's own, named by its import path."""
+    def task_is_custom(self) -> bool:
+        """Whether the task is a custom one, given by its import path."""
         return ":" in self.task

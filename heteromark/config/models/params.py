@@ -1,7 +1,8 @@
-"""The typed model of `params.yaml`: what the workflow depends on, and what DVC tracks.
+"""The typed model of `params.yaml`, the parameters of the workflow, which DVC tracks.
 
-A top-level hyperparameter is null by default: "what the base config says". Set, it applies to
-every config of the sweep that does not vary it (layer three of five, see `layers`).
+Top-level hyperparameters are null by default, so the base config's values apply. If set, they
+override every config of the sweep that does not set them itself (the third of five layers, see
+`layers`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ TieBreak = Literal["slope", "coefficient_of_variation", "frames_per_second", "na
 
 
 def _all_optional(model: type[BaseModel], name: str) -> type[Frozen]:
-    """A copy of a model in which every key may be null, with the same types and bounds."""
+    """Return a copy of a model in which every key may be null, with the same types and bounds."""
     fields: dict[str, Any] = {}
     for key, field in model.model_fields.items():
         kind = field.annotation
@@ -30,10 +31,14 @@ def _all_optional(model: type[BaseModel], name: str) -> type[Frozen]:
             fields[key] = (section, section())
         else:
             bounded = Annotated[kind, *field.metadata] if field.metadata else kind
-            said = (field.description or "").partition("; null: ")[0] or None  # null is other here
+            # The part on null is dropped: in params.yaml, null means "not overridden".
+            description = (field.description or "").partition("; null: ")[0] or None
             extra = field.json_schema_extra
-            fields[key] = (bounded | None, Field(None, description=said, json_schema_extra=extra))
-    doc = f"{model.__name__} for the whole sweep; null: what the base config says."
+            fields[key] = (
+                bounded | None,
+                Field(None, description=description, json_schema_extra=extra),
+            )
+    doc = f"{model.__name__} for the whole sweep; null: use the base config's value."
     return create_model(name, __base__=Frozen, __doc__=doc, **fields)
 
 
@@ -41,71 +46,85 @@ HyperparameterOverrides = _all_optional(Hyperparameters, "HyperparameterOverride
 
 
 class HalvingParams(Frozen):
-    """Successive halving: all configs train a little, the best of them go on, and so on."""
+    """Successive halving: train all configs briefly, continue only with the best, and repeat."""
 
     eta: Annotated[int, Field(ge=2)] = Field(
-        2, description="One config in so many goes on to the next rung, which is so often as long."
+        2,
+        description="Keep the best 1/eta of the configs at each rung; each rung is eta times "
+        "longer.",
     )
     min_frames: Count = Field(
-        4_000, description="Frames of the first rung, at least; rounded up to whole iterations."
+        4_000,
+        description="Minimum frames per run in the first rung, rounded up to whole iterations.",
     )
     max_frames: Count | None = Field(
-        None, description="Frames of the last rung; null: smoke.total_frames."
+        None, description="Frames per run in the last rung; null: smoke.total_frames."
     )
 
 
 class SweepParams(Frozen):
-    """What is swept, on what, and how."""
+    """The agent configs, environment and strategy of the sweep."""
 
     agents: str | Annotated[list[str], Field(min_length=1)] = Field(
         "config/agents/happo_agent_*.yaml",
-        description="Glob pattern, path, or list of them, of the agent configs to compare.",
+        description="Agent configs to compare: a glob pattern, a path, or a list of both.",
     )
     base_config: str | None = Field(
-        None, description="Base of every variant; null: {agent_id}_v{version} beside it."
+        None,
+        description="Base config of all variants; null: {agent_id}_v{version} in the variant's "
+        "folder.",
     )
     environment: str = Field("skirmish", description="Name of a file in config/environment/.")
     strategy: Literal["grid", "halving"] = Field(
-        "grid", description="grid: every config trains the whole smoke; halving: see there."
+        "grid",
+        description="grid: train every config for smoke.total_frames; halving: successive halving, "
+        "which stops weak configs early.",
     )
     halving: HalvingParams = HalvingParams()
 
 
 class BudgetParams(Frozen):
-    """How long the runs of one mode are, and how they are judged."""
+    """The training and evaluation budget of the runs of one mode."""
 
-    total_frames: Count = Field(description="Frames per run, rounded up to whole iterations.")
+    total_frames: Count = Field(
+        description="Training frames per run, rounded up to whole iterations."
+    )
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(description="One run per seed.")
     eval_episodes: Count = Field(description="Episodes of the evaluation after training.")
 
-    def misfits(self) -> Iterator[tuple[str, str]]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         repeated = sorted(seed for seed, count in Counter(self.seeds).items() if count > 1)
         if repeated:
-            yield "seeds", f"lists {repeated} more than once; each seed is one run"
+            yield "seeds", f"contains {repeated} more than once; each seed must be unique"
 
 
 class SelectionParams(Frozen):
-    """How the winner is found."""
+    """The selection of the best config."""
 
     metric: SelectionMetric = Field(
-        "evaluation_return", description="What is compared; larger is better."
+        "evaluation_return", description="Metric to compare; larger is better."
     )
-    statistic: Statistic = Field("iqm", description="How a config's seeds become one score.")
+    statistic: Statistic = Field(
+        "iqm",
+        description="Aggregates a config's seeds into one score. iqm: the interquartile mean.",
+    )
     tie_break: list[TieBreak] = Field(
         ["slope", "coefficient_of_variation", "name"],
-        description="Decides between configs whose scores are equal, in this order.",
+        description="Criteria for configs with equal scores, in this order.",
     )
-    min_seeds: Count = Field(2, description="Configs with fewer completed seeds are left out.")
+    min_seeds: Count = Field(2, description="Skip configs with fewer completed seeds.")
 
 
 class ProjectParams(HyperparameterOverrides):
     """All of params.yaml."""
 
-    device: Device = Field("auto", description="auto takes CUDA where it is.")
+    device: Device = Field("auto", description="auto: CUDA if available, else the CPU.")
     num_parallel_envs: Count | None = Field(
-        None, description="Environment copies per run; null: what the environment's file says."
+        None, description="Environment copies per run; null: the value in the environment's file."
     )
-    num_threads: Count = Field(1, description="CPU threads per run; part of a run's identity.")
+    num_threads: Count = Field(
+        1, description="CPU threads per run. Another value makes another run."
+    )
     checkpoint_interval: Count = Field(10, description="Iterations between checkpoints.")
     sweep: SweepParams = SweepParams()
     smoke: BudgetParams = BudgetParams(total_frames=40_000, seeds=[0, 1, 2], eval_episodes=50)
@@ -114,7 +133,7 @@ class ProjectParams(HyperparameterOverrides):
 
     @property
     def rungs(self) -> list[int]:
-        """Frames of the sweep's runs after each rung; the smoke alone without halving."""
+        """Total frames per run at the end of each rung; without halving, only those of smoke."""
         if self.sweep.strategy == "grid":
             return [self.smoke.total_frames]
         halving = self.sweep.halving
@@ -123,17 +142,20 @@ class ProjectParams(HyperparameterOverrides):
             frames.insert(0, frames[0] // halving.eta)
         return frames
 
-    def misfits(self) -> Iterator[tuple[str, str]]:
+    def conflicts(self) -> Iterator[tuple[str, str]]:
         count = len(self.smoke.seeds)
         if self.selection.min_seeds > count:
-            message = f"smoke.seeds lists only {count}: no config could ever be selected"
+            message = (
+                f"must be at most {count}, the number of smoke.seeds; otherwise no config can be "
+                "selected"
+            )
             yield "selection.min_seeds", message
 
     def budget(self, mode: Mode) -> BudgetParams:
-        """The budget of a mode."""
+        """Return the budget of a mode."""
         return self.smoke if mode == "smoke" else self.full
 
     def hyperparameter_overrides(self) -> dict:
-        """The set hyperparameters as a nested dictionary, without the null ones."""
+        """Return the hyperparameters that are not null, as a nested dictionary."""
         data = self.model_dump(include=set(HyperparameterOverrides.model_fields), exclude_none=True)
         return {key: value for key, value in data.items() if value != {}}

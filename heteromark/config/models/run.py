@@ -1,9 +1,9 @@
-"""The typed, frozen model of a resolved run config.
+"""The typed, immutable model of a resolved run config.
 
-Every value that a run depends on passes through this model, and those of agent configs (`agent`)
-and components (`components`), before any code uses it. They are also the source of the JSON schemas
-in `config/schema/`, which editors use to complete and check the YAML. Units: learning rates are per
-optimizer step; frames are environment steps of all agents.
+This model and those of agent configs (`agent`) and components (`components`) validate every value
+that a run depends on before any code uses it. They are also the source of the JSON schemas in
+`config/schema/`, with which editors complete and check the YAML. Units: learning rates are per
+optimizer step; a frame is one environment step of all agents.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from heteromark.config.fields import (
     OptimizerType,
     PolicyType,
     Seed,
-    misfit,
+    batch_size_conflict,
     nearest_divisors,
     nearest_multiples,
 )
@@ -53,35 +53,34 @@ from heteromark.config.models.llm import (
 from heteromark.config.models.tasks import TASK_ROLES
 from heteromark.config.nested import value_at
 
-# What the sections of other environments must hold with the built-in battle.
+# Keys with only one valid value in Skirmish, and why.
 _WITH_SKIRMISH: dict[str, tuple[object, str]] = {
     "environment.task": (
         None,
         "must be null with env_type skirmish, which is built in; set env_type=pettingzoo, or "
-        "choose a file of config/environment/ that does",
+        "choose a file in config/environment/ that does",
     ),
     "environment.kwargs": (
         {},
-        "must be empty with env_type skirmish; its settings are in environment.skirmish",
+        "must be empty with env_type skirmish; use environment.skirmish instead",
     ),
     "environment.reward": (
         "team",
-        "must be team with env_type skirmish, whose reward is the team's",
+        "must be team with env_type skirmish, which has only a team reward",
     ),
     "environment.num_workers": (
         0,
-        "must be 0 with env_type skirmish, which steps all its copies together",
+        "must be 0 with env_type skirmish, which steps all copies in one batch",
     ),
     "environment.opponent.kind": (
         "self",
-        "must be self with env_type skirmish; who commands the other side is "
-        "environment.skirmish.opponent",
+        "must be self with env_type skirmish; set the opponent in environment.skirmish.opponent",
     ),
 }
 
 
 class RunConfig(Frozen):
-    """Everything one run is determined by: one resolved config, one seed, one mode."""
+    """All settings of one run: one resolved config, one seed, one mode."""
 
     agent: AgentConfig
     mode: Mode
@@ -107,40 +106,40 @@ class RunConfig(Frozen):
     generation: GenerationConfig = GenerationConfig()
     grpo: GroupRelativeConfig = GroupRelativeConfig()
 
-    def misfits(self) -> Iterator[tuple[str, str]]:
-        yield from self._misfits_of_kind()
-        yield from self._misfits_of_environment()
-        yield from self._misfits_of_batches()
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        yield from self._conflicts_of_kind()
+        yield from self._conflicts_of_environment()
+        yield from self._conflicts_of_batches()
         if self.kind == NETWORKS:
-            yield from self._misfits_of_processes()
-        yield from self._misfits_of_critic()
+            yield from self._conflicts_of_processes()
+        yield from self._conflicts_of_critic()
         trained_against = self.environment.opponent.kind
         if self.evaluation.opponent == "past_self" and trained_against != "past_self":
             yield (
                 "evaluation.opponent",
-                "needs environment.opponent.kind past_self: a run trained against "
-                f"{trained_against} keeps no past selves",
+                "needs environment.opponent.kind=past_self; a run trained against "
+                f"{trained_against} keeps no past policies",
             )
 
-    def _misfits_of_kind(self) -> Iterator[tuple[str, str]]:
+    def _conflicts_of_kind(self) -> Iterator[tuple[str, str]]:
         if self.agent.kind == self.kind:
             return
         name = self.environment.name
         if self.kind == LLM:
             message = (
-                f"environment {name} is for language-model agents, which "
-                f"{' and '.join(algorithms_of(LLM))} train; choose an agent config such as "
-                "config/agents/grpo_agent_v1.yaml"
+                f"must be {' or '.join(algorithms_of(LLM))}, or a custom algorithm with "
+                f"TextPolicy: environment {name} is for language-model agents. Choose an agent "
+                "config such as config/agents/grpo_agent_v1.yaml"
             )
         else:
             message = (
                 f"{self.agent.algorithm} trains language-model agents, but environment {name} has "
-                f"env_type {self.env_type}; choose one with env_type text, such as math or "
-                "plan_path"
+                f"env_type {self.env_type}; choose an environment with env_type text, such as math "
+                "or plan_path"
             )
         yield "agent.algorithm", message
 
-    def _misfits_of_environment(self) -> Iterator[tuple[str, str]]:
+    def _conflicts_of_environment(self) -> Iterator[tuple[str, str]]:
         if self.environment.task is None and self.env_type not in ("skirmish", "text"):
             yield (
                 "environment.task",
@@ -153,43 +152,43 @@ class RunConfig(Frozen):
         if skirmish.opponent == "policy" and skirmish.checkpoint is None:
             yield (
                 "environment.skirmish.checkpoint",
-                "must be set with opponent policy: a run's checkpoint.pt or best.pt, for example "
+                "must be set with opponent policy, to a run's checkpoint.pt or best.pt, such as "
                 "results/model/checkpoint.pt",
             )
         for key, (value, message) in _WITH_SKIRMISH.items():
             if value_at(self, key) != value:
                 yield key, message
 
-    def _misfits_of_batches(self) -> Iterator[tuple[str, str]]:
+    def _conflicts_of_batches(self) -> Iterator[tuple[str, str]]:
         frames, envs = self.collector.frames_per_batch, self.environment.num_parallel_envs
         if frames % envs and self.kind == NETWORKS:
             yield (
                 "environment.num_parallel_envs",
-                f"must divide collector.frames_per_batch (agent.n_steps), which is {frames}; "
-                f"{nearest_divisors(envs, frames)}, or set agent.n_steps to "
+                f"must divide collector.frames_per_batch (agent.n_steps), which is {frames}. "
+                f"{nearest_divisors(envs, frames)}; or set agent.n_steps to "
                 f"{nearest_multiples(frames, envs)}",
             )
         minibatch = self.replay_buffer.minibatch_size
-        if message := misfit(minibatch, frames, "collector.frames_per_batch"):
+        if message := batch_size_conflict(minibatch, frames, "collector.frames_per_batch"):
             yield "replay_buffer.minibatch_size", message
         if not self.is_recurrent:
             return
         chunk, steps = self.policy.gru.chunk_length, frames // envs
-        remedy = f"{nearest_divisors(chunk, steps, minibatch)} (or change what it must divide)"
+        nearest = nearest_divisors(chunk, steps, minibatch)
         if steps % chunk:
             yield (
                 "policy.gru.chunk_length",
-                f"must divide the {steps} steps that each of the {envs} environments takes in a "
-                f"batch of {frames} frames; {remedy}",
+                f"must divide the {steps} steps that each of the {envs} environments takes per "
+                f"batch of {frames} frames. {nearest}; or change the batch",
             )
         if minibatch % chunk:
             yield (
                 "policy.gru.chunk_length",
-                f"must divide replay_buffer.minibatch_size, which is {minibatch}: minibatches are "
-                f"made of whole chunks; {remedy}",
+                f"must divide replay_buffer.minibatch_size, which is {minibatch}, because "
+                f"minibatches consist of whole chunks. {nearest}; or change the minibatch size",
             )
 
-    def _misfits_of_processes(self) -> Iterator[tuple[str, str]]:
+    def _conflicts_of_processes(self) -> Iterator[tuple[str, str]]:
         envs, workers = self.environment.num_parallel_envs, self.environment.num_workers
         if workers > envs:
             message = f"must be at most environment.num_parallel_envs, which is {envs}"
@@ -199,25 +198,26 @@ class RunConfig(Frozen):
         if workers:
             yield (
                 "environment.num_workers",
-                "must be 0 with collector_type multi_sync, whose collectors are processes already",
+                "must be 0 with collector_type multi_sync, whose collectors are already processes",
             )
         if self.environment.opponent.kind == "past_self":
             yield (
                 "environment.opponent.kind",
-                "needs collector_type sync: the pool of past policies is in the training process",
+                "past_self needs collector_type=sync, because the training process holds the pool "
+                "of past policies",
             )
         collectors = self.collector.num_collectors
         if envs % collectors:
             yield (
                 "collector.num_collectors",
-                f"must divide environment.num_parallel_envs, which is {envs}; "
+                f"must divide environment.num_parallel_envs, which is {envs}. "
                 f"{nearest_divisors(collectors, envs)}",
             )
 
-    def _misfits_of_critic(self) -> Iterator[tuple[str, str]]:
+    def _conflicts_of_critic(self) -> Iterator[tuple[str, str]]:
         algorithm, row = self.agent.algorithm, ROW_OF.get(self.agent.algorithm)
         if self.critic == "own":
-            if row and row.one_advantage:
+            if row and row.shared_advantage:
                 yield (
                     "policy.critic",
                     f"must be team or group with {algorithm}, whose agents share one advantage",
@@ -226,12 +226,12 @@ class RunConfig(Frozen):
         if self.environment.reward == "individual":
             yield (
                 "environment.reward",
-                f"must be team: {algorithm} with a centralised critic optimises a return that all "
-                "agents share; for rewards of their own use IPPO or MaskablePPO",
+                f"must be team: {algorithm} with a centralised critic optimises a return shared by "
+                "all agents; for individual rewards, use IPPO or MaskablePPO",
             )
         wants_state = self.policy.critic_input == "state"
         if wants_state and not self.environment.state and self.env_type != "custom":
-            # a custom EnvBase may give its state unasked
+            # a custom EnvBase may always provide its state
             yield (
                 "policy.critic_input",
                 "needs the environment's state, but environment.state is false; set "
@@ -240,7 +240,7 @@ class RunConfig(Frozen):
 
     @property
     def critic(self) -> str:
-        """Whose critics there are: team, group or own."""
+        """The kind of critics: team, group or own."""
         if self.policy.critic != "auto":
             return self.policy.critic
         row = ROW_OF.get(self.agent.algorithm)
@@ -253,14 +253,14 @@ class RunConfig(Frozen):
 
     @property
     def splits_actions(self) -> bool:
-        """Whether log-probabilities of a continuous action's dimensions are kept apart."""
+        """Whether the log-probabilities of a continuous action's dimensions are kept separate."""
         row = ROW_OF.get(ALGORITHM_OF_LOSS.get(self.loss_type, ""))
         reads = row is not None and "action_aggregation" in row.loss_keys
         return reads and self.loss.action_aggregation == "mean"
 
     @property
     def import_paths(self) -> dict[str, str]:
-        """Everything that is named by an import path, by the key that names it."""
+        """All import paths by config key."""
         chosen = {
             "environment.task": self.environment.task,
             "environment.opponent.heuristic": self.environment.opponent.heuristic,
@@ -277,49 +277,49 @@ class RunConfig(Frozen):
 
     @property
     def policy_types(self) -> set[str]:
-        """The kinds of network that there are: the run's, and those of single groups."""
+        """The policy types of the run and of single groups."""
         overrides = {override.policy_type for override in self.policy.groups.values()}
         return {self.policy_type, *overrides} - {None}
 
     @property
-    def may_remember(self) -> bool:
-        """Whether a policy may be recurrent: only of one's own networks is it not known here."""
+    def may_be_recurrent(self) -> bool:
+        """Whether a policy is recurrent, or may be because it is a custom network."""
         return self.policy_types != {"mlp"}
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether any group's policy is known to remember."""
-        return self.policy_type == "gru" or self.policy.overrides_recurrence
+        """Whether any group has a built-in recurrent policy."""
+        return self.policy_type == "gru" or self.policy.has_recurrent_override
 
     @property
     def frames_per_problem(self) -> int:
-        """Frames that language-model agents spend on a problem: rounds of all its responses."""
+        """Frames of language-model agents per problem: responses per prompt times rounds."""
         return self.grpo.num_generations * self.environment.text.max_turns
 
     @property
     def problems_per_batch(self) -> int:
-        """Problems that language-model agents work on in one iteration."""
+        """Problems of language-model agents per iteration."""
         return self.collector.frames_per_batch // self.frames_per_problem
 
     @property
     def turn_order(self) -> tuple[str, ...] | None:
-        """Roles of a round, in order; None: the user's own task knows them."""
+        """The roles of a round in order; None: only the custom task knows them."""
         text = self.environment.text
         if text.turn_order is not None:
             return tuple(text.turn_order)
-        if text.task_is_own:
+        if text.task_is_custom:
             return None
         roles = tuple(text.cast) or TASK_ROLES[text.task]
         return roles[-1:] if self.acts_alone else roles
 
     @property
     def acts_alone(self) -> bool:
-        """Whether the last role of a task acts alone, where no turn order is given."""
+        """Whether only the last role of a task acts, unless a turn order is given."""
         row = ROW_OF.get(self.agent.algorithm)
         return row is not None and row.acts_alone
 
     def policy_of(self, role: str) -> str:
-        """The name of a role's policy."""
+        """Return the name of a role's policy."""
         model = self.model
         if role in model.roles:
             return model.roles[role]
@@ -327,12 +327,12 @@ class RunConfig(Frozen):
 
     @property
     def policy_names(self) -> tuple[str, ...] | None:
-        """The policies of all roles, each once; None: the user's own task knows its roles."""
+        """The distinct policies of all roles; None: only the custom task knows its roles."""
         if self.turn_order is None:
             return None
         return tuple(dict.fromkeys(map(self.policy_of, self.turn_order)))
 
     @property
     def num_iterations(self) -> int:
-        """Iterations of the run: total_frames rounded up to whole batches."""
+        """Iterations of the run: total_frames divided by frames per batch, rounded up."""
         return -(-self.training.total_frames // self.collector.frames_per_batch)

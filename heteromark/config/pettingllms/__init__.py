@@ -1,1 +1,1 @@
-"""Team configs in PettingLLMs' dialect, and what they mean here."""
+"""Team configs in PettingLLMs' format, and their translation into run configs."""

@@ -1,9 +1,9 @@
-"""The typed, frozen models of a team config: several language-model agents, section by section.
+"""The typed, immutable models of a team config, which configures several language-model agents.
 
-The sections and their keys are those of PettingLLMs' configuration; a key that can only have one
-meaning here is accepted with that one (see `rules`). What they have no key for, such as how hard
-the problems are, is said in the sections of a run config, which stand beside them. `translation`
-makes a run config of both.
+The sections and keys are those of PettingLLMs. A key with only one supported value here accepts
+only that value (see `rules`). For settings that PettingLLMs has no key for, such as the difficulty
+of problems, a team config also has the sections of a run config. `translation` turns both into a
+run config.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from heteromark.config.fields import (
 )
 from heteromark.config.models.llm import Role, Share, Specialization, Temperature
 
-# Whole sections, which tell a file of them from a file of one section's keys.
+# Top-level sections. A file that contains one of them holds sections, not the keys of one section.
 TEAM_SECTIONS = (
     "resource",
     "env",
@@ -42,54 +42,55 @@ SYNTHETIC = "synthetic"
 
 
 class Resource(Frozen):
-    """What a run may use of the machine."""
+    """The machine's resources that a run uses."""
 
     nnodes: Count = 1
     n_gpus_per_node: NaturalNumber | None = Field(
-        None, description="1: needs a GPU; 0: on the CPU; null: as training.device says."
+        None, description="1: use the GPU; 0: use the CPU; null: training.device decides."
     )
     trust_remote_code: bool = Field(
-        False, description="Run code that comes with a model. Only for those that you trust."
+        False, description="Run code that comes with a model. Set it only for models you trust."
     )
 
 
 class Env(Frozen):
-    """What the agents work on."""
+    """The problems that the agents solve."""
 
     name: str = Field(
         description="A registered environment, or the import path of your own task's factory."
     )
     dataset: str = Field(
-        SYNTHETIC, description="synthetic: generated; math_env: or a file of JSON Lines."
+        SYNTHETIC,
+        description="synthetic: generated problems; math_env also takes a JSON Lines file.",
     )
     benchmark: str | None = Field(
-        None, description="stateful_env: which puzzle; elsewhere the held-out part of the dataset."
+        None, description="stateful_env: the puzzle; otherwise the held-out part of the dataset."
     )
-    max_turns: Count = Field(1, description="Rounds of turn_order after which a problem is left.")
+    max_turns: Count = Field(1, description="Maximum rounds of turn_order per problem.")
     resolve: bool = False
     multi_modal: bool = False
     batched_init: bool = True
 
 
 class BaseModelChoice(Frozen):
-    """A model that agents can be given."""
+    """A model that agents can use."""
 
-    path: str = Field(description="Folder of a model, its name on the hub, or tiny.")
-    name: Role = Field(description="What agent_configs and models call it.")
+    path: str = Field(description="Model folder, model name on the Hugging Face hub, or tiny.")
+    name: Role = Field(description="Its name in agent_configs and models.")
 
 
 class AgentChoice(Frozen):
-    """An agent, and the model that it speaks with."""
+    """An agent and its model."""
 
     name: Role
-    policy_name: str = Field(description="The name of one of base_models.")
+    policy_name: str = Field(description="The name of a model in base_models.")
     role: Role | None = Field(
-        None, description="The role of the task that it plays; null: that of its registered name."
+        None, description="The agent's role in the task; null: the role of its registered name."
     )
 
 
 class AgentPolicyConfigs(Frozen):
-    """Who there is."""
+    """The agents of the team."""
 
     num_agents: Count | None = None
     policy_list: list[str] | None = None
@@ -97,64 +98,64 @@ class AgentPolicyConfigs(Frozen):
 
 
 class Interaction(Frozen):
-    """Who acts when."""
+    """The order in which agents act."""
 
     turn_order: Annotated[list[str], Field(min_length=1)] = Field(
-        description="Names of agents, in the order of a round; one may act several times in it."
+        description="Agent names in the order of a round. An agent may act several times per round."
     )
     num_interacting_agents: Count | None = None
 
 
 class TeamTraining(Frozen):
-    """How long, how often, on how much."""
+    """Budget, batch sizes, sampling and evaluation of the training."""
 
     device: Device = "auto"
-    total_training_steps: Count = Field(description="Iterations.")
+    total_training_steps: Count = Field(description="Training iterations.")
     project_name: str = "heteromark"
     experiment_name: str | None = None
     logger: list[Literal["console", "wandb", "tensorboard", "mlflow"]] = Field(["console"])
     model_checkpoints_dir: str = "checkpoints"
     ray_wait_register_center_timeout: Coefficient | None = None
-    train_batch_size: Count = Field(32, description="Problems of an iteration.")
+    train_batch_size: Count = Field(32, description="Problems per iteration.")
     train_sample_num: Annotated[int, Field(ge=2, le=1024), Number] = Field(
-        8, description="Responses to each prompt, which are judged beside each other."
+        8, description="Responses per prompt, whose rewards are compared with each other."
     )
-    validate_sample_num: Count = Field(1, description="Attempts at each problem of an evaluation.")
+    validate_sample_num: Count = Field(1, description="Attempts per problem in evaluations.")
     sample_temperature: Temperature = 1.0
     val_freq: NaturalNumber = Field(
-        0, description="Steps between evaluations while training; 0: only at the end."
+        0, description="Steps between evaluations during training; 0: only at the end."
     )
-    resample_freq: Count = Field(1, description="Steps after which other problems are drawn.")
+    resample_freq: Count = Field(1, description="Draw new problems every this many steps.")
     epoch_size: Count | None = Field(
-        None, description="Steps after which the same problems come again; null: never the same."
+        None, description="Steps after which the problems repeat; null: they never repeat."
     )
-    max_prompt_length: Count = Field(256, description="Tokens; a longer prompt is an error.")
-    max_response_length: Count = Field(32, description="Tokens, after which it is cut off.")
+    max_prompt_length: Count = Field(256, description="In tokens; a longer prompt is an error.")
+    max_response_length: Count = Field(32, description="In tokens; a longer response is cut off.")
     lora_rank: Count | None = None
     lora_alpha: Coefficient | None = None
-    # what a run config says of its training besides
+    # Settings of a run config's training section that PettingLLMs does not have:
     num_epochs: Count = Field(1, description="Passes over each step's responses.")
     max_grad_norm: PositiveNumber | None = 1.0  # null: not clipped
-    num_threads: Count = Field(1, description="Threads of torch on the CPU.")
+    num_threads: Count = Field(1, description="CPU threads of torch.")
     checkpoint_interval: Count = Field(10, description="Steps between checkpoints.")
-    keep_checkpoints: Count = Field(2, description="Newest checkpoints kept while training.")
+    keep_checkpoints: Count = Field(2, description="Number of newest checkpoints to keep.")
 
 
 class DataConfig(Frozen):
-    """The lengths once more; they are those of `training`."""
+    """The lengths, which must equal those in `training`."""
 
     max_prompt_length: Count | None = None
     max_response_length: Count | None = None
 
 
 class ActorModel(Frozen):
-    """The path once more; it is that of `base_models`."""
+    """The path, which must equal the one in `base_models`."""
 
     path: str | None = None
 
 
 class RolloutConfig(Frozen):
-    """How responses are sampled, once more; and over how many GPUs a model is split."""
+    """The sampling settings, which must equal those in `training`, and the GPUs per model."""
 
     temperature: Temperature | None = None
     prompt_length: Count | None = None
@@ -163,28 +164,28 @@ class RolloutConfig(Frozen):
 
 
 class TrainerConfig(Frozen):
-    """The GPUs once more; they are those of `resource`."""
+    """The GPUs, which must equal those in `resource`."""
 
     n_gpus_per_node: NaturalNumber | None = None
     n_training_gpus_per_node: NaturalNumber | None = None
 
 
 class OptimConfig(Frozen):
-    """The optimizer of one model's weights; null: as `optimizer` says."""
+    """The optimizer settings of one model; null: those of `optimizer`."""
 
     lr: LearningRate | None = None
     weight_decay: Coefficient | None = None
 
 
 class ActorConfig(Frozen):
-    """The update of one model; null: as `loss` and `optimizer` say."""
+    """The update settings of one model; null: those of `loss` and `optimizer`."""
 
     optim: OptimConfig = OptimConfig()
     clip_ratio: ClipRange | None = None
 
 
 class ActorRolloutRef(Frozen):
-    """A model at work."""
+    """The actor, rollout and trainer settings of one model."""
 
     model: ActorModel = ActorModel()
     rollout: RolloutConfig = RolloutConfig()
@@ -193,20 +194,20 @@ class ActorRolloutRef(Frozen):
 
 
 class PPOTrainerConfig(Frozen):
-    """How one model is trained."""
+    """The training settings of one model."""
 
     filter_method: Literal["none", "mean", "median"] | None = Field(
         None,
-        description="mean, median: only those responses are kept that earned most above the mean "
-        "(or median) of their group. The same for all models.",
+        description="mean, median: keep only the responses with the highest reward above the mean "
+        "(or median) of their group. Must be the same for all models.",
     )
-    filter_ratio: Share | None = Field(None, description="Share of responses kept.")
+    filter_ratio: Share | None = Field(None, description="Fraction of responses to keep.")
     data: DataConfig = DataConfig()
     actor_rollout_ref: ActorRolloutRef = ActorRolloutRef()
 
 
 class TeamModel(Frozen):
-    """One of `base_models`, and how it is trained."""
+    """The name of a model in `base_models`, and its training settings."""
 
     path: str | None = None
     name: str
@@ -217,7 +218,7 @@ RunSection = dict[str, Any]
 
 
 class RunSections(Frozen):
-    """The sections of a run config that say what the documented ones have no key for."""
+    """The sections of a run config, for settings that PettingLLMs has no key for."""
 
     environment: RunSection = Field({})
     evaluation: RunSection = Field({})
@@ -232,12 +233,12 @@ class RunSections(Frozen):
 
 
 class TeamSections(RunSections):
-    """A whole team config."""
+    """A complete team config."""
 
     specialization: Specialization = Field(
         "full",
-        description="full: all weights; lora: adapters; prompt: none, but the wording of prompts "
-        "is chosen; none: nothing, to evaluate only.",
+        description="What to train. full: all weights; lora: LoRA adapters; prompt: the choice of "
+        "prompt wordings; none: nothing, only evaluate.",
     )
     lora_rank: Count = 16
     lora_alpha: PositiveNumber = 32.0
@@ -255,16 +256,16 @@ class TeamSections(RunSections):
 
     @property
     def agents(self) -> dict[str, AgentChoice]:
-        """The agents, by name."""
+        """The agents by name."""
         return {agent.name: agent for agent in self.agent_policy_configs.agent_configs.values()}
 
     @property
     def paths(self) -> dict[str, str]:
-        """The paths of the models, by the name that agents call each."""
+        """The paths of the models by name."""
         return {model.name: model.path for model in self.base_models.values()}
 
     @property
     def frames_per_step(self) -> int:
-        """Responses of an iteration: of all problems, samples and rounds."""
+        """Responses per iteration: problems times samples times rounds."""
         training = self.training
         return training.train_batch_size * training.train_sample_num * self.env.max_turns

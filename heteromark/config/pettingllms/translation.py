@@ -1,8 +1,9 @@
-"""A team config as the run config that it means, with the documented key of every value.
+"""Translate a team config into a run config, recording the team-config key of every value.
 
-What a documented key says is put where a run config says it, and remembered as said there: so a
-fault that the run config's own rules find is told under the key that a user would change, and a
-section of a run config beside the documented ones may not say the same once more.
+The recorded keys have two uses. A fault found by the run config's rules is reported under the key
+in the team config. And a run-config section in a team config cannot set the same value again.
+
+In this module, a "documented key" is a key of the team config.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from heteromark.config.nested import flatten, lies_in, merge, overlap, unflatten
 from heteromark.config.pettingllms.rules import is_file, role_of, task_of, team_faults
 from heteromark.config.pettingllms.sections import RunSections, TeamSections
 
-# What a run config says of a team, by where a team config says the same.
+# Run-config keys and the team-config keys that set them.
 _COPIED = {
     "mode": "mode",
     "seed": "seed",
@@ -52,61 +53,61 @@ _COPIED = {
     "model.lora_alpha": "lora_alpha",
     "model.trust_remote_code": "resource.trust_remote_code",
 }
-# What it says of updates, by where the models of a team config say it, each for itself.
+# Run-config keys that each model of a team config can set in its actor section.
 _OF_ACTORS = {
     "optimizer.learning_rate": "optim.lr",
     "optimizer.weight_decay": "optim.weight_decay",
     "loss.clip_epsilon": "clip_ratio",
 }
-_TOGETHER = 64  # problems worked on together, unless environment.num_parallel_envs says otherwise
+_NUM_PARALLEL = 64  # default of environment.num_parallel_envs: problems in parallel
 _AGENTS = "agent_policy_configs.agent_configs"
-# What a run config's remedy would be wrong about, as several documented keys say one of its values.
-_REMEDIES = {
-    "device": "needs a CUDA GPU, and torch sees none on this machine; set training.device to auto "
+# Messages for run-config keys that several documented keys set.
+_MESSAGES = {
+    "device": "needs a CUDA GPU, but torch finds none on this machine; set training.device to auto "
     "or cpu and resource.n_gpus_per_node to null or 0, or check the driver and that torch was "
     "installed with CUDA",
 }
 
 
 def is_team(data: Mapping[str, Any]) -> bool:
-    """Whether a composed config is a team config, rather than a run config."""
+    """Return whether a composed config is a team config, not a run config."""
     return "base_models" in data or "agent_policy_configs" in data
 
 
 @dataclass
 class Translation:
-    """Values of a run config, and of each that a documented key says, which one that is.
+    """Values of a run config, and the documented keys that set them.
 
     Attributes:
-        values: by dotted key of a run config.
-        said_by: the documented key, by dotted key of a run config.
+        values: the values by dotted run-config key.
+        documented_keys: the documented keys by dotted run-config key.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
-    said_by: dict[str, str] = field(default_factory=dict)
+    documented_keys: dict[str, str] = field(default_factory=dict)
 
-    def put(self, key: str, value: Any, documented: str) -> None:
-        """Say a value of a run config."""
+    def set(self, key: str, value: Any, documented: str) -> None:
+        """Set a run-config value and record its documented key."""
         self.values[key] = value
-        self.said_by[key] = documented
+        self.documented_keys[key] = documented
 
-    def documented(self, key: str) -> str:
-        """The key that a user would change, for a key of the run config."""
-        places = (place for place in self.said_by if overlap(place, key))
-        return self.said_by.get(max(places, key=len, default=""), key)
+    def documented_key(self, key: str) -> str:
+        """Return the documented key that sets a run-config key; without one, the key itself."""
+        matching = (each for each in self.documented_keys if overlap(each, key))
+        return self.documented_keys.get(max(matching, key=len, default=""), key)
 
-    def in_documented_words(self, text: str) -> str:
-        """A message with every key of the run config replaced by the documented one."""
+    def with_documented_keys(self, text: str) -> str:
+        """Replace every run-config key in a message by its documented key."""
         return re.sub(
-            r"[a-z_]+(?:\.\w+)+", lambda found: self.said_by.get(found[0], found[0]), text
+            r"[a-z_]+(?:\.\w+)+", lambda found: self.documented_keys.get(found[0], found[0]), text
         )
 
 
 def team_job_data(data: Mapping[str, Any]) -> tuple[dict[str, Any], Translation]:
-    """What a job is made of, of a resolved team config.
+    """Return the values of a job, translated from a resolved team config, and the translation.
 
     Raises:
-        ConfigError: all faults that its own types and rules find, by documented key.
+        ConfigError: all faults of the team config's types and rules, by documented key.
     """
     try:
         sections = TeamSections.model_validate(data)
@@ -114,136 +115,150 @@ def team_job_data(data: Mapping[str, Any]) -> tuple[dict[str, Any], Translation]
         raise ConfigError(faults_of(error, TeamSections, "")) from error
     if faults := list(team_faults(sections)):
         raise ConfigError(faults)
-    translation = _translated(sections)
-    extra = {name: said for name in RunSections.model_fields if (said := getattr(sections, name))}
-    if faults := list(_said_twice(extra, translation)):
+    translation = _translate(sections)
+    extra = {
+        name: section for name in RunSections.model_fields if (section := getattr(sections, name))
+    }
+    if faults := list(_duplicate_faults(extra, translation)):
         raise ConfigError(faults)
     values = merge(_defaults(sections), unflatten(translation.values), extra)
     return {**values, "agent": _agent(sections, values)}, translation
 
 
 def as_documented(faults: Iterable[Fault], translation: Translation, data: Any) -> list[Fault]:
-    """Faults of the run config under the keys of the team config that it was made of.
+    """Report faults of the run config under the documented keys.
 
-    The agent config is made of what the components are told: a fault of it is one of theirs too.
+    The agent config is derived from the components, so its faults are dropped if a component has
+    one too.
     """
     faults = list(faults)
     of_components = [fault for fault in faults if not fault.key.startswith("agent.")]
-    told = []
+    documented = []
     for fault in of_components or faults:
-        key = translation.documented(fault.key)
+        key = translation.documented_key(fault.key)
         value = fault.value if key == fault.key else value_at(data, key)
-        message = _REMEDIES.get(fault.key) or translation.in_documented_words(fault.message)
-        told.append(replace(fault, key=key, value=value, message=message))
-    return told
+        message = _MESSAGES.get(fault.key) or translation.with_documented_keys(fault.message)
+        documented.append(replace(fault, key=key, value=value, message=message))
+    return documented
 
 
-def idle_documented(
-    given: Mapping[str, Any], idle: Mapping[str, str], translation: Translation, file: str
+def ineffective_team_keys(
+    given: Mapping[str, Any], ineffective: Mapping[str, str], translation: Translation, file: str
 ) -> Iterator[Fault]:
-    """A fault for every given documented key all of whose values change nothing in the run."""
+    """Yield a fault for each documented key that sets only values without effect.
+
+    Args:
+        given: the explicitly set values by documented key.
+        ineffective: the run-config keys without effect, with the reasons.
+        translation: the translation of the team config.
+        file: the file or option that set the values.
+    """
     for key, value in given.items():
-        places = [
-            place for place, source in translation.said_by.items() if overlap(source, key)
+        run_keys = [
+            run_key
+            for run_key, documented in translation.documented_keys.items()
+            if overlap(documented, key)
         ] or [key]
         reasons = [
-            next((reason for section, reason in idle.items() if lies_in(place, section)), "")
-            for place in places
+            next((text for section, text in ineffective.items() if lies_in(run_key, section)), "")
+            for run_key in run_keys
         ]
         if all(reasons):
-            message = f"has no effect: {translation.in_documented_words(reasons[0])}"
+            message = f"has no effect: {translation.with_documented_keys(reasons[0])}"
             yield Fault(file, message, key, value)
 
 
-def _translated(sections: TeamSections) -> Translation:
-    made = Translation()
+def _translate(sections: TeamSections) -> Translation:
+    translation = Translation()
     for key, documented in _COPIED.items():
-        made.put(key, value_at(sections, documented), documented)
-    _put_training(made, sections)
-    _put_task(made, sections)
-    _put_models(made, sections)
-    _put_updates(made, sections)
-    return made
+        translation.set(key, value_at(sections, documented), documented)
+    _set_training(translation, sections)
+    _set_task(translation, sections)
+    _set_models(translation, sections)
+    _set_updates(translation, sections)
+    return translation
 
 
-def _put_training(made: Translation, sections: TeamSections) -> None:
+def _set_training(translation: Translation, sections: TeamSections) -> None:
     training, frames = sections.training, sections.frames_per_step
     total = frames * training.total_training_steps
-    made.put("collector.frames_per_batch", frames, "training.train_batch_size")
-    made.put("training.total_frames", total, "training.total_training_steps")
+    translation.set("collector.frames_per_batch", frames, "training.train_batch_size")
+    translation.set("training.total_frames", total, "training.total_training_steps")
     backends = [name for name in training.logger if name != "console"]
-    made.put("logger.backends", backends, "training.logger")
+    translation.set("logger.backends", backends, "training.logger")
     gpus = sections.resource.n_gpus_per_node
     if gpus is None:
-        made.put("device", training.device, "training.device")
+        translation.set("device", training.device, "training.device")
     else:
-        made.put("device", ("cpu", "cuda")[gpus], "resource.n_gpus_per_node")
+        translation.set("device", ("cpu", "cuda")[gpus], "resource.n_gpus_per_node")
 
 
-def _put_task(made: Translation, sections: TeamSections) -> None:
+def _set_task(translation: Translation, sections: TeamSections) -> None:
     env, task = sections.env, str(task_of(sections))
     roles = {name: str(role_of(sections, name)) for name in sections.agents}
-    made.put("environment.name", task.rpartition(".")[2].replace(":", "_"), "env.name")
-    made.put("env_type", "text", "env.name")
-    made.put("environment.text.task", task, "env.name")
+    translation.set("environment.name", task.rpartition(".")[2].replace(":", "_"), "env.name")
+    translation.set("env_type", "text", "env.name")
+    translation.set("environment.text.task", task, "env.name")
     if _needs_cast(sections, roles):
-        made.put("environment.text.cast", roles, _AGENTS)
+        translation.set("environment.text.cast", roles, _AGENTS)
         roles = {name: name for name in roles}
     if is_file(env.dataset):
-        made.put("environment.text.math.source", "file", "env.dataset")
-        made.put("environment.text.math.file", env.dataset, "env.dataset")
+        translation.set("environment.text.math.source", "file", "env.dataset")
+        translation.set("environment.text.math.file", env.dataset, "env.dataset")
     order = [roles[name] for name in sections.multi_agent_interaction.turn_order]
-    made.put("environment.text.turn_order", order, "multi_agent_interaction.turn_order")
+    translation.set("environment.text.turn_order", order, "multi_agent_interaction.turn_order")
     policies = {roles[name]: agent.policy_name for name, agent in sections.agents.items()}
-    made.put("model.roles", policies, _AGENTS)
+    translation.set("model.roles", policies, _AGENTS)
 
 
 def _needs_cast(sections: TeamSections, roles: Mapping[str, str]) -> bool:
-    """Whether two agents play one role with different models: then each is a role of its own."""
+    """Return whether two agents play one role with different models, so that each needs a role."""
     played = {(roles[name], agent.policy_name) for name, agent in sections.agents.items()}
     return len(played) > len(set(roles.values()))
 
 
-def _put_models(made: Translation, sections: TeamSections) -> None:
-    first_place, first = next(iter(sections.base_models.items()))
-    made.put("model.path", first.path, f"base_models.{first_place}.path")
-    for place, model in sections.base_models.items():
+def _set_models(translation: Translation, sections: TeamSections) -> None:
+    first_key, first = next(iter(sections.base_models.items()))
+    translation.set("model.path", first.path, f"base_models.{first_key}.path")
+    for model_key, model in sections.base_models.items():
         if model.path != first.path:
             key = f"model.by_policy.{model.name}.path"
-            made.put(key, model.path, f"base_models.{place}.path")
+            translation.set(key, model.path, f"base_models.{model_key}.path")
 
 
-def _put_updates(made: Translation, sections: TeamSections) -> None:
+def _set_updates(translation: Translation, sections: TeamSections) -> None:
     for key in ("filter_method", "filter_ratio"):
-        for place, model in sections.models.items():
+        for model_key, model in sections.models.items():
             if (value := getattr(model.ppo_trainer_config, key)) is not None:
-                made.put(f"grpo.{key}", value, f"models.{place}.ppo_trainer_config.{key}")
+                documented = f"models.{model_key}.ppo_trainer_config.{key}"
+                translation.set(f"grpo.{key}", value, documented)
                 break
-    for target, within in _OF_ACTORS.items():
-        where = f"ppo_trainer_config.actor_rollout_ref.actor.{within}"
-        said = {
-            place: (model.name, value)
-            for place, model in sections.models.items()
-            if (value := value_at(model, where)) is not None
+    for target, actor_key in _OF_ACTORS.items():
+        path = f"ppo_trainer_config.actor_rollout_ref.actor.{actor_key}"
+        values = {
+            model_key: (model.name, value)
+            for model_key, model in sections.models.items()
+            if (value := value_at(model, path)) is not None
         }
-        covers_all = {name for name, _ in said.values()} == set(sections.paths)
-        if covers_all and len({value for _, value in said.values()}) == 1:
-            place, (_, value) = next(iter(said.items()))
-            made.put(target, value, f"models.{place}.{where}")
+        covers_all = {name for name, _ in values.values()} == set(sections.paths)
+        if covers_all and len({value for _, value in values.values()}) == 1:
+            model_key, (_, value) = next(iter(values.items()))
+            translation.set(target, value, f"models.{model_key}.{path}")
             continue
         section, _, quantity = target.partition(".")
-        for place, (name, value) in said.items():
-            made.put(f"{section}.groups.{name}.{quantity}", value, f"models.{place}.{where}")
+        for model_key, (name, value) in values.items():
+            documented = f"models.{model_key}.{path}"
+            translation.set(f"{section}.groups.{name}.{quantity}", value, documented)
 
 
 def _defaults(sections: TeamSections) -> dict[str, Any]:
-    """What holds where nothing is said; not the defaults of runs of other kinds."""
+    """Return the defaults of team configs, which differ from those of other runs."""
     warm_up = sections.environment.get("text", {})
     is_tiny = TINY in sections.paths.values() and isinstance(warm_up, dict)
     return {
         "policy_type": "text",
         "loss_type": ROW_OF[_algorithm(sections)].loss,
-        "environment": {"num_parallel_envs": _TOGETHER},
+        "environment": {"num_parallel_envs": _NUM_PARALLEL},
         "policy": {},
         "loss": {},
         "optimizer": {},
@@ -259,7 +274,7 @@ def _algorithm(sections: TeamSections) -> str:
 
 
 def _agent(sections: TeamSections, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The agent config that would say the same, for the lists of runs and their comparison."""
+    """Return the equivalent agent config, for listing and comparing runs."""
     environment = sections.env.name.rpartition(":")[2]
     name = sections.training.experiment_name or f"{environment}_team"
     agent_id = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:64]
@@ -278,7 +293,7 @@ def _agent(sections: TeamSections, values: Mapping[str, Any]) -> dict[str, Any]:
         "algorithm": _algorithm(sections),
         "description": f"{', '.join(sections.agents)} on {sections.env.name}",
         "n_steps": frames,
-        "batch_size": minibatch if fits else frames,  # the rules say what is wrong with it
+        "batch_size": minibatch if fits else frames,  # the rules report an invalid minibatch
         "n_epochs": values["training"]["num_epochs"],
         "network": {"policy": "TextPolicy"},
         "ppo": ppo,
@@ -295,8 +310,9 @@ def _known(section: Mapping[str, Any], model: type) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key in model.model_fields}
 
 
-def _said_twice(extra: Mapping[str, Any], translation: Translation) -> Iterator[Fault]:
+def _duplicate_faults(extra: Mapping[str, Any], translation: Translation) -> Iterator[Fault]:
+    """Yield a fault for each run-config key that a documented key already sets."""
     for key, value in flatten(dict(extra)).items():
-        if (documented := translation.documented(key)) != key:
-            message = f"is said by {documented} here; change that, and leave this out"
+        if (documented := translation.documented_key(key)) != key:
+            message = f"is set by {documented} in a team config; change that key and remove this"
             yield Fault("", message, key, value)

@@ -1,1 +1,1 @@
-"""What acts where, and what must hold between sections."""
+"""Rules across sections: which keys have an effect, and which values conflict."""

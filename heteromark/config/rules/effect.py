@@ -1,7 +1,7 @@
-"""Which keys of a run config cannot act in it, and why.
+"""Find the keys of a run config that have no effect on the run, and why.
 
-One table for both uses: such a key does not count in a run's digest, and giving one explicitly is a
-fault. Files may hold it, as a default for runs in which it acts.
+Such a key is left out of the run's digest, and setting it explicitly is a fault. Files may contain
+it, as a default for other runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from heteromark.config.models.run import RunConfig
 from heteromark.config.nested import lies_in
 from heteromark.config.rules.kinds import rules_of
 
-# What each optimizer reads of the section `optimizer`, besides what all of them read.
+# The optimizers that read each key of the section `optimizer`. All optimizers read the other keys.
 _READ_BY_OPTIMIZERS = {
     "betas": ("adam", "adamw"),
     "alpha": ("rmsprop",),
@@ -26,13 +26,13 @@ _READ_BY_OPTIMIZERS = {
 _READ_BY_BACKENDS = {"offline": ("wandb",), "project": ("wandb", "mlflow")}
 
 
-def idle_keys(config: RunConfig) -> dict[str, str]:
-    """The keys (or whole sections) that change nothing in this run, each with the reason."""
-    reasons = dict(_idle_everywhere(config))
-    if not is_own(config.agent.algorithm):  # which is given the whole config, and may look at it
-        reasons |= dict(_idle_in_training(config))
-    reasons |= rules_of(config.kind).idle(config)
-    # what lies in a section that cannot act need not be told as well
+def ineffective_keys(config: RunConfig) -> dict[str, str]:
+    """Map the keys (or whole sections) without effect on this run to the reasons."""
+    reasons = dict(_ineffective_always(config))
+    if not is_custom(config.agent.algorithm):  # a custom algorithm may read the whole config
+        reasons |= dict(_ineffective_in_training(config))
+    reasons |= rules_of(config.kind).ineffective(config)
+    # Drop keys in sections that are themselves listed.
     return {
         key: reason
         for key, reason in reasons.items()
@@ -40,29 +40,35 @@ def idle_keys(config: RunConfig) -> dict[str, str]:
     }
 
 
-def idle_faults(
-    config: RunConfig, given: Mapping[str, object], file: str, felt: Iterable[str] = ()
+def ineffective_key_faults(
+    config: RunConfig,
+    given: Mapping[str, object],
+    file: str,
+    used_elsewhere: Iterable[str] = (),
 ) -> list[Fault]:
-    """A fault for every explicitly given key that changes nothing.
+    """Return a fault for each explicitly set key without effect.
 
     Args:
-        given: values by dotted key.
-        file: where they were given.
-        felt: keys that act outside the run itself.
+        config: the run config.
+        given: the explicitly set values by dotted key.
+        file: the file or option that set them.
+        used_elsewhere: keys that have an effect outside the run itself.
     """
-    idle = {key: reason for key, reason in idle_keys(config).items() if key not in felt}
+    reasons = {
+        key: reason for key, reason in ineffective_keys(config).items() if key not in used_elsewhere
+    }
     return [
         Fault(file, f"has no effect: {reason}", key, value)
         for key, value in given.items()
-        for section, reason in idle.items()
+        for section, reason in reasons.items()
         if lies_in(key, section)
     ]
 
 
-def ignored_by(agent: AgentConfig, key: str) -> str:
-    """Why a hyperparameter of an agent config does nothing in it; empty when it does something."""
+def why_ignored(agent: AgentConfig, key: str) -> str:
+    """Return why an agent config's algorithm ignores a hyperparameter; empty if it uses it."""
     row = ROW_OF.get(agent.algorithm)
-    if row is None:  # one of the user's own is given the whole config
+    if row is None:  # a custom algorithm may read the whole config
         return ""
     if ignored := rules_of(agent.kind).ignored(agent, key):
         return ignored
@@ -72,20 +78,20 @@ def ignored_by(agent: AgentConfig, key: str) -> str:
     return f"is {agent.algorithm}, not {' or '.join(each.name for each in owners)}"
 
 
-def is_own(path: str | None) -> bool:
-    """Whether a selector names a component of the user's own, by its import path."""
+def is_custom(path: str | None) -> bool:
+    """Return whether a selector is the import path of a custom component."""
     return path is not None and ":" in path
 
 
-def _idle_everywhere(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """Keys that cannot act, whatever the algorithm is; each with why, and what to change."""
+def _ineffective_always(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Yield keys without effect for any algorithm, each with the reason and the remedy."""
     environment, evaluation, env_type = config.environment, config.evaluation, config.env_type
     kind = environment.opponent.kind
     in_evaluation = evaluation.opponent or kind
     yield (
         "environment.episode_length",
-        "it only tells how long an episode is, for a budget given in episodes (--episodes); set "
-        "the length itself in environment.kwargs, by the environment's own name for it",
+        "it only converts a budget in episodes (--episodes) to frames; set the environment's "
+        "own parameter for the length of episodes in environment.kwargs",
     )
     if environment.groups is not None:
         yield (
@@ -106,19 +112,19 @@ def _idle_everywhere(config: RunConfig) -> Iterator[tuple[str, str]]:
     if kind == "self" and (in_evaluation == "self" or evaluation.seat is not None):
         yield (
             "environment.opponent.seat",
-            "environment.opponent.kind is self, so all seats learn; set environment.opponent.kind "
-            "to random, heuristic or past_self",
+            "environment.opponent.kind is self, so all players learn; set "
+            "environment.opponent.kind to random, heuristic or past_self",
         )
     if in_evaluation == "self":
         yield (
             "evaluation.seat",
-            "the evaluation is played by the policy in all seats; set evaluation.opponent to "
-            "random or heuristic",
+            "the policy plays all seats in the evaluation; set evaluation.opponent to random or "
+            "heuristic",
         )
     if env_type != "skirmish":
         yield "environment.skirmish", f"env_type is {env_type}; set env_type=skirmish"
     if env_type not in ("smac", "custom"):
-        remedy = "set env_type=smac for an object with the SMAC API"
+        remedy = "set env_type=smac for an environment with the SMAC API"
         yield "environment.smac", f"env_type is {env_type}; {remedy}"
     if config.collector_type != "multi_sync":
         reason = f"collector_type is {config.collector_type}; set collector_type=multi_sync"
@@ -131,42 +137,43 @@ def _idle_everywhere(config: RunConfig) -> Iterator[tuple[str, str]]:
             yield f"logger.{key}", reason
 
 
-def _idle_in_training(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """Keys that a built-in algorithm does not look at; own losses and optimizers may at theirs."""
+def _ineffective_in_training(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """Yield keys a built-in algorithm ignores. Custom losses and optimizers may read theirs."""
     algorithm, optimizer, policy = config.agent.algorithm, config.optimizer_type, config.policy
     if config.critic == "own":
         reason = (
-            f"the critics of this {algorithm} run value what an agent sees itself (policy.critic "
-            "own); set policy.critic=team or policy.critic=group"
+            f"the critics of this {algorithm} run see only an agent's own observation "
+            "(policy.critic is own); set policy.critic=team or policy.critic=group"
         )
         yield "policy.critic_input", reason
-        hidden = f"nothing sees the state: {reason}"
+        state_reason = f"nothing reads the state: {reason}"
     else:
-        hidden = (
-            "policy.critic_input is observations, so nothing sees the state; set "
+        state_reason = (
+            "policy.critic_input is observations, so nothing reads the state; set "
             "policy.critic_input=state"
         )
     sees_state = config.critic != "own" and policy.critic_input != "observations"
-    if not sees_state and not any(map(is_own, config.policy_types)):
-        yield "environment.state", hidden
-    if not config.may_remember:
+    if not sees_state and not any(map(is_custom, config.policy_types)):
+        yield "environment.state", state_reason
+    if not config.may_be_recurrent:
         reason = f"policy_type is {config.policy_type}, which has no memory; set policy_type=gru"
         yield "policy.gru", reason
-    if not is_own(config.loss_type):
+    if not is_custom(config.loss_type):
         for row in ROWS:
             for key in row.loss_keys if row.name != algorithm else ():
                 yield (
                     f"loss.{key}",
-                    f"agent.algorithm is {algorithm}, and only {row.name} looks at it; set "
+                    f"agent.algorithm is {algorithm}, but only {row.name} uses this key; set "
                     f"loss_type={row.loss}",
                 )
         if config.loss.critic_loss != "huber":
             reason = f"loss.critic_loss is {config.loss.critic_loss}; set loss.critic_loss=huber"
             yield "loss.huber_delta", reason
     for key, names in _READ_BY_OPTIMIZERS.items():
-        if optimizer not in names and not is_own(optimizer):
+        if optimizer not in names and not is_custom(optimizer):
+            others = f" (or {', '.join(names[1:])})" if names[1:] else ""
             yield (
                 f"optimizer.{key}",
-                f"optimizer_type is {optimizer}, and it belongs to {', '.join(names)}; set "
-                f"optimizer_type={names[0]}",
+                f"optimizer_type is {optimizer}, which ignores this key; set "
+                f"optimizer_type={names[0]}{others}",
             )

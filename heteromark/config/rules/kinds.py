@@ -1,6 +1,6 @@
-"""Where networks and language models differ in what a config may say: asked here, by kind.
+"""The config rules of each kind of agents: networks and language models.
 
-What differs in training is asked in `training.components`.
+For their differences in training, see `training.components`.
 """
 
 from __future__ import annotations
@@ -18,62 +18,66 @@ from heteromark.config.rules.networks import NetworkRules
 
 
 class KindRules(Protocol):
-    """What the config of one kind of agents has to answer.
+    """The config rules of one kind of agents.
 
     Attributes:
-        packages: that have to be installed besides.
+        packages: additional packages that must be installed.
     """
 
     packages: tuple[str, ...]
 
     def faults(self, config: RunConfig) -> Iterator[Fault]:
-        """What does not hold between its values; of unknown file."""
+        """Yield the conflicts between values, without a file."""
 
     def files(self, config: RunConfig) -> list[Fault]:
-        """What is wrong with the files that it names; looked at, not loaded."""
+        """Return the faults of the files that the config names. The files are not loaded."""
 
-    def idle(self, config: RunConfig) -> dict[str, str]:
-        """The keys (or whole sections) that cannot act in it, each with the reason."""
+    def ineffective(self, config: RunConfig) -> dict[str, str]:
+        """Map the keys (or whole sections) without effect to the reasons."""
 
     def ignored(self, agent: AgentConfig, key: str) -> str:
-        """Why a hyperparameter does nothing with an algorithm of this kind; empty: it may act."""
+        """Return why algorithms of this kind ignore a hyperparameter; empty if they may use it."""
 
-    def questions(self, config: RunConfig) -> list[object]:
-        """What only its environment can answer, as plain data; empty: nothing."""
+    def checked_by_environment(self, config: RunConfig) -> list[object]:
+        """Return the settings that can only be checked by creating the environment.
+
+        Plain data, so that equal settings are checked once; empty if there are none.
+        """
 
 
 _RULES: dict[str, KindRules] = {NETWORKS: NetworkRules(), LLM: LanguageModelRules()}
 
 
 def rules_of(kind: str) -> KindRules:
-    """The rules of a kind of agents."""
+    """Return the rules of a kind of agents."""
     return _RULES[kind]
 
 
 def run_faults(config: RunConfig, file: str = "") -> list[Fault]:
-    """What must hold between the sections of a run config, and does not.
+    """Return the conflicts between the sections of a run config.
 
     Args:
-        file: what the faults are reported of.
+        config: the run config.
+        file: the file to report the faults under.
     """
     faults = [*rules_of(config.kind).faults(config), *_selector_faults(config)]
     return [Fault(file, fault.message, fault.key, fault.value) for fault in faults]
 
 
 def _selector_faults(config: RunConfig) -> Iterator[Fault]:
-    """Selectors that say something else than the agent config's algorithm or network."""
+    """Yield selectors that contradict the agent config's algorithm or network."""
     agent = config.agent
     network = NETWORK_OF_POLICY_TYPE.get(config.policy_type, agent.network.policy)
     known = agent.network.policy in NETWORK_OF_POLICY_TYPE.values()
-    meant = (
+    selected = (
         ("loss_type", config.loss_type, selected_by(config.loss_type, agent.algorithm)),
         ("policy_type", config.policy_type, network if known else agent.network.policy),
     )
-    said = (("agent.algorithm", agent.algorithm), ("agent.network.policy", agent.network.policy))
-    for (key, value, means), (other_key, other) in zip(meant, said, strict=True):
-        if means != other:
-            message = (
-                f"means {means}, but {other_key} is {other}; give one of the two, or make them "
-                "agree"
-            )
+    set_in_agent = (
+        ("agent.algorithm", agent.algorithm),
+        ("agent.network.policy", agent.network.policy),
+    )
+    for (key, value, choice), (agent_key, setting) in zip(selected, set_in_agent, strict=True):
+        if choice != setting:
+            message = f"selects {choice}, but {agent_key} is {setting}; remove one of the two"
             yield Fault("", message, key, value)

@@ -1,4 +1,4 @@
-"""The rules of language-model agents: which keys act, and what must hold between values."""
+"""The config rules of language-model agents: conflicts, and keys without effect."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from heteromark.config.models.tasks import TASK_CONFIGS, TASK_ROLES
 from heteromark.config.nested import lies_in, value_at
 from heteromark.config.rules.model_paths import model_faults
 
-# What language-model agents read of the sections that are made for networks too.
+# The keys that language-model agents read from sections that networks use too.
 _READ = {
     "collector": ("frames_per_batch",),
     "environment": ("name", "task", "kwargs", "num_parallel_envs", "text"),
@@ -48,8 +48,8 @@ class LanguageModelRules:
     packages = ("transformers", "peft")
 
     def faults(self, config: RunConfig) -> Iterator[Fault]:
-        misfits = (*_shape_misfits(config), *_model_misfits(config))
-        yield from (fault_at(config, key, message) for key, message in misfits)
+        conflicts = (*_batch_conflicts(config), *_model_conflicts(config))
+        yield from (fault_at(config, key, message) for key, message in conflicts)
         yield from _role_faults(config)
 
     def files(self, config: RunConfig) -> list[Fault]:
@@ -58,49 +58,49 @@ class LanguageModelRules:
     def ignored(self, agent: AgentConfig, key: str) -> str:
         if not any(lies_in(key, section) for section in _HYPERPARAMETERS_OF_NETWORKS):
             return ""
-        return f"is {agent.algorithm}, which has no critic and no such network"
+        return f"is {agent.algorithm}, which trains language models without a critic"
 
-    def questions(self, config: RunConfig) -> list[object]:
+    def checked_by_environment(self, config: RunConfig) -> list[object]:
         return []
 
-    def idle(self, config: RunConfig) -> dict[str, str]:
-        reason = "env_type is text, and language-model agents have none of it"
-        idle = dict.fromkeys(_NOT_READ, reason)
-        if is_import_path(config.agent.algorithm):  # which may read the section of the loss
-            idle = {key: why for key, why in idle.items() if not lies_in(key, "loss")}
+    def ineffective(self, config: RunConfig) -> dict[str, str]:
+        reason = "env_type is text, and language-model agents do not use this key"
+        reasons = dict.fromkeys(_NOT_READ, reason)
+        if is_import_path(config.agent.algorithm):  # a custom algorithm may read the loss section
+            reasons = {key: text for key, text in reasons.items() if not lies_in(key, "loss")}
         if config.evaluation.preset is None:
-            del idle["evaluation.deterministic"]
-        return idle | dict(_idle_in_task(config)) | dict(_idle_in_model(config))
+            del reasons["evaluation.deterministic"]
+        return reasons | dict(_ineffective_in_task(config)) | dict(_ineffective_in_model(config))
 
 
-def _idle_in_task(config: RunConfig) -> Iterator[tuple[str, str]]:
+def _ineffective_in_task(config: RunConfig) -> Iterator[tuple[str, str]]:
     text = config.environment.text
     for task in TASK_CONFIGS:
         if text.task != task:
             yield f"environment.text.{task}", f"environment.text.task is {text.task}"
-    if text.task_is_own:
-        reason = "environment.text.task is your own; let it have these roles"
+    if text.task_is_custom:
+        reason = "environment.text.task is a custom task; define the roles in it"
         yield "environment.text.cast", reason
     else:
         yield "environment.kwargs", f"environment.text.task is {text.task}, which is built in"
-    for key, (follower, value) in defaults_of(config).items():
+    for key, (derived_key, value) in defaults_of(config).items():
         if getattr(text, key) != value:
-            yield f"environment.text.{key}", f"{follower} has a value of its own"
+            yield f"environment.text.{key}", f"{derived_key} overrides it"
 
 
-def _idle_in_model(config: RunConfig) -> Iterator[tuple[str, str]]:
+def _ineffective_in_model(config: RunConfig) -> Iterator[tuple[str, str]]:
     model = config.model
     paths = {model.path, *(policy.path for policy in model.by_policy.values())} - {None}
     if TINY not in paths:
         yield "model.tiny", f"model.path is {model.path}; set model.path={TINY}"
     if paths == {TINY}:
         for key in ("dtype", "trust_remote_code"):
-            yield f"model.{key}", "model.path is tiny, which is built rather than loaded"
+            yield f"model.{key}", "model.path is tiny, which is built, not loaded"
     if not model.warm_up.steps:
         for key in WarmUpConfig.model_fields.keys() - {"steps"}:
             yield f"model.warm_up.{key}", "model.warm_up.steps is 0"
     elif config.turn_order is not None and len(config.turn_order) == 1:
-        yield "model.warm_up.mistakes", "a single role acts, and nobody after it"
+        yield "model.warm_up.mistakes", "only one role acts, so no role reads its messages"
     specializations = {policy.specialization for policy in model.by_policy.values()}
     if "lora" not in {model.specialization, *specializations}:
         reason = f"model.specialization is {model.specialization}; set model.specialization=lora"
@@ -113,7 +113,7 @@ def _idle_in_model(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 
 def defaults_of(config: RunConfig) -> dict[str, tuple[str, float | None]]:
-    """Keys of `environment.text` that are only defaults: of which key, and what that is now."""
+    """Map keys of `environment.text` that are only defaults to the derived key and its value."""
     generation, warm_up = config.generation, config.model.warm_up
     return {
         "max_prompt_length": ("generation.max_prompt_length", generation.max_prompt_length),
@@ -124,16 +124,16 @@ def defaults_of(config: RunConfig) -> dict[str, tuple[str, float | None]]:
     }
 
 
-def _shape_misfits(config: RunConfig) -> Iterator[tuple[str, str]]:
+def _batch_conflicts(config: RunConfig) -> Iterator[tuple[str, str]]:
     frames, unit = config.collector.frames_per_batch, config.frames_per_problem
     text = config.environment.text
     if frames % unit:
         yield (
             "collector.frames_per_batch",
-            f"(agent.n_steps) must be a multiple of {unit}: {config.grpo.num_generations} "
-            f"responses (grpo.num_generations) times {text.max_turns} rounds "
-            f"(environment.text.max_turns) for each problem; for example "
-            f"{nearest_multiples(frames, unit)}",
+            f"must be a multiple of {unit}, the responses per problem: grpo.num_generations "
+            f"({config.grpo.num_generations}) times environment.text.max_turns "
+            f"({text.max_turns}). Nearest valid: {nearest_multiples(frames, unit)}; usually set "
+            "by agent.n_steps",
         )
     training = config.training
     if training.num_batches is not None:
@@ -141,27 +141,27 @@ def _shape_misfits(config: RunConfig) -> Iterator[tuple[str, str]]:
         if training.total_frames != wanted:
             yield (
                 "training.total_frames",
-                f"must be {wanted} with training.num_batches {training.num_batches} and "
-                f"training.epochs {training.epochs}, or training.num_batches null",
+                f"must be {wanted} with training.num_batches={training.num_batches} and "
+                f"training.epochs={training.epochs}; or set training.num_batches=null",
             )
     if config.collector_type != "sync":
         yield "collector_type", "must be sync with env_type text"
     if config.environment.task is not None:
         yield "environment.task", "must be null with env_type text"
-    if not text.task_is_own and config.environment.kwargs:
-        message = f"must be empty: the task's settings are in environment.text.{text.task}"
+    if not text.task_is_custom and config.environment.kwargs:
+        message = f"must be empty; set the task's options in environment.text.{text.task}"
         yield "environment.kwargs", message
 
 
-def _model_misfits(config: RunConfig) -> Iterator[tuple[str, str]]:
+def _model_conflicts(config: RunConfig) -> Iterator[tuple[str, str]]:
     model, tiny, generation = config.model, config.model.tiny, config.generation
     longest = generation.max_prompt_length + generation.max_response_length
     if model.path == TINY and longest > tiny.max_length:
         yield (
             "model.tiny.max_length",
             f"must be at least {longest}: generation.max_prompt_length "
-            f"{generation.max_prompt_length} and generation.max_response_length "
-            f"{generation.max_response_length} together",
+            f"({generation.max_prompt_length}) plus generation.max_response_length "
+            f"({generation.max_response_length})",
         )
     if tiny.hidden_size % (2 * tiny.num_heads):
         unit = 2 * tiny.num_heads
@@ -175,27 +175,27 @@ def _role_faults(config: RunConfig) -> Iterator[Fault]:
         message = "must name at least one role, or be null"
         yield fault_at(config, "environment.text.turn_order", message)
         return
-    if not text.task_is_own:
+    if not text.task_is_custom:
         of_task = TASK_ROLES[text.task]
         named = [(f"cast.{agent}", role, of_task) for agent, role in text.cast.items()]
         known = tuple(text.cast) or of_task
         named += [("turn_order", role, known) for role in text.turn_order or ()]
         named += [("templates", role, known) for role in text.templates]
-        for key, role, among in named:
-            if role not in among:
-                message = f"task {text.task} has no such role.{nearest(role, among)} Its roles: "
-                yield Fault("", message + ", ".join(among), f"environment.text.{key}", role)
+        for key, role, allowed in named:
+            if role not in allowed:
+                message = f"task {text.task} has no such role.{nearest(role, allowed)} Its roles: "
+                yield Fault("", message + ", ".join(allowed), f"environment.text.{key}", role)
     if roles and config.turn_order is not None:
         without = [role for role in config.turn_order if role not in roles]
         if without:
             message = (
-                f"gives no policy to {', '.join(dict.fromkeys(without))}, who act in turn; name "
-                "one for each role, or leave it empty"
+                f"has no policy for {', '.join(dict.fromkeys(without))} in the turn order; give "
+                "each role a policy, or leave model.roles empty"
             )
             yield fault_at(config, "model.roles", message)
     policies = config.policy_names
     for key in ("model.by_policy", "loss.groups", "optimizer.groups"):
         for name in value_at(config, key) if policies is not None else ():
             if name not in policies:
-                message = f"no role has this policy.{nearest(name, policies)} There are: "
+                message = f"no role uses this policy.{nearest(name, policies)} Available: "
                 yield Fault("", message + ", ".join(policies), key, name)

@@ -1,4 +1,4 @@
-"""Whether the models that a run names are there, and long enough: looked up, not loaded."""
+"""Check that a run's model folders exist and their context is long enough, without loading."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _ON_THE_HUB = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 
 
 def model_faults(config: RunConfig) -> list[Fault]:
-    """What is wrong with the model paths of a run of language-model agents; of unknown file."""
+    """Return the faults of the model paths of a run of language-model agents, without a file."""
     return [
         fault for key, path in model_paths(config).items() for fault in _faults(config, key, path)
     ]
 
 
 def model_paths(config: RunConfig) -> dict[str, str]:
-    """The paths of a run's models, by the key that says each."""
+    """Return the paths of a run's models by config key."""
     paths = {"model.path": config.model.path}
     for name, policy in config.model.by_policy.items():
         if policy.path is not None and policy.kind == "language_model":
@@ -31,7 +31,7 @@ def model_paths(config: RunConfig) -> dict[str, str]:
 
 
 def model_folder(path: str) -> Path | None:
-    """The folder that a path means; None: it is tiny, or a name on the hub."""
+    """Return the folder of a model path; None if the path is `tiny` or a name on the hub."""
     if path == TINY:
         return None
     is_folder = path.startswith((".", "/", "~")) or Path(path).exists()
@@ -39,14 +39,14 @@ def model_folder(path: str) -> Path | None:
 
 
 def longest_sequence(folder: Path) -> int | None:
-    """Tokens that the model in a folder takes, as its config.json says; None: it does not.
+    """Return the context length in tokens from a model's config.json; None if not given.
 
     Raises:
-        OSError, ValueError: it cannot be read.
+        OSError, ValueError: config.json cannot be read.
     """
-    said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    said = said.get("text_config", said)
-    return said.get("max_position_embeddings")
+    settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    settings = settings.get("text_config", settings)
+    return settings.get("max_position_embeddings")
 
 
 def _faults(config: RunConfig, key: str, path: str) -> Iterator[Fault]:
@@ -54,8 +54,10 @@ def _faults(config: RunConfig, key: str, path: str) -> Iterator[Fault]:
     if folder is None:
         return
     if not (folder / "config.json").is_file():
-        what = "has no config.json" if folder.is_dir() else "does not exist"
-        message = f"{what}; give a folder written by save_pretrained, a name on the hub, or {TINY}"
+        problem = "has no config.json" if folder.is_dir() else "does not exist"
+        message = (
+            f"{problem}; set a folder written by save_pretrained, a name on the hub, or {TINY}"
+        )
         yield Fault("", message, key, path)
         return
     try:
@@ -67,7 +69,8 @@ def _faults(config: RunConfig, key: str, path: str) -> Iterator[Fault]:
     wanted = generation.max_prompt_length + generation.max_response_length
     if longest is not None and wanted > longest:
         message = (
-            f"and generation.max_response_length {generation.max_response_length} come to {wanted} "
-            f"tokens, but the model in {path} takes {longest}; lower one of them"
+            f"together with generation.max_response_length ({generation.max_response_length}) is "
+            f"{wanted} tokens, but the model in {path} takes at most {longest}; lower one of the "
+            "two"
         )
         yield Fault("", message, "generation.max_prompt_length", generation.max_prompt_length)

@@ -1,4 +1,4 @@
-"""The rules of agents that are networks over arrays."""
+"""The config rules of agents that are neural networks over arrays."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OF_LANGUAGE_MODELS = (
 
 
 class NetworkRules:
-    """See `kinds.KindRules`. What must hold between values, `RunConfig` itself checks."""
+    """See `kinds.KindRules`. `RunConfig` itself checks for conflicts between values."""
 
     packages: tuple[str, ...] = ()
 
@@ -32,16 +32,16 @@ class NetworkRules:
     def files(self, config: RunConfig) -> list[Fault]:
         return []
 
-    def idle(self, config: RunConfig) -> dict[str, str]:
-        reason = f"env_type is {config.env_type}, and it belongs to language-model agents"
+    def ineffective(self, config: RunConfig) -> dict[str, str]:
+        reason = f"env_type is {config.env_type}, but only language-model agents use this key"
         return dict.fromkeys(_OF_LANGUAGE_MODELS, f"{reason} (env_type text)")
 
     def ignored(self, agent: AgentConfig, key: str) -> str:
         if not any(lies_in(key, section) for section in ("grpo", "llm")):
             return ""
-        return f"is {agent.algorithm}, which trains no language model"
+        return f"is {agent.algorithm}, which does not train language models"
 
-    def questions(self, config: RunConfig) -> list[object]:
+    def checked_by_environment(self, config: RunConfig) -> list[object]:
         evaluation, sections = config.evaluation, (config.policy, config.loss, config.optimizer)
         groups = [sorted(section.groups) for section in sections]
         opponents = [evaluation.opponent, evaluation.seat]

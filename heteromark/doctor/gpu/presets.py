@@ -37,12 +37,12 @@ def model_presets(root: Path = Path()) -> list[Preset]:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
-    from heteromark.config.compose.hydra_loader import open_hydra, told_as_config_errors
+    from heteromark.config.compose.hydra_loader import as_config_errors, open_hydra
 
     loader = open_hydra(root / CONFIG_FOLDER).config_loader
     presets = []
     for name in loader.get_group_options("model"):
-        with told_as_config_errors():
+        with as_config_errors():
             tree = loader.load_configuration(ROOT, [f"model={name}"], RunMode.RUN)
             OmegaConf.set_struct(tree, False)
             tree.agent = Hyperparameters().model_dump()

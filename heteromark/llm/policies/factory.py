@@ -177,7 +177,7 @@ class TextPolicyFactory:
         """Return the digest of everything that affects the weights after warm-up."""
         model, text = self.config.model, self.config.environment.text
         roots = ["llm.warm_up", "llm.policies.backbone", "llm.tasks.registry"]
-        if not text.task_is_own:
+        if not text.task_is_custom:
             roots.append(f"llm.tasks.{text.task}")
         identity = {
             "tiny": model.tiny.model_dump(),

@@ -28,7 +28,7 @@ def make_task(environment: EnvironmentConfig) -> Task:
     """
     text = environment.text
     make = TASKS[text.task]
-    task = make(**environment.kwargs) if text.task_is_own else make(getattr(text, text.task))
+    task = make(**environment.kwargs) if text.task_is_custom else make(getattr(text, text.task))
     if not isinstance(task, Task):
         raise TypeError(
             f"environment.text.task: {text.task} must return a "
