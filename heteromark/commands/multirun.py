@@ -77,7 +77,8 @@ def plan_jobs(master: DictConfig, loader: Loader) -> list[PlannedJob]:
             per_job.append({fault.key: fault for fault in found})
     faults = [_of_jobs(fault, numbers, expanded) for fault, numbers in faulty.values()]
     if not faults:  # an override without effect on one job may be meant for another one
-        faults = [
+        shared = set.intersection(*map(set, per_job))
+        faults = [fault for key, fault in per_job[0].items() if key in shared]
             fault for key, fault in per_job[0].items() if all(key in each for each in per_job)
         ]
     if faults:
