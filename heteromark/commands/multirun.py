@@ -79,8 +79,6 @@ def plan_jobs(master: DictConfig, loader: Loader) -> list[PlannedJob]:
     if not faults:  # an override without effect on one job may be meant for another one
         shared = set.intersection(*map(set, per_job))
         faults = [fault for key, fault in per_job[0].items() if key in shared]
-            fault for key, fault in per_job[0].items() if all(key in each for each in per_job)
-        ]
     if faults:
         raise ConfigError(faults)
     return planned
