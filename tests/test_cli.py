@@ -19,7 +19,7 @@ def test_help_teaches(project: Project):
     text = project.run("heteromark", "--help").stdout
     for command in ("train", "sweep", "evaluate", "validate", "store", "show-config", "doctor"):
         assert command in text
-    assert "to resume from the last checkpoint" in project.run("heteromark", "train", "-h").stdout
+    assert "run the same command again" in project.run("heteromark", "train", "-h").stdout
 
 
 def test_validate_says_what_would_run(project: Project):
