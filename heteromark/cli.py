@@ -96,7 +96,7 @@ def train(
 ) -> None:
     """Train one config with one seed, or take the finished run from the run store.
 
-    Later wins: schema default, base config, params.yaml, variant, command line.
+    Precedence, low to high: schema default, base config, params.yaml, variant, command line.
     To resume an interrupted run, run the same command again.
     """
     from heteromark.commands.console import outcome_lines

@@ -268,7 +268,7 @@ def test_bad_input_stops_dvc_repro_and_keeps_earlier_results(project: Project, o
                 *("--set", "policy.groups.medic.activation=relu"),
             ),
             "policy.groups.medic = {'activation': 'relu'}: environment 'skirmish' has no "
-            "such group. Did you mean medivac? Its groups are marauder, marine, medivac; name one",
+            "such group. Did you mean medivac? Its groups are marauder, marine, medivac; use one",
         ),
         (
             ("--agent-config", f"{AGENTS}/happo_agent_v1.yaml", "--set", "learning_rate=[1"),
