@@ -73,7 +73,7 @@ def train(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     base_config: Annotated[
         Path | None,
-        typer.Option(help="Base config of a variant. Default: the one in the variant's folder."),
+        typer.Option(help="Base config of a variant. Default: the one next to the variant."),
     ] = None,
     set_: SetOption = None,
     output: Annotated[
@@ -96,8 +96,8 @@ def train(
 ) -> None:
     """Train one config with one seed, or take the finished run from the run store.
 
-    Precedence: schema default < base config < params.yaml < variant < command line.
-    After an interruption, run the same command again to resume from the last checkpoint.
+    Precedence, low to high: schema default, base config, params.yaml, variant, command line.
+    To resume an interrupted run, run the same command again.
     """
     from heteromark.commands.console import outcome_lines
     from heteromark.commands.launch import train_run
@@ -166,7 +166,7 @@ def sweep(
     total_timesteps: Annotated[int | None, typer.Option(help="Frames per run.")] = None,
     base_config: Annotated[
         Path | None,
-        typer.Option(help="Base config of the variants. Default: the one in each one's folder."),
+        typer.Option(help="Base config of the variants. Default: the one next to each variant."),
     ] = None,
     environment: EnvironmentOption = None,
     cores: Annotated[int | None, typer.Option(help="CPU cores to use. Default: all.")] = None,
@@ -284,7 +284,7 @@ def evaluate(
         int | None,
         typer.Option(
             min=1,
-            help="Language-model agents: print the transcripts of this many problems.",
+            help="Language-model agents: print the transcripts of the first N problems.",
         ),
     ] = None,
 ) -> None:

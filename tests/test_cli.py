@@ -19,7 +19,7 @@ def test_help_lists_commands(project: Project):
     text = project.run("heteromark", "--help").stdout
     for command in ("train", "sweep", "evaluate", "validate", "store", "show-config", "doctor"):
         assert command in text
-    assert "to resume from the last checkpoint" in project.run("heteromark", "train", "-h").stdout
+    assert "run the same command again" in project.run("heteromark", "train", "-h").stdout
 
 
 def test_validate_prints_the_planned_runs(project: Project):
@@ -268,7 +268,7 @@ def test_invalid_input_stops_dvc_repro_and_keeps_earlier_results(project: Projec
                 *("--set", "policy.groups.medic.activation=relu"),
             ),
             "policy.groups.medic = {'activation': 'relu'}: environment 'skirmish' has no "
-            "such group. Did you mean medivac? Its groups are marauder, marine, medivac; name one",
+            "such group. Did you mean medivac? Its groups are marauder, marine, medivac; use one",
         ),
         (
             ("--agent-config", f"{AGENTS}/happo_agent_v1.yaml", "--set", "learning_rate=[1"),
