@@ -26,7 +26,7 @@ returns; the simplest way is to use those. For each group of n agents, with dtyp
     (group, "observation")      float32 [N, n, observation_size]; zeros where not active
     (group, "active")           bool [N, n]: takes part in this step. In `next`, it is False for
                                 agents that have terminated, and stays True if only time ran out.
-    (group, "action")           int64 [N, n] counted from 0, whatever the start of a Discrete space;
+    (group, "action")           int64 [N, n] counted from 0, regardless of the space's `start`;
                                 or float32 [N, n, action_size]
     (group, "action_mask")      bool [N, n, action_size], only if `Group.masked`: legal actions;
                                 all True where not active

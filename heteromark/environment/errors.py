@@ -53,7 +53,7 @@ def describe_exit(status: int) -> str:
         return f"was killed by signal {-status}"
 
 
-def picklable(error: Exception) -> Exception:
+def make_picklable(error: Exception) -> Exception:
     """Return the exception, or a RuntimeError with its text if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))

@@ -29,7 +29,7 @@ from heteromark.environment.errors import (
     WorkerTraceback,
     describe_exit,
     format_copies,
-    picklable,
+    make_picklable,
 )
 from heteromark.import_paths import Registry
 from heteromark.runs.files import atomic_path
@@ -280,7 +280,7 @@ def _reporting(reports: Path, function: Callable[..., Any], *arguments: Any, **o
         return function(*arguments, **options)
     except Exception as error:
         with atomic_path(reports / f"{os.getpid()}.pickle") as report:
-            report.write_bytes(pickle.dumps((picklable(error), traceback.format_exc())))
+            report.write_bytes(pickle.dumps((make_picklable(error), traceback.format_exc())))
         raise SystemExit(1) from None
 
 

@@ -1,1 +1,1 @@
-"""Environments of the user's own, whatever API they have."""
+"""User-defined environments of any supported type."""

@@ -36,7 +36,7 @@ from heteromark.environment.errors import (
     WorkerTraceback,
     describe_exit,
     format_copies,
-    picklable,
+    make_picklable,
 )
 from heteromark.environment.pettingzoo.arrays import Layout, views_of
 from heteromark.environment.pettingzoo.copies import Copies, CopySettings
@@ -274,5 +274,5 @@ def _reply(connection: Connection, function: Callable[..., Any], *arguments: Any
     try:
         reply: _Reply = (function(*arguments), None, "")
     except Exception as error:
-        reply = (None, picklable(error), traceback.format_exc())
+        reply = (None, make_picklable(error), traceback.format_exc())
     connection.send_bytes(pickle.dumps(reply))

@@ -26,7 +26,7 @@ class Compiler:
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the compiled function; it must have no side effects."""
         # separate caches: the shapes of one environment do not trigger recompilation in another
-        # type: torch's overloads lack `isolate_recompiles`, which its implementation has
+        # ignored below: torch's overloads lack `isolate_recompiles`, its implementation has it
         compiled = torch.compile(  # type: ignore[call-overload]
             function, dynamic=False, isolate_recompiles=True
         )

@@ -19,7 +19,7 @@ from heteromark.import_paths import STARCRAFT, WITHOUT_STARCRAFT, Task
 
 SMAC_API = ("reset", "step", "get_obs", "get_state", "get_avail_actions", "close")
 NO_OP = 0
-# the attributes `marine_id`, … say which `unit_type` of SMAC and SMACv2 is which
+# the attributes `marine_id`, … of SMAC and SMACv2 define the numbers in `unit_type`
 _TERRAN = ("marine", "marauder", "medivac")
 _PROTOSS = ("stalker", "zealot", "colossus")
 _ZERG = ("hydralisk", "zergling", "baneling")
