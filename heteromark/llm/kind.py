@@ -64,7 +64,7 @@ class LanguageModels:
         if request.preset is not None and request.deterministic is not None:
             flag = "--deterministic" if request.deterministic else "--sampled"
             preset = "greedy" if request.deterministic else "sampled"
-            message = f"conflicts with {flag}, which means --preset {preset}: use only one of them"
+            message = f"conflicts with {flag}, which means preset {preset}: use only one of them"
             yield Fault("--preset", message, "", request.preset)
         elif request.passes not in (None, 1) and _preset(request, config) == "greedy":
             others = ", ".join(name for name in get_args(Preset) if name != "greedy")
