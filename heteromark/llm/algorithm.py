@@ -20,7 +20,7 @@ from heteromark.llm.advantage import GroupAdvantage, group_advantage
 from heteromark.llm.batches import concatenate
 from heteromark.llm.loss import GroupRelativeLoss
 from heteromark.llm.out_of_memory import explain_out_of_memory
-from heteromark.llm.policies.base import TextPolicy
+from heteromark.llm.policies.base import TextPolicy, text_policies
 from heteromark.llm.policies.prompt import PromptPolicy
 from heteromark.llm.rollout import Rollout
 from heteromark.llm.update import GroupRelativeUpdate, judge_by_group
@@ -41,7 +41,7 @@ class LanguageModelAlgorithm:
 
     def __init__(self, config: RunConfig, learner: Learner) -> None:
         self.config = config
-        self.policies: Mapping[str, TextPolicy] = learner.actors
+        self.policies: Mapping[str, TextPolicy] = text_policies(learner.actors)
         self.optimizers = learner.actor_optimizers
         self._losses = {name: self.make_loss(name) for name in self.optimizers}
         self._update = GroupRelativeUpdate(

@@ -34,9 +34,15 @@ class RolloutCollector:
         self.device = device
         self._position: tuple[int, str, int] = (config.seed, "training", 0)
 
-    def restart(self, seed: int, stream: str, iteration: int) -> None:
-        """Continue at an iteration, counted from 0."""
-        self._position = (seed, stream, iteration)
+    def restart(self, seed: int, *stream: int | str) -> None:
+        """Continue at an iteration of a random stream.
+
+        Args:
+            seed: seed of the run.
+            stream: name of the stream, and the iteration, counted from 0.
+        """
+        name, iteration = stream
+        self._position = (seed, str(name), int(iteration))
 
     def collect(self) -> Rollout:
         """Let the team work on this iteration's problems.

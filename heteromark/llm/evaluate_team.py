@@ -101,9 +101,9 @@ def references_of(loaded: LoadedTeam, team: Team, device: torch.device) -> dict[
         ConfigError: No role has trained weights.
     """
     trained = {
-        role: team.policies[role]
+        role: policy
         for role in dict.fromkeys(team.turn_order)
-        if team.policies[role].trained_parameters()
+        if (policy := loaded.policies[loaded.config.policy_of(role)]).trained_parameters()
     }
     if not trained:
         raise ConfigError.single(

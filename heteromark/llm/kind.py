@@ -11,9 +11,11 @@ from heteromark.config.errors import Fault
 from heteromark.config.models.components import EvaluationConfig, Preset
 from heteromark.config.models.llm import WarmUpConfig
 from heteromark.config.models.run import RunConfig
+from heteromark.llm.collector import RolloutCollector
 from heteromark.llm.components import language_model_components
 from heteromark.llm.evaluate_team import evaluate_team
 from heteromark.llm.evaluator import preset_of
+from heteromark.llm.policies.base import text_policies
 from heteromark.training.components import KINDS, Components, Report
 from heteromark.training.evaluation_request import EvaluationRequest
 from heteromark.training.saved_policy import SavedPolicy
@@ -43,11 +45,13 @@ class LanguageModels:
         return config.model_copy(update={"model": model})
 
     def plan(self, config: RunConfig, components: Components) -> Iterator[str]:
-        for role in components.collector.team.turn_order:
+        collector = components.collector
+        assert isinstance(collector, RolloutCollector), "`components` creates no other collector"
+        for role in collector.team.turn_order:
             yield f"role {role}: policy {config.policy_of(role)}"
-        for name, policy in components.learner.actors.items():
+        for name, policy in text_policies(components.learner.actors).items():
             size = sum(parameter.numel() for parameter in policy.parameters())
-            trained = sum(map(torch.numel, policy.trained_parameters().values()))
+            trained = sum(weight.numel() for weight in policy.trained_parameters().values())
             yield f"actor {name}: {size:,} parameters, {trained:,} of them trained"
 
     def faults(self, config: RunConfig) -> list[Fault]:
@@ -64,7 +68,7 @@ class LanguageModels:
         if request.preset is not None and request.deterministic is not None:
             flag = "--deterministic" if request.deterministic else "--sampled"
             preset = "greedy" if request.deterministic else "sampled"
-            message = f"conflicts with {flag}, which means --preset {preset}: use only one of them"
+            message = f"conflicts with {flag}, which means preset {preset}: use only one of them"
             yield Fault("--preset", message, "", request.preset)
         elif request.passes not in (None, 1) and _preset(request, config) == "greedy":
             others = ", ".join(name for name in get_args(Preset) if name != "greedy")

@@ -13,7 +13,7 @@ from typing import Any
 from tensordict import TensorDict
 
 from heteromark.llm.evaluation import EvaluationSettings, evaluate
-from heteromark.llm.policies.language_model import TextPolicy
+from heteromark.llm.policies.base import TextPolicy
 from heteromark.llm.rollout import Responder, Team
 from heteromark.llm.sampling import Request
 from heteromark.llm.tasks.base import Problem

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, TopKLogitsWarper, TopPLogitsWarper
+from torch import Tensor, nn
+from transformers import DynamicCache, TopKLogitsWarper, TopPLogitsWarper
 
 from heteromark.llm.batches import distinct_rows
 
@@ -103,7 +103,7 @@ class Request:
 
 @torch.no_grad()
 def sample(
-    model: PreTrainedModel,
+    model: nn.Module,
     prompt_ids: Tensor,
     prompt_mask: Tensor,
     request: Request,
@@ -114,7 +114,7 @@ def sample(
     """Sample responses. Each prompt is processed once, regardless of the number of responses.
 
     Args:
-        model: the language model.
+        model: a causal language model of transformers, possibly with adapters.
         prompt_ids: `[prompts, length]`, padded on the left.
         prompt_mask: same shape; True at the tokens of a prompt.
         request: its temperature must be set.
@@ -122,7 +122,7 @@ def sample(
         pad_id: the padding token; may equal `end_id`, since the masks do not depend on it.
     """
     samples, max_length = request.samples, request.max_response_length
-    cache = DynamicCache(config=model.config)
+    cache = _new_cache(model)
     positions = _positions(prompt_mask)
     logits = model(
         input_ids=prompt_ids,
@@ -171,7 +171,7 @@ def sample(
 
 
 def response_log_probs(
-    model: PreTrainedModel,
+    model: nn.Module,
     prompt_ids: Tensor,
     prompt_mask: Tensor,
     response_ids: Tensor,
@@ -195,7 +195,7 @@ def response_log_probs(
             logits_to_keep=length + 1,
         ).logits[:, :-1]
     else:
-        cache = DynamicCache(config=model.config)
+        cache = _new_cache(model)
         first_logits = model(
             input_ids=prompt_ids[first],
             attention_mask=prompt_mask[first].long(),
@@ -244,8 +244,13 @@ def _chosen(log_probs: Tensor, ids: Tensor) -> Tensor:
     return log_probs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
 
 
-def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
-    # with temperature 0, report the probabilities at temperature 1
+def _new_cache(model: nn.Module) -> DynamicCache:
+    config: Any = model.config
+    return DynamicCache(config=config)
+
+
+def _log_softmax(logits: Tensor, temperature: float | None) -> Tensor:
+    # without a temperature, or with 0, report the probabilities at temperature 1
     return (logits.float() / (temperature or 1.0)).log_softmax(-1)
 
 

@@ -261,12 +261,12 @@ def test_a_transcript_is_printed_without_markup_or_control_characters():
         ("adapters", {"opponent": "random"}, "--opponent: 'random': does not apply to a run of l"),
         ("adapters", {"seat": "first"}, "--seat: 'first': does not apply to a run of"),
         ("adapters", {"max_steps": 3}, "--max-steps: 3: .*environment.text.max_turns rounds"),
-        ("adapters", {"fps": 5}, "--fps: 5: .*--transcripts shows"),
+        ("adapters", {"fps": 5}, "--fps: 5: .*--transcripts to see"),
         ("adapters", {"preset": "greedy", "passes": 2}, "--passes: 2: must be 1 with preset gree"),
         (
             "adapters",
             {"preset": "liberal", "deterministic": False},
-            "--preset: 'liberal': conflicts with --sampled, which means --preset sampled",
+            "--preset: 'liberal': conflicts with --sampled, which means preset sampled",
         ),
         ("single", {"single_agent": True}, "--single-agent: has no effect: only reasoner acts"),
         (

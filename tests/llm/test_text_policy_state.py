@@ -16,7 +16,7 @@ from heteromark.llm.policies.backbone import (
     character_tokenizer,
     tiny_backbone,
 )
-from heteromark.llm.policies.base import TextPolicy
+from heteromark.llm.policies.base import TextPolicy, text_policies
 from heteromark.llm.policies.language_model import (
     AdapterPolicy,
     FrozenPolicy,
@@ -195,6 +195,20 @@ def test_an_adapter_of_another_role_is_rejected():
     policies = adapters()
     with pytest.raises(ValueError, match=r"belong to another policy: they lack .*\.lora_.*"):
         policies["tool"].load_state_dict(policies["planner"].state_dict())
+
+
+@pytest.mark.parametrize("options", [{"strict": False}, {"assign": True}])
+def test_states_are_only_loaded_strictly_and_by_copying(options):
+    policy = adapters()["tool"]
+    with pytest.raises(ValueError, match="only strict=True and assign=False"):
+        policy.load_state_dict(policy.state_dict(), **options)
+
+
+def test_actors_of_language_models_must_be_text_policies():
+    policy = network()
+    assert text_policies({"tool": policy}) == {"tool": policy}
+    with pytest.raises(TypeError, match="actor planner must be a TextPolicy, not a Linear"):
+        text_policies({"tool": policy, "planner": torch.nn.Linear(1, 1)})
 
 
 def test_an_adapter_of_another_rank_is_rejected():

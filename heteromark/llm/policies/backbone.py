@@ -8,17 +8,16 @@ import json
 import string
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
@@ -40,11 +39,13 @@ class Backbone:
     """A model in evaluation mode, with its tokenizer.
 
     Attributes:
+        model: a causal language model of transformers, possibly with adapters.
+        tokenizer: pads on the left.
         max_length: maximum total tokens of a prompt and its response.
         autocast: compute matrix products in bfloat16, regardless of the dtype of the weights.
     """
 
-    model: PreTrainedModel
+    model: nn.Module
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     autocast: bool = False
@@ -63,7 +64,7 @@ class Backbone:
         digest = hashlib.sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode())
         for name, weight in sorted(weights.items()):
             digest.update(f"{name} {weight.dtype} {list(weight.shape)}".encode())
-            digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+            digest.update(weight.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
         return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)
 
 
@@ -160,7 +161,7 @@ def load_backbone(
             f"model {path} has type {config.model_type}, which is not a causal language model"
         )
     try:
-        model, loading_info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             dtype=getattr(torch, dtype),
@@ -168,6 +169,7 @@ def load_backbone(
             output_loading_info=True,
             **options,
         )
+        model, loading_info = loaded
         tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
     except Exception as error:  # the loaders share no exception class
         raise BackboneError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from heteromark.llm.sampling import Request, Responses
+
+
+def text_policies(actors: Mapping[str, nn.Module]) -> dict[str, TextPolicy]:
+    """Return the actors of a run with language-model agents as text policies.
+
+    Raises:
+        TypeError: An actor is not a text policy.
+    """
+    policies = {}
+    for name, actor in actors.items():
+        if not isinstance(actor, TextPolicy):
+            raise TypeError(f"actor {name} must be a TextPolicy, not a {type(actor).__name__}")
+        policies[name] = actor
+    return policies
 
 
 class TextPolicy(nn.Module, ABC):
@@ -54,10 +68,10 @@ class TextPolicy(nn.Module, ABC):
     def state_dict(
         self,
         *,
-        destination: dict[str, Any] | None = None,
+        destination: Any = None,
         prefix: str = "",
         keep_vars: bool = False,
-    ) -> dict[str, Any]:
+    ) -> Any:
         """Return `own_state` in the format of `torch.nn.Module.state_dict`."""
         state = {} if destination is None else destination
         for name, value in self.own_state().items():
@@ -69,13 +83,29 @@ class TextPolicy(nn.Module, ABC):
         """Return the model's state. It excludes the reference, which is the untrained model."""
         return self.model.state_dict(keep_vars=True)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load the result of `state_dict`.
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> None:
+        """Load the result of `state_dict`; see `load_own_state`.
+
+        Args:
+            state_dict: the saved state.
+            strict, assign: other values than the defaults are not supported.
+
+        Raises:
+            ValueError: `strict` is False or `assign` is True.
+        """
+        if not strict or assign:
+            raise ValueError("text policies support only strict=True and assign=False")
+        self.load_own_state(state_dict)
+
+    def load_own_state(self, state: Mapping[str, Tensor]) -> None:
+        """Load the result of `own_state`.
 
         Raises:
             RuntimeError: Weights are missing, unexpected, or have other shapes.
         """
-        self.model.load_state_dict(state_dict)
+        self.model.load_state_dict(state)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -132,9 +162,8 @@ class TextPolicy(nn.Module, ABC):
             [len(found.ids)],
         )
         rows = zip(found.ids.tolist(), found.mask.sum(-1).tolist(), strict=True)
-        texts = [
-            self.tokenizer.decode(row[:length], skip_special_tokens=True) for row, length in rows
-        ]
+        decode: Callable[..., Any] = self.tokenizer.decode  # one string per call for flat lists
+        texts: list[str] = [decode(row[:length], skip_special_tokens=True) for row, length in rows]
         return batch, texts
 
     def forward(self, batch: TensorDictBase) -> Tensor:

@@ -82,8 +82,8 @@ class TextPolicyFactory:
             path = policy.path or model.path
             specialization = policy.specialization or model.specialization
             by_model.setdefault((path, specialization), []).append(name)
-        for (path, specialization), sharing in by_model.items():
-            policies |= self._specialized(self._backbone(path), specialization, sharing)
+        for (path, method), sharing in by_model.items():
+            policies |= self._specialized(self._backbone(path), method, sharing)
         return {name: policies[name] for name in names}
 
     def _specialized(

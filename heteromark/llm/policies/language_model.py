@@ -90,14 +90,14 @@ class FrozenPolicy(LanguageModelPolicy):
         # peft's function is not used: it drops adapters whose name is also a module's name
         return {**self.trained_parameters(), BASE: self.backbone.fingerprint}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load the result of `state_dict`.
+    def load_own_state(self, state: Mapping[str, Tensor]) -> None:
+        """Load the result of `own_state`.
 
         Raises:
             ValueError: It belongs to another base model or adapter.
             RuntimeError: Weights have other shapes.
         """
-        saved = dict(state_dict)
+        saved = dict(state)
         base, own = saved.pop(BASE, None), self.backbone.fingerprint
         if base is None or not torch.equal(base.cpu(), own):
             raise ValueError(
@@ -141,7 +141,8 @@ class AdapterPolicy(FrozenPolicy):
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         # set_adapter freezes the other adapters, so gradients flow into this one only.
-        self.model.base_model.set_adapter(self.name)
+        adapters: Any = self.model.base_model
+        adapters.set_adapter(self.name)
         yield
 
     @contextlib.contextmanager
@@ -160,16 +161,18 @@ def adapter_policies(
     Raises:
         ValueError: No module of the model matches `lora.modules`.
     """
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,
-        target_modules=lora.modules or "all-linear",
-        task_type="CAUSAL_LM",
-    )
+    settings: dict[str, Any] = {
+        "r": lora.rank,
+        "lora_alpha": lora.alpha,  # annotated as an integer, but any number works
+        "target_modules": lora.modules or "all-linear",
+        "task_type": "CAUSAL_LM",
+    }
+    config = LoraConfig(**settings)
+    base: Any = backbone.model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         first, *others = names
-        model = get_peft_model(backbone.model, config, adapter_name=first)
+        model = get_peft_model(base, config, adapter_name=first)
         for name in others:
             model.add_adapter(name, copy.deepcopy(config))
     model.eval()  # peft returns the model in training mode

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,8 +56,7 @@ class PromptPolicy(FrozenPolicy):
     def means(self, role: str) -> list[float]:
         """Return the mean reward of each wording; minus infinity if it was never tried."""
         total, count = self.rewards[role]
-        means: list[float] = torch.where(count > 0, total / count, -torch.inf).tolist()
-        return means
+        return torch.where(count > 0, total / count, -torch.inf).tolist()
 
     def best(self, role: str) -> str:
         """Return the best wording; the first one if none was tried yet."""
@@ -70,19 +68,19 @@ class PromptPolicy(FrozenPolicy):
         measured = {f"{MEASURED}{role}": each.clone() for role, each in self.rewards.items()}
         return super().own_state() | measured
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Load the result of `state_dict`.
+    def load_own_state(self, state: Mapping[str, Tensor]) -> None:
+        """Load the result of `own_state`.
 
         Raises:
             ValueError: It belongs to another model, other roles or other numbers of wordings.
         """
         own = {f"{MEASURED}{role}": each for role, each in self.rewards.items()}
-        saved = {key: value for key, value in state_dict.items() if key.startswith(MEASURED)}
+        saved = {key: value for key, value in state.items() if key.startswith(MEASURED)}
         shapes = [{key: value.shape for key, value in each.items()} for each in (own, saved)]
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f"the saved state has prompt wordings {shapes[1]}, but this policy has "
                 f"{shapes[0]}: use the config that it was trained with"
             )
-        super().load_state_dict({k: v for k, v in state_dict.items() if k not in saved})
+        super().load_own_state({k: v for k, v in state.items() if k not in saved})
         self.rewards = {role: saved[f"{MEASURED}{role}"].cpu().clone() for role in self.rewards}

@@ -146,7 +146,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    roles: ClassVar[Mapping[str, Role]]
+    roles: Mapping[str, Role]
 
     def problem(self, seed: int, split: Split = "train") -> Problem:
         """Return the problem of a seed, the same one on every machine.

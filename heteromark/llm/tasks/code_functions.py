@@ -170,8 +170,7 @@ class Family(Function):
 
 @functools.lru_cache(maxsize=4096)
 def _compiled(text: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = eval(text)
-    return function
+    return eval(text)
 
 
 def same(one: object, other: object) -> bool:
