@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from heteromark.config.nested import overlap, value_at
 
@@ -119,7 +120,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]}?" if close else ""
 
 
-def _fault(item: dict[str, Any], schema: dict[str, Any], file: str) -> Fault:
+def _fault(item: ErrorDetails, schema: dict[str, Any], file: str) -> Fault:
     # For unions, pydantic appends the branch ("int", "list[str]"), which is no key of the file.
     location = [str(part) for part in item["loc"]]
     if item["type"] == "cross_field":
