@@ -243,7 +243,7 @@ def test_code_that_acts_is_in_the_digest(whose, module, runs):
     assert len(whose[module]) == runs
 
 
-def test_what_config_models_compute_counts_and_what_they_say_does_not(tmp_path, monkeypatch):
+def test_code_of_config_models_counts_but_their_docstrings_do_not(tmp_path, monkeypatch):
     package = tmp_path / "heteromark"
     shutil.copytree(ROOT / "heteromark" / "config", package / "config")
     monkeypatch.setattr(heteromark, "__file__", str(package / "__init__.py"))
@@ -260,7 +260,7 @@ def test_what_config_models_compute_counts_and_what_they_say_does_not(tmp_path, 
     assert (
         fingerprint("    @property\n    def num_iterations(", "    def num_iterations(") != before
     )
-    assert fingerprint('"""The typed, frozen model', '"""Another model') == before
+    assert fingerprint('"""The typed, immutable model', '"""Another model') == before
     assert fingerprint("class RunConfig", "x = 1\n\n\nclass RunConfig") == before
 
 
