@@ -1,7 +1,7 @@
 """The typed model of `params.yaml`, the parameters of the workflow, which DVC tracks.
 
 Top-level hyperparameters are null by default, so the base config's values apply. If set, they
-override every config of the sweep that does not set them itself (the third of five layers, see
+override the base configs, but not the keys that a variant changes (the third of five layers, see
 `layers`).
 """
 
