@@ -16,7 +16,7 @@ STARCRAFT = (
 )
 WITHOUT_STARCRAFT = "environment=skirmish needs neither"
 
-Component = TypeVar("Component", bound=Callable)
+Component = TypeVar("Component", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Registry(Generic[Component]):
             )
         return self._components[name]
 
-    def _checked(self, component: Component, path: str) -> Component:
+    def _checked(self, component: Any, path: str) -> Component:
         base = self._base
         if base is None or (inspect.isclass(component) and issubclass(component, base)):
             return component

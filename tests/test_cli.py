@@ -144,7 +144,7 @@ def fault(name: str):
         "gamma": (edit(base, "0.99", "1.5"), [base, "gamma = 1.5", "<= 1"]),
         "batch above n_steps": (
             lambda project: project.set_params(batch_size=128),
-            ["batch_size = 128", "n_steps", "64 frames"],
+            ["batch_size = 128", "n_steps", "which is 64"],
         ),
         "unknown algorithm": (
             edit(base, "algorithm: HAPPO", "algorithm: HAPOO"),
@@ -152,7 +152,11 @@ def fault(name: str):
         ),
         "unknown environment": (
             params(sweep={"environment": "speaker_listner"}),
-            ["sweep.environment = 'speaker_listner'", "Did you mean speaker_listener?", "Known:"],
+            [
+                "sweep.environment = 'speaker_listner'",
+                "Did you mean speaker_listener?",
+                "Available:",
+            ],
         ),
         "empty pattern": (
             params(sweep={"agents": f"{AGENTS}/sac_*.yaml"}),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from heteromark.config.nested import overlap, value_at
 
@@ -71,11 +72,11 @@ def config_error(faults: Sequence[Fault]) -> ConfigError:
 
 
 @contextmanager
-def naming_options(typed: Mapping[str, str]) -> Iterator[None]:
+def naming_options(options: Mapping[str, str]) -> Iterator[None]:
     """Report faults of values set by a command-line option under that option, not under a file.
 
     Args:
-        typed: maps the dotted key that an option sets to the option, e.g.
+        options: maps the dotted key that an option sets to the option, e.g.
             {"smoke.total_frames": "--total-timesteps"}.
 
     Raises:
@@ -84,12 +85,12 @@ def naming_options(typed: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise config_error([_with_option(fault, typed) for fault in error.faults]) from error
+        raise config_error([_with_option(fault, options) for fault in error.faults]) from error
 
 
-def _with_option(fault: Fault, typed: Mapping[str, str]) -> Fault:
+def _with_option(fault: Fault, options: Mapping[str, str]) -> Fault:
     key = fault.key.removeprefix("agent.")
-    for given, option in typed.items():
+    for given, option in options.items():
         if key and overlap(given, key):
             return replace(fault, file=option, key=key if option in _KEY_VALUE_OPTIONS else "")
         if re.search(rf"(?<![\w.])(agent\.)?{re.escape(given)}\)?, which", fault.message):
@@ -119,7 +120,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]}?" if close else ""
 
 
-def _fault(item: dict[str, Any], schema: dict[str, Any], file: str) -> Fault:
+def _fault(item: ErrorDetails, schema: dict[str, Any], file: str) -> Fault:
     # For unions, pydantic appends the branch ("int", "list[str]"), which is no key of the file.
     location = [str(part) for part in item["loc"]]
     if item["type"] == "cross_field":

@@ -17,6 +17,7 @@ from pydantic import (
     PositiveInt,
     model_validator,
 )
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from heteromark.config.nested import value_at
@@ -39,7 +40,7 @@ def selector(*names: str) -> Any:
             f"must be one of {', '.join(names)}; or an import path of your own, `module:attribute`"
         )
 
-    schema = {"anyOf": [{"enum": list(names)}, {"pattern": _IMPORT_PATH}]}
+    schema: JsonDict = {"anyOf": [{"enum": [*names]}, {"pattern": _IMPORT_PATH}]}
     return Annotated[str, AfterValidator(check), Field(json_schema_extra=schema)]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
@@ -35,15 +35,23 @@ class UnreadableError(ValueError):
         super().__init__(f"{position}: {problem}")
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+if TYPE_CHECKING:
+    _SafeLoader = yaml.SafeLoader
+else:
+    _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+_Mark = Any  # the type depends on PyYAML's parser, in C or Python
+
+
+class _Loader(_SafeLoader):
     """Safe YAML loader with YAML 1.2 numbers, without dates and duplicate keys."""
 
 
-def _refuse(problem: str, mark: yaml.Mark) -> NoReturn:
+def _refuse(problem: str, mark: _Mark) -> NoReturn:
     raise yaml.constructor.ConstructorError(None, None, problem, mark)
 
 
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict:
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen = set()
     for key_node, _ in node.value:
         if key_node.tag == "tag:yaml.org,2002:merge":
@@ -90,6 +98,7 @@ def load_yaml(text: str) -> Any:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        assert mark is not None, "PyYAML's parser and `_refuse` give every error a mark"
         problem = ": ".join(filter(None, [error.context, error.problem]))
         raise UnreadableError(problem, mark.line + 1, mark.column + 1) from error
 
@@ -106,7 +115,7 @@ def _check_structure(text: str) -> None:
                 _refuse(f"alias *{event.anchor} is undefined or recursive", event.start_mark)
             values, depth = anchors[event.anchor]
             total += values
-        elif isinstance(event, yaml.NodeEvent):
+        elif isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
             if event.tag:
                 tag = event.tag.replace("tag:yaml.org,2002:", "!!")
                 _refuse(f"the tag {tag} is not supported; remove it", event.start_mark)

@@ -21,7 +21,11 @@ from heteromark.modules.replay_buffer import ReplayBufferFactory
     ("task", "error", "message"),
     [
         ("mpe2.simple_spread_v3", ValueError, "must be an import path `module:callable`"),
-        ("no_such_module:parallel_env", ModuleNotFoundError, "no module 'no_such_module'"),
+        (
+            "no_such_module:parallel_env",
+            ModuleNotFoundError,
+            "module 'no_such_module' was not found",
+        ),
         ("mpe2.simple_spread_v3:no_such_env", ValueError, "no callable 'no_such_env'"),
     ],
 )

@@ -262,7 +262,7 @@ def test_methods_of_config_models_are_fingerprinted_and_their_docstrings_are_not
     assert (
         fingerprint("    @property\n    def num_iterations(", "    def num_iterations(") != before
     )
-    assert fingerprint('"""The typed, frozen model', '"""Another model') == before
+    assert fingerprint('"""The typed, immutable model', '"""Another model') == before
     assert fingerprint("class RunConfig", "x = 1\n\n\nclass RunConfig") == before
 
 

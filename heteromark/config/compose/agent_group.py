@@ -6,6 +6,7 @@ Importing this module imports Hydra.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class AgentConfigs(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = self.file_of(config_path.rpartition("/")[2])
+        assert path is not None, "Hydra only loads what `is_config` accepts"
         values = resolve_agent(path).agent.model_dump(mode="json")
         for key in ("name", "description"):  # plain text: escape ${…}
             values[key] = values[key].replace("${", "\\${")
@@ -71,7 +73,7 @@ class AgentConfigs(ConfigSource):
 
 def register_resolvers() -> None:
     """Register the resolvers of `${loss_of:…}` and similar references in config/."""
-    resolvers = {
+    resolvers: dict[str, Callable[..., Any]] = {
         "loss_of": loss_of,
         "policy_type_of": lambda network: POLICY_TYPE_OF_NETWORK.get(network, network),
         "selected_algorithm": _selected_algorithm,

@@ -98,7 +98,7 @@ def compose_run(
     from omegaconf.errors import OmegaConfBaseException
 
     budget = params.budget(mode)
-    values = {
+    values: dict[str, Any] = {
         # Without names and descriptions, in which ${…} is plain text.
         "agent": agent.hyperparameters(),
         "mode": mode,
@@ -117,7 +117,7 @@ def compose_run(
     tree = _component_tree(str(Path(folder).resolve()), params.sweep.environment)
     try:
         merged = OmegaConf.merge(tree, values, overrides or {})
-        data = OmegaConf.to_container(merged, resolve=True)
+        data: Any = OmegaConf.to_container(merged, resolve=True)
         data["agent"] = agent.model_dump()
         for label in LABELS:
             del data[label]

@@ -38,7 +38,7 @@ from hydra._internal.defaults_list import DefaultsList
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
-from hydra.core.default_element import ResultDefault
+from hydra.core.default_element import GroupDefault, ResultDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -47,7 +47,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, Node, OmegaConf, open_dict
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from heteromark.config.compose.agent_group import AGENT_GROUP, AgentConfigs, register_resolvers
@@ -97,7 +97,9 @@ class _Repository(ConfigRepository):
         if path:  # refuse files that would crash or hang OmegaConf
             require_readable(Path(_display_path(path)))
         loaded = super().load_config(config_path)
-        if not loaded or loaded.header.get("package") or not OmegaConf.is_dict(loaded.config):
+        if not loaded or loaded.header.get("package"):
+            return loaded
+        if not isinstance(loaded.config, DictConfig):
             return loaded
         if path:
             loaded.header["package"] = _package_in(path)
@@ -110,7 +112,7 @@ class _Repository(ConfigRepository):
                 f"{keys} would not be at the root of the config; add the line `# @package "
                 "_global_` at the top of the file"
             )
-            raise ConfigError([Fault(_display_path(path), message)])
+            raise ConfigError([Fault(_display_path(path) if path else config_path, message)])
         return loaded
 
 
@@ -285,7 +287,9 @@ class Loader(ConfigLoaderImpl):
         self, files: list[ResultDefault], key: str, repo: IConfigRepository
     ) -> list[str]:
         """Return the unresolved values of a key in the files of a defaults list."""
-        values = (_unresolved(self._load_single_config(file, repo).config, key) for file in files)
+        values = (
+            _unresolved(_content(self._load_single_config(file, repo)), key) for file in files
+        )
         return [value for value in values if value]
 
     def type_faults(self, tree: DictConfig) -> Iterator[Fault]:
@@ -302,32 +306,34 @@ class Loader(ConfigLoaderImpl):
 
     def content_of(self, default: ResultDefault) -> DictConfig:
         """Return what a file of the defaults list adds to the config."""
-        return self._load_single_config(default, self.repository).config
+        return _content(self._load_single_config(default, self.repository))
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
-        loaded = repo.load_config(default.config_path)
-        if loaded and not OmegaConf.is_dict(loaded.config):
-            file = self.file_of(default.config_path)
+        config_path = default.config_path
+        assert config_path is not None, "as in Hydra's own `_load_single_config`"
+        loaded = repo.load_config(config_path)
+        if loaded and not isinstance(loaded.config, DictConfig):
+            file = self.file_of(config_path)
             message = f"Config file must contain a dictionary/object: {file}"
             raise ConfigError(
                 [Fault(file, f"{message}; write `key: value` lines at the top level")]
             )
         result = super()._load_single_config(default, repo)
-        if OmegaConf.is_dict(result.config):
-            result = copy.copy(result)  # the repository caches the loaded config
-            result.config = _with_selectors(result.config, self.file_of(default.config_path))
-        if default.config_path == "hydra/config" and repo.config_exists(ROOT):
-            of_all = repo.load_config(ROOT).config.get("hydra") or {}
-            with open_dict(result.config):
-                result.config.merge_with({"hydra": of_all})
+        config = _with_selectors(_content(result), self.file_of(config_path))
+        root = repo.load_config(ROOT) if repo.config_exists(ROOT) else None
+        if config_path == "hydra/config" and root is not None:
+            with open_dict(config):
+                config.merge_with({"hydra": _content(root).get("hydra") or {}})
+        result = copy.copy(result)  # the repository caches the loaded config
+        result.config = config
         return result
 
-    def _as_forced(self, override: Override) -> str | None:
+    def _as_forced(self, override: Override) -> str:
         """Write a plain `key=value` as `++key=value`: the schema checks the key, not Hydra."""
         is_plain = override.type is OverrideType.CHANGE and override.package is None
         if is_plain and not override.is_hydra_override() and not self.is_choice(override):
-            return f"++{override.input_line}"
-        return override.input_line
+            return f"++{_line(override)}"
+        return _line(override)
 
     def _checked(self, config_name: str | None, overrides: list[str]) -> list[Override]:
         """Parse the overrides; raise ConfigError unless the config and all options exist."""
@@ -368,7 +374,13 @@ class Loader(ConfigLoaderImpl):
             yield from option_faults(self.repository, group, chosen, COMMAND_LINE, group)
 
 
-def open_hydra(config_folder: Path, additional: Path | None = None) -> Hydra:
+class ProjectHydra(Hydra):
+    """Hydra with the loader of this project."""
+
+    config_loader: Loader
+
+
+def open_hydra(config_folder: Path, additional: Path | None = None) -> ProjectHydra:
     """Initialise Hydra for a folder of configs.
 
     Args:
@@ -395,7 +407,7 @@ def open_hydra(config_folder: Path, additional: Path | None = None) -> Hydra:
     search_path.prepend(AGENT_GROUP, f"{AgentConfigs.scheme()}://{agents}", schema)
     if additional:
         search_path.prepend("command-line", f"file://{additional.resolve()}", schema)
-    hydra = Hydra(task_name="factory_train", config_loader=Loader(search_path))
+    hydra = ProjectHydra(task_name="factory_train", config_loader=Loader(search_path))
     GlobalHydra.instance().clear()
     GlobalHydra.instance().initialize(hydra)
     return hydra
@@ -403,7 +415,8 @@ def open_hydra(config_folder: Path, additional: Path | None = None) -> Hydra:
 
 def command_line_overrides(tree: DictConfig) -> list[str]:
     """Return the overrides that a config was composed with, unresolved, without Hydra's own."""
-    return OmegaConf.to_container(tree.hydra.overrides.task, resolve=False)
+    lines: Any = OmegaConf.to_container(tree.hydra.overrides.task, resolve=False)
+    return lines
 
 
 @contextmanager
@@ -451,20 +464,35 @@ def _package_in(path: Path) -> str | None:
         return next((match[1] for match in found if match), None)
 
 
+def _content(result: ConfigResult) -> DictConfig:
+    """Return the content of a config, which is a mapping."""
+    assert isinstance(result.config, DictConfig), "`_load_single_config` refuses all others"
+    return result.config
+
+
+def _line(override: Override) -> str:
+    """Return an override as typed."""
+    assert override.input_line is not None, "set by Hydra's parser"
+    return override.input_line
+
+
 def _root_keys(config_path: str, loaded: ConfigResult) -> str:
     """Return the keys of a group's file that belong at the root of the config; empty: none."""
-    group = config_path.partition("/")[0]
+    group, content = config_path.partition("/")[0], _content(loaded)
     if group == EXPERIMENT_GROUP:
         overridden = [
-            f"override {each.group}" for each in loaded.defaults_list if each.is_override()
+            f"override {each.group}"
+            for each in loaded.defaults_list or ()
+            if isinstance(each, GroupDefault) and each.is_override()
         ]
-        return ", ".join([*overridden, *map(str, loaded.config)])
-    return ", ".join(key for key in (group, SELECTORS.get(group)) if key in loaded.config)
+        return ", ".join([*overridden, *map(str, content)])
+    return ", ".join(key for key in (group, SELECTORS.get(group)) if key and key in content)
 
 
 def _unresolved(config: DictConfig, key: str) -> Any:
     """Return the value of a key, references unresolved; None if it is missing."""
-    return config._get_node(key)._value() if key in config else None
+    node = config._get_node(key) if key in config else None
+    return node._value() if isinstance(node, Node) else None
 
 
 def _built_in(selector: str) -> list[str]:
@@ -478,7 +506,7 @@ def _with_selectors(config: DictConfig, file: str) -> DictConfig:
     config = copy.deepcopy(config)
     for section, selector in SELECTORS.items():
         content = None if OmegaConf.is_missing(config, section) else config._get_node(section)
-        if not OmegaConf.is_dict(content) or "type" not in content:
+        if not isinstance(content, DictConfig) or "type" not in content:
             continue
         kind = _unresolved(content, "type")
         if _unresolved(config, selector) not in (None, kind):
@@ -496,8 +524,8 @@ def _record_as_typed(tree: DictConfig, overrides: list[Override]) -> None:
     of_hydra = [override for override in overrides if override.is_hydra_override()]
     naming = tree.hydra.job.config.override_dirname
     with open_dict(tree.hydra):
-        tree.hydra.overrides.task = [override.input_line for override in typed]
-        tree.hydra.overrides.hydra = [override.input_line for override in of_hydra]
+        tree.hydra.overrides.task = [_line(override) for override in typed]
+        tree.hydra.overrides.hydra = [_line(override) for override in of_hydra]
         tree.hydra.job.override_dirname = get_overrides_dirname(
             typed, naming.exclude_keys, naming.item_sep, naming.kv_sep
         )
@@ -506,7 +534,7 @@ def _record_as_typed(tree: DictConfig, overrides: list[Override]) -> None:
 def _sweep_faults(overrides: list[Override]) -> Iterator[Fault]:
     for override in overrides:
         if override.is_sweep_override():
-            key, _, value = override.input_line.partition("=")
+            key, _, value = _line(override).partition("=")
             message = (
                 f"has several values; add --multirun to run each, write {key}=[…] for a list, or "
                 "quote it if it is a string"

@@ -204,11 +204,12 @@ def _resolved(tree: DictConfig) -> dict[str, Any]:
         ConfigError: a reference cannot be resolved.
     """
     with as_config_errors():
-        return OmegaConf.to_container(_without_hydra(tree), resolve=True)
+        values: Any = OmegaConf.to_container(_without_hydra(tree), resolve=True)
+    return values
 
 
 def _without_hydra(tree: DictConfig) -> DictConfig:
-    return OmegaConf.masked_copy(tree, [key for key in tree if key != "hydra"])
+    return OmegaConf.masked_copy(tree, [str(key) for key in tree if key != "hydra"])
 
 
 def _without_echoes(tree: DictConfig, faults: Iterable[Fault]) -> list[Fault]:

@@ -53,5 +53,9 @@ def number_of_jobs(overrides: Iterable[Override]) -> int:
 def _number_of_values(override: Override) -> int:
     value = override.value() if override.is_sweep_override() else None
     if isinstance(value, RangeSweep):
+        # Hydra's parser sets all three.
+        assert value.start is not None
+        assert value.stop is not None
+        assert value.step is not None
         return max(0, math.ceil((value.stop - value.start) / value.step))
     return len(getattr(value, "list", [None]))

@@ -133,15 +133,17 @@ def _absolute(override: Override) -> Override:
 def _chosen_by(repo: IConfigRepository, added: Iterable[Override]) -> Iterator[tuple[str, Choice]]:
     """Yield the group overrides of the added files by group key; the last one wins."""
     overrides = Overrides(repo, [])
-    overrides.append_group_defaults = [
-        GroupDefault(
-            group=override.key_or_group,
-            package=override.package,
-            value=override.value(),
-            external_append=True,
+    for override in added:
+        value = override.value()
+        assert isinstance(value, str | list), "`_is_choice` accepts nothing else"
+        overrides.append_group_defaults.append(
+            GroupDefault(
+                group=override.key_or_group,
+                package=override.package,
+                value=value,
+                external_append=True,
+            )
         )
-        for override in added
-    ]
     _create_defaults_list(repo, None, overrides, prepend_hydra=False, skip_missing=True)
     for key, value in overrides.override_choices.items():
         options = value if isinstance(value, list) else [value] if value else []

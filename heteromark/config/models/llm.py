@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -32,7 +32,7 @@ from heteromark.config.models.tasks import (
 TINY = "tiny"  # the path of models that are built, not loaded
 SHARED = "team"  # name of the policy that all roles share
 
-TaskName = selector("math", "plan_path", "sokoban", "sudoku", "code", "search")
+TaskName: Any = selector("math", "plan_path", "sokoban", "sudoku", "code", "search")
 Temperature = Annotated[float, Field(gt=0, le=10), Number]
 Share = Annotated[float, Field(gt=0, le=1), Number]
 Specialization = Literal["full", "lora", "prompt", "none"]

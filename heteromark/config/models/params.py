@@ -1,7 +1,7 @@
 """The typed model of `params.yaml`, the parameters of the workflow, which DVC tracks.
 
 Top-level hyperparameters are null by default, so the base config's values apply. If set, they
-override every config of the sweep that does not set them itself (the third of five layers, see
+override the base configs, but not the keys that a variant changes (the third of five layers, see
 `layers`).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, create_model
 
@@ -30,7 +30,7 @@ def _all_optional(model: type[BaseModel], name: str) -> type[Frozen]:
             section = _all_optional(kind, kind.__name__.replace("Config", "Overrides"))
             fields[key] = (section, section())
         else:
-            bounded = Annotated[kind, *field.metadata] if field.metadata else kind
+            bounded: Any = Annotated[kind, *field.metadata] if field.metadata else kind
             # The part on null is dropped: in params.yaml, null means "not overridden".
             description = (field.description or "").partition("; null: ")[0] or None
             extra = field.json_schema_extra
@@ -42,7 +42,13 @@ def _all_optional(model: type[BaseModel], name: str) -> type[Frozen]:
     return create_model(name, __base__=Frozen, __doc__=doc, **fields)
 
 
-HyperparameterOverrides = _all_optional(Hyperparameters, "HyperparameterOverrides")
+if TYPE_CHECKING:
+
+    class HyperparameterOverrides(Frozen):
+        """Hyperparameters in which every key may be null."""
+
+else:
+    HyperparameterOverrides = _all_optional(Hyperparameters, "HyperparameterOverrides")
 
 
 class HalvingParams(Frozen):
@@ -155,7 +161,7 @@ class ProjectParams(HyperparameterOverrides):
         """Return the budget of a mode."""
         return self.smoke if mode == "smoke" else self.full
 
-    def hyperparameter_overrides(self) -> dict:
+    def hyperparameter_overrides(self) -> dict[str, Any]:
         """Return the hyperparameters that are not null, as a nested dictionary."""
         data = self.model_dump(include=set(HyperparameterOverrides.model_fields), exclude_none=True)
         return {key: value for key, value in data.items() if value != {}}

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from heteromark.config.errors import ConfigError, Fault, faults_of
 from heteromark.config.models.agent import PPOConfig
@@ -306,7 +306,7 @@ def _agent(sections: TeamSections, values: Mapping[str, Any]) -> dict[str, Any]:
     return agent if rate is None else {**agent, "learning_rate": rate}
 
 
-def _known(section: Mapping[str, Any], model: type) -> dict[str, Any]:
+def _known(section: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key in model.model_fields}
 
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from heteromark.config.errors import Fault, fault_at, nearest
-from heteromark.config.fields import is_import_path, nearest_multiples
+from heteromark.config.fields import Frozen, is_import_path, nearest_multiples
 from heteromark.config.models.agent import AgentConfig
+from heteromark.config.models.components import (
+    CollectorConfig,
+    EnvironmentConfig,
+    EvaluationConfig,
+    LossConfig,
+)
 from heteromark.config.models.llm import TINY, WarmUpConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.config.models.tasks import TASK_CONFIGS, TASK_ROLES
@@ -14,11 +20,11 @@ from heteromark.config.nested import lies_in, value_at
 from heteromark.config.rules.model_paths import model_faults
 
 # The keys that language-model agents read from sections that networks use too.
-_READ = {
-    "collector": ("frames_per_batch",),
-    "environment": ("name", "task", "kwargs", "num_parallel_envs", "text"),
-    "evaluation": ("episodes", "interval", "preset", "passes"),
-    "loss": ("clip_epsilon", "groups"),
+_READ: dict[str, tuple[type[Frozen], tuple[str, ...]]] = {
+    "collector": (CollectorConfig, ("frames_per_batch",)),
+    "environment": (EnvironmentConfig, ("name", "task", "kwargs", "num_parallel_envs", "text")),
+    "evaluation": (EvaluationConfig, ("episodes", "interval", "preset", "passes")),
+    "loss": (LossConfig, ("clip_epsilon", "groups")),
 }
 _NOT_READ = (
     "buffer_type",
@@ -26,8 +32,8 @@ _NOT_READ = (
     "policy",
     *(
         f"{section}.{key}"
-        for section, read in _READ.items()
-        for key in RunConfig.model_fields[section].annotation.model_fields
+        for section, (model, read) in _READ.items()
+        for key in model.model_fields
         if key not in read
     ),
 )
@@ -45,7 +51,7 @@ _HYPERPARAMETERS_OF_NETWORKS = (
 class LanguageModelRules:
     """See `kinds.KindRules`."""
 
-    packages = ("transformers", "peft")
+    packages: tuple[str, ...] = ("transformers", "peft")
 
     def faults(self, config: RunConfig) -> Iterator[Fault]:
         conflicts = (*_batch_conflicts(config), *_model_conflicts(config))
@@ -194,8 +200,10 @@ def _role_faults(config: RunConfig) -> Iterator[Fault]:
             )
             yield fault_at(config, "model.roles", message)
     policies = config.policy_names
+    if policies is None:
+        return
     for key in ("model.by_policy", "loss.groups", "optimizer.groups"):
-        for name in value_at(config, key) if policies is not None else ():
+        for name in value_at(config, key):
             if name not in policies:
                 message = f"no role uses this policy.{nearest(name, policies)} Available: "
                 yield Fault("", message + ", ".join(policies), key, name)
