@@ -13,7 +13,7 @@ from heteromark.environment.groups import Group
 from heteromark.environment.specs import EnvironmentSpecs
 
 
-class SelfRestartingEnv(EnvBase):  # type: ignore[misc]  # torchrl has no types
+class SelfRestartingEnv(EnvBase):
     """An EnvBase with the keys of `heteromark.environment.contract`, and a fast way to step it."""
 
     groups: Mapping[str, Group]  # by name

@@ -39,7 +39,7 @@ def token_weights(mask: Tensor, normalisation: Normalisation, max_length: int) -
     return weights / (len(mask) * max_length)
 
 
-class GroupRelativeLoss(LossModule):  # type: ignore[misc]  # torchrl has no types
+class GroupRelativeLoss(LossModule):
     """Clipped policy loss plus a KL penalty towards the reference policy.
 
     Args:

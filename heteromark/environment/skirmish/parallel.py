@@ -13,7 +13,7 @@ from pettingzoo import ParallelEnv
 from heteromark.environment.skirmish.env import SkirmishEnv
 
 
-class SkirmishParallelEnv(ParallelEnv):  # type: ignore[misc]  # pettingzoo has no types
+class SkirmishParallelEnv(ParallelEnv):
     """A battle of `SkirmishEnv` with one agent per unit.
 
     A unit that dies has terminated and leaves `agents`; all units leave when the battle is over.

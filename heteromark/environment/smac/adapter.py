@@ -38,7 +38,7 @@ def missing_from_smac_api(candidate: Any) -> list[str]:
     return missing
 
 
-class SMACParallelEnv(ParallelEnv):  # type: ignore[misc]  # pettingzoo has no types
+class SMACParallelEnv(ParallelEnv):
     """One battle with the SMAC API as a PettingZoo Parallel environment.
 
     Supports SMAC, SMACv2, SMAClite, and any other object with these methods:
