@@ -184,7 +184,7 @@ class Project:
 def entry_of(command: tuple[str, ...]) -> Callable[[], object] | None:
     """What a process of the command would call; None: another program, or one that starts some."""
     from heteromark import cli
-    from heteromark.commands.console import expected_errors_told
+    from heteromark.commands.console import exit_on_expected_errors
     from heteromark.training import factory_train
 
     if command[0] == "heteromark":
@@ -193,7 +193,7 @@ def entry_of(command: tuple[str, ...]) -> Callable[[], object] | None:
         return None
 
     def train() -> None:
-        with expected_errors_told():
+        with exit_on_expected_errors():
             sys.exit(factory_train.main(list(command[3:])))
 
     return train
