@@ -316,6 +316,7 @@ def test_store_commands_on_an_empty_store(project: Project, own_store):
     assert "all intact" in project.run("heteromark", "store", "verify").stdout
 
 
+@pytest.mark.slow
 def test_sweep_accepts_quoted_unquoted_and_absolute_patterns(project: Project):
     dry = ("--dry-run", "--cores", "1")
     quoted = project.run("heteromark", "sweep", f"{AGENTS}/ppo_agent_sweep_*.yaml", *dry)

@@ -78,6 +78,7 @@ def test_a_longer_run_trains_only_missing_iterations_and_ends_the_same(
     assert results(store, longer) == results(empty_store, whole)
 
 
+@pytest.mark.slow
 def test_a_run_continues_from_the_run_with_most_iterations(store, empty_store):
     for iterations in (2, 5):
         run(store, iterations)
@@ -92,6 +93,7 @@ def test_a_run_continues_from_the_run_with_most_iterations(store, empty_store):
         assert results(store, record) == results(empty_store, whole)
 
 
+@pytest.mark.slow
 def test_a_run_continues_from_a_checkpoint_of_checkpoints_after(store, empty_store):
     settings = {"training__checkpoint_interval": 10, "training__checkpoints_after": [3, 5]}
     short, _ = run(store, 3, **settings)
@@ -113,6 +115,7 @@ def test_runs_with_other_evaluations_continue_from_the_same_iterations(store):
     assert short.trajectory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "other"),
     [

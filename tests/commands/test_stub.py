@@ -46,7 +46,7 @@ def test_record_log_and_console_say_that_the_figures_are_invented(
     project.run("heteromark", "store", "verify")
     evaluated = project.run("heteromark", "evaluate", "out", check=False)
     assert evaluated.returncode == 1
-    assert "no checkpoint of heteromark" in evaluated.stderr
+    assert "not a heteromark checkpoint" in evaluated.stderr
 
 
 def test_a_real_training_does_not_find_a_run_of_the_stub(tmp_path, monkeypatch):

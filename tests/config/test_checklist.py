@@ -107,7 +107,7 @@ def test_an_unwritable_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HETEROMARK_STORE", str(blocked / "store"))
     found, output = wrong(MATH)
     assert found == ["the checkpoint folder is writable"]
-    assert "point HETEROMARK_STORE to another folder" in output
+    assert "set HETEROMARK_STORE to another folder" in output
 
 
 def test_models_in_folders_and_on_the_hub(tmp_path: Path):

@@ -73,6 +73,7 @@ def test_small_batches_and_few_copies_fit_every_named_config(name):
     assert made.collector.frames_per_batch == 256
 
 
+@pytest.mark.slow
 def test_every_option_of_every_group_makes_a_valid_config():
     """The first options of several groups together, then the second ones, and so on."""
     groups = open_hydra(CONFIGS).config_loader.groups()

@@ -71,6 +71,7 @@ def experiment(*overrides: str, values: str = "") -> str:
 # --- how long a preset is --------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*(f"{name}_config" for name in NAMED), *TEAMS])
 def test_quick_test_is_ten_iterations_for_every_config(name):
     made = job(name, QUICK)
@@ -81,6 +82,7 @@ def test_quick_test_is_ten_iterations_for_every_config(name):
     assert (made.experiment_name, made.tags) == ("quick_test", ["testing"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*(f"{name}_config" for name in NAMED), *TEAMS])
 def test_full_training_is_long_for_every_config(name):
     made = job(name, FULL)
@@ -451,6 +453,7 @@ def documented_yaml() -> list[tuple[str, str]]:
     return [(path, block) for block, path in itertools.chain.from_iterable(blocks)]
 
 
+@pytest.mark.slow
 def test_the_documented_yaml_can_be_pasted(project: Path, write):
     blocks = documented_yaml()
     assert len(blocks) >= 11

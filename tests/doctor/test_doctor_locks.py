@@ -129,6 +129,7 @@ def test_a_path_lock_is_reported_unless_its_holder_is_dead(here: Project, tmp_pa
     assert not list(locks.dvc_lock(examined()))  # DVC removes it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["damaged", "number of another process"])
 def test_a_path_lock_that_blocks_dvc_forever_is_removed(here: Project, fault: str):
     out = str(here.folder / "results/plan")

@@ -263,7 +263,7 @@ def test_a_missing_package_is_reported_with_how_to_install_it():
     config = make_config(env_type="smac", environment__task="smacv2.env:StarCraft2Env")
     with pytest.raises(
         ModuleNotFoundError,
-        match=r"no module 'smacv2'; install .*oxwhirl/smacv2.*StarCraft II 4\.10.*"
+        match=r"module 'smacv2' was not found; install .*oxwhirl/smacv2.*StarCraft II 4\.10.*"
         r"environment=skirmish",
     ):
         EnvironmentFactory().create(config)
@@ -273,7 +273,8 @@ def test_a_missing_package_is_reported_when_a_sweep_is_planned(tmp_path):
     project = copy_project(tmp_path)
     project.set_params(sweep={"environment": "smac_mmm"})
     with pytest.raises(
-        ConfigError, match=r"smac_mmm\.yaml.*no module smacv2.*install .*oxwhirl/smacv2.*II 4\.10"
+        ConfigError,
+        match=r"smac_mmm\.yaml.*module smacv2.env not found.*install .*oxwhirl/smacv2.*II 4\.10",
     ):
         make_plan(tmp_path)
 

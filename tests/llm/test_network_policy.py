@@ -183,6 +183,7 @@ def test_the_first_update_has_ratio_exactly_one_and_the_reference_stays(policy):
     assert torch.equal(policy.reference_log_probs(batch), before)
 
 
+@pytest.mark.slow
 def test_a_network_learns_different_responses_to_different_prompts():
     policy = small(temperature=1.0)
     wanted = torch.zeros(2, 99)

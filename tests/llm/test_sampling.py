@@ -31,7 +31,10 @@ def with_absolute_positions() -> Backbone:
     return Backbone(model.eval(), tokenizer, 128)
 
 
-@pytest.fixture(scope="module", params=["llama", "gemma3", "qwen3", "gpt2"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("gemma3", "qwen3", "gpt2")]
+
+
+@pytest.fixture(scope="module", params=["llama", *SLOW])
 def backbone(request) -> Backbone:
     if request.param == "gpt2":
         backbone = with_absolute_positions()

@@ -334,6 +334,7 @@ def test_loading_leaves_threads_and_random_streams_alone(trained):
     assert torch.get_num_threads() == threads
 
 
+@pytest.mark.slow
 def test_the_command(trained, tmp_path):
     """Run the command: transcripts, lines, a table and a file."""
     options = ("--episodes", "3", "--passes", "2", "--transcripts", "1", "--swap-roles")

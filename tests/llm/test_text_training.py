@@ -78,6 +78,7 @@ def test_two_identical_runs_are_bit_identical(tmp_path):
     assert_same_weights(weights_of(tmp_path / "one"), weights_of(tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_two_runs_on_two_threads_are_bit_identical(tmp_path):
     """Use batches large enough that threads share gradients of prompts with several responses."""
     frames = 512

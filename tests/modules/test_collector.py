@@ -114,6 +114,7 @@ def test_it_must_be_started():
         collector().collect()
 
 
+@pytest.mark.slow
 def test_an_error_of_an_environment_in_a_process_is_raised_here(capfd):
     collect = collector(**TOY, environment__kwargs={"nan_at": 3}, collector_type="multi_sync")
     collect.restart(0)
@@ -129,6 +130,7 @@ def test_an_error_of_an_environment_in_a_process_is_raised_here(capfd):
     assert capfd.readouterr() == ("", ""), "the process itself prints nothing"
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_reported_with_its_copies(capfd):
     collect = collector(
         environment__task="toy_environments:FaultyBattle",
@@ -153,7 +155,7 @@ def test_a_killed_process_is_reported_with_its_copies(capfd):
     ("changes", "message"),
     [
         ({"environment__num_workers": 1}, "must be 0 with collector_type multi_sync"),
-        ({"environment__opponent": {"kind": "past_self"}}, "needs collector_type sync"),
+        ({"environment__opponent": {"kind": "past_self"}}, "needs collector_type=sync"),
         ({"collector__num_collectors": 3}, "must divide environment.num_parallel_envs"),
     ],
 )

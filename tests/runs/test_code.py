@@ -296,6 +296,7 @@ print(json.dumps(sorted(
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "around"),
     [

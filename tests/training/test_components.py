@@ -25,7 +25,7 @@ def test_threads_are_as_configured():
 
 
 def test_a_loss_of_another_algorithm_is_rejected():
-    with pytest.raises(ValueError, match=r"loss_type = 'ippo': means IPPO, but .* is HAPPO"):
+    with pytest.raises(ValueError, match=r"loss_type = 'ippo': selects IPPO, but .* is HAPPO"):
         ComponentFactory(make_config(loss_type="ippo")).create()
 
 

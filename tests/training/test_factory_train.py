@@ -319,6 +319,7 @@ def test_every_run_keeps_its_overrides_and_its_composed_config(project: Project,
     assert Path.cwd() == project.folder  # Hydra does not change the working directory
 
 
+@pytest.mark.slow
 def test_runs_that_start_in_the_same_second_get_separate_folders(capsys):
     for seed in (0, 0, 1):
         assert run(f"{ENTRY} --config-name=fast_debug_config project=busy seed={seed}"
@@ -388,6 +389,7 @@ def planned(*overrides: str) -> list[PlannedJob]:
     return plan_jobs(master, loader)
 
 
+@pytest.mark.slow
 def test_each_value_of_a_range_is_a_job():
     jobs = planned(
         "training.total_frames=range(100,1000,100)",

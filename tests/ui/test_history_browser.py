@@ -113,6 +113,7 @@ def test_filters_are_kept_in_the_address_and_can_be_shared(reader, browser, addr
         assert {row["Config"] for row in other.rows()} == {"ppo_agent_lr_001"}
 
 
+@pytest.mark.slow
 def test_no_run_matches_the_filters(reader, tmp_path):
     reader.open("/training?text=nothing+of+that+name")
     assert "No run matches the filters" in reader.text()
@@ -126,6 +127,7 @@ def test_order(reader):
     assert len(returns) > 5
 
 
+@pytest.mark.slow
 def test_table_stays_sorted_by_a_clicked_header(reader):
     reader.open("/training?text=happo_agent_v1")
     assert [row["Seed"] for row in reader.rows()] == ["2", "1", "0"]
@@ -196,6 +198,7 @@ def test_run_page(reader, data_folder, tmp_path):
     reader.picture(tmp_path, "run")
 
 
+@pytest.mark.slow
 def test_diverged_run_and_run_without_a_record(reader, data_folder, tmp_path):
     diverged = next(r for r in records(data_folder) if r.status is Status.DIVERGED)
     reader.open(f"/training_run?run={diverged.digest}")
@@ -206,6 +209,7 @@ def test_diverged_run_and_run_without_a_record(reader, data_folder, tmp_path):
     reader.picture(tmp_path, "run unreadable")
 
 
+@pytest.mark.slow
 def test_run_with_damaged_files_is_still_shown(browser, store, tmp_path):
     folder = make_run(store, RunSpec(run_config(agent("happo_agent_v1"))))
     digest = RunRecord.read(folder).config_digest
@@ -225,6 +229,7 @@ def test_run_with_damaged_files_is_still_shown(browser, store, tmp_path):
             assert "Results" in reader.text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query", ["", "?run=ffffffffffff", "?run=%3Cscript%3Ealert(1)%3C/script%3E"]
 )
@@ -262,6 +267,7 @@ def test_configs_are_compared(reader, data_folder, tmp_path):
     reader.picture(tmp_path, "compare entropy over time")
 
 
+@pytest.mark.slow
 def test_agents_are_compared_over_several_environments(browser, store, tmp_path):
     digests = {}
     for environment, file in itertools.product(
@@ -286,6 +292,7 @@ def test_agents_are_compared_over_several_environments(browser, store, tmp_path)
         assert "Choose configs with completed runs of the same agents" in content
 
 
+@pytest.mark.slow
 def test_unknown_values_in_the_address_are_ignored(reader):
     reader.open("/compare?config=nothing&run=nothing&metric=nothing&x=nothing")
     assert "Choose configs or runs" in reader.text()
@@ -319,6 +326,7 @@ def test_sweep_page(reader, tmp_path):
 # --- escaping ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_markup_in_names_is_shown_as_text_on_every_page(reader, data_folder, tmp_path):
     record = next(r for r in records(data_folder) if r.agent.short_name == NASTY)
     reader.open("/training?text=script")
@@ -339,6 +347,7 @@ def test_markup_in_names_is_shown_as_text_on_every_page(reader, data_folder, tmp
 # --- live -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_run_updates_without_reload_and_is_interrupted_when_killed(
     browser, training, store, tmp_path
 ):
@@ -373,6 +382,7 @@ def wait_until(reader, condition) -> None:
 # --- number of runs ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_runs_every_page_shows_what_to_do(browser, tmp_path):
     with (
         serving(tmp_path / "store", tmp_path / "results") as address,
@@ -389,6 +399,7 @@ def test_without_runs_every_page_shows_what_to_do(browser, tmp_path):
             reader.picture(tmp_path, f"empty {path[1:]}")
 
 
+@pytest.mark.slow
 def test_with_one_run(browser, store, tmp_path):
     folder = make_run(store, RunSpec(run_config(agent("happo_agent_v1"))))
     with serving(store.root, tmp_path / "results") as address, reading(browser, address) as reader:

@@ -108,6 +108,7 @@ def test_run_page_of_a_team(reader, data_folder, tmp_path):
     reader.picture(tmp_path, "run of a team")
 
 
+@pytest.mark.slow
 def test_run_page_of_one_model_with_one_optimizer_step_per_iteration(reader, data_folder, tmp_path):
     """Its KL divergence per update is 0 by definition, so there is no curve."""
     folder = folder_of(data_folder, ALONE)
@@ -126,6 +127,7 @@ def test_run_page_of_one_model_with_one_optimizer_step_per_iteration(reader, dat
     reader.picture(tmp_path, "run of one language model")
 
 
+@pytest.mark.slow
 def test_transcripts_are_shown_verbatim(browser, store, tmp_path):
     folder = make_run(store, RunSpec(TEAM))
     report = json.loads((folder / EVALUATION_FILE).read_text())
@@ -167,6 +169,7 @@ def test_transcripts_are_shown_verbatim(browser, store, tmp_path):
         reader.picture(tmp_path, "markup in transcripts")
 
 
+@pytest.mark.slow
 def test_list_with_language_models_and_networks(reader, tmp_path):
     reader.open("/training")
     rows = {(row["Config"], row["Algorithm"], row["Environment"]) for row in reader.rows()}
@@ -181,6 +184,7 @@ def test_list_with_language_models_and_networks(reader, tmp_path):
     assert {row["Algorithm"] for row in reader.rows()} == {"GRPO", "AT-GRPO"}
 
 
+@pytest.mark.slow
 def test_language_models_are_compared_with_networks(reader, tmp_path):
     digests = "&".join(f"config={config_digest(config)}" for config in (TEAM, ALONE, OTHER))
     reader.open(f"/compare?{digests}&metric=flat_share")
@@ -202,6 +206,7 @@ def test_language_models_are_compared_with_networks(reader, tmp_path):
     reader.picture(tmp_path, "compare language models")
 
 
+@pytest.mark.slow
 def test_run_without_an_evaluation_has_no_transcripts(browser, store, tmp_path):
     statuses = (Status.DIVERGED, Status.INTERRUPTED)
     folders = [

@@ -113,6 +113,7 @@ print(sorted({"torch", "torchrl", "tensordict", "matplotlib"} & set(sys.modules)
     assert done.stdout == "[]\n", done.stderr
 
 
+@pytest.mark.slow
 def test_every_command_in_the_document_works(tmp_path, monkeypatch):
     """Run the commands unchanged, except for a free port and no browser."""
     monkeypatch.setenv("HOME", str(tmp_path))

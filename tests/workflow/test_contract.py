@@ -129,8 +129,11 @@ def does_nothing(project: Project, *command: str) -> str:
     return result.stdout + result.stderr
 
 
-def test_snakemake_writes_all_results(really_trained):
-    finished = really_trained
+@pytest.mark.parametrize(
+    "trained_by", ["finished", pytest.param("really_trained", marks=pytest.mark.slow)]
+)
+def test_snakemake_writes_all_results(trained_by, request):
+    finished = request.getfixturevalue(trained_by)
     table = summary(finished)
     assert set(table.index) == NAMES
     assert (table["completed"] == 2).all()
@@ -159,6 +162,7 @@ def test_a_second_snakemake_does_nothing(copy):
     assert "Nothing to be done" in does_nothing(copy, "snakemake", "--cores", "2")
 
 
+@pytest.mark.slow
 def test_the_selected_config_and_the_model_are_usable(really_trained, tmp_path):
     copy = copy_of(really_trained, tmp_path)
     evaluated = copy.run("heteromark", "evaluate", "results/model", "--episodes", "3")
@@ -170,6 +174,7 @@ def test_the_selected_config_and_the_model_are_usable(really_trained, tmp_path):
     assert new_runs(copy.store, before) == []
 
 
+@pytest.mark.slow
 def test_dvc_repro_in_a_fresh_clone_gives_the_same_results(really_trained, tmp_path):
     other = clone_of(really_trained, tmp_path / "clone", store=tmp_path / "other store")
     other.run("dvc", "repro")
@@ -182,6 +187,7 @@ def test_dvc_repro_in_a_fresh_clone_gives_the_same_results(really_trained, tmp_p
     assert "up to date" in other.run("dvc", "status").stdout
 
 
+@pytest.mark.slow
 def test_every_kind_of_experiment_gives_the_metrics_of_snakemake(clone, tmp_path):
     """Compare `exp run -S`, `--temp` and the queue with snakemake with the same params."""
     direct = clone_of(clone, tmp_path / "direct")
@@ -216,6 +222,7 @@ def test_every_kind_of_experiment_gives_the_metrics_of_snakemake(clone, tmp_path
     assert "learning_rate" in difference
 
 
+@pytest.mark.slow
 def test_switching_the_environment_and_back(copy):
     before, old = trained(copy.store), metrics(copy)
     copy.run("dvc", "exp", "run", "-S", "sweep.environment=speaker_listener")
@@ -242,6 +249,7 @@ def test_a_changed_variant_reruns_that_variant_only(copy):
     pd.testing.assert_frame_equal(new.loc[unchanged], old.loc[unchanged])
 
 
+@pytest.mark.slow
 def test_a_removed_variant_disappears_from_the_tables_and_returns_when_restored(copy):
     before = trained(copy.store)
     path = copy.folder / "config/agents/happo_agent_sweep_lr_high.yaml"
@@ -256,6 +264,7 @@ def test_a_removed_variant_disappears_from_the_tables_and_returns_when_restored(
     assert new_runs(copy.store, before) == []
 
 
+@pytest.mark.slow
 def test_equal_configs_share_their_runs_under_both_names(copy):
     before = trained(copy.store)
     copy.write(
@@ -267,6 +276,7 @@ def test_equal_configs_share_their_runs_under_both_names(copy):
     assert "happo_agent_same = happo_agent_v1" in summary(copy).index
 
 
+@pytest.mark.slow
 def test_a_fresh_clone_with_dvc_pull_has_nothing_to_do(copy, tmp_path):
     copy.run("dvc", "remote", "add", "--default", "shelf", str(tmp_path / "remote"))
     copy.run("dvc", "repro")
@@ -283,6 +293,7 @@ def test_a_fresh_clone_with_dvc_pull_has_nothing_to_do(copy, tmp_path):
     assert (other.folder / "fetched" / "checkpoint.pt").is_file()
 
 
+@pytest.mark.slow
 def test_deleted_results_are_restored_without_training(copy):
     before, old = trained(copy.store), metrics(copy)
     shutil.rmtree(copy.folder / "results")
@@ -292,6 +303,7 @@ def test_deleted_results_are_restored_without_training(copy):
     assert metrics(copy) == old
 
 
+@pytest.mark.slow
 def test_a_killed_workflow_resumes_with_the_same_results(really_trained, tmp_path):
     clone = clone_of(really_trained, tmp_path / "clone", store=tmp_path / "separate store")
     process = clone.start("snakemake", "--cores", "2")
@@ -328,6 +340,7 @@ def test_an_edited_environment_changes_the_inputs_of_the_dvc_stage(copy):
     assert json.loads(copy.read("results/plan/sweep.json"))["digest"] != first
 
 
+@pytest.mark.slow
 def test_a_terminated_sweep_ends_its_runs_and_frees_the_lock(tmp_path):
     clone = make_project(tmp_path / "project", tmp_path / "store", trainer=None)
     process = clone.start(
@@ -346,6 +359,7 @@ def test_a_terminated_sweep_ends_its_runs_and_frees_the_lock(tmp_path):
     clone.run("snakemake", "--cores", "2", "-n")
 
 
+@pytest.mark.slow
 def test_new_selection_settings_train_no_smoke_run(copy):
     before = trained(copy.store)
     copy.set_params(selection={"statistic": "min"})
@@ -355,6 +369,7 @@ def test_new_selection_settings_train_no_smoke_run(copy):
     assert selection["settings"]["statistic"] == "min"
 
 
+@pytest.mark.slow
 def test_config_on_the_command_line_overrides_params(copy):
     before = trained(copy.store)
     copy.run("snakemake", "--cores", "2", "tables", "--config", "learning_rate=0.01")
@@ -364,6 +379,7 @@ def test_config_on_the_command_line_overrides_params(copy):
     assert rates == {"happo_agent_v1": 0.01, "happo_agent_lr_high": 5e-3}
 
 
+@pytest.mark.slow
 def test_after_heteromark_sweep_snakemake_trains_no_smoke_run(really_trained, tmp_path):
     clone = clone_of(really_trained, tmp_path / "clone", store=tmp_path / "separate store")
     result = clone.run("heteromark", "sweep", "config/agents/*.yaml", "--cores", "2")
@@ -377,6 +393,7 @@ def test_after_heteromark_sweep_snakemake_trains_no_smoke_run(really_trained, tm
     assert metrics(clone) == metrics(really_trained)
 
 
+@pytest.mark.slow
 def test_a_sweep_continues_after_a_failing_config_and_reports_it(really_trained, tmp_path):
     copy = copy_of(really_trained, tmp_path)
     copy.write("broken_env.py", "def make(**kwargs):\n    raise RuntimeError('no such arena')\n")

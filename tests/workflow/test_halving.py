@@ -164,6 +164,7 @@ def test_a_rung_in_which_all_diverge_ends_the_sweep(sweep):
     assert not plan.decisions[1].exists()
 
 
+@pytest.mark.slow
 def test_a_decision_has_the_digest_of_its_inputs_and_replaces_older_ones(sweep):
     plan = make_plan()
     finish(plan.entrants(1), [(1, 1), (2, 2), (3, 3), (4, 4)])

@@ -100,6 +100,7 @@ def test_intervals_agree_with_rliables(rliable_library, reps, shape, statistic, 
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("seeds_x", "seeds_y", "tasks"), [(3, 3, 1), (2, 5, 1), (8, 6, 1), (3, 4, 3)]
 )
@@ -117,6 +118,7 @@ def test_intervals_of_improvement_agree_with_rliables(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_performance_profiles_agree_with_rliables(rliable_library, reps, shape):
     scores = example(*shape)

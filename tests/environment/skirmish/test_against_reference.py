@@ -129,6 +129,7 @@ def test_single_precision_agrees_step_by_step(scenario):
         play(fast, view, twin, generator, 60, 1e-3, follow=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -40,6 +40,7 @@ def test_compiled_battles_are_the_same():
         torch.testing.assert_close(compiled[key], plain[key], atol=1e-4, rtol=0, msg=str(key))
 
 
+@pytest.mark.slow
 def test_a_missing_compiler_causes_a_warning():
     program = (
         "from heteromark.environment.skirmish import SkirmishEnv\n"

@@ -61,6 +61,7 @@ def test_sizes_match_smacv2(scenario, settings, observation, state, actions):
     assert state in (None, layout.state_size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["10gen_terran", "10gen_protoss", "10gen_zerg", "MMM"])
 def test_results_do_not_depend_on_the_batch_size(scenario):
     together = play_same(SkirmishEnv(scenario, num_envs=64, seed=3), range(64))
