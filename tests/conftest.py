@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from projects import TINY, Project, copy_project
+
+# Workers share the cores: torch must not start a thread per core in each of them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure() -> None:
@@ -19,9 +25,19 @@ def pytest_configure() -> None:
     settings.load_profile("shared_machine")
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m "not slow"` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the slowest tests first, so that two workers finish at about the same time."""
-    longest = ("test_docs", "test_contract")
+    """Leave some variants of a test in the short tier, and start with the longest tests."""
+    variants = defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("mostly_slow"):
+            variants[item.nodeid.partition("[")[0]].append(item)
+    for group in variants.values():
+        (short,) = group[0].get_closest_marker("mostly_slow").args
+        for number, item in enumerate(group):
+            if number % math.ceil(len(group) / short):
+                item.add_marker("slow")
+    longest = ("test_docs", "test_contract", "test_text_workflow", "browser")
     items.sort(key=lambda item: next((i for i, n in enumerate(longest) if n in item.nodeid), 9))
 
 

@@ -81,6 +81,7 @@ def snapshot(folder: Path) -> dict[str, str]:
     return {str(p): p.read_text() for p in folder.rglob("*") if p.is_file()}
 
 
+@pytest.mark.mostly_slow(1)
 @pytest.mark.parametrize(
     ("path", "text"),
     [
@@ -329,6 +330,7 @@ def test_sweep_accepts_quoted_unquoted_and_absolute_patterns(project: Project):
     assert "4 configs, 8 smoke runs" in absolute.stdout
 
 
+@pytest.mark.slow
 def test_a_budget_in_episodes_becomes_frames(project: Project):
     result = project.run(
         *("heteromark", "sweep", f"{AGENTS}/ppo_agent_v1.yaml", "--episodes", "100", "--dry-run")

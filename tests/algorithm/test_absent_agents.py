@@ -72,6 +72,7 @@ def updated(algorithm, batch):
     return found
 
 
+@pytest.mark.mostly_slow(6)
 @pytest.mark.parametrize("policy_type", ["mlp", "gru"])
 @pytest.mark.parametrize(
     ("algorithm", "options"),

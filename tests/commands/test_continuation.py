@@ -52,6 +52,7 @@ def empty_store(tmp_path):
     return RunStore(tmp_path / "another")
 
 
+@pytest.mark.mostly_slow(3)
 @pytest.mark.parametrize(
     "settings",
     [

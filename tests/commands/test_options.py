@@ -108,6 +108,7 @@ def test_faults_of_other_commands_name_the_option(arguments, expected):
     assert expected in fault
 
 
+@pytest.mark.slow
 def test_configs_on_the_command_line_may_vary_what_params_yaml_sets(project: Project):
     """A value that `dvc exp run -S` leaves in params.yaml may not fit other configs."""
     project.set_params(learning_rate=1e-3, happo={"agent_order": "fixed"})

@@ -192,6 +192,7 @@ def value_of(made: Job, key: str):
     return made
 
 
+@pytest.mark.mostly_slow(6)
 @pytest.mark.parametrize("choice", OVERRIDES)
 def test_an_override_works_on_a_config_that_chooses_every_group(write, choice):
     write("stubborn.yaml", STUBBORN)
@@ -218,6 +219,7 @@ def test_the_values_of_an_experiment_win_over_the_file_that_it_chooses(write):
     assert (made.optimizer_type, made.optimizer.momentum) == ("rmsprop", 0.5)
 
 
+@pytest.mark.mostly_slow(6)
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

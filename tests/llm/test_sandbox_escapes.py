@@ -270,6 +270,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.mostly_slow(8)
 @pytest.mark.parametrize(
     "loop",
     [

@@ -125,6 +125,7 @@ TRAINING = {
 }
 
 
+@pytest.mark.mostly_slow(4)
 @pytest.mark.parametrize("command", TRAINING)
 def test_a_documented_command_trains_what_it_says(command, capsys):
     record, config = trained(capsys, command)

@@ -120,6 +120,7 @@ def test_no_run_matches_the_filters(reader, tmp_path):
     reader.picture(tmp_path, "list without matches")
 
 
+@pytest.mark.slow
 def test_order(reader):
     reader.open("/training?order=evaluation+return&environment=skirmish&status=completed")
     returns = [float(row["Evaluation"]) for row in reader.rows()]
@@ -242,6 +243,7 @@ def test_missing_run(reader, query):
 # --- comparison -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_configs_are_compared(reader, data_folder, tmp_path):
     digests = sorted(
         {

@@ -20,8 +20,6 @@ from projects import TINY, Project, copy_project
 
 from heteromark.runs.store import RunStore
 
-pytestmark = pytest.mark.slow
-
 CONFIGS = ("happo_agent_v1", "happo_agent_sweep_lr_high")
 NAMES = {"happo_agent_v1", "happo_agent_lr_high"}
 METRICS = ("results/tables/metrics.json", "results/model/metrics.json")

@@ -196,6 +196,7 @@ def test_runs_that_cannot_be_continued_are_an_error(sweep):
     make_plan(overrides={"sweep": {"strategy": "grid"}})
 
 
+@pytest.mark.slow
 def test_heteromark_sweep_is_a_grid(sweep):
     result = sweep.run("heteromark", "sweep", "config/agents/happo_agent_*.yaml", "--dry-run")
     assert "4 configs, 8 smoke runs of 1,024 frames (1,000 requested" in result.stdout

@@ -120,6 +120,7 @@ LANGUAGE_MODEL_SWEEP = {
 }
 
 
+@pytest.mark.mostly_slow(18)
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_that_changes_a_digest_changes_the_inputs_of_its_stage(key, folder, monkeypatch):
     sweep = LANGUAGE_MODEL_SWEEP if key.startswith(("grpo.", "llm.")) else {}

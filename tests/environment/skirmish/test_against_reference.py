@@ -98,6 +98,7 @@ def play(fast, view, twin, generator, steps, atol, follow=False):
     return steps
 
 
+@pytest.mark.mostly_slow(5)
 @pytest.mark.parametrize("rules", ["liberty", "modern"])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_whole_episodes_agree(scenario, rules):
@@ -120,6 +121,7 @@ def test_thousands_of_steps_agree(scenario):
         seed += 1
 
 
+@pytest.mark.mostly_slow(2)
 @pytest.mark.parametrize("scenario", ["10gen_terran", "10gen_protoss", "10gen_zerg", "MMM"])
 def test_single_precision_agrees_step_by_step(scenario):
     generator = torch.Generator().manual_seed(2)

@@ -72,6 +72,7 @@ class _OnOneDevice(TorchDispatchMode):
         return found
 
 
+@pytest.mark.mostly_slow(4)
 @pytest.mark.parametrize("opponent", COMMANDERS)
 @pytest.mark.parametrize(
     "settings",

@@ -121,6 +121,7 @@ def _is_alone(units, n):
     return ~near & inside[0] & inside[1] & units.alive[:n]
 
 
+@pytest.mark.mostly_slow(6)
 @pytest.mark.parametrize("scenario", ["mini_MMM", "2s3z", "1c3s5z", "8m"])
 @pytest.mark.parametrize("commander", ["nearest", "attack_move", "focus_fire", "kite"])
 def test_mirrored_starts_with_mirrored_play_give_mirrored_results(scenario, commander):

@@ -142,6 +142,7 @@ def played(env, steps):
     return torch.stack(states, 1)
 
 
+@pytest.mark.mostly_slow(1)
 @pytest.mark.parametrize(
     "settings",
     [
