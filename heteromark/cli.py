@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from heteromark import __version__
 from heteromark.config.errors import ConfigError, naming_options
 from heteromark.config.fields import Device, Seat
 from heteromark.config.models.components import EvaluationOpponent, Preset
@@ -45,6 +47,37 @@ EnvironmentOption = Annotated[
 ]
 FloatOption = Annotated[str | None, typer.Option(metavar="FLOAT")]
 IntOption = Annotated[str | None, typer.Option(metavar="INT")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"heteromark {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common_options(
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Also print debug messages and tracebacks."),
+    ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Print only results, warnings and errors."),
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Set what all commands print besides their results."""
+    from heteromark.commands.console import set_verbosity
+
+    if verbose and quiet:
+        raise typer.BadParameter("--verbose and --quiet exclude each other")
+    set_verbosity(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,16 @@ def test_help_lists_commands(project: Project):
     for command in ("train", "sweep", "evaluate", "validate", "store", "show-config", "doctor"):
         assert command in text
     assert "run the same command again" in project.run("heteromark", "train", "-h").stdout
+
+
+def test_the_version_is_that_of_the_package(project: Project):
+    assert project.run("heteromark", "--version").stdout == f"heteromark {version('heteromark')}\n"
+
+
+def test_verbose_and_quiet_exclude_each_other(project: Project):
+    result = project.run("heteromark", "-v", "-q", "validate", check=False)
+    assert result.returncode == 2
+    assert "--verbose and --quiet exclude each other" in result.stderr
 
 
 def test_validate_prints_the_planned_runs(project: Project):

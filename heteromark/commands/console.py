@@ -25,6 +25,13 @@ def prepare_process() -> None:
         sys.path.insert(0, str(Path.cwd()))
 
 
+def set_verbosity(level: int) -> None:
+    """Set the least severe level of messages that are printed; progress has the level INFO."""
+    logging.getLogger("heteromark").setLevel(level)
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(level)
+
+
 @contextmanager
 def exit_on_expected_errors(*others: type[Exception]) -> Iterator[None]:
     """Turn expected errors into a message and an exit status instead of a traceback.

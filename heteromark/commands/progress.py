@@ -21,7 +21,9 @@ SECONDS_BETWEEN_LINES = 10.0
 def progress_of(config: RunConfig) -> Iterator[OnProgress]:
     """Yield the function that the training loop calls after each iteration."""
     name = f"{config.agent.short_name} seed {config.seed}"
-    if sys.stderr.isatty():
+    if not log.isEnabledFor(logging.INFO):
+        yield lambda *_: None
+    elif sys.stderr.isatty():
         total = config.num_iterations * config.collector.frames_per_batch
         with _bar(name, total) as show:
             yield show

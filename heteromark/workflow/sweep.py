@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -109,9 +110,10 @@ def run_sweep(
     folders = [folder for candidate in candidates for folder in candidate.folders.values()]
     frames = describe_frames(plan.params.budget(checked).total_frames, candidates)
     print(f"{len(candidates)} configs, {len(folders)} {mode} runs of {frames}", flush=True)
+    is_chatty = logging.getLogger("heteromark").isEnabledFor(logging.INFO)
     arguments = [
         *("--cores", str(cores) if cores else "all"),
-        *("--keep-going", "--rerun-incomplete", "--quiet", "rules"),
+        *("--keep-going", "--rerun-incomplete", "--quiet", "rules" if is_chatty else "all"),
         *(["--dry-run"] if dry_run else []),
         *(["--config", *config_arguments(overrides)] if overrides else []),
         "--",

@@ -231,13 +231,14 @@ def test_a_failed_run_prints_its_reason_once_and_is_retried(project: Project, ow
     result = project.run(*TRAIN, "--environment", "broken", check=False)
     assert result.returncode == 1
     assert result.stderr.count("no such arena") == 1
-    assert "Traceback" not in result.stderr
+    assert "Traceback (most recent call last)" not in result.stderr
     record = only_record(own_store)
     assert record.status is Status.FAILED
     assert "no such arena" in record.reason
     log = (RunStore(own_store).folder(record.digest) / "train.log").read_text()
-    assert "Traceback" in log
-    project.run(*TRAIN, "--environment", "broken", check=False)
+    assert "Traceback (most recent call last)" in log
+    verbose = ("heteromark", "-v", *TRAIN[1:], "--environment", "broken")
+    assert "Traceback (most recent call last)" in project.run(*verbose, check=False).stderr
     assert only_record(own_store).attempts == 2
 
 

@@ -112,3 +112,12 @@ def test_another_trainer_is_refused(monkeypatch):
     monkeypatch.setenv(TRAINER_VARIABLE, "stubb")
     with pytest.raises(ConfigError, match="HETEROMARK_TRAINER: 'stubb': must be torch or stub"):
         run_digest(make_config())
+
+
+def test_quiet_prints_results_without_progress(project: Project, own_store, with_stub):
+    options = ("--agent-config", "config/agents/happo_agent_v1.yaml", "--output", "out")
+    quiet = project.run("heteromark", "-q", "train", *options)
+    assert "completed" in quiet.stdout
+    assert not quiet.stderr
+    usual = project.run("heteromark", "train", *options, "--seed", "1")
+    assert "frames/s" in usual.stderr
