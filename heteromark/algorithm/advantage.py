@@ -26,7 +26,13 @@ def estimate_advantage(
     cut the trace.
 
     Args:
-        value, next_value, reward, done, terminated: all [N, T, 1].
+        value: value of each observation, [N, T, 1].
+        next_value: value of the true next observation, [N, T, 1].
+        reward: [N, T, 1].
+        done: bool, the episode ended in this step, [N, T, 1].
+        terminated: bool, it ended for good rather than by truncation, [N, T, 1].
+        gamma: discount factor.
+        gae_lambda: weight of longer returns.
 
     Returns:
         Advantage and value target, [N, T, 1], in the units of the reward.
@@ -65,8 +71,8 @@ def estimate_agent_advantage(
     the batch has an unknown value and does not count.
 
     Args:
-        value, next_value: [N, T, n_agents, 1], in the units of the reward. `value` is read only
-            where the agent is active, `next_value` only where it is still there.
+        value: [N, T, n_agents, 1], in the units of the reward; read where the agent is active.
+        next_value: [N, T, n_agents, 1]; read where the agent is still there.
         signals: of the same shape.
         gamma: discount from one step of the agent to its next one.
         waiting_discount: discount of a step in which the agent does not act: 1 in a turn-based

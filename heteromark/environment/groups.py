@@ -135,8 +135,12 @@ def make_group(
     """Create a group after checking that its agents share supported spaces.
 
     Args:
-        name, agents, masked, family: see `Group`.
-        observation_spaces, action_spaces: by agent.
+        name: of the group.
+        agents: names of its agents.
+        observation_spaces: by agent.
+        action_spaces: by agent.
+        masked: whether the environment provides action masks.
+        family: see `Group`.
 
     Raises:
         ValueError: two agents have different spaces, or a space is not supported.

@@ -74,7 +74,8 @@ def best_responses(
     Ties go to the earlier response. The selection is biased: the policy sees fewer of its failures.
 
     Args:
-        reward, group: see `group_advantage`.
+        reward: see `group_advantage`.
+        group: see `group_advantage`.
         method: the center that rewards are compared with.
         share: share of responses to keep, in (0, 1]; the count is rounded up.
 

@@ -170,12 +170,11 @@ def rollout_metrics(rollout: Rollout) -> dict[str, float | int]:
     """Return the metrics of an iteration's rollout.
 
     Returns:
-        - episodes, episode_return, episode_length (rounds), win_rate: over the continued episodes;
-          tree sampling continues each problem from the best candidate;
-        - pass_at_1: share of the last role's responses in the first round that solved the problem,
-          i.e. the success rate of a single attempt;
-        - per role: reward, response_length (tokens), cut_off (share of responses truncated at the
-          maximum length), flat_share (share of groups whose rewards are all equal).
+        Over the continued episodes (tree sampling continues each problem from the best candidate):
+        episodes, episode_return, episode_length (rounds), win_rate. Also pass_at_1, the share of
+        the last role's responses in the first round that solved the problem, i.e. the success rate
+        of a single attempt. Per role: reward, response_length (tokens), cut_off (share of responses
+        truncated at the maximum length), flat_share (share of groups whose rewards are all equal).
     """
     episodes = rollout.episodes
     first = [step for step in rollout.steps if step.turn == 0]

@@ -45,7 +45,8 @@ class GroupRelativeLoss(LossModule):
     Args:
         policy: computes log-probabilities of the responses in a TensorDict, `[responses, length]`,
             with gradient.
-        clip_low, clip_high: the ratio is clipped to `[1 - clip_low, 1 + clip_high]`.
+        clip_low: the ratio is clipped below at `1 - clip_low`.
+        clip_high: the ratio is clipped above at `1 + clip_high`.
         kl_coef: weight of the KL divergence from the reference policy (estimator k3); 0: no
             reference is needed.
 

@@ -24,7 +24,9 @@ def make_mlp(
     """Build a perceptron over the last dimension, with orthogonal weights and zero biases.
 
     Args:
-        in_features, out_features, hidden_sizes: layer widths.
+        in_features: width of the input.
+        out_features: width of the output.
+        hidden_sizes: widths of the hidden layers.
         activation: tanh, relu or elu.
         head_gain: gain of the last layer; 0.01 makes the initial policy nearly uniform. Hidden
             layers have gain sqrt(2). (Andrychowicz et al., What Matters for On-Policy Deep
@@ -38,7 +40,11 @@ class RecurrentNetwork(nn.Module):
     """A perceptron, then a gated recurrent unit, then a linear head.
 
     Args:
-        in_features, out_features, hidden_sizes, activation, head_gain: see `make_mlp`.
+        in_features: width of the input.
+        out_features: width of the output.
+        hidden_sizes: widths of the perceptron's hidden layers.
+        activation: tanh, relu or elu.
+        head_gain: gain of the head.
         hidden_size: size of the recurrent hidden state.
 
     Source: Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, EMNLP 2014.

@@ -45,7 +45,9 @@ class SkirmishEnv(SelfRestartingEnv):
         num_envs: number of battles N.
         seed: seed of the first episodes; see also `reseed`.
         device: device of the simulation.
-        group_by, groups, split: see `group_agents`.
+        group_by: see `group_agents`.
+        groups: see `group_agents`.
+        split: see `group_agents`.
         with_state: include the global state.
         first: index of battle 0 among all battles of the run.
         settings: the fields of `SkirmishConfig`, e.g. `compile=True`, `opponent="kite"`.

@@ -90,7 +90,8 @@ class TextPolicy(nn.Module, ABC):
 
         Args:
             state_dict: the saved state.
-            strict, assign: other values than the defaults are not supported.
+            strict: must be True.
+            assign: must be False.
 
         Raises:
             ValueError: `strict` is False or `assign` is True.
