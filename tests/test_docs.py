@@ -139,6 +139,8 @@ def test_every_document_with_commands_is_tested():
     for path in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
         document = str(path.relative_to(ROOT))
         text = path.read_text(encoding="utf-8")
+        for language, block in BLOCK.findall(text):  # a fragment cannot be pasted
+            assert language not in ("python", "yaml") or FILE.match(block), (document, block)
         written = [block for language, block in BLOCK.findall(text) if language == "bash"]
         tested = [b for s in SECTIONS if s.document == document for _, b in s.blocks]
         assert set(written) <= set(tested), document
@@ -158,3 +160,23 @@ def test_the_picture_of_the_dag_is_current(project: Project):
     assert project.read("dag.svg") == (ROOT / "docs/dag.svg").read_text(encoding="utf-8"), (
         "run `make generated` and commit the result"
     )
+
+
+# Odd English of earlier versions, and the usual words for it: reported, fix, resume, custom.
+ODD = re.compile(r"\b(told|mend(s|ed|ing)?|so often as|go(es|ne)? on from|of one's own)\b", re.I)
+
+
+def test_odd_words_do_not_come_back():
+    files = [
+        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "params.yaml")),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "config").rglob("*.yaml"),
+        *(ROOT / "heteromark").rglob("*.py"),
+    ]
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in files
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if ODD.search(line)
+    ]
+    assert not found, "\n".join(found)
