@@ -76,7 +76,7 @@ def common_options(
     from heteromark.commands.console import set_verbosity
 
     if verbose and quiet:
-        raise typer.BadParameter("--verbose and --quiet exclude each other")
+        raise typer.BadParameter("--verbose and --quiet cannot be combined")
     set_verbosity(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
 
 

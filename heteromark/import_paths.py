@@ -138,8 +138,8 @@ class Registry(Generic[Component]):
         if name not in self._components:
             choices = ", ".join(sorted({*self._components, *self._homes}))
             raise ValueError(
-                f"{self.key} is {name!r}, but must be one of {choices}, or an import path of your "
-                "own, `module:attribute`"
+                f"{self.key} is {name!r}, but must be one of {choices}, or your own import "
+                "path, `module:attribute`"
             )
         return self._components[name]
 

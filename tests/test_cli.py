@@ -30,7 +30,7 @@ def test_the_version_is_that_of_the_package(project: Project):
 def test_verbose_and_quiet_exclude_each_other(project: Project):
     result = project.run("heteromark", "-v", "-q", "validate", check=False)
     assert result.returncode == 2
-    assert "--verbose and --quiet exclude each other" in result.stderr
+    assert "--verbose and --quiet cannot be combined" in result.stderr
 
 
 def test_validate_prints_the_planned_runs(project: Project):

@@ -37,7 +37,7 @@ class Algorithm(ABC):
     def __init__(self, config: RunConfig, learner: Learner) -> None:
         self.config = config
         self.learner = learner
-        assert learner.losses is not None, "only language models have no losses, see Learner"
+        assert learner.losses is not None, "losses is None only for language models (see Learner)"
         self._losses = learner.losses
         self.iteration = 0
         make_value = OwnValue if config.critic == "own" else TeamValue

@@ -30,8 +30,8 @@ def plan_lines(config: RunConfig) -> Iterator[str]:
     minibatches = frames // config.replay_buffer.minibatch_size
     updates = iterations * epochs * minibatches
     yield (
-        f"updates of each network: {updates:,}, from {iterations:,} iterations of {epochs} epochs "
-        f"of {minibatches} minibatches"
+        f"updates per network: {updates:,} ({iterations:,} iterations x {epochs} epochs x "
+        f"{minibatches} minibatches)"
     )
 
 

@@ -34,7 +34,8 @@ def check_gif_path(path: Path) -> None:
         with path.open("rb") as file:
             signature = file.read(6)
         if signature not in _SIGNATURES:
-            raise ConfigError.single("--gif", f"{path} is not a GIF and is not overwritten")
+            message = f"{path} exists but is not a GIF, so it is not overwritten; choose another"
+            raise ConfigError.single("--gif", message)
 
 
 def record_episode(policy: LoadedPolicy, settings: EvaluationConfig, seed: int) -> list[Image]:

@@ -50,7 +50,7 @@ class ConfigError(ValueError):
     def __init__(self, faults: Iterable[Fault]):
         self.faults = list({str(fault): fault for fault in faults}.values())
         count = len(self.faults)
-        head = "1 fault" if count == 1 else f"{count} faults"
+        head = "1 error" if count == 1 else f"{count} errors"
         lines = "\n".join(f"  {fault}" for fault in self.faults)
         super().__init__(f"{head} in the configuration; nothing was run:\n{lines}")
 

@@ -37,7 +37,7 @@ def selector(*names: str) -> Any:
         if value in names or is_import_path(value):
             return value
         raise ValueError(
-            f"must be one of {', '.join(names)}; or an import path of your own, `module:attribute`"
+            f"must be one of {', '.join(names)}; or your own import path, `module:attribute`"
         )
 
     schema: JsonDict = {"anyOf": [{"enum": [*names]}, {"pattern": _IMPORT_PATH}]}

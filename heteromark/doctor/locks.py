@@ -118,7 +118,7 @@ def _path_locks(project: Project, root: Path) -> Iterator[Finding]:
         processes = ", ".join(f"process {pid} ({cmd})" for pid, cmd in working.items())
         yield _held(project, path, f"DVC is running here: {processes}; {_REFUSED}")
     elif reused := [pid for pid, start in started.items() if start]:
-        message = f"names process {reused[0]}, which is another program now, so DVC waits in vain"
+        message = f"names process {reused[0]}, which is another program now, so DVC waits forever"
         yield _left_over(project, path, message)
 
 

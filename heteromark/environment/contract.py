@@ -161,7 +161,7 @@ def _play_problems(env: EnvBase, expected: EnvironmentSpecs, critic: str) -> Ite
     for key in expected.observation.keys(True, True):
         if not torch.equal(first[key], again[key]):
             yield (
-                f"reset() returns another {key!r} after the same reseed(0, 'contract'); all "
+                f"reset() returns a different {key!r} after the same reseed(0, 'contract'); all "
                 "randomness must come from the seed"
             )
     stepped, now = env.step_and_maybe_reset(_act(first, env))

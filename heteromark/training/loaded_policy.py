@@ -48,8 +48,8 @@ def policy_of(saved: SavedPolicy, device: torch.device | str = "cpu") -> LoadedP
     if config.kind != NETWORKS:
         raise ValueError(
             f"{saved.path} holds language-model agents for the task {config.environment.name}, "
-            "which cannot act in other environments; give the checkpoint of a run that was trained "
-            "in an environment"
+            "which cannot act in other environments; use the checkpoint of a run whose agents are "
+            "not language models"
         )
     with contextlib.closing(EnvironmentFactory().create(config, num_envs=1)) as environment:
         groups, state_size = environment.groups, environment.state_size

@@ -47,7 +47,7 @@ class Networks:
             actions = "discrete" if group.is_discrete else "continuous"
             yield (
                 f"group {group.name}: agents {', '.join(group.agents)}; "
-                f"{group.observation_size} observations, {group.action_size} {actions} actions"
+                f"observation size {group.observation_size}, {group.action_size} {actions} actions"
             )
         for kind, networks in (("actor", learner.actors), ("critic", learner.critics)):
             for name, network in networks.items():

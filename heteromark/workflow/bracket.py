@@ -104,7 +104,7 @@ def _mark_rungs(axes: Axes, entrants: Sequence[Sequence[RankedCandidate]]) -> No
     axes.xaxis.set_major_formatter(
         FuncFormatter(lambda at, _: f"{at:,.0f}\n{counted(counts.get(round(at), 0), 'config')}")
     )
-    axes.set_xlabel("environment frames of a run, and configs that trained so far")
+    axes.set_xlabel("environment frames per run, and number of configs trained that far")
 
 
 def _legend(figure: Figure, last: int) -> None:

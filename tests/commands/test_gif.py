@@ -85,7 +85,7 @@ def test_an_environment_that_cannot_render_is_reported():
         ("movie.mp4", "must end in .gif"),
         ("gif", "must end in .gif"),
         ("folder.gif", "is a folder"),
-        ("notes.gif", "is not a GIF and is not overwritten"),
+        ("notes.gif", "exists but is not a GIF, so it is not overwritten"),
     ],
 )
 def test_only_gifs_are_overwritten(tmp_path, name, message):

@@ -46,7 +46,7 @@ ITEMS = {
     "the agents are registered": (f"{AGENT}.role=cook", f"{AGENT}.role = 'cook': is not a role"),
     "every name in turn_order is an agent, and every agent is in it": (
         "multi_agent_interaction.turn_order=[tool_generator]",
-        "must contain every agent in agent_configs; reasoning_generator missing",
+        "must contain every agent in agent_configs; missing: reasoning_generator",
     ),
     "num_agents matches": ("agent_policy_configs.num_agents=3", "must be 2"),
     "every policy name is the name of a model": (

@@ -156,7 +156,7 @@ def test_selectors_that_contradict_the_agent_are_refused():
         *("loss_type=happo", "agent.algorithm=MAPPO"),
         *("policy_type=gru", "agent.network.policy=MlpPolicy"),
     )
-    assert message.startswith("2 faults")
+    assert message.startswith("2 errors")
     assert "loss_type = 'happo': selects HAPPO, but agent.algorithm is MAPPO" in message
     assert "policy_type = 'gru': selects GruPolicy, but agent.network.policy is Mlp" in message
 
@@ -381,7 +381,7 @@ def test_all_faults_are_reported_with_source_key_value_and_remedy(arguments, exp
     for text in expected:
         assert text in message
     count = len(expected)
-    assert message.startswith(f"{count} fault{'s' if count > 1 else ''} in the configuration")
+    assert message.startswith(f"{count} error{'s' if count > 1 else ''} in the configuration")
 
 
 @pytest.mark.parametrize(
@@ -440,7 +440,7 @@ def test_a_file_may_contain_keys_without_effect():
 
 def test_a_reference_to_a_faulty_value_is_not_another_fault():
     message = faults_of("agent.learning_rate=-1")
-    assert message.startswith("1 fault")
+    assert message.startswith("1 error")
     assert "command line: agent.learning_rate = -1: must be greater than 0" in message
 
 

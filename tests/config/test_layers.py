@@ -191,7 +191,7 @@ def test_all_faults_of_all_files_are_reported_at_once(agents):
     (agents / "worse_v1.yaml").write_text("[1, 2]")
     (agents / "worst_v1.yaml").write_text("a: [1")
     message = faults_of(lambda: sweep("agents/*.yaml"))
-    assert message.startswith("4 faults")
+    assert message.startswith("4 errors")
     assert "Config file must contain a dictionary/object: agents/worse_v1.yaml" in message
     assert "does not parse: agents/worst_v1.yaml" in message
 

@@ -343,7 +343,7 @@ def test_an_override_without_effect_says_why(write, name, text, expected):
     write("experiment/mine.yaml", text)
     message = faults_of(name, "+experiment=mine")
     assert expected in message
-    assert message.startswith("1 fault")
+    assert message.startswith("1 error")
     assert "config/experiment/mine.yaml" in message
 
 
@@ -492,6 +492,6 @@ def test_the_package_may_be_in_any_line_of_the_leading_comment(write, header):
     assert job("dummy_config", "environment=own").environment.name == "own"
     write("environment/own.yaml", text + header)
     message = faults_of("dummy_config", "environment=own")
-    assert message.startswith("1 fault")
+    assert message.startswith("1 error")
     assert "config/environment/own.yaml: environment, env_type would not be at the root" in message
     assert "add the line `# @package _global_` at the top of the file" in message

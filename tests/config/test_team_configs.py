@@ -226,13 +226,13 @@ def test_faults_name_the_file_or_the_command_line_and_the_documented_key(project
 
 def test_a_fault_that_others_refer_to_is_reported_once():
     message = faults_of("math_L1_model", "training.sample_temperature=-1")
-    assert message.startswith("1 fault in")
+    assert message.startswith("1 error in")
     assert "training.sample_temperature = -1" in message
 
 
 def test_what_a_key_refers_to_need_not_be_changed_as_well():
     message = faults_of("math_L1_model", "resource.n_gpus_per_node=2")
-    assert message.startswith("1 fault in")
+    assert message.startswith("1 error in")
 
 
 @pytest.mark.parametrize(

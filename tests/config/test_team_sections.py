@@ -481,7 +481,7 @@ def test_the_turn_order_contains_all_agents_and_no_others():
         team_job_data(with_changes({order: ["tool_generator", "critic"]}))
     messages = str(caught.value)
     assert "critic is not an agent in agent_configs" in messages
-    assert "must contain every agent in agent_configs; reasoning_generator missing" in messages
+    assert "must contain every agent in agent_configs; missing: reasoning_generator" in messages
 
 
 def test_all_faults_are_reported_at_once():

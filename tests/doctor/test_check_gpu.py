@@ -218,7 +218,7 @@ def test_gpus_are_listed_and_the_one_with_the_most_free_memory_decides():
         text
     )
     assert "whether they fit GPU 1" in text
-    assert "go to the CPU" not in text
+    assert "use the CPU" not in text
     assert verdicts(text) == ["yes", "yes", "yes"]
     crowded = Machine(gpus[:1], CPU, "2.13.0", "12.8")
     assert verdicts(printed(crowded, [tiny_preset()])) == ["no", "no", "no"]
@@ -227,7 +227,7 @@ def test_gpus_are_listed_and_the_one_with_the_most_free_memory_decides():
 def test_without_a_gpu_the_cpu_decides():
     hidden = Finding(Level.WARNING, "finds no GPU", key="torch", value="2", command="nvidia-smi")
     text = printed(Machine((), CPU, "2.13.0+cpu", None), [tiny_preset()], [hidden])
-    assert text.startswith("torch 2.13.0+cpu, without CUDA\nno CUDA GPU: runs go to the CPU\n")
+    assert text.startswith("torch 2.13.0+cpu, without CUDA\nno CUDA GPU: runs use the CPU\n")
     assert "torch = '2': finds no GPU; try: nvidia-smi\n" in text
     assert "CPU: 4 cores, 16.0 GiB of memory, 8.0 GiB available\n" in text
     assert "whether they fit the CPU's memory" in text
@@ -244,7 +244,7 @@ def test_the_command_in_a_project(project: Project):
     result = project.run("heteromark", "check-gpu", CUDA_VISIBLE_DEVICES="", COLUMNS="80")
     text = result.stdout
     assert f"torch {torch.__version__}" in text
-    assert "no CUDA GPU: runs go to the CPU" in text
+    assert "no CUDA GPU: runs use the CPU" in text
     assert "…" not in text  # no cell is cut off in a terminal
     rows = {line.split()[0]: line for line in text.splitlines() if "inference" in line}
     assert list(rows)[:6] == ["big", "gemma3_1b", "gemma3_270m", "qwen3_0.6b", "qwen3_1.7b", "tiny"]
@@ -258,7 +258,7 @@ def test_the_command_in_a_project(project: Project):
 
 def test_outside_a_project_the_machine_is_reported(tmp_path):
     text = Project(tmp_path).run("heteromark", "check-gpu", CUDA_VISIBLE_DEVICES="").stdout
-    assert "runs go to the CPU" in text
+    assert "runs use the CPU" in text
     assert "memory for the models" not in text
 
 
@@ -286,7 +286,7 @@ def test_presets_import_no_torch(project: Project):
 def test_without_transformers_the_machine_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     text = printed(Machine((), CPU, "2", None), [tiny_preset()])
-    assert "no CUDA GPU: runs go to the CPU" in text
+    assert "no CUDA GPU: runs use the CPU" in text
     assert "transformers is not installed. Run: pip install 'heteromark[llm]'" in text
 
 

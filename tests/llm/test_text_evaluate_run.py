@@ -287,7 +287,7 @@ def test_options_that_do_not_fit_a_run(trained, run, options, message):
 
 def test_all_invalid_options_are_reported_at_once(trained, tmp_path):
     request = EvaluationRequest(str(trained / "whole"), gif=tmp_path / "a.gif", seat="first")
-    with pytest.raises(ConfigError, match=r"2 faults[\s\S]*--seat[\s\S]*--gif"):
+    with pytest.raises(ConfigError, match=r"2 errors[\s\S]*--seat[\s\S]*--gif"):
         evaluate_run(request)
 
 

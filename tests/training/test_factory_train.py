@@ -270,10 +270,10 @@ def test_a_dry_run_prints_the_plan_and_trains_nothing(project: Project, own_stor
     weights = (82 * 128 + 128) + (128 * 128 + 128) + (128 * 64 + 64) + (64 * 11 + 11)
     for line in (
         "not in the run store, would be trained",
-        "# group medivac: agents medivac_0; 82 observations, 11 discrete actions",
+        "# group medivac: agents medivac_0; observation size 82, 11 discrete actions",
         f"# actor marauder: {weights:,} parameters",
         "# frames: 1,000,448 in 1,954 iterations of 512",
-        "# updates of each network: 39,080, from 1,954 iterations of 10 epochs of 2 minibatches",
+        "# updates per network: 39,080 (1,954 iterations x 10 epochs x 2 minibatches)",
     ):
         assert line in text
     assert set(project.folder.glob("outputs/**")) == before
@@ -295,7 +295,7 @@ def test_faults_give_one_message_and_status_2_and_write_nothing(project: Project
         check=False,
     )
     assert result.returncode == 2
-    assert result.stderr.startswith("error: 3 faults in the configuration; nothing was run:")
+    assert result.stderr.startswith("error: 3 errors in the configuration; nothing was run:")
     assert "Traceback" not in result.stderr
     assert set(project.folder.glob("outputs/**")) == before
     assert not list(own_store.glob("runs/*"))
@@ -419,7 +419,7 @@ def test_all_jobs_are_checked_before_the_first_one_starts(own_store):
     with pytest.raises(ConfigError) as caught:
         run(f"{ENTRY} -m {SMALL} project=never optimizer.learning_rate=1e-3,-1,-2 seed=0,1 polcy=1")
     message = str(caught.value)
-    assert message.startswith("3 faults")
+    assert message.startswith("3 errors")
     assert "polcy = 1: unknown key. Did you mean policy?\n" in message  # in all jobs: reported once
     assert "optimizer.learning_rate = -1: must be greater than 0" in message
     assert "[job #2, #3 of 6]" in message
@@ -448,7 +448,7 @@ def test_a_misfit_with_machine_or_environment_is_a_fault_of_its_job(own_store):
             "evaluation.opponent=null,heuristic",
         )
     message = str(caught.value)
-    assert message.startswith("3 faults")
+    assert message.startswith("3 errors")
     assert "command line: device: device is cuda, but torch sees no CUDA GPU" in message
     assert "[job #4, #5, #6, #7 of 8]" in message
     assert "command line: loss.groups.medivc = {'entropy_coef': 0.02}: environment" in message

@@ -299,8 +299,8 @@ class Loader(ConfigLoaderImpl):
             if option is None or selector in tree:
                 continue
             message = (
-                f"does not set {selector}; add a line `type: NAME`, or list a file that does under "
-                f"`defaults:`. NAME is one of {', '.join(_built_in(selector))}"
+                f"does not set {selector}; add a line `type: NAME`, or list a file that has "
+                f"one under `defaults:`. NAME is one of {', '.join(_built_in(selector))}"
             )
             yield Fault(self.file_of(f"{group}/{option}"), message)
 

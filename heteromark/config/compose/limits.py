@@ -25,7 +25,7 @@ def unparsable(line: str) -> str:
         depth += (character in "[{(") - (character in "]})")
         deepest = max(deepest, depth)
     for limit, found, unit in (
-        (_MAX_LENGTH, len(line), "characters; put the value into a file of config/"),
+        (_MAX_LENGTH, len(line), "characters; put the value in a file in config/"),
         (_MAX_KEY_LENGTH, len(line.partition("=")[0]), "characters before the ="),
         (MAX_DEPTH, deepest, "levels of nested brackets"),
         (MAX_DIGITS, max(map(len, re.findall(r"\d+", line)), default=0), "digits in a number"),

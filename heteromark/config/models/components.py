@@ -90,8 +90,8 @@ class EnvironmentConfig(Frozen):
     num_workers: NaturalNumber = Field(
         0,
         description="Processes that step the copies; 0: the training process. Changes the speed, "
-        "not the result. The exception, with a warning, is an environment that draws from Python's "
-        "or NumPy's global generator, but not in its first episodes.",
+        "not the result. Exception, reported with a warning: an environment that starts to "
+        "draw from Python's or NumPy's global generator only after its first episodes.",
     )
     group_by: Literal["prefix", "agent"] = Field(
         "prefix",
@@ -261,7 +261,7 @@ class TrainingConfig(Frozen):
     max_grad_norm: PositiveNumber | None = Field(
         0.5, description="Maximum gradient norm; null: no clipping."
     )
-    num_threads: Count = Field(1, description="CPU threads of torch.")
+    num_threads: Count = Field(1, description="CPU threads that torch uses.")
     checkpoint_interval: Count = Field(10, description="Iterations between checkpoints.")
     checkpoints_after: list[Count] = Field(
         [], description="Further iterations after which to write a checkpoint."

@@ -73,8 +73,8 @@ class GroupRelative(Frozen):
     )
     filter_method: Literal["none", "mean", "median"] = Field(
         "none",
-        description="mean, median: per policy, keep only the responses with the highest reward "
-        "above the mean (or median) of their group; none: keep all.",
+        description="mean, median: per policy, rank responses by how far their reward is above the "
+        "mean (or median) of their group, and keep the best; none: keep all.",
     )
     filter_ratio: Share = Field(0.5, description="Fraction of responses that the filter keeps.")
 
@@ -187,7 +187,7 @@ class ModelConfig(LLMConfig):
         {}, description="Policy name by role; empty: `policies` decides."
     )
     by_policy: dict[Role, PolicyModelConfig] = Field(
-        {}, description="Differences of single policies, by policy name."
+        {}, description="Settings of individual policies, by policy name."
     )
 
 
@@ -246,7 +246,7 @@ class TextConfig(Frozen):
         "one agent per role, with the role's name.",
     )
     templates: dict[Role, str] = Field({}, description="Custom prompt wordings by role.")
-    resample_freq: Count = Field(1, description="Draw new problems every this many iterations.")
+    resample_freq: Count = Field(1, description="Iterations between draws of new problems.")
     epoch_size: Count | None = Field(
         None,
         description="Iterations after which the problems repeat; null: they never repeat.",

@@ -108,7 +108,7 @@ class SelectionParams(Frozen):
     """The selection of the best config."""
 
     metric: SelectionMetric = Field(
-        "evaluation_return", description="Metric to compare; larger is better."
+        "evaluation_return", description="Metric to compare; higher is better."
     )
     statistic: Statistic = Field(
         "iqm",
@@ -129,7 +129,7 @@ class ProjectParams(HyperparameterOverrides):
         None, description="Environment copies per run; null: the value in the environment's file."
     )
     num_threads: Count = Field(
-        1, description="CPU threads per run. Another value makes another run."
+        1, description="CPU threads per run. A different value makes it a different run."
     )
     checkpoint_interval: Count = Field(10, description="Iterations between checkpoints.")
     sweep: SweepParams = SweepParams()

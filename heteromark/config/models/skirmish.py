@@ -88,7 +88,9 @@ class SkirmishConfig(Frozen):
         "range leaves the unit's last order unchanged.",
     )
     obs_own_pos: bool = Field(True, description="Agents observe their position on the map.")
-    reward_sparse: bool = Field(False, description="1 for a victory, -1 for a defeat, else 0.")
+    reward_sparse: bool = Field(
+        False, description="Reward only the outcome: 1 for a victory, -1 for a defeat, else 0."
+    )
     reward_only_positive: bool = Field(
         True, description="false: also subtract half of the damage and kills that allies suffer."
     )

@@ -84,7 +84,9 @@ class CodeConfig(Frozen):
     """Small Python functions, checked by hidden tests."""
 
     hidden_tests: Annotated[int, Field(ge=4), Number] = Field(
-        8, description="Inputs that a program is tested on. With few, wrong programs pass."
+        8,
+        description="Number of inputs that a program is tested on. With too few, wrong programs "
+        "pass.",
     )
     timeout: Annotated[float, Field(gt=0, le=60), Number] = Field(
         2.0, description="Seconds for all tests of one program."
@@ -99,9 +101,9 @@ class SearchConfig(Frozen):
 
     entities: Annotated[int, Field(ge=4, le=200), Number] = 20
     hops: Annotated[int, Field(ge=1, le=4), Number] = Field(
-        2, description="Facts that an answer combines."
+        2, description="Number of facts that an answer combines."
     )
-    passages: Count = Field(2, description="Passages that a search returns.")
+    passages: Count = Field(2, description="Number of passages that a search returns.")
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         for key in ("hops", "passages"):

@@ -50,7 +50,7 @@ _ONE_DEVICE = (
 # Keys of PettingLLMs with only one supported value here, and why.
 _ONLY_VALUE: dict[str, tuple[object, str]] = {
     "resource.nnodes": (1, f"must be 1: a run uses one machine; {_ONE_DEVICE}"),
-    "env.resolve": (False, "must be false: no task here solves a problem again"),
+    "env.resolve": (False, "must be false: no task here solves a problem twice"),
     "env.multi_modal": (False, "must be false: prompts are text"),
     "env.batched_init": (True, "must be true: all problems of a step are created together"),
     "training.ray_wait_register_center_timeout": (
@@ -288,7 +288,7 @@ def _order_conflicts(sections: TeamSections) -> Conflicts:
             yield key, f"{message} {_available(names)}"
     missing = [name for name in names if name not in order]
     if missing:
-        yield key, f"must contain every agent in agent_configs; {', '.join(missing)} missing"
+        yield key, f"must contain every agent in agent_configs; missing: {', '.join(missing)}"
     acting = len(set(order))
     if interaction.num_interacting_agents not in (None, acting):
         message = f"must be {acting}, the number of distinct agents in turn_order"

@@ -125,7 +125,7 @@ class TeamTraining(Frozen):
     val_freq: NaturalNumber = Field(
         0, description="Steps between evaluations during training; 0: only at the end."
     )
-    resample_freq: Count = Field(1, description="Draw new problems every this many steps.")
+    resample_freq: Count = Field(1, description="Steps between draws of new problems.")
     epoch_size: Count | None = Field(
         None, description="Steps after which the problems repeat; null: they never repeat."
     )
@@ -136,7 +136,7 @@ class TeamTraining(Frozen):
     # Settings of a run config's training section that PettingLLMs does not have:
     num_epochs: Count = Field(1, description="Passes over each step's responses.")
     max_grad_norm: PositiveNumber | None = 1.0  # null: not clipped
-    num_threads: Count = Field(1, description="CPU threads of torch.")
+    num_threads: Count = Field(1, description="CPU threads that torch uses.")
     checkpoint_interval: Count = Field(10, description="Steps between checkpoints.")
     keep_checkpoints: Count = Field(2, description="Number of newest checkpoints to keep.")
 
@@ -198,8 +198,8 @@ class PPOTrainerConfig(Frozen):
 
     filter_method: Literal["none", "mean", "median"] | None = Field(
         None,
-        description="mean, median: keep only the responses with the highest reward above the mean "
-        "(or median) of their group. Must be the same for all models.",
+        description="mean, median: rank responses by how far their reward is above the mean (or "
+        "median) of their group, and keep the best. Must be the same for all models.",
     )
     filter_ratio: Share | None = Field(None, description="Fraction of responses to keep.")
     data: DataConfig = DataConfig()

@@ -30,7 +30,7 @@ def report(
     for index, gpu in enumerate(machine.gpus):
         yield _gpu_line(index, gpu)
     if not machine.gpus:
-        yield "no CUDA GPU: runs go to the CPU"
+        yield "no CUDA GPU: runs use the CPU"
     for finding in findings:
         if finding.level > Level.OK:
             yield f"{finding}; {finding.advice or f'try: {finding.command}'}"

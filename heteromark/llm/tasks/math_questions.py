@@ -177,9 +177,9 @@ def read_questions(path: Path) -> tuple[Question, ...]:
         known = questions.setdefault(question.text, question)
         if known.answer != question.answer:
             raise ValueError(
-                f"{path}, line {number}: the question occurs on an earlier line with another "
-                f"answer: {number_text(known.answer)} there, {number_text(question.answer)} here; "
-                "keep one of them"
+                f"{path}, line {number}: the question is already on an earlier line, with a "
+                f"different answer: {number_text(known.answer)} there, "
+                f"{number_text(question.answer)} here; keep one of them"
             )
     if not questions:
         raise ValueError(f"{path} contains no questions; write one JSON object per line")

@@ -130,20 +130,20 @@ def _update_signs(table: pd.DataFrame, clipped: str) -> Iterator[Sign]:
     if value > KL_HIGH:
         yield _warning(
             f"KL divergence high{group}: each update moves the policy by {value:.3f} nats "
-            f"(high above {KL_HIGH}); lower learning_rate or n_epochs"
+            f"(threshold {KL_HIGH}); lower learning_rate or n_epochs"
         )
     elif value <= KL_HIGH and value != 0:  # with one optimizer step per batch it is always 0
         yield _good(f"KL divergence within bounds: {_at_most(value)} nats{group}")
     group, value = _most_extreme(table, "clip_fraction", max)
     if value > CLIP_FRACTION_HIGH:
         yield _warning(
-            f"clip fraction high{group}: {value:.0%} of the {clipped} are clipped (high above "
+            f"clip fraction high{group}: {value:.0%} of the {clipped} are clipped (threshold "
             f"{CLIP_FRACTION_HIGH:.0%}); lower learning_rate or n_epochs"
         )
     group, value = _most_extreme(table, "entropy", min, _share_of_initial)
     if value < ENTROPY_LEFT:
         yield _warning(
-            f"entropy collapsed{group}: {value:.1%} of its initial value (low below "
+            f"entropy collapsed{group}: {value:.1%} of its initial value (threshold "
             f"{ENTROPY_LEFT:.0%}), so the policy hardly explores; fine if the task is solved, "
             "else raise ppo.ent_coef"
         )
@@ -169,7 +169,7 @@ def _group_signs(table: pd.DataFrame) -> Iterator[Sign]:
         return
     finding = (
         f"{'no' if value == 1 else 'little'} learning signal{role}: all rewards are equal in "
-        f"{value:.0%} of the groups (high above {FLAT_SHARE_HIGH:.0%})"
+        f"{value:.0%} of the groups (threshold {FLAT_SHARE_HIGH:.0%})"
     )
     _, solved = _most_extreme(table, "pass_at_1", max)
     if solved > SOLVED_MOSTLY:
@@ -186,7 +186,7 @@ def _length_signs(table: pd.DataFrame) -> Iterator[Sign]:
     role, value = _most_extreme(table, "cut_off", max)
     if value > CUT_OFF_HIGH:
         yield _warning(
-            f"responses hit the length limit{role}: {value:.0%} are cut off (high above "
+            f"responses hit the length limit{role}: {value:.0%} are cut off (threshold "
             f"{CUT_OFF_HIGH:.0%}); raise environment.text.max_response_length"
         )
     rewards = columns_of(table, "reward")
@@ -194,9 +194,9 @@ def _length_signs(table: pd.DataFrame) -> Iterator[Sign]:
         share, improved = _share_of_initial(table[column]), _has_risen(table, rewards.get(role))
         if share < LENGTH_LEFT and not improved:
             yield _warning(
-                f"responses collapse{_in_brackets(role)}: {share:.0%} of their initial length (low "
-                f"below {LENGTH_LEFT:.0%}) without a higher reward; lower learning_rate, or raise "
-                "grpo.beta"
+                f"responses collapse{_in_brackets(role)}: {share:.0%} of their initial length "
+                f"(threshold {LENGTH_LEFT:.0%}) without a higher reward; lower learning_rate, or "
+                "raise grpo.beta"
             )
 
 
@@ -206,13 +206,13 @@ def _reference_signs(table: pd.DataFrame) -> Iterator[Sign]:
     growing = _growth(table, "kl_reference")
     if value > REFERENCE_KL_HIGH:
         yield _warning(
-            f"far from the initial model{role}: {value:.2f} nats per token (high above "
+            f"far from the initial model{role}: {value:.2f} nats per token (threshold "
             f"{REFERENCE_KL_HIGH:g}); raise grpo.beta, or lower learning_rate"
         )
     elif value > REFERENCE_KL_NOTED and growing > REFERENCE_KL_GROWTH * value:
         yield _note(
             f"moving away from the initial model{role}: {value:.2f} nats per token, up by "
-            f"{growing:.2f} in the second half (high above {REFERENCE_KL_HIGH:g})"
+            f"{growing:.2f} in the second half (warning above {REFERENCE_KL_HIGH:g})"
         )
     elif value <= REFERENCE_KL_HIGH:
         yield _good(f"close to the initial model: {_at_most(value)} nats per token{role}")

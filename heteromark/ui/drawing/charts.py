@@ -199,7 +199,7 @@ def solved_histogram(solved_passes: Sequence[int], passes: int) -> alt.Chart:
     )
     bars = alt.Chart(data, height=HEIGHT).mark_bar(color=PALETTE[0])
     return bars.encode(
-        x=alt.X("solved:O", title=f"passes that solved the problem, of {passes}").axis(
+        x=alt.X("solved:O", title=f"passes that solved the problem (of {passes})").axis(
             labelAngle=0
         ),
         y=alt.Y("problems:Q", title="problems", axis=alt.Axis(tickMinStep=1)),

@@ -74,7 +74,7 @@ COLUMNS = {
         "Win rate",
         width=76,
         format="%.1f %%",
-        help="Win rate of the final evaluation; for language models, the share of solved problems.",
+        help="Win rate of the final evaluation; for language models, the share of problems solved.",
     ),
     "training_return": NumberColumn(
         "Training",
