@@ -193,6 +193,10 @@ def _distributions() -> Mapping[str, list[str]]:
     return metadata.packages_distributions()
 
 
+# Where a statement, a handler of exceptions or a case of a match holds further ones.
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+
+
 class _Parsed(NamedTuple):
     """A file's code without comments and docstrings, and the modules that it may import.
 
@@ -210,7 +214,7 @@ def _parsed(source: bytes) -> _Parsed:
     except (SyntaxError, ValueError):
         return _Parsed(source, frozenset())
     names: set[str] = set()
-    for node in _runtime_nodes(tree):
+    for node in _statements(tree, at_runtime=True):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -220,19 +224,26 @@ def _parsed(source: bytes) -> _Parsed:
     return _Parsed(ast.unparse(tree).encode(), frozenset(names))
 
 
-def _runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a syntax tree, except code under `if TYPE_CHECKING`."""
-    yield node
-    children: Iterable[ast.AST] = ast.iter_child_nodes(node)
-    if isinstance(node, ast.If) and _is_type_checking(node.test):
-        children = node.orelse
-    for child in children:
-        yield from _runtime_nodes(child)
+def _statements(tree: ast.AST, *, at_runtime: bool) -> Iterator[ast.AST]:
+    """Yield a tree's statements and the clauses around them; expressions hold none, so skip them.
+
+    Args:
+        at_runtime: skip code under `if TYPE_CHECKING`.
+    """
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        yield node
+        blocks = ("orelse",) if at_runtime and _is_type_checking(node) else _BLOCKS
+        for block in blocks:
+            pending += getattr(node, block, ())
 
 
-def _is_type_checking(test: ast.expr) -> bool:
-    """Return whether a condition is `TYPE_CHECKING` or `typing.TYPE_CHECKING`."""
-    return "TYPE_CHECKING" in (getattr(test, "id", ""), getattr(test, "attr", ""))
+def _is_type_checking(node: ast.AST) -> bool:
+    """Return whether a node is `if TYPE_CHECKING` or `if typing.TYPE_CHECKING`."""
+    if not isinstance(node, ast.If):
+        return False
+    return "TYPE_CHECKING" in (getattr(node.test, "id", ""), getattr(node.test, "attr", ""))
 
 
 def code_fingerprint(paths: Iterable[Path]) -> str:
@@ -263,7 +274,7 @@ def _computed_by_config() -> str:
 
 
 def _strip_docstrings(tree: ast.Module) -> None:
-    for node in ast.walk(tree):
+    for node in _statements(tree, at_runtime=False):
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         if ast.get_docstring(node, clean=False) is not None:
