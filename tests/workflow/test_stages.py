@@ -141,7 +141,7 @@ def test_a_key_that_changes_a_digest_changes_the_inputs_of_its_stage(key, folder
 
 @pytest.mark.slow
 def test_dvc_repro_runs_affected_stages_and_rejects_unknown_keys(tmp_path):
-    project = copy_project(tmp_path / "project", tmp_path / "store")
+    project = copy_project(tmp_path / "project", tmp_path / "store", trainer="stub")
     smoke = {**TINY["smoke"], "total_frames": 128}
     full = {**TINY["full"], "total_frames": 256}
     project.set_params(**(TINY | {"smoke": smoke, "full": full, "checkpoint_interval": 3}))
