@@ -87,7 +87,7 @@ def test_frames_per_problem_are_responses_times_rounds():
         ({"collector_type": "multi_sync"}, "collector_type = 'multi_sync': must be sync"),
         (
             {"environment__text__task": "chess"},
-            "must be one of math, plan_path, sokoban, sudoku, code, search; or an import path",
+            "must be one of math, plan_path, sokoban, sudoku, code, search; or your own import path",
         ),
         ({"grpo__num_generations": 1}, "grpo.num_generations = 1: must be greater than or equal"),
         ({"generation__temperature": 0}, "generation.temperature = 0"),

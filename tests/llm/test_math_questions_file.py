@@ -80,7 +80,7 @@ def test_problems_of_a_file(tmp_path: Path):
         ('{"question": "q", "answer": "42 ####"}', "answer must be a number"),
         ('{"question": "q", "answer": 1e99}', "answer must be a number"),
         ('{"question": "q", "answer": "' + "x" * 999 + '"}', "not 'x{50,58}…$"),
-        ('{"question": "Good?", "answer": 2}', "another answer: 1 there, 2 here; keep one"),
+        ('{"question": "Good?", "answer": 2}', "a different answer: 1 there, 2 here; keep one"),
     ],
 )
 def test_errors_in_a_file_name_the_line(tmp_path: Path, line, message):
