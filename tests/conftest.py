@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for number, item in enumerate(group):
             if number % math.ceil(len(group) / short):
                 item.add_marker("slow")
-    longest = ("test_docs", "test_contract", "test_text_workflow", "browser")
+    longest = ("test_docs", "test_contract", "test_text_workflow", "test_dvc_repro", "browser")
     items.sort(key=lambda item: next((i for i, n in enumerate(longest) if n in item.nodeid), 9))
 
 
