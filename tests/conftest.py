@@ -27,7 +27,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before `-m "not slow"` selects
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave some variants of a test in the short tier, and start with the longest tests."""
+    """Leave some variants of a test in the short tier."""
     variants = defaultdict(list)
     for item in items:
         if item.get_closest_marker("mostly_slow"):
@@ -37,8 +37,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for number, item in enumerate(group):
             if number % math.ceil(len(group) / short):
                 item.add_marker("slow")
-    longest = ("test_docs", "test_contract", "test_text_workflow", "test_dvc_repro", "browser")
-    items.sort(key=lambda item: next((i for i, n in enumerate(longest) if n in item.nodeid), 9))
+
+
+LONGEST = ("test_docs", "test_contract", "test_text_workflow", "test_dvc_repro", "test_halving_by")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reports the order to its controller
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let each worker start with some of the longest tests: xdist deals out equal slices."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    long = [item for item in session.items if any(name in item.nodeid for name in LONGEST)]
+    chosen = set(long)
+    others = [item for item in session.items if item not in chosen]
+    size = math.ceil(len(session.items) / workers)
+    ordered = []
+    for worker in range(workers):
+        first = long[worker::workers]
+        ordered += first + others[: size - len(first)]
+        del others[: size - len(first)]
+    session.items[:] = ordered + others
 
 
 @pytest.fixture(autouse=True)
