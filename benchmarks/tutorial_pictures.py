@@ -20,7 +20,7 @@ from common import ROOT
 sys.path.insert(0, str(ROOT / "tests"))
 
 from projects import copy_project
-from test_docs import FILE, blocks, commands
+from test_docs import FILE, commands_of, sections_of
 
 DOCUMENT = "docs/tutorial.md"
 PICTURES = (
@@ -41,11 +41,12 @@ def main() -> None:
         project = copy_project(Path(folder) / "project", Path(folder) / "store")
         project.timeout = 3600
         project.run("git", "init", "--quiet")
-        for language, block in blocks(DOCUMENT):
+        (tutorial,) = sections_of(DOCUMENT)
+        for language, block in tutorial.blocks:
             if match := FILE.match(block):
                 project.write(match[1], block[match.end() :])
             elif language == "bash":
-                for command in commands(block):
+                for command in commands_of(block):
                     started = time.monotonic()
                     done = project.run("bash", "-c", command)
                     print(f"$ {command}    ({time.monotonic() - started:.0f} s)")

@@ -94,13 +94,13 @@ def measure_default(folder: Path) -> dict[str, tuple[float, float]]:
 
 def median(project: Project, *command: str) -> float:
     """Return the median wall-clock time of a command in seconds; the first call is not counted."""
-    project.run(*command)
+    project.run(*command, own_process=True)
     return statistics.median(seconds(project, *command) for _ in range(REPETITIONS))
 
 
 def seconds(project: Project, *command: str) -> float:
     started = time.perf_counter()
-    project.run(*command)
+    project.run(*command, own_process=True)
     return time.perf_counter() - started
 
 

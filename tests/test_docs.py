@@ -44,11 +44,16 @@ class Section:
     def commands(self) -> list[str]:
         """Command lines of all bash blocks, as a reader pastes them."""
         shell = [block for language, block in self.blocks if language == "bash"]
-        lines = [line for block in shell for line in block.replace("\\\n", " ").splitlines()]
-        return [line for line in lines if line.strip() and not line.startswith("#")]
+        return [command for block in shell for command in commands_of(block)]
 
     def __str__(self) -> str:
         return f"{self.document}: {self.title}"
+
+
+def commands_of(block: str) -> list[str]:
+    """Command lines of a bash block, continued lines joined."""
+    lines = block.replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
 
 
 def sections_of(document: str) -> list[Section]:
@@ -117,7 +122,7 @@ def paste(project: Project, blocks: list[tuple[str, str]], *, commands: bool) ->
         if match := FILE.match(block):
             project.write(match[1], block)
         elif commands and language == "bash":
-            for command in Section("", "", f"```bash\n{block}```", "").commands:
+            for command in commands_of(block):
                 project.paste(command)
                 if command == "dvc queue start":  # returns at once, while its worker works
                     project.wait_for_queue()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from heteromark.runs.record import Status
+from heteromark.runs.record import STUB, Status
 from heteromark.runs.store import RunStore, StoredRun
 
 store_app = typer.Typer(
@@ -85,10 +85,11 @@ def _line(run: StoredRun) -> str:
         return f"{run.digest}  unreadable record  {run.folder}"
     record = run.record
     returned = record.summary.evaluation_return
+    invented = "  invented by the stub trainer" if record.trainer == STUB else ""
     return (
         f"{run.digest}  {run.status:<11}  {record.mode:<5}  {record.agent.short_name}  "
         f"seed {record.seed}  {record.environment}  "
-        f"return {'-' if returned is None else f'{returned:.2f}'}  {record.started}"
+        f"return {'-' if returned is None else f'{returned:.2f}'}  {record.started}{invented}"
     )
 
 

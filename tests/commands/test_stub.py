@@ -44,6 +44,7 @@ def test_record_log_and_console_say_that_the_figures_are_invented(
     assert (record.trainer, record.device, record.reason) == ("stub", "stub", stub.REASON)
     assert set(record.files) == {name for name in RUN_FILES if name != "best.pt"}
     project.run("heteromark", "store", "verify")
+    assert "invented by the stub trainer" in project.run("heteromark", "store", "ls").stdout
     evaluated = project.run("heteromark", "evaluate", "out", check=False)
     assert evaluated.returncode == 1
     assert "not a heteromark checkpoint" in evaluated.stderr

@@ -21,8 +21,7 @@ def texts(tmp_path) -> Project:
         batch_size=32,
         grpo={"num_generations": 4},
         llm={"lora_rank": 2},
-        smoke={"total_frames": 64, "seeds": [0], "eval_episodes": 3},
-        selection={"min_seeds": 1},
+        smoke={"total_frames": 64, "seeds": [0, 1], "eval_episodes": 3},
         full={"total_frames": 128, "seeds": [0], "eval_episodes": 4},
     )
     for path, section in (
@@ -69,7 +68,7 @@ def test_a_sweep_of_teams_publishes_a_model_and_is_not_run_again(texts):
     curves = pd.read_csv(texts.folder / "results/tables/curves.csv")
     assert set(curves["config"]) == set(runs["config"])
     records = {path: path.read_text() for path in texts.store.glob("runs/*/run.json")}
-    assert len(records) == 3 + 1
+    assert len(records) == 3 * 2 + 1
     assert len(list((texts.store / "models").glob("*.pt"))) == 1  # one model, warmed up once
     texts.run(*experiment)
     assert {path: path.read_text() for path in texts.store.glob("runs/*/run.json")} == records
