@@ -52,6 +52,20 @@ class Foraging(EnvBase):
     def _set_seed(self, seed: int | None) -> None:
         self.reseed(seed)
 
+    def running_episodes(self) -> dict:
+        of_now = ("_food", "_cells", "_pointing", "_hungry", "_steps")
+        return {
+            "now": {name: getattr(self, name) for name in of_now},
+            "generators": [rng.bit_generator.state for rng in self._generators],
+        }
+
+    def continue_episodes(self, episodes: dict) -> tuple[TensorDict, dict[int, str]]:
+        for name, value in episodes["now"].items():
+            setattr(self, name, value)
+        for rng, state in zip(self._generators, episodes["generators"], strict=True):
+            rng.bit_generator.state = state
+        return self._show(terminated=torch.zeros(self.batch_size[0], 1, dtype=torch.bool)), {}
+
     def _reset(self, tensordict=None, **_) -> TensorDict:
         # Always in new memory: returned tensors must not change.
         self._food, self._cells, self._pointing, self._hungry, self._steps = (
@@ -112,6 +126,12 @@ class Foraging(EnvBase):
             },
         }
         return TensorDict({**root, **groups}, batch_size=self.batch_size)
+
+
+class Forgetful(Foraging):
+    """It cannot continue episodes."""
+
+    running_episodes = property()  # reading it raises AttributeError, so there is none
 
 
 class Stateless(Foraging):

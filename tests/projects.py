@@ -137,8 +137,9 @@ class Project:
     def _environment(self) -> dict[str, str]:
         binaries = str(Path(sys.executable).parent)
         own = {"HETEROMARK_STORE": self.store, "HETEROMARK_TRAINER": self.trainer}
-        # `make test` passes its options on in MAKEFLAGS.
-        inherited = {key: value for key, value in os.environ.items() if key != "MAKEFLAGS"}
+        # `make test` passes its options on in MAKEFLAGS; without bytecode every process compiles us.
+        not_ours = ("MAKEFLAGS", "PYTHONDONTWRITEBYTECODE")
+        inherited = {key: value for key, value in os.environ.items() if key not in not_ours}
         return {
             **inherited,
             **{key: str(value) for key, value in own.items() if value},

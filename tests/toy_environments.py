@@ -316,3 +316,24 @@ def last_legal(observation, legal, generator):
 def never_legal(observation, legal, generator):
     """Play an illegal action."""
     return int(np.flatnonzero(~legal)[0])
+
+
+class Sampler(ToyBattle):
+    """A ToyBattle whose noise is sampled from its action spaces, or from the operating system.
+
+    Args:
+        is_seeded: False: from the operating system, so that no seed reaches it.
+        kwargs: see `ToyBattle`.
+    """
+
+    def __init__(self, is_seeded: bool = True, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.is_seeded = is_seeded
+
+    def _observations(self):
+        seen = super()._observations()
+        for agent in self.agents:
+            space = self.action_space(agent)
+            noise = space.sample() if self.is_seeded else np.random.default_rng().random()
+            seen[agent]["observation"][2] = noise
+        return seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 from tensordict import NestedKey, TensorDict
 from tensordict.nn import TensorDictModuleBase
@@ -44,6 +45,19 @@ class Algorithm(ABC):
         self._values: dict[str, ValueFunction] = {  # by critic name
             name: make_value(config, learner, name) for name in learner.critics
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what an exact resume needs besides the learner, as tensors and containers.
+
+        A subclass that remembers something from one iteration to the next extends it.
+        """
+        return {"critic_memory": {name: value.memory for name, value in self._values.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`."""
+        for name, memory in state["critic_memory"].items():
+            weight = next(self.learner.critics[name].parameters())
+            self._values[name].memory = None if memory is None else memory.to(weight.device)
 
     @abstractmethod
     def update_actors(self, batch: TensorDict) -> dict[str, float]:

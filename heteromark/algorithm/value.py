@@ -32,6 +32,7 @@ class ValueFunction(ABC):
         network: writes "state_value", in normalised units if there is a `norm`.
         norm: running mean and deviation of the value targets.
         group: the critic's group; None: the team's critic, with entries at the root of a batch.
+        memory: hidden state at the end of the last batch, if the critic is recurrent.
     """
 
     def __init__(self, config: RunConfig, learner: Learner, name: str) -> None:
@@ -40,9 +41,7 @@ class ValueFunction(ABC):
         self.network: TensorDictModuleBase = learner.critics[name]
         self.norm = learner.value_norms.get(name)
         self.group = None if config.critic == "team" else name
-        self._memory: Tensor | None = (
-            None  # hidden state at the end of the last batch, if recurrent
-        )
+        self.memory: Tensor | None = None
 
     def key(self, name: str) -> NestedKey:
         """Return the key of this value's entry `name` in a batch."""
@@ -106,15 +105,15 @@ class ValueFunction(ABC):
         following = batch["next"].copy().set(hidden, seen[hidden_after])
         after = self.network(following.reshape(-1)).reshape(batch.shape)
         batch[hidden][:, 1:] = seen[hidden_after][:, :-1]
-        self._memory = seen[hidden_after][:, -1]
+        self.memory = seen[hidden_after][:, -1]
         return seen[self.key("state_value")], after[self.key("state_value")]
 
     def _initial_memory(self, batch: TensorDict) -> Tensor:
         """Allocate the hidden states before every step, and set the first one."""
         weight = next(self.network.parameters())
         states = weight.new_zeros(*self._shape(batch), self.config.policy.gru.hidden_size)
-        if self._memory is not None:
-            states[:, 0] = self._memory
+        if self.memory is not None:
+            states[:, 0] = self.memory
         return states
 
     @abstractmethod

@@ -163,6 +163,7 @@ def _train_in(
             outcome.reason,
             summary=outcome.summary,
             device=outcome.device,
+            notes=outcome.notes,
             files=files,
         )
 

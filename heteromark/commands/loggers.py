@@ -16,7 +16,7 @@ from torchrl.record.loggers.wandb import WandbLogger
 
 from heteromark.config.models.run import RunConfig
 from heteromark.config.nested import flatten
-from heteromark.training.random_state import preserved_random_state
+from heteromark.modules.random_state import preserved_random_state
 
 log = logging.getLogger("heteromark")
 

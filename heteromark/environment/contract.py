@@ -46,10 +46,23 @@ and at the root:
 
 A reset with TorchRL's "_reset" mask starts new episodes in those copies only. `next` keeps the
 true final observation. Returned tensors must not change afterwards.
+
+With these two methods, a resumed run continues the episodes that were running at its checkpoint.
+Without them new episodes begin then, with a warning and a note in the run's record.
+
+    running_episodes()
+                    returns everything that determines how the running episodes go on, as tensors in
+                    dictionaries, lists and tuples
+    continue_episodes(episodes)
+                    continues such episodes, after `reseed` and `reset` with the seed of that time.
+                    Returns what reset() would: the current outputs; and a dictionary with the
+                    reason for each copy whose episode could not be continued, so that a new one
+                    began
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -177,9 +190,14 @@ def _play_problems(env: EnvBase, expected: EnvironmentSpecs, critic: str) -> Ite
     # reset only copy 0, in the middle of its episode
     now["_reset"] = torch.zeros_like(after["done"])
     now["_reset"][0] = True
-    steps = env.step(_act(env.reset(now), env))["next", "step_count"]
+    now = env.reset(now)
+    episodes = copy.deepcopy(env.running_episodes()) if hasattr(env, "running_episodes") else None
+    later = env.step(_act(now.clone(), env))["next"]
+    steps = later["step_count"]
     due = torch.where(after["done"], 1, 2)
     due[0] = 1
+    if episodes is not None:
+        yield from _continuation_problems(env, episodes, now, later)
     if not torch.equal(steps, due):
         yield (
             "after a step, a reset of only copy 0 through '_reset', and another step, 'step_count' "
@@ -187,14 +205,31 @@ def _play_problems(env: EnvBase, expected: EnvironmentSpecs, critic: str) -> Ite
         )
 
 
+def _continuation_problems(
+    env: EnvBase, episodes: Any, now: TensorDictBase, later: TensorDictBase
+) -> Iterator[str]:
+    """Yield a problem if episodes do not continue from `now` to `later`."""
+    env.reseed(0, "contract")
+    env.reset()
+    continued, _ = env.continue_episodes(episodes)
+    for where, found, expected in (
+        ("continue_episodes()", continued, now),
+        ("a step after continue_episodes()", env.step(_act(continued, env))["next"], later),
+    ):
+        for key in expected.select(*env.observation_spec.keys(True, True)).keys(True, True):
+            if not torch.equal(found[key], expected[key]):
+                yield f"{where} returns another {key!r} than the episodes had"
+                return
+
+
 def _not_finite(where: str, data: TensorDictBase, groups: Mapping[str, Group]) -> Iterator[str]:
     """Yield a problem per group with an agent that observes NaN or infinity."""
     for name, group in groups.items():
         observed = data[name, "observation"]
-        for copy, row in (~observed.isfinite().all(-1)).nonzero()[:1].tolist():
+        for number, row in (~observed.isfinite().all(-1)).nonzero()[:1].tolist():
             yield (
-                f"{where}: agent {group.agents[row]!r} of group {name!r} in copy {copy} observes "
-                f"{observed[copy, row].tolist()}; all values must be finite"
+                f"{where}: agent {group.agents[row]!r} of group {name!r} in copy {number} observes "
+                f"{observed[number, row].tolist()}; all values must be finite"
             )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -66,6 +67,13 @@ class LanguageModelAlgorithm:
         clip = overrides[name].clip_epsilon if name in overrides else None
         clip = clip or self.config.loss.clip_epsilon
         return GroupRelativeLoss(self.policies[name], clip, grpo.clip_high or clip, grpo.beta)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what an exact resume needs besides the learner: nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`."""
 
     def update(self, rollout: Rollout, iteration: int) -> dict[str, float]:
         """Update every policy on its responses.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -35,14 +36,24 @@ class RolloutCollector:
         self._position: tuple[int, str, int] = (config.seed, "training", 0)
 
     def restart(self, seed: int, *stream: int | str) -> None:
-        """Continue at an iteration of a random stream.
+        """Continue with the first iteration of a random stream.
 
         Args:
             seed: seed of the run.
-            stream: name of the stream, and the iteration, counted from 0.
+            stream: name of the stream.
         """
-        name, iteration = stream
-        self._position = (seed, str(name), int(iteration))
+        (name,) = stream
+        self._position = (seed, str(name), 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of the next iteration."""
+        return {"iteration": self._position[2]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> dict[int, str]:
+        """Continue at an iteration; nothing is lost, because iterations share no episodes."""
+        seed, stream, _ = self._position
+        self._position = (seed, stream, state["iteration"])
+        return {}
 
     def collect(self) -> Rollout:
         """Let the team work on this iteration's problems.

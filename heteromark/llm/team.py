@@ -15,9 +15,9 @@ from heteromark.llm.policies.factory import TextPolicyFactory
 from heteromark.llm.rollout import Team
 from heteromark.llm.tasks.base import Task
 from heteromark.llm.tasks.registry import make_task, templates_of, turn_order_of
+from heteromark.modules.random_state import seeded
 from heteromark.runs.store import RunStore
 from heteromark.training.device import arithmetic_of
-from heteromark.training.random_state import seeded
 from heteromark.training.saved_policy import SavedPolicy, read_saved, restore
 
 

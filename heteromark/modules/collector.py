@@ -6,7 +6,6 @@ import contextlib
 import functools
 import os
 import pickle
-import random
 import tempfile
 import time
 import traceback
@@ -14,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from tensordict import TensorDict
 from tensordict.nn import TensorDictModuleBase, TensorDictSequential
@@ -32,6 +30,7 @@ from heteromark.environment.errors import (
     make_picklable,
 )
 from heteromark.import_paths import Registry
+from heteromark.modules.random_state import random_state, restore_random_state, seed_everything
 from heteromark.runs.files import atomic_path
 from heteromark.seeds import stream_seed
 
@@ -52,8 +51,21 @@ class Collector(Protocol):
     def restart(self, seed: int, *stream: int | str) -> None:
         """Abandon the running episodes and start new ones from seeds of the given stream.
 
-        Makes runs resumable: everything collected afterwards depends only on the seeds, the actors
-        and the random state, not on what was collected before.
+        Everything collected afterwards depends only on the seeds, the actors and the random state,
+        not on what was collected before.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to continue exactly, as tensors and containers.
+
+        Reading it changes nothing. Torch's random state in this process is not part of it.
+        """
+
+    def load_state_dict(self, state: dict[str, Any]) -> dict[int, str]:
+        """Continue from a state, after `restart` with the seed and stream of that time.
+
+        Returns:
+            By copy whose episode could not be continued, the reason; a new episode began there.
         """
 
     def collect(self) -> Any:
@@ -126,6 +138,12 @@ class SyncCollector:
         self._collector.reset()
         self._started = True
 
+    def state_dict(self) -> dict[str, Any]:
+        return running_episodes(self._collector)
+
+    def load_state_dict(self, state: dict[str, Any]) -> dict[int, str]:
+        return continue_episodes(self._collector, state)
+
     def collect(self) -> TensorDict:
         if not self._started:
             raise RuntimeError("the collector was not started: call restart() first")
@@ -135,6 +153,35 @@ class SyncCollector:
 
     def close(self) -> None:
         """Do nothing: the creator of the environment closes it."""
+
+
+def running_episodes(collector: TorchRLCollector) -> dict[str, Any]:
+    """Return what a collector of TorchRL needs to continue its environment's episodes."""
+    environment = collector.env
+    save = getattr(environment, "running_episodes", None)
+    return {
+        "environment": None if save is None else save(),
+        "hidden": {
+            name: collector._carrier[name, "hidden"].clone()
+            for name in environment.groups
+            if (name, "hidden") in collector._carrier.keys(True)
+        },
+    }
+
+
+def continue_episodes(collector: TorchRLCollector, state: Mapping[str, Any]) -> dict[int, str]:
+    """Continue the episodes of `running_episodes`; see `Collector.load_state_dict`."""
+    environment, saved = collector.env, state["environment"]
+    if saved is None:
+        why = "the environment lacks running_episodes() and continue_episodes()"
+        return dict.fromkeys(range(environment.batch_size[0]), why)
+    outputs, lost = environment.continue_episodes(saved)
+    # TorchRL keeps what the next step starts from in this attribute. Hidden states of episodes that
+    # begin are not read, see `modules.policy`.
+    for name, hidden in state["hidden"].items():
+        outputs[name, "hidden"] = hidden.to(outputs.device)
+    collector._carrier.update(outputs)
+    return lost
 
 
 @contextlib.contextmanager
@@ -204,6 +251,25 @@ class MultiSyncCollector:
         if self._batch is None:
             self._batch = iter(self._collector)
 
+    def state_dict(self) -> dict[str, Any]:
+        with self._worker_errors_raised():
+            return {"processes": self._collector.map_fn("running_episodes", self._each())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> dict[int, str]:
+        with self._worker_errors_raised():
+            shares = self._collector.map_fn(
+                "continue_episodes", [(each,) for each in state["processes"]]
+            )
+        return {
+            number * self._share + i: why
+            for number, lost in enumerate(shares)
+            for i, why in lost.items()
+        }
+
+    def _each(self) -> list[tuple[()]]:
+        """No arguments, for a call in every process."""
+        return [()] * self._num_collectors
+
     def collect(self) -> TensorDict:
         if self._batch is None:
             raise RuntimeError("the collector was not started: call restart() first")
@@ -262,13 +328,25 @@ class _ReportingCollector(TorchRLCollector):
         _reporting(self._reports, self._restart, seed, *stream)
 
     def _restart(self, seed: int, *stream: int | str) -> None:
-        action_seed = stream_seed(seed, *stream, "actions")
-        torch.manual_seed(action_seed)
-        # An environment that steps its copies in this process may draw from these generators.
-        np.random.seed(action_seed)  # noqa: NPY002
-        random.seed(action_seed)
+        # An environment that steps its copies in this process may draw from any generator.
+        seed_everything(stream_seed(seed, *stream, "actions"))
         self.env.reseed(seed, *stream)
         self.reset()
+
+    def running_episodes(self) -> dict[str, Any]:
+        """See the function of this name; includes this process's random state."""
+        return _reporting(
+            self._reports, lambda: {**running_episodes(self), "random": random_state()}
+        )
+
+    def continue_episodes(self, state: Mapping[str, Any]) -> dict[int, str]:
+        """Continue from `running_episodes`."""
+        return _reporting(self._reports, self._continue, state)
+
+    def _continue(self, state: Mapping[str, Any]) -> dict[int, str]:
+        lost = continue_episodes(self, state)
+        restore_random_state(state["random"])
+        return lost
 
     def rollout(self) -> TensorDict:
         return _reporting(self._reports, super().rollout)

@@ -29,8 +29,6 @@ from heteromark.runs.record import STUB, TORCH, TRAINER_VARIABLE
 
 DIGEST_LENGTH = 12
 VERSIONED = ("torch", "torchrl", "tensordict")
-# All values above the number of iterations have the same effect.
-_CLAMPED = (("training", "checkpoint_interval"), ("evaluation", "interval"))
 
 
 def run_digest(config: RunConfig) -> str:
@@ -51,10 +49,9 @@ def trajectory_digest(config: RunConfig) -> str:
     """
     identity = _identity(config)
     del identity["mode"]
-    for section, key in _CLAMPED:
-        identity[section][key] = getattr(getattr(config, section), key)
-    identity["training"]["checkpoints_after"] = _further_checkpoints(config)
-    if not config.evaluation.interval:
+    if config.evaluation.interval:
+        identity["evaluation"]["interval"] = config.evaluation.interval
+    else:
         del identity["evaluation"]
     if not _knows_its_end(config):
         del identity["iterations"]
@@ -115,12 +112,16 @@ def _identity(config: RunConfig) -> dict[str, Any]:
     # These keys are labels or affect the speed, not the training.
     for key in ("name", "num_workers"):
         data["environment"].pop(key, None)
-    # Frames are rounded up to whole iterations; "iterations" below holds their number.
-    for key in ("num_batches", "epochs"):
+    # Frames are rounded up to whole iterations; "iterations" below holds their number. Checkpoints
+    # leave the training unchanged.
+    for key in (
+        *("total_frames", "num_batches", "epochs"),
+        *("checkpoint_interval", "keep_checkpoints"),
+    ):
         data["training"].pop(key, None)
     if (trainer := chosen_trainer()) != TORCH:
         data["trainer"] = trainer
-    del data["logger"], data["training"]["keep_checkpoints"], data["training"]["total_frames"]
+    del data["logger"]
     return {
         **data,
         "iterations": config.num_iterations,
@@ -192,18 +193,8 @@ def _normalise(data: dict[str, Any], config: RunConfig) -> None:
         optimizer["critic_learning_rate"] = (
             optimizer["critic_learning_rate"] or optimizer["learning_rate"]
         )
-    for section, key in _CLAMPED:
-        data[section][key] = min(data[section][key], config.num_iterations)
-    data["training"]["checkpoints_after"] = [
-        iteration for iteration in _further_checkpoints(config) if iteration < config.num_iterations
-    ]
-
-
-def _further_checkpoints(config: RunConfig) -> list[int]:
-    """Return the iterations with a checkpoint in addition to those of the interval."""
-    training = config.training
-    further = (i for i in training.checkpoints_after if i % training.checkpoint_interval)
-    return sorted(set(further))
+    # All values above the number of iterations have the same effect.
+    data["evaluation"]["interval"] = min(config.evaluation.interval, config.num_iterations)
 
 
 def _digest(identity: dict[str, Any]) -> str:

@@ -97,6 +97,7 @@ class Outcome:
     reason: str | None
     summary: RunSummary
     device: str
+    notes: tuple[str, ...] = ()  # what a reader of the results should know
 
 
 class ContinuedRun(BaseModel):
@@ -109,7 +110,8 @@ class ContinuedRun(BaseModel):
 class RunRecord(BaseModel):
     """One training of one resolved config with one seed in one mode.
 
-    `kind` is the kind of agents: networks or llm. `trainer` is "stub" if the figures are invented
+    `kind` is the kind of agents: networks or llm. `notes` says what a reader of the results should
+    know, such as a resume that was not exact. `trainer` is "stub" if the figures are invented
     (see `commands.stub`). Times are ISO 8601 in UTC, durations are seconds of wall-clock time over
     all attempts.
     """
@@ -136,6 +138,7 @@ class RunRecord(BaseModel):
     host: str
     pid: int | None = None
     device: str | None = None
+    notes: tuple[str, ...] = ()
     git: dict[str, Any] = {}
     versions: dict[str, str] = {}
     command: list[str] = []

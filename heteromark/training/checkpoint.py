@@ -16,15 +16,15 @@ from tensordict.nn import TensorDictModuleBase
 from heteromark.algorithm.learner import Learner
 from heteromark.config.models.run import RunConfig
 from heteromark.config.nested import flatten
+from heteromark.modules.random_state import random_state, restore_random_state
 from heteromark.runs.checkpoints import checkpoint_files, checkpoint_path
 from heteromark.runs.files import atomic_path
 from heteromark.runs.record import CHECKPOINT_FILE
-from heteromark.training.random_state import random_state, restore_random_state
 
 if TYPE_CHECKING:
     from heteromark.environment.opponents.pool import OpponentPool
 
-VERSION = 2
+VERSION = 3
 
 # Config keys that must match before a saved state can be read; tensor shapes are checked too.
 _DECISIVE = ("agent.algorithm", "policy_type", "optimizer_type")
@@ -73,6 +73,9 @@ class Progress:
     best: BestPolicy | None = None  # None: nothing was evaluated yet
     logger_runs: Mapping[str, str] = field(default_factory=dict)  # run ID by logging back end
     is_own: bool = True  # False: taken over from a shorter run that this run continues
+    notes: tuple[str, ...] = ()  # what a reader of the results should know
+    # states of "collector" and "algorithm", only in a checkpoint: where the next iteration starts
+    in_flight: dict[str, Any] | None = None
 
 
 def save_checkpoint(folder: Path, config: RunConfig, learner: Learner, progress: Progress) -> Path:
@@ -95,10 +98,12 @@ def save_checkpoint(folder: Path, config: RunConfig, learner: Learner, progress:
             "elapsed": progress.elapsed,
             "best": None if progress.best is None else vars(progress.best),
             "logger_runs": dict(progress.logger_runs),
+            "notes": list(progress.notes),
             "state": {
                 name: {key: part.state_dict() for key, part in parts.items()}
                 for name, parts in _stateful(learner).items()
             },
+            "in_flight": progress.in_flight,
             "random": random_state(),
         }
     )
@@ -121,10 +126,8 @@ def load_checkpoint(folder: Path, config: RunConfig, learner: Learner) -> Progre
         ValueError: the checkpoint has a different version, algorithm or networks. The message
             names the difference, both values and the remedy.
     """
-    # Skip a checkpoint of the last iteration. It was taken after the final evaluation, so only a
-    # longer run can continue from it.
     candidates = [
-        file for file in checkpoint_files(folder) if file.iteration < config.num_iterations
+        file for file in checkpoint_files(folder) if file.iteration <= config.num_iterations
     ]
     for i, candidate in enumerate(candidates):
         path = candidate.path
@@ -147,6 +150,8 @@ def load_checkpoint(folder: Path, config: RunConfig, learner: Learner) -> Progre
             None if saved["best"] is None else BestPolicy(**saved["best"]),
             saved["logger_runs"] if is_own else {},
             is_own,
+            tuple(saved["notes"]),
+            saved["in_flight"],
         )
     return None
 

@@ -20,8 +20,8 @@ from heteromark.config.models.components import EvaluationConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.config.rules.kinds import run_faults
 from heteromark.import_paths import Registry
+from heteromark.modules.random_state import seed_everything
 from heteromark.training.device import require_device, set_arithmetic
-from heteromark.training.random_state import seed_everything
 
 if TYPE_CHECKING:
     from torchrl.envs import EnvBase
@@ -38,6 +38,12 @@ class Algorithm(Protocol):
 
     def update(self, batch: Any, iteration: int) -> dict[str, float]:
         """Update on a batch and return metrics by column name. Raises Diverged."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what an exact resume needs besides the learner, as tensors and containers."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a `state_dict`."""
 
 
 class Evaluator(Protocol):

@@ -15,8 +15,8 @@ from heteromark.config.models.skirmish import ScriptName
 from heteromark.environment.errors import IncompatibleOpponent
 from heteromark.modules.environment import EnvironmentFactory
 from heteromark.modules.policy import with_memory
+from heteromark.modules.random_state import preserved_random_state
 from heteromark.training.loaded_policy import load_policy
-from heteromark.training.random_state import preserved_random_state
 
 
 def make_environment(

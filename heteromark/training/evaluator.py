@@ -16,10 +16,10 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from heteromark.config.models.components import EvaluationConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.modules.policy import recurrent_groups
+from heteromark.modules.random_state import preserved_random_state, seeded
 from heteromark.seeds import stream_seed
 from heteromark.training.environments import against, make_evaluation_environment, opponent_of
 from heteromark.training.evaluation_report import Episode, as_report
-from heteromark.training.random_state import preserved_random_state, seeded
 
 Actors = Mapping[str, TensorDictModuleBase]
 

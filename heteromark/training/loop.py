@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from heteromark.algorithm.learner import Diverged
 from heteromark.config.models.run import RunConfig
+from heteromark.modules.random_state import preserved_random_state
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.metrics import MetricsFile, OnProgress
 from heteromark.runs.record import (
@@ -72,9 +73,9 @@ def train(
 ) -> Outcome:
     """Train a run to its end, starting from the last checkpoint in its folder if there is one.
 
-    On the CPU, interruptions do not change the result: all but the wall-clock columns is
-    bit-identical. For this, the environments restart after every checkpoint, in uninterrupted runs
-    too, from seeds derived from (seed, iteration).
+    On the CPU, neither checkpoints nor interruptions change the result: all but the wall-clock
+    columns is bit-identical. A checkpoint holds the running episodes, see `Collector.state_dict`.
+    If an episode cannot be continued, a new one begins, with a warning and a note in the record.
 
     Args:
         config: the run.
@@ -135,7 +136,7 @@ class _Training:
 
     def run(self, on_progress: OnProgress | None) -> Outcome:
         total = self.config.num_iterations * self.config.collector.frames_per_batch
-        self._restart_environments()
+        self._begin_or_continue_episodes()
         try:
             while self.progress.iteration < self.config.num_iterations:
                 row = self._iterate()
@@ -143,14 +144,11 @@ class _Training:
                 self.loggers.log(row)
                 if on_progress is not None:
                     on_progress(self.frames, total, row)
-                if self.progress.iteration < self.config.num_iterations:
-                    self._checkpoint_if_due()
+                self._checkpoint_if_due()
         except Diverged as diverged:
             logger.warning("the run diverged: %s", diverged.reason)
             return self._finish(Status.DIVERGED, diverged.reason)
-        outcome = self._finish(Status.COMPLETED, None)
-        self._checkpoint_if_due()  # lets a longer run continue from the last iteration
-        return outcome
+        return self._finish(Status.COMPLETED, None)
 
     def _start_or_resume(self) -> Progress:
         progress = load_checkpoint(self.folder, self.config, self.learner)
@@ -165,8 +163,23 @@ class _Training:
         _write_best(self.folder, progress)  # an earlier attempt may have got further
         return progress
 
-    def _restart_environments(self) -> None:
-        self.components.collector.restart(self.config.seed, "training", self.progress.iteration)
+    def _begin_or_continue_episodes(self) -> None:
+        collector, progress = self.components.collector, self.progress
+        with preserved_random_state():  # a checkpoint's is already restored
+            collector.restart(self.config.seed, "training")
+            if progress.in_flight is None:
+                return
+            lost = collector.load_state_dict(progress.in_flight["collector"])
+        self.components.algorithm.load_state_dict(progress.in_flight["algorithm"])
+        self.progress = progress = replace(progress, in_flight=None)
+        if lost:
+            first, why = next(iter(lost.items()))
+            note = (
+                f"resumed after iteration {progress.iteration} with new episodes in {len(lost)} of "
+                f"{self.config.environment.num_parallel_envs} copies; copy {first}: {why}"
+            )
+            logger.warning(note)
+            self.progress = replace(progress, notes=(*progress.notes, note))
 
     def _iterate(self) -> dict[str, Any]:
         """Collect and update once, and evaluate if due; return the row of metrics."""
@@ -174,6 +187,7 @@ class _Training:
         batch = self.components.collector.collect()
         measured = self.components.measure(batch)
         updated = self.components.algorithm.update(batch, self.progress.iteration)
+        self._add_to_opponents_if_due(self.progress.iteration + 1)
         now = time.perf_counter()
         self.progress = replace(
             self.progress, iteration=self.progress.iteration + 1, elapsed=now - self._started
@@ -189,6 +203,14 @@ class _Training:
             "time_elapsed": self.progress.elapsed,
             "frames_per_second": self.config.collector.frames_per_batch / (now - began),
         }
+
+    def _add_to_opponents_if_due(self, iteration: int) -> None:
+        pool, interval = (
+            self.learner.opponent_pool,
+            self.config.environment.opponent.snapshot_interval,
+        )
+        if pool is not None and iteration % interval == 0:
+            pool.add(self.learner.actors)
 
     def _evaluate_if_due(self) -> dict[str, float]:
         """Return the evaluation's columns: none if evaluation is off, NaN if it is not due."""
@@ -220,15 +242,19 @@ class _Training:
         return policy_content(self.config, self.learner, iteration, evaluation_return)
 
     def _checkpoint_if_due(self) -> None:
-        if not self.config.training.has_checkpoint_after(self.progress.iteration):
+        iteration, interval = self.progress.iteration, self.config.training.checkpoint_interval
+        # after the last iteration too: a longer run can continue from there
+        if iteration % interval and iteration < self.config.num_iterations:
             return
         self.metrics.sync()
-        if self.learner.opponent_pool is not None:
-            self.learner.opponent_pool.add(self.learner.actors)
         self.progress = replace(self.progress, logger_runs=self.loggers.runs, is_own=True)
-        save_checkpoint(self.folder, self.config, self.learner, self.progress)
+        in_flight = {
+            "collector": self.components.collector.state_dict(),
+            "algorithm": self.components.algorithm.state_dict(),
+        }
+        progress = replace(self.progress, in_flight=in_flight)
+        save_checkpoint(self.folder, self.config, self.learner, progress)
         _write_best(self.folder, self.progress)
-        self._restart_environments()
 
     def _finish(self, status: Status, reason: str | None) -> Outcome:
         """Evaluate unless the run diverged, and write the results."""
@@ -255,7 +281,8 @@ class _Training:
                 self.frames / self.progress.elapsed if self.progress.elapsed else None
             ),
         )
-        return Outcome(status, reason, summary, str(self.components.device))
+        device = str(self.components.device)
+        return Outcome(status, reason, summary, device, self.progress.notes)
 
 
 def _write_best(folder: Path, progress: Progress) -> None:

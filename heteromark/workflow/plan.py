@@ -47,7 +47,6 @@ class Candidate:
     environment: str
     hyperparameters: dict[str, Any]
     frames: int  # frames that a run trains, in whole iterations
-    checkpoints_after: tuple[int, ...]  # iterations at the ends of the shorter rungs
     folders: dict[int, Path]  # seed → run folder
     rung: int = 1
 
@@ -277,16 +276,14 @@ def _composed(
     root: Path,
     mode: Mode,
     frames: int,
-    ends: Sequence[int] = (),
 ) -> RunConfig:
-    training = {"total_frames": frames} | ({"checkpoints_after": [*ends]} if ends else {})
     return compose_run(
         resolved.agent,
         params,
         mode,
         params.budget(mode).seeds[0],
         root,
-        overrides={"training": training},
+        overrides={"training": {"total_frames": frames}},
         agent_file=str(resolved.path),
     )
 
@@ -307,7 +304,6 @@ def _planned(
             environment=params.sweep.environment,
             hyperparameters=resolved.agent.hyperparameters(),
             frames=trained_frames(config),
-            checkpoints_after=tuple(config.training.checkpoints_after),
             folders={
                 seed: run_folder(config.mode, names[0], digest, seed)
                 for seed in params.budget(config.mode).seeds
@@ -319,7 +315,7 @@ def _planned(
     *ends, longest = (-(-frames // batch) for frames in params.rungs)
     if ends:
         lengths = [*(end * batch for end in ends), smoke.training.total_frames]
-        rungs = [_composed(resolved, params, root, "smoke", frames, ends) for frames in lengths]
+        rungs = [_composed(resolved, params, root, "smoke", frames) for frames in lengths]
     else:
         rungs = [smoke]
     if len({*ends, longest}) < len(rungs):

@@ -184,9 +184,9 @@ def test_a_recurrent_critic_carries_its_state_between_batches(algorithm):
         value.network.load_state_dict(components.learner.critics[name].state_dict())
         value.norm = None
         components.algorithm._values[name].norm = None
-        components.algorithm._values[name]._memory = None
+        components.algorithm._values[name].memory = None
         both = torch.cat(halves, dim=1)
-        value._memory = None
+        value.memory = None
         value.estimate(both)
         parts = []
         for half in halves:

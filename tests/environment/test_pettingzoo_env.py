@@ -242,7 +242,7 @@ def test_continuous_actions_reach_the_environment_unchanged():
     assert data["agent", "action"].dtype == torch.float32
     raw = make()
     for i in range(2):
-        observations, _ = raw.reset(seed=stream_seed(0, "test", i))
+        observations, _ = raw.reset(seed=stream_seed(stream_seed(0, "test", i), "episode", 0))
         for step in range(4):
             now, action = data[i, step], data["agent", "action"][i, step].numpy()
             for row, agent in enumerate(group.agents):

@@ -209,7 +209,7 @@ def test_code_changes_only_the_digests_of_runs_that_use_it(affected, package):
         ("import_paths", 3),
         ("training.loop", 3),
         ("training.checkpoint", 3),
-        ("training.random_state", 3),
+        ("modules.random_state", 3),
         ("training.device", 3),
         ("algorithm.learner", 3),
         ("modules.optimizer", 3),

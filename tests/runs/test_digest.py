@@ -149,7 +149,7 @@ def test_setting_a_key_without_effect_is_a_fault(given, idle, acting):
             "algorithm=MAPPO environment.state=true policy.critic_input=state",
         ),
         ("optimizer.critic_learning_rate=null", "optimizer.critic_learning_rate=3e-4"),
-        ("training.checkpoint_interval=1000", "training.checkpoint_interval=2000"),
+        ("training.checkpoint_interval=1", "training.checkpoint_interval=2"),
         ("evaluation.interval=1000", "evaluation.interval=2000"),
         ("environment.episode_length=7", "environment.episode_length=8"),
     ],

@@ -11,6 +11,7 @@ import torch
 from engine_config import make_config
 
 from heteromark.environment.opponents.pool import OpponentPool
+from heteromark.modules.random_state import random_state, restore_random_state, seeded
 from heteromark.training import checkpoint
 from heteromark.training.checkpoint import (
     BestPolicy,
@@ -23,7 +24,6 @@ from heteromark.training.checkpoint import (
     write_policy,
 )
 from heteromark.training.components import ComponentFactory
-from heteromark.training.random_state import random_state, restore_random_state, seeded
 
 CPU = torch.device("cpu")
 CONFIG = make_config()
@@ -48,7 +48,14 @@ def weights(learner):
 
 
 def test_a_checkpoint_restores_everything(tmp_path, learner):
-    progress = Progress(3, 1.5, BestPolicy(2, -7.5, b"a policy"), {"wandb": "x1"})
+    progress = Progress(
+        3,
+        1.5,
+        BestPolicy(2, -7.5, b"a policy"),
+        {"wandb": "x1"},
+        notes=("a note",),
+        in_flight={"algorithm": {}},
+    )
     pool, fresh_pool = OpponentPool(size=2), OpponentPool(size=2)
     pool.add(untrained(make_config(seed=7)).actors)
     pool.add(learner.actors)
@@ -98,7 +105,7 @@ def test_another_version_is_rejected(tmp_path, monkeypatch, learner):
     monkeypatch.setattr(checkpoint, "VERSION", 99)
     path = save_checkpoint(tmp_path, CONFIG, learner, Progress(1))
     monkeypatch.undo()
-    with pytest.raises(ValueError, match=rf"{path.name} has format version 99, .* reads version 2"):
+    with pytest.raises(ValueError, match=rf"{path.name} has format version 99, .* reads version 3"):
         load_checkpoint(tmp_path, CONFIG, learner)
 
 

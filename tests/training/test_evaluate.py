@@ -147,7 +147,7 @@ def test_games_are_counted_by_outcome():
         "this seed does not test all outcomes: choose another one"
     )
     assert report["win_rate"] == report["outcomes"]["won"] / 40
-    assert report["not_lost_rate"] == 1 - report["outcomes"]["lost"] / 40
+    assert report["not_lost_rate"] == (40 - report["outcomes"]["lost"]) / 40
 
 
 def test_an_evaluation_may_have_a_different_opponent():

@@ -15,7 +15,9 @@ SKIRMISH = {"scenario": "mini_MMM", "episode_limit": 15}
 ENVIRONMENTS = {
     "fixed team": ("smac", "smac_stand_in:Battle"),
     "random teams": ("smac", "smac_stand_in:ScatteredBattle"),
+    "seeded": ("smac", "smac_stand_in:SeedableBattle"),
     "custom": ("custom", "custom_environments:Foraging"),
+    "forgetful": ("custom", "custom_environments:Forgetful"),
 }
 
 
@@ -38,14 +40,41 @@ def test_a_battle_trains(tmp_path, algorithm):
     assert len(evaluation["wins"]) == 3
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("environment", ["seeded", "custom"])
 def test_an_interrupted_run_ends_the_same(tmp_path, environment):
     config = on(environment, training__total_frames=3 * 64, training__num_epochs=1)
     train(config, tmp_path / "whole")
     with pytest.raises(Crash):
         train(config, tmp_path / "parts", on_progress=crash_at(3))
-    train(config, tmp_path / "parts")
+    assert not train(config, tmp_path / "parts").notes
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ("fixed team", "the environment cannot be seeded for each episode"),
+        ("random teams", "the environment cannot be seeded for each episode"),
+        ("forgetful", "the environment lacks running_episodes() and continue_episodes()"),
+    ],
+)
+def test_episodes_that_cannot_be_repeated_are_replaced(tmp_path, caplog, environment, why):
+    """As in StarCraft II, which would have to restart for every episode."""
+    config = on(environment, training__total_frames=6 * 64, training__num_epochs=1)
+    train(config, tmp_path / "whole")
+    for iteration in (3, 5):
+        with pytest.raises(Crash):
+            train(config, tmp_path / "parts", on_progress=crash_at(iteration))
+    outcome = train(config, tmp_path / "parts")
+    assert outcome.status is Status.COMPLETED
+    assert outcome.notes == tuple(
+        f"resumed after iteration {iteration} with new episodes in 2 of 2 copies; copy 0: {why}"
+        for iteration in (2, 4)
+    )
+    assert outcome.notes[1] in caplog.text
+    whole, parts = rows(tmp_path / "whole"), rows(tmp_path / "parts")
+    assert parts[:2] == whole[:2]
+    assert parts[2:] != whole[2:]
 
 
 def on_skirmish(**settings):

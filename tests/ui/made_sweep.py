@@ -75,6 +75,5 @@ def _candidate(
         environment=environment,
         hyperparameters=agent_config.hyperparameters(),
         frames=config.training.total_frames,
-        checkpoints_after=(),
         folders=folders,
     )

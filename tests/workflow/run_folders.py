@@ -33,7 +33,6 @@ def make_candidate(root: Path, name: str, seeds: Sequence[int] = (0, 1, 2), **ch
         environment="speaker_listener",
         hyperparameters=HYPERPARAMETERS | changes,
         frames=20_000,
-        checkpoints_after=(),
         folders={seed: root / f"{name}-{digest}" / f"seed_{seed}" for seed in seeds},
     )
 

@@ -77,16 +77,7 @@ ALL = ["gamma_high", "lr_high", "lr_low", "v1"]
 def test_rungs_are_whole_iterations_and_the_last_is_the_whole_smoke(sweep):
     for config in make_plan().configs:  # an iteration has 64 frames
         assert [candidate.frames for candidate in config.rungs] == [256, 512, 1024]
-        assert {candidate.checkpoints_after for candidate in config.rungs} == {(4, 8)}
         assert len({candidate.config_digest for candidate in config.rungs}) == 3
-
-
-def test_checkpoints_of_the_training_config_are_in_smoke_and_full_candidates(sweep):
-    path = Path("config/training/default.yaml")
-    path.write_text(path.read_text().replace("checkpoints_after: []", "checkpoints_after: [3]"))
-    plan = make_plan(overrides={"sweep": {"strategy": "grid"}})
-    for config in plan.configs:
-        assert config.smoke.checkpoints_after == config.full.checkpoints_after == (3,)
 
 
 def test_a_grid_after_halving_deletes_the_bracket(sweep):

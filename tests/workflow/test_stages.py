@@ -159,11 +159,12 @@ def test_dvc_repro_runs_affected_stages_and_rejects_unknown_keys(tmp_path):
         output = result.stdout + result.stderr
         return [stage for stage in STAGES if f"Running stage '{stage}'" in output], output
 
-    # the interval only affects the long run, which has a checkpoint after iteration 2 or 3
-    project.set_params(checkpoint_interval=2)
+    project.set_params(checkpoint_interval=2)  # affects no result
+    assert ran("dvc", "repro")[0] == ["plan"]
+    project.set_params(full={"eval_episodes": 5})  # affects the long run
     assert ran("dvc", "repro")[0] == ["plan", "train", "publish"]
     assert "Nothing to be done" in project.run("snakemake", "--cores", "2").stderr
-    project.commit("another interval")
+    project.commit("another evaluation")
 
     stages, _ = ran("dvc", "exp", "run", "-S", "scheduler.decay=linear")
     assert stages == list(STAGES)

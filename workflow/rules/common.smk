@@ -64,11 +64,7 @@ def records_of(candidate):
 
 
 def length_of(candidate):
-    length = f"--total-timesteps {candidate.frames}"
-    if candidate.checkpoints_after:
-        ends = ",".join(map(str, candidate.checkpoints_after))
-        length += f" --set training.checkpoints_after=[{ends}]"
-    return length
+    return f"--total-timesteps {candidate.frames}"
 
 
 def await_decisions(number):

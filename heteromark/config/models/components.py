@@ -47,8 +47,13 @@ class OpponentConfig(Frozen):
     )
     pool_size: Count = Field(
         5,
-        description="For kind past_self: maximum number of past policies. Each checkpoint adds the "
-        "current policy; a full pool drops the oldest.",
+        description="For kind past_self: maximum number of past policies; a full pool drops the "
+        "oldest.",
+    )
+    snapshot_interval: Count = Field(
+        10,
+        description="For kind past_self: iterations after which the current policy becomes one of "
+        "the past policies.",
     )
 
 
@@ -262,15 +267,10 @@ class TrainingConfig(Frozen):
         0.5, description="Maximum gradient norm; null: no clipping."
     )
     num_threads: Count = Field(1, description="CPU threads that torch uses.")
-    checkpoint_interval: Count = Field(10, description="Iterations between checkpoints.")
-    checkpoints_after: list[Count] = Field(
-        [], description="Further iterations after which to write a checkpoint."
+    checkpoint_interval: Count = Field(
+        10, description="Iterations between checkpoints; does not affect the training."
     )
     keep_checkpoints: Count = Field(2, description="Number of newest checkpoints to keep.")
-
-    def has_checkpoint_after(self, iteration: int) -> bool:
-        """Return whether to write a checkpoint after an iteration that is not the last."""
-        return iteration % self.checkpoint_interval == 0 or iteration in self.checkpoints_after
 
 
 EvaluationOpponent = Literal[Opponent, ScriptName]

@@ -105,10 +105,11 @@ def _ineffective_always(config: RunConfig) -> Iterator[tuple[str, str]]:
             "evaluation.opponent=heuristic",
         )
     if kind != "past_self":
-        yield (
-            "environment.opponent.pool_size",
-            f"environment.opponent.kind is {kind}; set environment.opponent.kind=past_self",
-        )
+        for key in ("pool_size", "snapshot_interval"):
+            yield (
+                f"environment.opponent.{key}",
+                f"environment.opponent.kind is {kind}; set environment.opponent.kind=past_self",
+            )
     if kind == "self" and (in_evaluation == "self" or evaluation.seat is not None):
         yield (
             "environment.opponent.seat",

@@ -21,6 +21,7 @@ from heteromark.environment.pettingzoo.arrays import (
 )
 from heteromark.environment.pettingzoo.copies import Copies, CopySettings, make_copy
 from heteromark.environment.pettingzoo.description import describe
+from heteromark.environment.pettingzoo.episodes import RunningEpisode
 from heteromark.environment.pettingzoo.workers import WorkerPool
 from heteromark.environment.specs import make_specs
 from heteromark.environment.stepping import SelfRestartingEnv
@@ -136,12 +137,34 @@ class BatchedEnv(SelfRestartingEnv):
         """Raise `IncompatibleOpponent` if the opponent cannot play in this environment."""
 
     def reseed(self, seed: int, *stream: int | str) -> None:
-        """Give copy i the seed stream_seed(seed, *stream, i), used by its next reset.
+        """Give copy i the seed stream_seed(seed, *stream, i) for its episodes after its next reset.
 
-        Later episodes continue with the environment's own generator, so everything between two
-        calls is determined by `seed`, `stream` and the actions.
+        An episode is determined by this seed, its number since then, and the actions in it.
         """
         self._copies.reseed([stream_seed(seed, *stream, i) for i in range(self.batch_size[0])])
+
+    def running_episodes(self) -> dict[str, Any]:
+        """See `heteromark.environment.contract`."""
+        pool = self.opponent_pool
+        return {
+            "copies": [
+                tuple(episode.converted(torch.from_numpy))
+                for episode in self._copies.running_episodes()
+            ],
+            "past_policies": None if pool is None else pool.running_episodes(),
+        }
+
+    def continue_episodes(self, episodes: Mapping[str, Any]) -> tuple[TensorDict, dict[int, str]]:
+        """See `heteromark.environment.contract`."""
+        lost = self._copies.continue_episodes(
+            [RunningEpisode(*copy).converted(torch.Tensor.numpy) for copy in episodes["copies"]]
+        )
+        if self.opponent_pool is not None:
+            self.opponent_pool.continue_episodes(episodes["past_policies"])
+        self._play_opponents()
+        self._started = True
+        why = {i: reason for i, reason in enumerate(lost) if reason is not None}
+        return self._read_outputs(with_reward=False), why
 
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
         mask = None if tensordict is None else tensordict.get("_reset", None)

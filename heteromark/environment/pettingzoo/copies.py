@@ -14,9 +14,11 @@ from gymnasium import spaces
 
 from heteromark.config.models.components import OpponentConfig
 from heteromark.environment.groups import Group, observation_shape
-from heteromark.environment.pettingzoo.arrays import Arrays
+from heteromark.environment.pettingzoo.arrays import Arrays, Key
 from heteromark.environment.pettingzoo.description import Description
+from heteromark.environment.pettingzoo.episodes import ActionLog, LazyGenerator, RunningEpisode
 from heteromark.environment.pettingzoo.global_streams import GlobalStreams, call_with_streams
+from heteromark.seeds import stream_seed
 
 UNKNOWN = -1  # value of "won" if the environment does not report it
 _MUST_BE_FINITE = (
@@ -120,15 +122,17 @@ class Copies(ABC):
         self._requests: Arrays = {} if requests is None else requests
         self._first = settings.first + first
         n_copies = len(outputs["done"])
-        # space objects that were already compared, because comparing is slow
+        # observation and action spaces that were already compared, because comparing is slow
         self._checked: list[list[Any] | None] = [None] * n_copies
         self._envs = list(envs)
         for i in range(len(envs), n_copies):
             render = settings.render and first + i == 0
             self._envs.append(make_copy(settings.make_env, settings.name, render, self._first + i))
             self._check_spaces(i)
-        self._streams = GlobalStreams(range(self._first, self._first + n_copies), settings.name)
-        self._seeds: list[int | None] = [None] * n_copies
+        self._seeds = list(range(self._first, self._first + n_copies))
+        self._streams = GlobalStreams(self._seeds, settings.name)
+        self._episodes = [-1] * n_copies  # number of each copy's current episode
+        self._log = ActionLog(actions)
         # Python floats (double precision), so that long episodes sum accurately
         self._returns = [0.0] * n_copies
         self._slots = [self._make_slots(outputs, i) for i in range(n_copies)]
@@ -154,12 +158,13 @@ class Copies(ABC):
     # --- commands ------------------------------------------------------------------------------
 
     def reseed(self, seeds: Sequence[int]) -> None:
-        """Seed every copy's next reset and its global streams."""
+        """Give every copy a seed. Its episode n from now on has the seed (seed, "episode", n)."""
         self._seeds = list(seeds)
         self._streams = GlobalStreams(seeds, self._settings.name)
+        self._episodes = [-1] * len(self._envs)
         for env, seed in zip(self._envs, seeds, strict=True):
-            for agent in env.possible_agents:
-                env.action_space(agent).seed(seed)
+            if hasattr(env, "seed_episode"):  # the adapter of StarCraft II
+                env.reseed(seed)
 
     def reset(self, rows: Sequence[int]) -> None:
         """Start a new episode in the copies with indices `rows`; leave the others unchanged."""
@@ -169,9 +174,57 @@ class Copies(ABC):
 
     def step(self) -> None:
         """Step every copy with the actions in the arrays."""
-        actions = self._actions_by_agent()
-        self._for_each(range(len(self._envs)), lambda i: self._step_copy(i, actions))
-        self._check_outputs()
+        self._log.add()
+        self._step_copies(range(len(self._envs)))
+
+    def running_episodes(self) -> list[RunningEpisode]:
+        """Return what `continue_episodes` needs, by copy."""
+        return [
+            RunningEpisode(self._episodes[i], acts, actions, self._outputs_of(i))
+            for i, (acts, actions) in enumerate(self._log.of_copies())
+        ]
+
+    def continue_episodes(self, episodes: Sequence[RunningEpisode]) -> list[str | None]:
+        """Play every copy's episode again up to where it was; call `reseed` before.
+
+        Returns:
+            By copy, None; or why its episode could not be continued, so that it began the next.
+        """
+        lost: list[str | None] = [self._why_lost(i, each) for i, each in enumerate(episodes)]
+        for i, episode in enumerate(episodes):
+            self._episodes[i] = episode.number - (lost[i] is None)
+        self.reset(range(len(episodes)))
+        played = {i: episode for i, episode in enumerate(episodes) if lost[i] is None}
+        for rows in self._log.replay(played):
+            actions = self._actions_by_agent()
+
+            def play(i: int, actions: Mapping[str, Sequence[Any]] = actions) -> None:
+                try:
+                    if lost[i] is None:
+                        self._step_copy(i, actions)
+                except Exception as error:
+                    lost[i] = f"the same seed and actions led to an error: {error}"
+
+            self._for_each(rows, play)
+        for i, episode in played.items():
+            now = self._outputs_of(i)
+            if any(not np.array_equal(now[key], then) for key, then in episode.outputs.items()):
+                lost[i] = lost[i] or "the same seed and actions led to other outputs"
+        self.reset([i for i in played if lost[i] is not None])
+        return lost
+
+    def _why_lost(self, i: int, episode: RunningEpisode) -> str | None:
+        """Return why copy i's episode cannot be played again; None: it can."""
+        if not getattr(self._envs[i], "repeatable", True):
+            return "the environment cannot be seeded for each episode"
+        return "the episode is too long to play again" if episode.acts is None else None
+
+    def _outputs_of(self, i: int) -> dict[Key, np.ndarray]:
+        return {
+            key: array[i].copy()
+            for key, array in self._outputs.items()
+            if isinstance(key, str) or key[1] != "reward"
+        }
 
     def render(self) -> np.ndarray:
         """Render the first copy, uint8 [height, width, 3].
@@ -199,12 +252,17 @@ class Copies(ABC):
             env.close()
 
     @abstractmethod
-    def _reset_copy(self, i: int, seed: int | None) -> None:
+    def _reset_copy(self, i: int, seed: int) -> None:
         """Start copy i's next episode and write its first outputs."""
 
     @abstractmethod
     def _step_copy(self, i: int, actions: Mapping[str, Sequence[Any]]) -> None:
         """Step copy i and write its outputs; `actions` holds each agent's actions in all copies."""
+
+    def _step_copies(self, rows: Iterable[int]) -> None:
+        actions = self._actions_by_agent()
+        self._for_each(rows, lambda i: self._step_copy(i, actions))
+        self._check_outputs()
 
     def _for_each(self, rows: Iterable[int], act: Callable[[int], None]) -> None:
         """Call `act` for each copy; add the copy's index to exceptions as a note."""
@@ -219,7 +277,7 @@ class Copies(ABC):
         self._streams.run(act_with_note, rows)
 
     def _restart_copy(self, i: int) -> None:
-        """Clear copy i's outputs and reset it."""
+        """Clear copy i's outputs, and start its next episode from a seed of its own."""
         self._check_spaces(i)
         for slot in self._slots[i].values():
             self._clear(slot)
@@ -227,7 +285,12 @@ class Copies(ABC):
         for key in ("episode_return", "step_count", "done", "terminated", "truncated"):
             self._outputs[key][i] = 0
         self._outputs["won"][i] = UNKNOWN
-        seed, self._seeds[i] = self._seeds[i], None
+        self._episodes[i] += 1
+        self._log.begin(i)
+        seed = stream_seed(self._seeds[i], "episode", self._episodes[i])
+        for space in self._action_spaces(i):  # environments may sample from them
+            space._np_random = LazyGenerator(seed)
+        self._streams.reseed(i, seed)
         self._reset_copy(i, seed)
 
     # --- reading actions, writing outputs ------------------------------------------------------
@@ -358,6 +421,11 @@ class Copies(ABC):
             settings = self._settings
             settings.description.check(env, settings.name, self._first + i, settings.groups)
             self._checked[i] = current
+
+    def _action_spaces(self, i: int) -> list[Any]:
+        checked = self._checked[i]
+        assert checked is not None, "`_check_spaces` comes first"
+        return checked[len(checked) // 2 :]
 
     def _check_outputs(self) -> None:
         """Raise ValueError for non-finite numbers and for agents without a legal action."""

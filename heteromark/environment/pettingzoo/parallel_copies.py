@@ -27,9 +27,13 @@ class ParallelCopies(Copies):
         self._present_slots: list[list[AgentSlot]] = [[] for _ in self._envs]
         self._left: list[set[str]] = [set() for _ in self._envs]
 
-    def _reset_copy(self, i: int, seed: int | None) -> None:
+    def _reset_copy(self, i: int, seed: int) -> None:
         env = self._direct[i]
-        observations, infos = env.reset(seed=seed)
+        if hasattr(env, "seed_episode"):  # the adapter of StarCraft II, which would restart
+            env.seed_episode(seed)
+            observations, infos = env.reset()
+        else:
+            observations, infos = env.reset(seed=seed)
         self._present[i], self._left[i] = [], set()
         self._update_present(i, env.agents)
         self._write_agents(i, observations, infos)

@@ -45,7 +45,6 @@ class TurnCopies(Copies):
             self._make_slots(self._requests, i) if self._requests else {} for i in range(n_copies)
         ]
         self._generators = [np.random.default_rng() for _ in range(n_copies)]
-        self._episodes = [0] * n_copies
         self._learners: list[tuple[str, ...]] = [()] * n_copies
         # the agent whose turn it is: a learner's, or a past policy's
         self._turn: list[AgentSlot | None] = [None] * n_copies
@@ -59,17 +58,15 @@ class TurnCopies(Copies):
 
     # --- episodes ------------------------------------------------------------------------------
 
-    def _reset_copy(self, i: int, seed: int | None) -> None:
-        if seed is not None:
+    def _reset_copy(self, i: int, seed: int) -> None:
+        if self._settings.opponent.kind != "self":
             self._generators[i] = np.random.default_rng(stream_seed(seed, "opponent"))
-            self._episodes[i] = 0
         self._learners[i] = self._seats(i)
-        self._episodes[i] += 1
         self._attempts[i] = 0
         self._begin(i, seed)
 
     def _seats(self, i: int) -> tuple[str, ...]:
-        """Return the agents that learn in copy i's next episode."""
+        """Return the agents that learn in copy i's current episode."""
         opponent = self._settings.opponent
         if opponent.kind == "self":
             return self._agents
@@ -101,6 +98,9 @@ class TurnCopies(Copies):
         self._advance(i)
 
     def _step_copy(self, i: int, actions: Mapping[str, Sequence[Any]]) -> None:
+        if self._waiting[i] is not None:
+            self._answer_copy(i, actions)
+            return
         slot = self._turn[i]
         if slot is None:  # over, and not reset
             return
@@ -112,10 +112,9 @@ class TurnCopies(Copies):
 
     def answer(self) -> None:
         """Continue the copies that wait for an action, with the actions in the arrays."""
-        actions = self._actions_by_agent()
-        waiting = [i for i, slot in enumerate(self._waiting) if slot is not None]
-        self._for_each(waiting, lambda i: self._answer_copy(i, actions))
-        self._check_outputs()
+        waits = np.array([slot is not None for slot in self._waiting])
+        self._log.add(waits)
+        self._step_copies(waits.nonzero()[0].tolist())
 
     def _answer_copy(self, i: int, actions: Mapping[str, Sequence[Any]]) -> None:
         slot, self._waiting[i] = self._waiting[i], None

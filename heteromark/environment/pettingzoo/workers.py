@@ -40,6 +40,7 @@ from heteromark.environment.errors import (
 )
 from heteromark.environment.pettingzoo.arrays import Layout, views_of
 from heteromark.environment.pettingzoo.copies import Copies, CopySettings
+from heteromark.environment.pettingzoo.episodes import RunningEpisode
 
 _CLOSE_TIMEOUT = 5.0  # seconds a worker has to close its copies
 
@@ -137,6 +138,17 @@ class WorkerPool:
     def answer(self) -> None:
         """See `TurnCopies.answer`."""
         self._call("answer", [(worker, ()) for worker in self._workers])
+
+    def running_episodes(self) -> list[RunningEpisode]:
+        """See `Copies.running_episodes`."""
+        shares = self._call("running_episodes", [(worker, ()) for worker in self._workers])
+        return [episode for share in shares for episode in share]
+
+    def continue_episodes(self, episodes: Sequence[RunningEpisode]) -> list[str | None]:
+        """See `Copies.continue_episodes`."""
+        calls = [(w, (episodes[w.first : w.stop],)) for w in self._workers]
+        shares = self._call("continue_episodes", calls)
+        return [why for share in shares for why in share]
 
     def render(self) -> np.ndarray:
         """See `Copies.render`."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_structure, tree_unflatten
 
 from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.skirmish.compilation import Compiler, Graphed
@@ -128,6 +129,31 @@ class Battles:
         self._seeds = torch.tensor(list(seeds), dtype=torch.int64, device=self.device)
         self._episodes = torch.zeros_like(self._seeds)
         self._spare = None
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that determines what happens next, as tensors and containers."""
+        adversary = self._adversary
+        return {
+            "seeds": self._seeds,
+            "episodes": self._episodes,
+            "scene": tree_leaves(self._current_scene()),
+            "adversary": None if adversary is None else adversary.state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a `state`; call `reset` before."""
+        self._seeds = state["seeds"].to(self.device)
+        self._episodes = state["episodes"].to(self.device)
+        self._spare = None
+        leaves = [leaf.to(self.device) for leaf in state["scene"]]
+        self._scene = tree_unflatten(leaves, tree_structure(self._current_scene()))
+        if self._adversary is not None:
+            self._adversary.load_state(state["adversary"], self.moment.units.x)
+
+    @property
+    def view(self) -> View:
+        """What the agents currently see."""
+        return self._current_scene().view()
 
     @property
     def moment(self) -> Moment:

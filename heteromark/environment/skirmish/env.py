@@ -146,6 +146,22 @@ class SkirmishEnv(SelfRestartingEnv):
         numbers = range(self._first, self._first + self.batch_size[0])
         self.battles.reseed([stream_seed(seed, *stream, number) for number in numbers])
 
+    def running_episodes(self) -> dict[str, Any]:
+        """See `heteromark.environment.contract`."""
+        return {
+            "battles": self.battles.state(),
+            "episode_return": self._return,
+            "step_count": self._steps,
+        }
+
+    def continue_episodes(self, episodes: Mapping[str, Any]) -> tuple[TensorDict, dict[int, str]]:
+        """See `heteromark.environment.contract`; every battle can be continued."""
+        self.battles.load_state(episodes["battles"])
+        self._return = episodes["episode_return"].to(self.device)
+        self._steps = episodes["step_count"].to(self.device)
+        self._before = None
+        return self._first_outputs(self.battles.view), {}
+
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
         mask = None if tensordict is None else tensordict.get("_reset", None)
         return self._restart(None if mask is None else mask.reshape(self.batch_size[0]))
@@ -158,6 +174,10 @@ class SkirmishEnv(SelfRestartingEnv):
         else:
             self._return = self._return * ~where.unsqueeze(1)
             self._steps = self._steps * ~where.unsqueeze(1)
+        return self._first_outputs(view)
+
+    def _first_outputs(self, view: View) -> TensorDict:
+        """Return the outputs of battles none of which is over."""
         if not self._agent_map.is_fixed:
             kinds = self.battles.episode.roster.kind[: self.battles.scenario.n_agents]
             self._assignment = self._agent_map.assign(kinds)

@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDict
 from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_structure, tree_unflatten
 
 from heteromark.environment.groups import Group
 from heteromark.environment.skirmish.layout import Layout, Notes
@@ -56,6 +57,22 @@ class PolicyOpponent:
         self._layout, self._player = layout, player
         self._notes: Notes | None = None
 
+    def state(self) -> dict[str, Any]:
+        """Return what it remembers of the running battles, as tensors and containers."""
+        notes = None if self._notes is None else tree_leaves(self._notes)
+        return {"notes": notes, "memory": dict(getattr(self._player, "memory", {}))}
+
+    def load_state(self, state: Mapping[str, Any], like: Tensor) -> None:
+        """Continue from a `state`; `like` is [U, B], on the device of the battles."""
+        notes = state["notes"]
+        if notes is not None:
+            leaves = [leaf.to(like.device) for leaf in notes]
+            notes = tree_unflatten(leaves, tree_structure(self._layout.fresh_notes(like)))
+        self._notes = notes
+        if hasattr(self._player, "memory"):
+            memory = {name: each.to(like.device) for name, each in state["memory"].items()}
+            self._player.memory = memory
+
     def orders(self, now: Moment, episode: Episode) -> Orders:
         """Return orders in the other side's view; see `mirrored_orders`."""
         layout, n = self._layout, self._layout.n_enemies
@@ -89,6 +106,9 @@ class ActorPlayer:
         agent_map: the agents they play.
         layout: layout of these agents' observations and actions.
 
+    Attributes:
+        memory: hidden states of recurrent actors by group, [B, n, hidden_size].
+
     Raises:
         ValueError: the actors were trained for other agents, observations or actions.
     """
@@ -106,7 +126,7 @@ class ActorPlayer:
             name: [agent_map.agents.index(agent) for agent in group.agents]
             for name, group in groups.items()
         }
-        self._memory: dict[str, Tensor] = {}
+        self.memory: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def __call__(self, view: View, kind: Tensor, steps: Tensor, luck: Tensor) -> Tensor:
@@ -137,17 +157,17 @@ class ActorPlayer:
         actor = self._actors[name]
         remembers = (name, "hidden") in actor.in_keys
         if remembers:
-            if name not in self._memory:
+            if name not in self.memory:
                 size = next(m.hidden_size for m in actor.modules() if hasattr(m, "hidden_size"))
                 shape = (*seen[name, "active"].shape, size)
-                self._memory[name] = seen[name, "observation"].new_zeros(shape)
-            memory = torch.where(begins[:, None, None], 0.0, self._memory[name])
+                self.memory[name] = seen[name, "observation"].new_zeros(shape)
+            memory = torch.where(begins[:, None, None], 0.0, self.memory[name])
             seen[name, "hidden"] = memory
         *networks, head = actor.module
         for network in networks:
             seen = network(seen)
         if remembers:
-            self._memory[name] = seen["next", name, "hidden"]
+            self.memory[name] = seen["next", name, "hidden"]
         return head.get_dist(seen).probs
 
 

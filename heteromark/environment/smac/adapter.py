@@ -136,6 +136,19 @@ class SMACParallelEnv(ParallelEnv):
         """The current object with the SMAC API; seeding may replace it."""
         return self._seeded.battle
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether an episode's seed and actions determine it, even without a restart."""
+        return self._seeded.repeatable
+
+    def reseed(self, seed: int) -> None:
+        """Seed all further episodes; restarts StarCraft II."""
+        self._seeded.reseed(seed)
+
+    def seed_episode(self, seed: int) -> None:
+        """Seed the next episode without a restart, see `SeededBattle`."""
+        self._seeded.seed_episode(seed)
+
     def reset(
         self, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:

@@ -17,14 +17,15 @@ class SeededBattle:
     """An object with the SMAC API that can be seeded.
 
     The API has no standard way to seed. If the object has a method `seed(n)` (SMAClite), that is
-    called. Other objects take their seed as a constructor argument (SMAC, SMACv2): they are closed
-    and constructed again, so StarCraft II restarts. SMACv2 also draws from two other sources:
-    Python's and NumPy's global generators, which are separate per copy (`GlobalStreams`), and
-    unseeded generators of its own, which are replaced by seeded ones.
+    called, and episodes are repeatable. Other objects take their seed as a constructor argument
+    (SMAC, SMACv2): they are closed and constructed again, so StarCraft II restarts. Between
+    episodes this would take too long, so `seed_episode` seeds only what Python draws. SMACv2 draws
+    from two further sources: Python's and NumPy's global generators, which are separate per copy
+    (`GlobalStreams`), and unseeded generators of its own, which are replaced by seeded ones.
 
     All randomness in Python is then determined by the seed, except SMACv2's capability `attack`,
-    which creates a new generator for every draw. Within StarCraft II, results repeat only if the
-    game itself repeats with the same `random_seed`.
+    which creates a new generator for every draw. What StarCraft II draws depends on its earlier
+    episodes, and repeats only if the game itself repeats with the same `random_seed`.
 
     Args:
         make: creates the object; must accept `seed` unless the object has `seed(n)`. Gymnasium
@@ -33,7 +34,8 @@ class SeededBattle:
         render: pass render_mode to the factory if it has this parameter.
 
     Attributes:
-        battle: the current object; seeding may replace it.
+        battle: the current object; `reseed` may replace it.
+        repeatable: whether `seed_episode` and the actions determine an episode.
     """
 
     def __init__(self, make: Task, name: str, render: bool = False) -> None:
@@ -41,6 +43,7 @@ class SeededBattle:
         self._name = name
         self._render_kwargs = {"render_mode": "rgb_array"} if render else {}
         self.battle = self._construct()
+        self.repeatable = _takes_a_seed(getattr(self.battle, "seed", None))
 
     def _construct(self, **seed: int) -> Any:
         # a copy, because SMACv2 modifies its configuration
@@ -54,17 +57,21 @@ class SeededBattle:
         Raises:
             TypeError: the object cannot be seeded.
         """
-        if _takes_a_seed(getattr(self.battle, "seed", None)):
+        if not self.repeatable:
+            parameters = self._make.parameters.values()
+            if not any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in parameters):
+                raise TypeError(
+                    f"environment {self._name!r} cannot be seeded: it has no method seed(n), and "
+                    "its factory takes no `seed`; add either of them, so that runs are reproducible"
+                )
+            self.battle.close()
+            self.battle = self._construct(seed=seed)
+        self.seed_episode(seed)
+
+    def seed_episode(self, seed: int) -> None:
+        """Seed the next episode, as far as this is possible without a restart."""
+        if self.repeatable:
             self.battle.seed(seed)
-            return
-        parameters = self._make.parameters.values()
-        if not any(p.name == "seed" or p.kind is p.VAR_KEYWORD for p in parameters):
-            raise TypeError(
-                f"environment {self._name!r} cannot be seeded: it has no method seed(n), and its "
-                "factory takes no `seed`; add either of them, so that runs are reproducible"
-            )
-        self.battle.close()
-        self.battle = self._construct(seed=seed)
         # SMACv2's generators of teams and start positions
         distributions = getattr(self.battle, "env_key_to_distribution_map", {})
         for key, distribution in distributions.items():
