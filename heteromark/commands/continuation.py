@@ -13,8 +13,8 @@ from pathlib import Path
 from heteromark.config.models.run import RunConfig
 from heteromark.runs.checkpoints import CheckpointFile, checkpoint_files, checkpoint_path
 from heteromark.runs.digest import trajectory_digest
-from heteromark.runs.files import atomic_path, copy_atomic
-from heteromark.runs.record import METRICS_FILE, ContinuedRun, RunRecord
+from heteromark.runs.files import atomic_path
+from heteromark.runs.record import ContinuedRun, RunRecord
 from heteromark.runs.store import RunStore
 
 log = logging.getLogger("heteromark")
@@ -37,7 +37,6 @@ def continue_shorter_run(config: RunConfig, folder: Path, store: RunStore) -> Co
         if not checkpoint.is_whole(content) or store.lookup(record.digest) is None:
             log.warning("run %s is damaged; not continuing from it", record.digest)
             continue
-        copy_atomic(store.folder(record.digest) / METRICS_FILE, folder / METRICS_FILE)
         with atomic_path(checkpoint_path(folder, checkpoint.iteration, content)) as temporary:
             temporary.write_bytes(content)
         return ContinuedRun(digest=record.digest, iteration=checkpoint.iteration)

@@ -30,7 +30,7 @@ from heteromark.runs.digest import (
     trajectory_digest,
     versions,
 )
-from heteromark.runs.files import sha256_of, write_text_atomic
+from heteromark.runs.files import file_mode, make_folder, sha256_of, write_text_atomic
 from heteromark.runs.metrics import OnProgress
 from heteromark.runs.record import (
     CONFIG_FILE,
@@ -107,7 +107,7 @@ def train_run(
                 store.set_damaged_aside(digest)
                 if not resume and (aside := store.set_aside(digest)):
                     log.info("the unfinished attempt was moved to %s", aside)
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
                 continued = continue_shorter_run(config, folder, store) if resume else None
                 record = _opening_record(folder, config, digest, config_path, continued)
                 record = _train_in(folder, config, record, on_progress)
@@ -250,6 +250,9 @@ def _is_store_trouble(error: Exception, folder: Path) -> bool:
 
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
+    if not path.exists():
+        path.touch()
+        path.chmod(file_mode(path.parent))
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)

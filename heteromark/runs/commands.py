@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from heteromark.runs.record import STUB, Status
-from heteromark.runs.store import RunStore, StoredRun
+from heteromark.runs.store import RunStore, StoredRun, StoreError
 
 store_app = typer.Typer(
     help="The run store keeps runs outside the repository, so that no run is trained twice. "
@@ -22,13 +23,28 @@ def list_runs(
     status: Annotated[
         list[Status] | None, typer.Option(help="List only runs with this status. Repeatable.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
 ) -> None:
-    """List the runs of the store."""
+    """List the runs of the store, oldest first."""
     store = RunStore()
     runs = [run for run in store.runs() if not status or run.status in status]
+    runs.sort(key=lambda run: (run.record.started if run.record else "", run.digest))
+    if as_json:
+        typer.echo(json.dumps([_described(run) for run in runs], indent=2))
+        return
     for run in runs:
         typer.echo(_line(run))
     typer.echo(f"{len(runs)} runs, {_megabytes(runs)} in {store.root}")
+
+
+@store_app.command("rm")
+def remove_runs(
+    digests: Annotated[list[str], typer.Argument(metavar="DIGEST...", help="See `store ls`.")],
+) -> None:
+    """Delete single runs, whatever their status. Copies in results/ and in DVC's cache are kept."""
+    store = RunStore()
+    for digest in digests:
+        typer.echo(f"deleted: {_line(store.remove(digest))}")
 
 
 @store_app.command()
@@ -49,11 +65,20 @@ def prune(
 ) -> None:
     """Delete runs from the store. Copies in results/ and in DVC's cache are kept."""
     store = RunStore()
-    runs = store.prunable(set(status) if status else None, timedelta(days=older_than))
-    for run in runs:
-        if yes:
-            store.remove(run.digest)
+    wanted, age = set(status) if status else None, timedelta(days=older_than)
+    runs, kept = [], []
+    for run in store.prunable(wanted, age):
+        try:
+            if yes and not store.prune(run, wanted, age):
+                kept.append(f"run {run.digest} has changed meanwhile, so it was not removed")
+                continue
+        except StoreError as error:
+            kept.append(str(error))
+            continue
+        runs.append(run)
         typer.echo(_line(run))
+    for reason in kept:
+        typer.echo(f"kept: {reason}")
     aside = store.quarantined()
     if aside:
         typer.echo(
@@ -78,6 +103,17 @@ def verify() -> None:
         )
         raise typer.Exit(1)
     typer.echo(f"{len(store.runs())} runs, all intact, in {store.root}")
+
+
+def _described(run: StoredRun) -> dict[str, Any]:
+    return {
+        "digest": run.digest,
+        "status": run.status,
+        "folder": str(run.folder),
+        "bytes": run.size,
+        "is_resumable": run.is_resumable,
+        "record": None if run.record is None else run.record.model_dump(mode="json"),
+    }
 
 
 def _line(run: StoredRun) -> str:

@@ -12,6 +12,7 @@ and DVC can delete and recreate results without training again.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from heteromark.runs.files import atomic_path, copy_atomic, sha256_of
+from heteromark.runs.files import atomic_path, copy_atomic, file_mode, make_folder, sha256_of
 from heteromark.runs.record import RECORD_FILE, RUN_FILES, RunRecord, Status
 
 STORE_VARIABLE = "HETEROMARK_STORE"
@@ -55,15 +56,33 @@ class StoredRun:
 
 
 def default_store() -> Path:
-    """Return `$HETEROMARK_STORE`, or a folder in the user's cache directory if it is not set."""
+    """Return `$HETEROMARK_STORE`, or a folder in the user's cache directory if it is not set.
+
+    `~` and variables in it are expanded.
+
+    Raises:
+        StoreError: it contains an unknown user or an unset variable.
+    """
     from platformdirs import user_cache_path
 
     chosen = os.environ.get(STORE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else user_cache_path("heteromark") / "store"
+    if not chosen:
+        return user_cache_path("heteromark") / "store"
+    expanded = os.path.expanduser(os.path.expandvars(chosen))
+    if "$" in expanded or expanded.startswith("~"):
+        raise StoreError(
+            f"{STORE_VARIABLE} is {chosen!r}, which contains a variable that is not set or a user "
+            "that does not exist; write the folder's full path"
+        )
+    return Path(expanded)
 
 
 class RunStore:
-    """Runs by digest. All methods may be called from several processes at once."""
+    """Runs by digest. All methods may be called from several processes at once.
+
+    Several people can share a store. Reading it takes no lock and writes nothing, so it works on
+    read-only storage. New files and locks have the group permissions of the folder they are in.
+    """
 
     def __init__(self, root: Path | None = None):
         self.root = Path(root) if root else default_store()
@@ -75,8 +94,8 @@ class RunStore:
     def check_writable(self) -> None:
         """Raise StoreError if the store cannot be written, before hours of training are lost."""
         try:
-            (self.root / "runs").mkdir(parents=True, exist_ok=True)
-            (self.root / "locks").mkdir(exist_ok=True)
+            make_folder(self.root / "runs")
+            make_folder(self.root / "locks")
             with tempfile.TemporaryFile(dir=self.root) as probe:
                 probe.write(b"\0" * 4096)
                 probe.flush()
@@ -89,29 +108,36 @@ class RunStore:
             ) from error
 
     def is_locked(self, digest: str) -> bool:
-        """Return whether a running process is writing this run."""
-        lock = self._lock(digest)
-        if not Path(lock.lock_file).exists():
-            return False
+        """Return whether a running process is writing this run; True if that cannot be read."""
+        path = self._lock_path(digest)
         try:
-            with lock.acquire(timeout=0):
-                return False
-        except Timeout:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        except OSError:
             return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     @contextmanager
     def writing(self, digest: str) -> Iterator[Path]:
         """Hold the run's lock and yield its folder; wait, with a warning, for another writer."""
         self.check_writable()
         lock = self._lock(digest)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.warning("run %s is being trained by another process; waiting for it", digest)
-            lock.acquire()
+        with self._lock_errors_explained(digest):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                log.warning("run %s is being trained by another process; waiting for it", digest)
+                lock.acquire()
         try:
             folder = self.folder(digest)
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             yield folder
         finally:
             lock.release()
@@ -131,8 +157,8 @@ class RunStore:
         path = self.root / "models" / f"{name}.pt"
         if not path.is_file():
             self.check_writable()
-            path.parent.mkdir(exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
+            make_folder(path.parent)
+            with FileLock(path.with_suffix(".lock"), mode=file_mode(path.parent)):
                 if not path.is_file():
                     with atomic_path(path) as temporary:
                         write(temporary)
@@ -198,29 +224,63 @@ class RunStore:
                 checkpoint to resume from.
             older_than: select runs last modified at least this long ago.
         """
-        limit = time.time() - older_than.total_seconds()
-        return [
-            run
-            for run in self.runs()
-            if run.modified <= limit
-            and (
-                run.status in statuses
-                if statuses
-                else run.status in (Status.FAILED, Status.INTERRUPTED) and not run.is_resumable
-            )
-        ]
+        return [run for run in self.runs() if _is_prunable(run, statuses, older_than)]
 
-    def remove(self, digest: str) -> None:
-        """Delete a run.
+    def prune(self, run: StoredRun, statuses: set[Status] | None, older_than: timedelta) -> bool:
+        """Delete a run of `prunable`, unless it no longer is: its training may have gone on.
+
+        Returns:
+            Whether the run was deleted.
 
         Raises:
-            StoreError: another process is writing it.
+            StoreError: another process is writing it, or the store cannot be written.
         """
+        with self._removing(run.digest) as now:
+            # Nobody else writes it now: a record that says so belongs to an ended process.
+            still = now is not None and _is_prunable(now, statuses, older_than)
+            if still:
+                shutil.rmtree(run.folder)
+        return still
+
+    def remove(self, digest: str) -> StoredRun:
+        """Delete a run, whatever its status, and return it.
+
+        Raises:
+            StoreError: there is no such run, another process is writing it, or the store cannot be
+                written.
+        """
+        if not self.folder(digest).is_dir():
+            raise StoreError(f"the store {self.root} has no run {digest}; see heteromark store ls")
+        with self._removing(digest) as run:
+            if run is None:
+                raise StoreError(f"run {digest} was removed by another process")
+            shutil.rmtree(run.folder)
+        return run
+
+    @contextmanager
+    def _removing(self, digest: str) -> Iterator[StoredRun | None]:
+        """Hold a run's lock and yield the run as it is now; None: it is gone."""
         try:
-            with self._lock(digest).acquire(timeout=0):
-                shutil.rmtree(self.folder(digest))
+            with self._lock_errors_explained(digest), self._lock(digest).acquire(timeout=0):
+                folder = self.folder(digest)
+                yield self._stored(folder, is_ours=True) if folder.is_dir() else None
         except Timeout as error:
             raise StoreError(f"run {digest} is being trained now, so it was not removed") from error
+
+    @contextmanager
+    def _lock_errors_explained(self, digest: str) -> Iterator[None]:
+        try:
+            yield
+        except PermissionError as error:
+            path = self._lock_path(digest)
+            place = error.filename or path
+            raise StoreError(
+                f"{place} cannot be written: {error.strerror}. In a store that a group shares, "
+                f"everything belongs to the group and is writable for it: its owner can run "
+                f"`chgrp -R GROUP {self.root}`, `chmod -R g+rwX {self.root}` and `find "
+                f"{self.root} -type d -exec chmod g+s {{}} +`. Or set {STORE_VARIABLE} to a folder "
+                "of your own"
+            ) from error
 
     def verify(self) -> dict[str, list[str]]:
         """Return the damaged files of finished runs by digest; empty if all runs are intact."""
@@ -243,12 +303,17 @@ class RunStore:
             return None
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
         target = self.root / "quarantine" / f"{folder.name}-{stamp}"
-        target.parent.mkdir(exist_ok=True)
+        make_folder(target.parent)
         folder.rename(target)
         return target
 
+    def _lock_path(self, digest: str) -> Path:
+        return self.root / "locks" / f"{digest}.lock"
+
     def _lock(self, digest: str) -> FileLock:
-        return FileLock(self.root / "locks" / f"{digest}.lock")
+        path = self._lock_path(digest)
+        make_folder(path.parent)
+        return FileLock(path, mode=file_mode(path.parent))
 
     def _quarantine(self, folder: Path, damaged: list[str]) -> None:
         target = self.set_aside(folder.name)
@@ -260,13 +325,14 @@ class RunStore:
             target,
         )
 
-    def _stored(self, folder: Path) -> StoredRun:
+    def _stored(self, folder: Path, is_ours: bool = False) -> StoredRun:
+        """Describe a run; `is_ours`: this process holds its lock."""
         try:
             record = RunRecord.read(folder)
         except (OSError, ValueError):
             record = None
         status = record.status if record else None
-        if status is Status.RUNNING and not self.is_locked(folder.name):
+        if status is Status.RUNNING and (is_ours or not self.is_locked(folder.name)):
             status = Status.INTERRUPTED
         return StoredRun(
             folder.name, folder, record, status, _size_of(folder), folder.stat().st_mtime
@@ -281,6 +347,14 @@ def damaged_files(folder: Path, record: RunRecord, contents: bool = True) -> lis
         if not (Path(folder) / name).is_file()
         or (contents and sha256_of(Path(folder) / name) != digest)
     ]
+
+
+def _is_prunable(run: StoredRun, statuses: set[Status] | None, older_than: timedelta) -> bool:
+    if run.modified > time.time() - older_than.total_seconds():
+        return False
+    if statuses:
+        return run.status in statuses
+    return run.status in (Status.FAILED, Status.INTERRUPTED) and not run.is_resumable
 
 
 def _size_of(folder: Path) -> int:

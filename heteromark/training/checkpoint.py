@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import pickle
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,8 +75,9 @@ class Progress:
     logger_runs: Mapping[str, str] = field(default_factory=dict)  # run ID by logging back end
     is_own: bool = True  # False: taken over from a shorter run that this run continues
     notes: tuple[str, ...] = ()  # what a reader of the results should know
-    # states of "collector" and "algorithm", only in a checkpoint: where the next iteration starts
+    # only in a checkpoint: states of "collector" and "algorithm", where the next iteration starts
     in_flight: dict[str, Any] | None = None
+    metrics: str = ""  # only in a checkpoint: content of metrics.csv
 
 
 def save_checkpoint(folder: Path, config: RunConfig, learner: Learner, progress: Progress) -> Path:
@@ -104,6 +106,7 @@ def save_checkpoint(folder: Path, config: RunConfig, learner: Learner, progress:
                 for name, parts in _stateful(learner).items()
             },
             "in_flight": progress.in_flight,
+            "metrics": zlib.compress(progress.metrics.encode()),
             "random": random_state(),
         }
     )
@@ -152,6 +155,7 @@ def load_checkpoint(folder: Path, config: RunConfig, learner: Learner) -> Progre
             is_own,
             tuple(saved["notes"]),
             saved["in_flight"],
+            zlib.decompress(saved["metrics"]).decode(),
         )
     return None
 

@@ -118,7 +118,7 @@ class _Training:
         self.components = components
         self.learner = components.learner
         self.progress = self._start_or_resume()
-        self.metrics = MetricsFile(folder / METRICS_FILE, keep=self.progress.iteration)
+        self.metrics = MetricsFile(folder / METRICS_FILE, self.progress.metrics)
         logged = self.frames if self.progress.is_own else 0
         self.loggers: Loggers = NoLoggers()
         if open_loggers is not None:
@@ -171,7 +171,7 @@ class _Training:
                 return
             lost = collector.load_state_dict(progress.in_flight["collector"])
         self.components.algorithm.load_state_dict(progress.in_flight["algorithm"])
-        self.progress = progress = replace(progress, in_flight=None)
+        self.progress = progress = replace(progress, in_flight=None, metrics="")
         if lost:
             first, why = next(iter(lost.items()))
             note = (
@@ -246,18 +246,18 @@ class _Training:
         # after the last iteration too: a longer run can continue from there
         if iteration % interval and iteration < self.config.num_iterations:
             return
-        self.metrics.sync()
         self.progress = replace(self.progress, logger_runs=self.loggers.runs, is_own=True)
         in_flight = {
             "collector": self.components.collector.state_dict(),
             "algorithm": self.components.algorithm.state_dict(),
         }
-        progress = replace(self.progress, in_flight=in_flight)
+        progress = replace(self.progress, in_flight=in_flight, metrics=self.metrics.text)
         save_checkpoint(self.folder, self.config, self.learner, progress)
         _write_best(self.folder, self.progress)
 
     def _finish(self, status: Status, reason: str | None) -> Outcome:
         """Evaluate unless the run diverged, and write the results."""
+        self.metrics.finish()
         config = self.config
         if status is Status.DIVERGED:
             report = as_report([], config.evaluation, config.seed)

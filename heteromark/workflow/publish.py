@@ -1,13 +1,16 @@
 """Write the outputs of the workflow's steps: results/tables, results/selected and results/model.
 
-Each folder holds `inputs-{digest}.json`, which is written last. The digest identifies the inputs of
-the folder, so Snakemake recognises an outdated folder by a missing path. This also works after `dvc
-pull`, `dvc checkout` and in a fresh clone, where modification times are meaningless.
+Each folder holds `inputs-{digest}.json`, which is written last and deleted first. The digest
+identifies the inputs of the folder, so Snakemake recognises an outdated folder by a missing path.
+This also works after `dvc pull`, `dvc checkout` and in a fresh clone, where modification times are
+meaningless.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +54,9 @@ def write_decision(plan: Plan, rung: int, path: Path) -> str:
     """
     candidates = plan.entrants(rung)
     select(aggregate(candidates), candidates, plan.params.selection).write(path)
-    _remove_others(path, f"rung_{rung}-*.json")
+    for other in Path(path).parent.glob(f"rung_{rung}-*.json"):
+        if other != Path(path):
+            other.unlink()
     advancing = plan.entrants(rung + 1)
     return (
         f"after {candidates[0].frames:,} frames, {len(advancing)} of {len(candidates)} configs "
@@ -62,9 +67,9 @@ def write_decision(plan: Plan, rung: int, path: Path) -> str:
 def write_aggregate(plan: Plan, folder: Path) -> None:
     """Write the tables, metrics.json and learning curves of the smoke runs."""
     tables = aggregate(plan.trained())
-    write_tables(tables, folder)
-    save_figure(draw_learning_curves(tables), Path(folder) / CURVES_FILE)
-    _stamp(folder, plan.tables_digest, plan.smoke_inputs)
+    with _stamped(folder, plan.tables_digest, plan.smoke_inputs):
+        write_tables(tables, folder)
+        save_figure(draw_learning_curves(tables), Path(folder) / CURVES_FILE)
 
 
 def write_selection(plan: Plan, tables_folder: Path, folder: Path) -> str:
@@ -74,17 +79,18 @@ def write_selection(plan: Plan, tables_folder: Path, folder: Path) -> str:
         NoWinner: every candidate was left out.
     """
     selection = select(read_tables(tables_folder), plan.trained(), plan.params.selection)
-    selection.write(Path(folder) / SELECTION_FILE)
-    if plan.decisions:
-        rungs = [*map(Selection.read, plan.decisions.values()), selection]
-        save_figure(draw_bracket(rungs), Path(folder) / BRACKET_FILE)
-    else:
-        (Path(folder) / BRACKET_FILE).unlink(missing_ok=True)
-    winner = plan.selected(Path(folder) / SELECTION_FILE)
-    write_text_atomic(Path(folder) / AGENT_FILE, _agent_yaml(winner.agent, selection))
-    save_figure(draw_selection(selection), Path(folder) / "selection.svg")
     settings = plan.params.selection.model_dump(mode="json")
-    _stamp(folder, plan.selection_digest, {"tables": plan.tables_digest, "selection": settings})
+    inputs = {"tables": plan.tables_digest, "selection": settings}
+    with _stamped(folder, plan.selection_digest, inputs):
+        selection.write(Path(folder) / SELECTION_FILE)
+        if plan.decisions:
+            rungs = [*map(Selection.read, plan.decisions.values()), selection]
+            save_figure(draw_bracket(rungs), Path(folder) / BRACKET_FILE)
+        else:
+            (Path(folder) / BRACKET_FILE).unlink(missing_ok=True)
+        winner = plan.selected(Path(folder) / SELECTION_FILE)
+        write_text_atomic(Path(folder) / AGENT_FILE, _agent_yaml(winner.agent, selection))
+        save_figure(draw_selection(selection), Path(folder) / "selection.svg")
     return f"{selection.winner.name}: {selection.winner.why}"
 
 
@@ -101,36 +107,36 @@ def write_model(plan: Plan, tables_folder: Path, selected_folder: Path, folder: 
     check = rank_check(selection, long)
 
     folder = Path(folder)
-    publish_run(candidate.folders[seed], folder)
-    copy_atomic(Path(selected_folder) / AGENT_FILE, folder / AGENT_FILE)
-    long.runs.to_csv(folder / "long_runs.csv", index=False, lineterminator="\n")
-    save_figure(draw_long_run(selection, smoke, long), folder / "long_run.svg")
-    draw_dag(plan, folder / "dag.svg", winner=candidate.label)
-    check.write(folder / RANK_CHECK_FILE)
-    evaluation = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
-    metrics = {
-        "config": candidate.label,
-        "seed": seed,
-        "evaluation_return": evaluation["return_mean"],
-        "evaluation_std": evaluation["return_std"],
-        # Left out if the environment reports no wins: DVC drops null metrics.
-        **({} if evaluation["win_rate"] is None else {"win_rate": evaluation["win_rate"]}),
-        "episodes": evaluation["episodes"],
-        "frames": record.summary.frames,
-        "final_return": record.summary.final_return,
-        "smoke_score": selection.winner.score,
-        "rank_check": check.verdict,
-    }
-    _write_json(folder / "metrics.json", metrics)
-    pictures = [
-        ("Return of the training episodes, by config", Path(tables_folder) / CURVES_FILE),
-        ("Configs that advanced after each rung", Path(selected_folder) / BRACKET_FILE),
-        ("Scores with intervals, and every seed", Path(selected_folder) / "selection.svg"),
-        ("The long run, with the end of the short runs", folder / "long_run.svg"),
-    ]
-    existing = [(caption, path) for caption, path in pictures if path.exists()]
-    write_overview(plan, smoke, selection, long, check, existing, folder / OVERVIEW_FILE)
-    _stamp(folder, plan.publication_digest, {"full": runs_of([candidate])})
+    with _stamped(folder, plan.publication_digest, {"full": runs_of([candidate])}):
+        publish_run(candidate.folders[seed], folder)
+        copy_atomic(Path(selected_folder) / AGENT_FILE, folder / AGENT_FILE)
+        long.runs.to_csv(folder / "long_runs.csv", index=False, lineterminator="\n")
+        save_figure(draw_long_run(selection, smoke, long), folder / "long_run.svg")
+        draw_dag(plan, folder / "dag.svg", winner=candidate.label)
+        check.write(folder / RANK_CHECK_FILE)
+        evaluation = json.loads((folder / EVALUATION_FILE).read_text(encoding="utf-8"))
+        metrics = {
+            "config": candidate.label,
+            "seed": seed,
+            "evaluation_return": evaluation["return_mean"],
+            "evaluation_std": evaluation["return_std"],
+            # Left out if the environment reports no wins: DVC drops null metrics.
+            **({} if evaluation["win_rate"] is None else {"win_rate": evaluation["win_rate"]}),
+            "episodes": evaluation["episodes"],
+            "frames": record.summary.frames,
+            "final_return": record.summary.final_return,
+            "smoke_score": selection.winner.score,
+            "rank_check": check.verdict,
+        }
+        _write_json(folder / "metrics.json", metrics)
+        pictures = [
+            ("Return of the training episodes, by config", Path(tables_folder) / CURVES_FILE),
+            ("Configs that advanced after each rung", Path(selected_folder) / BRACKET_FILE),
+            ("Scores with intervals, and every seed", Path(selected_folder) / "selection.svg"),
+            ("The long run, with the end of the short runs", folder / "long_run.svg"),
+        ]
+        existing = [(caption, path) for caption, path in pictures if path.exists()]
+        write_overview(plan, smoke, selection, long, check, existing, folder / OVERVIEW_FILE)
     return check.why
 
 
@@ -184,14 +190,13 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_text_atomic(path, json.dumps(content, indent=2) + "\n")
 
 
-def _stamp(folder: Path, digest: str, inputs: dict[str, Any]) -> None:
-    """Write the stamp and delete the stamps of earlier contents."""
-    target = Path(folder) / stamp_name(digest)
-    _write_json(target, inputs)
-    _remove_others(target, stamp_name("*"))
+@contextmanager
+def _stamped(folder: Path, digest: str, inputs: dict[str, Any]) -> Iterator[None]:
+    """Delete the stamps of earlier contents before the block writes, and stamp the new one after.
 
-
-def _remove_others(path: Path, pattern: str) -> None:
-    for other in path.parent.glob(pattern):
-        if other != path:
-            other.unlink()
+    So no stamp ever vouches for files of other inputs, whenever the process is killed.
+    """
+    for earlier in Path(folder).glob(stamp_name("*")):
+        earlier.unlink()
+    yield
+    _write_json(Path(folder) / stamp_name(digest), inputs)

@@ -31,19 +31,33 @@ def test_rows_are_exact_and_wall_clock_is_last(tmp_path):
     assert math.isnan(second)
 
 
-def test_rows_after_a_checkpoint_are_deleted(tmp_path):
+def test_a_file_continues_from_its_content_at_a_checkpoint(tmp_path):
     path = tmp_path / "metrics.csv"
     metrics = MetricsFile(path)
-    for iteration in (1, 2, 3):
+    for iteration in (1, 2):
         metrics.append(row(iteration))
+    at_checkpoint = metrics.text
+    metrics.append(row(3))
     with path.open("a") as file:
         file.write("4,0.")  # as if the process was killed while writing
-    again = MetricsFile(path, keep=2)
+    again = MetricsFile(path, at_checkpoint)
+    assert path.read_text() == at_checkpoint
     again.append(row(3, 9.0))
     assert again.column("iteration") == [1, 2, 3]
     assert again.column("loss") == [0.1, 0.1, 9.0]
-    with pytest.raises(ValueError, match="has 3 rows"):
-        MetricsFile(path, keep=4)
+    assert path.read_text() == again.text
+
+
+@pytest.mark.parametrize("damage", ["deleted", "changed"])
+def test_damage_to_the_file_reaches_no_result(tmp_path, caplog, damage):
+    path = tmp_path / "metrics.csv"
+    metrics = MetricsFile(path)
+    metrics.append(row(1))
+    expected = path.read_text()
+    path.unlink() if damage == "deleted" else path.write_text(expected.replace("0.1", "0.2"))
+    metrics.finish()
+    assert path.read_text() == expected
+    assert f"{path} was changed by something else; it is written again" in caplog.text
 
 
 def test_starting_from_scratch_empties_the_file(tmp_path):
