@@ -43,6 +43,7 @@ from heteromark.runs.record import (
     RunRecord,
     Status,
 )
+from heteromark.runs.seal import Seal
 from heteromark.runs.store import RunStore, StoreError
 
 log = logging.getLogger("heteromark")
@@ -100,6 +101,7 @@ def train_run(
     if record is None:
         if faults := package_faults(config):
             raise ConfigError(faults)
+        seal = Seal(config)
         with store.writing(digest) as folder:
             record = store.lookup(digest)  # another process may have finished it meanwhile
             from_store = record is not None
@@ -110,14 +112,15 @@ def train_run(
                 make_folder(folder)
                 continued = continue_shorter_run(config, folder, store) if resume else None
                 record = _opening_record(folder, config, digest, config_path, continued)
-                record = _train_in(folder, config, record, on_progress)
+                record = record.model_copy(update={"used": seal.used})
+                record = _train_in(folder, config, record, seal, on_progress)
     if target is not None:
         store.materialise(digest, target)
     return record, from_store
 
 
 def _train_in(
-    folder: Path, config: RunConfig, record: RunRecord, on_progress: OnProgress | None
+    folder: Path, config: RunConfig, record: RunRecord, seal: Seal, on_progress: OnProgress | None
 ) -> RunRecord:
     digest = record.digest
     attempt_started = time.monotonic()
@@ -145,7 +148,7 @@ def _train_in(
                 log.info("run %s, attempt %d, in %s", digest, record.attempts, folder)
                 if record.continued is not None:
                     log.info("continuing from the shorter run %s", record.continued.digest)
-                outcome = _train(config, folder, on_progress)
+                outcome = _train(config, folder, seal, on_progress)
         except Terminated as stop:
             close(Status.INTERRUPTED, f"ended by {stop}")
             raise
@@ -168,7 +171,7 @@ def _train_in(
         )
 
 
-def _train(config: RunConfig, folder: Path, on_progress: OnProgress | None) -> Outcome:
+def _train(config: RunConfig, folder: Path, seal: Seal, on_progress: OnProgress | None) -> Outcome:
     # Set these before torch is imported: its thread pools read them only once.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(config.training.num_threads)
@@ -180,8 +183,14 @@ def _train(config: RunConfig, folder: Path, on_progress: OnProgress | None) -> O
         from heteromark.commands.loggers import MetricLoggers
         from heteromark.training.loop import train
 
+        def check(frames: int, total: int, metrics: dict[str, float]) -> None:
+            seal.check()
+            if on_progress is not None:
+                on_progress(frames, total, metrics)
+
         open_loggers = MetricLoggers if config.logger.backends else None
-        return train(config, folder, on_progress=on_progress, open_loggers=open_loggers)
+        with seal.noting():
+            return train(config, folder, on_progress=check, open_loggers=open_loggers)
     except BaseException as error:
         log.debug("the run did not finish", exc_info=error)
         raise

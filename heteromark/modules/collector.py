@@ -32,6 +32,7 @@ from heteromark.environment.errors import (
 from heteromark.import_paths import Registry
 from heteromark.modules.random_state import random_state, restore_random_state, seed_everything
 from heteromark.runs.files import atomic_path
+from heteromark.runs.seal import note_reads
 from heteromark.seeds import stream_seed
 
 
@@ -321,6 +322,7 @@ class _ReportingCollector(TorchRLCollector):
 
     def __init__(self, reports: Path, *args: Any, **kwargs: Any) -> None:
         self._reports = reports
+        note_reads()
         super().__init__(*args, **kwargs)
 
     def restart(self, seed: int, *stream: int | str) -> None:

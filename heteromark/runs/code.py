@@ -3,7 +3,8 @@
 Nothing is imported. The search starts at the run's root modules: the training loop, the builder of
 its kind of agents, its environment, its algorithm, and all components named by an import path.
 Source files are fingerprinted by their syntax trees, so comments, docstrings and layout do not
-matter. Installed packages are identified by their versions.
+matter. Installed packages are identified by their versions. Imports whose module name is computed
+cannot be followed; `runs.seal` notices them when the run is trained.
 
 Config values are part of a run's identity already. From `heteromark.config`, the fingerprint
 therefore includes only the properties and methods of the models, without their validation. It
@@ -29,6 +30,13 @@ from heteromark.config.models.run import RunConfig
 
 OWN = "heteromark"
 _LEFT_OUT = ("config", "runs")
+
+
+class Source(NamedTuple):
+    """A Python file, and the package that its relative imports start from ("": none)."""
+
+    file: Path
+    package: str
 
 
 class Code(NamedTuple):
@@ -102,20 +110,21 @@ def code_of(*modules: str) -> Code:
         top, _, rest = name.partition(".")
         if top == OWN and rest.partition(".")[0] in _LEFT_OUT:
             continue
-        files = set(files_of(name))
-        if top != OWN and any(_is_installed(file, top) for file in files):
+        found = files_of(name)
+        if top != OWN and any(_is_installed(source.file, top) for source in found):
             installed.add(_version_of(top))
             continue
-        for file in files - sources:
-            imported = _parsed(file.read_bytes()).imported
-            # The versions of heteromark's libraries are part of a run's identity already.
-            pending += [each for each in imported if top != OWN or each.startswith(f"{OWN}.")]
-        sources |= files
+        for file, package in found:
+            if file not in sources:
+                imported = _absolute(_parsed(file.read_bytes()).imported, package)
+                # The versions of heteromark's libraries are part of a run's identity already.
+                pending += [each for each in imported if top != OWN or each.startswith(f"{OWN}.")]
+            sources.add(file)
     return Code(frozenset(sources), frozenset(installed))
 
 
 @functools.cache
-def files_of(module: str) -> tuple[Path, ...]:
+def files_of(module: str) -> tuple[Source, ...]:
     """Return the Python files of a module.
 
     A module in a user's package counts with all files of that package. A module of heteromark, or
@@ -126,7 +135,7 @@ def files_of(module: str) -> tuple[Path, ...]:
     if top == OWN:
         base = Path(heteromark.__file__).parent.joinpath(*rest)
         candidates = (base / "__init__.py", base.with_suffix(".py"))
-        return tuple(file for file in candidates if rest and file.is_file())
+        return tuple(_source(f, module) for f in candidates if rest and f.is_file())
     if top in sys.stdlib_module_names:
         return ()
     try:
@@ -136,21 +145,43 @@ def files_of(module: str) -> tuple[Path, ...]:
     if spec is None:
         return ()
     if not spec.submodule_search_locations:
-        return (Path(spec.origin),) if spec.has_location and spec.origin else ()
+        origin = spec.origin if spec.has_location else None
+        return (Source(Path(origin), ""),) if origin else ()
     for folder in map(Path, spec.submodule_search_locations):
-        parts = iter(rest)
+        parts, package = iter(rest), top
         while not (folder / "__init__.py").is_file():
             part = next(parts, None)
             if part is None:
                 break
             if (folder / f"{part}.py").is_file():
-                return (folder / f"{part}.py",)
-            folder /= part
+                return (Source(folder / f"{part}.py", package),)
+            folder, package = folder / part, f"{package}.{part}"
         else:
             if _is_installed(folder / "__init__.py", top):
-                return (folder / "__init__.py",)
-            return tuple(sorted(folder.rglob("*.py")))
+                return (Source(folder / "__init__.py", package),)
+            return tuple(
+                Source(file, ".".join([package, *file.relative_to(folder).parent.parts]))
+                for file in sorted(folder.rglob("*.py"))
+            )
     return ()
+
+
+def _source(file: Path, module: str) -> Source:
+    is_package = file.name == "__init__.py"
+    return Source(file, module if is_package else module.rpartition(".")[0])
+
+
+def _absolute(imported: Iterable[str], package: str) -> Iterator[str]:
+    """Yield the absolute names of modules; n leading dots are relative to the n-th package up."""
+    for name in imported:
+        bare = name.lstrip(".")
+        level = len(name) - len(bare)
+        if not level:
+            yield name
+            continue
+        parts = package.split(".") if package else []
+        if level <= len(parts):
+            yield ".".join([*parts[: len(parts) - level + 1], *([bare] if bare else [])])
 
 
 @functools.cache
@@ -200,7 +231,8 @@ _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 class _Parsed(NamedTuple):
     """A file's code without comments and docstrings, and the modules that it may import.
 
-    `from a import b` may mean the module `a.b`. If a file does not parse, `content` is its bytes.
+    `from a import b` may mean the module `a.b`. Relative imports begin with dots. If a file does
+    not parse, `content` is its bytes.
     """
 
     content: bytes
@@ -217,11 +249,33 @@ def _parsed(source: bytes) -> _Parsed:
     for node in _statements(tree, at_runtime=True):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.ImportFrom):
+            dots, module = "." * node.level, node.module
+            inside = f"{module}." if module else ""
+            names |= {f"{dots}{module or ''}", *(f"{dots}{inside}{a.name}" for a in node.names)}
+    if b"import_module" in source or b"__import__" in source:
+        names |= set(_imported_by_call(tree))
     _strip_docstrings(tree)
     # Not ast.dump: its output depends on the Python version.
     return _Parsed(ast.unparse(tree).encode(), frozenset(names))
+
+
+def _imported_by_call(tree: ast.AST) -> Iterator[str]:
+    """Yield the names that `importlib.import_module` and `__import__` are called with literally."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        function = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        given = [*node.args, *(k.value for k in node.keywords if k.arg == "name")]
+        if function not in ("import_module", "__import__") or not given:
+            continue
+        name = getattr(given[0], "value", None)
+        if isinstance(name, str):
+            packages = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "package")]
+            package = getattr(packages[0], "value", None) if packages else None
+            # a package that is no literal is taken to be the file's own
+            relative = name.startswith(".") and isinstance(package, str)
+            yield from _absolute([name], str(package)) if relative else [name]
 
 
 def _statements(tree: ast.AST, *, at_runtime: bool) -> Iterator[ast.AST]:

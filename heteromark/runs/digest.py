@@ -12,18 +12,19 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from heteromark.config.errors import ConfigError
+from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.models.algorithms import LLM, NETWORKS, ROW_OF
 from heteromark.config.models.components import EnvironmentConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.config.rules.effect import ineffective_keys, is_custom
 from heteromark.config.rules.llm import defaults_of
-from heteromark.runs.code import run_code, source_fingerprint
+from heteromark.runs.code import code_of, run_code, source_fingerprint
 from heteromark.runs.files import sha256_of
 from heteromark.runs.record import STUB, TORCH, TRAINER_VARIABLE
 
@@ -106,6 +107,7 @@ def _identity(config: RunConfig) -> dict[str, Any]:
     for key in idle:
         _delete(data, key)
     _normalise(data, config)
+    data["environment"]["files"] = contents_of(config.environment)
     _name_by_content(data["environment"].get("skirmish", {}), "checkpoint")
     if config.kind == LLM:
         _normalise_text(data, config)
@@ -136,6 +138,32 @@ def _identity(config: RunConfig) -> dict[str, Any]:
     }
 
 
+def covered_files(config: RunConfig) -> Iterator[Path]:
+    """Yield the user's files whose content is part of a run's identity."""
+    for path in config.import_paths.values():
+        yield from code_of(path.partition(":")[0]).sources
+    for path, _ in contents_of(config.environment):
+        yield Path(path)
+    named = [
+        config.environment.skirmish.checkpoint,
+        config.environment.text.math.file,
+        *(model["path"] for model in _models(config.model_dump())),
+    ]
+    for place in (Path(name).expanduser() for name in named if name):
+        yield from _files_in(place) if place.exists() else ()
+
+
+def _models(data: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the settings of the model and of each policy's own one, of a dumped config."""
+    yield data["model"]
+    yield from data["model"]["by_policy"].values()
+
+
+def _files_in(path: Path) -> list[Path]:
+    """Return the files in a folder, or the file itself."""
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
 def _delete(data: dict[str, Any], key: str) -> None:
     *sections, last = key.split(".")
     for section in sections:
@@ -154,6 +182,29 @@ def _name_by_content(section: dict[str, Any], key: str) -> None:
         section[key] = sha256_of(path)
 
 
+def contents_of(environment: EnvironmentConfig) -> list[list[str]]:
+    """Return path and SHA-256 of declared files and of all files in declared folders.
+
+    Raises:
+        ConfigError: one does not exist.
+    """
+    declared = [Path(path) for path in environment.files]
+    faults = [
+        Fault(
+            f"config/environment/{environment.name}.yaml",
+            "does not exist; give a path relative to the project's folder",
+            "environment.files",
+            str(path),
+        )
+        for path in declared
+        if not path.exists()
+    ]
+    if faults:
+        raise ConfigError(faults)
+    files = {file for path in declared for file in _files_in(path)}
+    return [[file.as_posix(), sha256_of(file)] for file in sorted(files)]
+
+
 def task_identity(environment: EnvironmentConfig) -> dict[str, Any]:
     """Return what determines a task's problems: its settings, its file and custom code."""
     data, task = environment.model_dump(mode="json"), environment.text.task
@@ -163,6 +214,7 @@ def task_identity(environment: EnvironmentConfig) -> dict[str, Any]:
         "settings": data["text"].get(task),
         "cast": data["text"]["cast"],
         "kwargs": data["kwargs"],
+        "files": contents_of(environment),
         "code": source_fingerprint(task) if environment.text.task_is_custom else None,
     }
 
@@ -173,7 +225,7 @@ def _normalise_text(data: dict[str, Any], config: RunConfig) -> None:
     for key in defaults_of(config):
         text.pop(key, None)  # the settings that it is a default for are included
     _name_by_content(text.get("math", {}), "file")
-    for section in (model, *model["by_policy"].values()):
+    for section in _models(data):
         _name_by_content(section, "path")
     model.pop("policies", None)
     text["turn_order"] = turn_order = config.turn_order

@@ -111,7 +111,8 @@ class RunRecord(BaseModel):
     """One training of one resolved config with one seed in one mode.
 
     `kind` is the kind of agents: networks or llm. `notes` says what a reader of the results should
-    know, such as a resume that was not exact. `trainer` is "stub" if the figures are invented
+    know, such as a resume that was not exact. `used` has the SHA-256 of the user's files in the
+    run's identity, see `runs.seal`. `trainer` is "stub" if the figures are invented
     (see `commands.stub`). Times are ISO 8601 in UTC, durations are seconds of wall-clock time over
     all attempts.
     """
@@ -139,6 +140,7 @@ class RunRecord(BaseModel):
     pid: int | None = None
     device: str | None = None
     notes: tuple[str, ...] = ()
+    used: dict[str, str | None] = {}
     git: dict[str, Any] = {}
     versions: dict[str, str] = {}
     command: list[str] = []

@@ -82,10 +82,46 @@ def test_custom_environments_are_identified_by_their_source(fingerprint_after):
     )
 
 
-@pytest.mark.parametrize("line", ["import places.parts", "from places import parts"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import places.parts",
+        "from places import parts",
+        "from places.parts import size",
+        "from places.parts import *",
+        "from . import parts",
+        "from .parts import size",
+        "def make():\n    from .parts import size",
+        "import importlib\nparts = importlib.import_module('places.parts')",
+        "from importlib import import_module\nparts = import_module('.parts', 'places')",
+        "from importlib import import_module\nparts = import_module('.parts', __package__)",
+        "import importlib as i\nparts = i.import_module(name='.parts', package=__package__)",
+        "parts = __import__('places.parts')",
+    ],
+)
 def test_local_imports_of_an_environment_change_its_fingerprint(fingerprint_after, line):
     first = fingerprint_after(places_in_arena=f"{line}\n", places_in_parts="size = 1\n")
     assert fingerprint_after(places_in_parts="size = 2\n") != first
+
+
+@pytest.mark.parametrize("line", ["from ..parts import size", "from .. import parts"])
+@pytest.mark.parametrize("has_init", [False, True])
+def test_relative_imports_reach_parent_folders(fingerprint_after, line, has_init):
+    files = {"places_in_deep_in_arena": f"{line}\n"}
+    files |= {"places_in_deep_in___init__": ""} if has_init else {}
+    task = "places.deep.arena:make"
+    first = fingerprint_after(task, places_in_parts="size = 1\n", **files)
+    assert fingerprint_after(task, places_in_parts="size = 2\n") != first
+
+
+def test_imports_are_followed_from_file_to_file(fingerprint_after):
+    first = fingerprint_after(
+        places_in_arena="from .one import x\n",
+        places_in_one="from . import two\n",
+        places_in_two="import other\n",
+        other="size = 1\n",
+    )
+    assert fingerprint_after(other="size = 2\n") != first
 
 
 def test_installed_imports_of_an_environment_count_with_their_version(fingerprint_after):

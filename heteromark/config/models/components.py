@@ -86,6 +86,12 @@ class EnvironmentConfig(Frozen):
         "built-in Skirmish and text environments.",
     )
     kwargs: dict[str, Any] = Field({}, description="Keyword arguments of the factory.")
+    files: list[str] = Field(
+        [],
+        description="Files and folders that the environment reads, and modules that no import "
+        "statement names. Their content is part of a run's identity; a run that reads other files "
+        "of the project fails.",
+    )
     episode_length: Count | None = Field(
         None,
         description="Frames of a full episode, to convert a budget in episodes to frames. Does not "

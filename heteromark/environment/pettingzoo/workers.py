@@ -41,6 +41,7 @@ from heteromark.environment.errors import (
 from heteromark.environment.pettingzoo.arrays import Layout, views_of
 from heteromark.environment.pettingzoo.copies import Copies, CopySettings
 from heteromark.environment.pettingzoo.episodes import RunningEpisode
+from heteromark.runs.seal import note_reads
 
 _CLOSE_TIMEOUT = 5.0  # seconds a worker has to close its copies
 
@@ -252,6 +253,7 @@ def serve() -> None:
     """Run a worker: execute the parent's commands until it closes the connection or dies."""
     connection, memory = Connection(int(sys.argv[1])), int(sys.argv[2])
     faulthandler.enable()
+    note_reads()
     # The parent decides when a worker ends. SIG_IGN is not used because programs started by an
     # environment would inherit it.
     for number in (signal.SIGINT, signal.SIGTERM):
