@@ -94,6 +94,11 @@ def source_fingerprint(path: str) -> str:
     return " ".join([*sorted(code.installed), code_fingerprint(code.sources)])
 
 
+def is_own(file: Path) -> bool:
+    """Return whether a file is one of heteromark's."""
+    return file.is_relative_to(Path(heteromark.__file__).parent)
+
+
 def module_exists(name: str) -> bool:
     """Return whether a module's source exists, without importing it."""
     return bool(files_of(name))

@@ -24,7 +24,7 @@ from heteromark.config.models.components import EnvironmentConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.config.rules.effect import ineffective_keys, is_custom
 from heteromark.config.rules.llm import defaults_of
-from heteromark.runs.code import code_of, run_code, source_fingerprint
+from heteromark.runs.code import code_of, is_own, run_code, source_fingerprint
 from heteromark.runs.files import sha256_of
 from heteromark.runs.record import STUB, TORCH, TRAINER_VARIABLE
 
@@ -141,7 +141,8 @@ def _identity(config: RunConfig) -> dict[str, Any]:
 def covered_files(config: RunConfig) -> Iterator[Path]:
     """Yield the user's files whose content is part of a run's identity."""
     for path in config.import_paths.values():
-        yield from code_of(path.partition(":")[0]).sources
+        sources = code_of(path.partition(":")[0]).sources
+        yield from (source for source in sources if not is_own(source))
     for path, _ in contents_of(config.environment):
         yield Path(path)
     named = [

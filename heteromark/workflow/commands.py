@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from heteromark.config.compose.composition import parse_overrides
+from heteromark.config.errors import ConfigError
 from heteromark.config.nested import flatten
 from heteromark.runs.files import write_text_atomic
 from heteromark.workflow.errors import WorkflowError
-from heteromark.workflow.plan import Plan, make_plan
+from heteromark.workflow.plan import Plan, make_plan, unnoticed_files
 
 workflow_app = typer.Typer(help="The steps that the Snakefile's rules run.", no_args_is_help=True)
 
@@ -29,7 +30,10 @@ ParamOption = Annotated[
 @workflow_app.command()
 def plan(folder: Path) -> None:
     """Check all configs and write the inputs of each stage of dvc.yaml, for DVC to depend on."""
-    for stage, inputs in _plan(None).stage_inputs.items():
+    planned = _plan(None)
+    if faults := unnoticed_files(planned):
+        raise ConfigError(faults)
+    for stage, inputs in planned.stage_inputs.items():
         write_text_atomic(folder / f"{stage}.json", json.dumps(inputs, indent=2) + "\n")
 
 

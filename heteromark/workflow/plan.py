@@ -21,12 +21,13 @@ from heteromark.config.compose.composition import compose_run, load_params
 from heteromark.config.compose.layers import PARAMS_FILE, ResolvedAgent, resolve_sweep
 from heteromark.config.errors import ConfigError, Fault, config_error, naming_options
 from heteromark.config.fields import Mode
+from heteromark.config.files import read_mapping
 from heteromark.config.models.agent import AgentConfig
 from heteromark.config.models.params import ProjectParams
 from heteromark.config.models.run import RunConfig
 from heteromark.config.nested import flatten
 from heteromark.runs.code import code_fingerprint
-from heteromark.runs.digest import config_digest, trajectory_digest
+from heteromark.runs.digest import config_digest, covered_files, trajectory_digest
 from heteromark.runs.record import RESULTS, run_folder
 
 RUNGS = RESULTS / "tables" / "rungs"
@@ -49,6 +50,7 @@ class Candidate:
     frames: int  # frames that a run trains, in whole iterations
     folders: dict[int, Path]  # seed → run folder
     rung: int = 1
+    files: tuple[Path, ...] = ()  # the user's files in its identity
 
     @property
     def name(self) -> str:
@@ -309,6 +311,7 @@ def _planned(
                 for seed in params.budget(config.mode).seeds
             },
             rung=rung,
+            files=tuple(covered_files(config)),
         )
 
     batch = smoke.collector.frames_per_batch
@@ -341,6 +344,29 @@ def _planned(
         tuple(candidate(config, number) for number, config in enumerate(rungs, start=1)),
         candidate(_composed(resolved, params, root, "full", params.full.total_frames)),
     )
+
+
+def unnoticed_files(plan: Plan, dvc_file: Path = Path("dvc.yaml")) -> list[Fault]:
+    """Return a fault per file that affects a run and is no dependency of DVC's stage plan.
+
+    DVC would not run the stages again if such a file changed. Without a dvc.yaml there is none.
+    """
+    if not dvc_file.is_file():
+        return []
+    stage = read_mapping(dvc_file).get("stages", {}).get("plan", {})
+    tracked = [Path(dependency).resolve() for dependency in stage.get("deps", ())]
+    candidates = [config.full for config in plan.configs]
+    used = {file.resolve() for candidate in candidates for file in candidate.files}
+    return [
+        Fault(
+            str(dvc_file),
+            f"lacks {file}, which affects runs, so `dvc repro` would not notice its changes; add "
+            "it, or move the file to environments/ or extensions/",
+            "stages.plan.deps",
+        )
+        for file in sorted(used)
+        if not any(file.is_relative_to(path) for path in tracked)
+    ]
 
 
 def runs_of(candidates: Sequence[Candidate]) -> dict[str, Any]:

@@ -172,3 +172,31 @@ def test_dvc_repro_runs_affected_stages_and_rejects_unknown_keys(tmp_path):
     assert unknown[0] == ["plan"]
     assert "learning_rat" in unknown[1]
     assert "Did you mean learning_rate?" in unknown[1]
+
+
+def test_files_that_affect_runs_must_be_dependencies_of_dvc(tmp_path):
+    """Otherwise `dvc repro` would not notice their changes, which Snakemake does."""
+    project = copy_project(tmp_path / "project", tmp_path / "store")
+    project.set_params(**TINY, sweep={"environment": "arena"})
+    project.write("arena.py", "from mpe2 import simple_spread_v3\nimport environments.helper\n")
+    project.write("environments/helper.py", "size = 1\n")
+    project.write("data/levels.txt", "7\n")
+    project.write(
+        "config/environment/arena.yaml",
+        "# @package _global_\nenv_type: pettingzoo\nenvironment:\n  name: arena\n"
+        "  task: arena:make\n  files: [data]\n",
+    )
+    plan = ("heteromark", "workflow", "plan", "results/plan")
+    refused = project.run(*plan, check=False)
+    assert refused.returncode == 2
+    assert "dvc.yaml: stages.plan.deps: lacks" in refused.stderr
+    for name, is_named in (("arena.py", 1), ("data/levels.txt", 1), ("helper.py", 0)):
+        assert refused.stderr.count(f"{name}, which affects runs") == is_named
+    before = project.read("dvc.yaml")
+    project.write(
+        "dvc.yaml", before.replace("      - config\n", "      - config\n      - data\n", 1)
+    )
+    (project.folder / "arena.py").rename(project.folder / "environments" / "arena.py")
+    path = project.folder / "config" / "environment" / "arena.yaml"
+    path.write_text(path.read_text().replace("arena:make", "environments.arena:make"))
+    project.run(*plan)
