@@ -11,6 +11,7 @@ from gymnasium import spaces
 from pettingzoo import AECEnv
 
 from heteromark.environment.groups import Group, make_group, with_families
+from heteromark.environment.pettingzoo.conformity import require_seed, reset_parallel
 
 
 @dataclass(frozen=True)
@@ -94,18 +95,19 @@ def describe(env: Any, name: str, with_state: bool = False) -> Description:
             f"environment {name!r} has no agents; it must have possible_agents, a list of the "
             "agents' names"
         )
+    require_seed(env, name)
     observation_spaces = {agent: env.observation_space(agent) for agent in agents}
     # Masks in the infos appear only after a reset.
     if isinstance(env, AECEnv):
         env.reset(seed=0)
         infos = env.infos
     else:
-        _, infos = env.reset(seed=0)
+        _, infos = reset_parallel(env, 0, name)
     masked = frozenset(
         agent
         for agent in agents
         if "action_mask" in getattr(observation_spaces[agent], "spaces", ())
-        or "action_mask" in infos.get(agent, {})
+        or "action_mask" in (infos.get(agent) or {})
     )
     return Description(
         agents=agents,

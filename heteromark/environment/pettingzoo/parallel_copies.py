@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from heteromark.environment.pettingzoo.conformity import (
+    number,
+    refuse_ids,
+    refuse_info,
+    refuse_reward,
+    reset_parallel,
+    step_parallel,
+)
 from heteromark.environment.pettingzoo.copies import UNKNOWN, AgentSlot, Copies, mean
 from heteromark.environment.pettingzoo.direct import direct_parallel
 
@@ -15,8 +23,8 @@ class ParallelCopies(Copies):
     """See `Copies`, and `PettingZooParallelEnv` for what the arrays mean.
 
     Raises:
-        ValueError: see `Copies`; or an agent appears that is not in `possible_agents` or had left
-            the episode.
+        ValueError: see `Copies`; or the environment returns something else than PettingZoo's API
+            says, or an agent appears that is not in `possible_agents` or had left the episode.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -26,27 +34,33 @@ class ParallelCopies(Copies):
         self._present: list[list[str]] = [[] for _ in self._envs]
         self._present_slots: list[list[AgentSlot]] = [[] for _ in self._envs]
         self._left: list[set[str]] = [set() for _ in self._envs]
+        # those of them that terminated or were truncated, but are still in the environment's list
+        self._listed: list[set[str]] = [set() for _ in self._envs]
 
     def _reset_copy(self, i: int, seed: int) -> None:
-        env = self._direct[i]
+        env, name, copy = self._direct[i], self._settings.name, self._first + i
         if hasattr(env, "seed_episode"):  # the adapter of StarCraft II, which would restart
             env.seed_episode(seed)
-            observations, infos = env.reset()
+            observations, infos = reset_parallel(env, None, name, copy)
         else:
-            observations, infos = env.reset(seed=seed)
-        self._present[i], self._left[i] = [], set()
+            observations, infos = reset_parallel(env, seed, name, copy)
+        self._present[i], self._left[i], self._listed[i] = [], set(), set()
         self._update_present(i, env.agents)
         self._write_agents(i, observations, infos)
         self._write_state(i)
 
     def _step_copy(self, i: int, actions: Mapping[str, Sequence[Any]]) -> None:
-        env = self._direct[i]
-        observations, rewards, terminations, truncations, infos = env.step(
-            {agent: actions[agent][i] for agent in self._present[i]}
+        env, acting = self._direct[i], self._present[i]
+        observations, rewards, terminations, truncations, infos = step_parallel(
+            env, {a: actions[a][i] for a in acting}, self._settings.name, self._first + i
         )
         present = env.agents
+        if self._listed[i] or any(terminations.values()) or any(truncations.values()):
+            ended = {a for a in acting if terminations.get(a) or truncations.get(a)}
+            self._listed[i] = (self._listed[i] | ended).intersection(present)
+            present = [agent for agent in present if agent not in self._listed[i]]
         if not present:
-            present = [a for a in observations if truncations.get(a) and not terminations.get(a)]
+            present = [a for a in acting if truncations.get(a) and not terminations.get(a)]
             self._outputs["done"][i] = True
             self._outputs["terminated"][i] = not present
             self._outputs["truncated"][i] = bool(present)
@@ -55,10 +69,26 @@ class ParallelCopies(Copies):
             self._update_present(i, present)
         self._write_agents(i, observations, infos)
         self._write_state(i)
-        own = {agent: float(rewards.get(agent, 0.0)) for agent in self._slots[i]}
+        own = self._own_rewards(i, acting, rewards)
         self._write_rewards(i, own)
         self._add_to_return(i, mean(own.values()))
         self._outputs["step_count"][i, 0] += 1
+
+    def _own_rewards(
+        self, i: int, acting: Sequence[str], rewards: Mapping[str, Any]
+    ) -> dict[str, float]:
+        """Return every agent's reward; 0 for agents that are not in the episode."""
+        slots, name, copy = self._slots[i], self._settings.name, self._first + i
+        if not rewards.keys() <= slots.keys():
+            refuse_ids("rewards", {*rewards} - {*slots}, slots, name, copy)
+        own = {}
+        for agent in slots:
+            value = rewards.get(agent, None if agent in acting else 0.0)
+            reward = number(value)
+            if reward is None:
+                refuse_reward(agent, value, name, copy)
+            own[agent] = reward
+        return own
 
     def _update_present(self, i: int, present: Sequence[str]) -> None:
         """Update copy i after agents joined or left."""
@@ -83,7 +113,10 @@ class ParallelCopies(Copies):
                 raise ValueError(
                     f"{self._describe(slot, 'no observation')}, but it is still in the episode"
                 )
-            self._write_observation(slot, observations[slot.agent], infos.get(slot.agent, {}))
+            info = infos.get(slot.agent, {})
+            if not isinstance(info, Mapping):
+                refuse_info(slot.agent, info, self._settings.name, slot.copy)
+            self._write_observation(slot, observations[slot.agent], info)
 
 
 def _won(infos: Mapping[str, Mapping[str, Any]]) -> int:

@@ -10,6 +10,7 @@ from gymnasium import spaces
 
 from heteromark.environment.errors import IncompatibleOpponent
 from heteromark.environment.opponents.choice import Player, make_player
+from heteromark.environment.pettingzoo.conformity import number, refuse_info, refuse_reward
 from heteromark.environment.pettingzoo.copies import UNKNOWN, AgentSlot, Copies, mask_in, mean
 from heteromark.environment.pettingzoo.direct import without_checks
 from heteromark.seeds import stream_seed
@@ -131,7 +132,10 @@ class TurnCopies(Copies):
         for agent, reward in env.rewards.items():
             if agent not in pending:
                 self._raise_unexpected(i, agent)
-            pending[agent] += float(reward)
+            value = number(reward)
+            if value is None:
+                refuse_reward(agent, reward, self._settings.name, self._first + i)
+            pending[agent] += value
 
     def _advance(self, i: int) -> None:
         """Play copy i up to the next frame: a learner's turn, or the end.
@@ -142,6 +146,13 @@ class TurnCopies(Copies):
         while not all(env.terminations[a] or env.truncations[a] for a in env.agents):
             agent = env.agent_selection
             if env.terminations[agent] or env.truncations[agent]:
+                if agent in self._gone[i]:
+                    raise ValueError(
+                        f"environment {self._settings.name!r} did not remove agent {agent!r}, "
+                        f"which had left copy {self._first + i}: its step(None) must remove an "
+                        "agent that has terminated or was truncated, as PettingZoo's "
+                        "_was_dead_step does"
+                    )
                 env.step(None)
                 self._gone[i].add(agent)
                 continue
@@ -198,7 +209,10 @@ class TurnCopies(Copies):
 
     def _write_acting(self, i: int, slot: AgentSlot) -> AgentSlot:
         env = self._direct[i]
-        self._write_observation(slot, env.observe(slot.agent), env.infos.get(slot.agent, {}))
+        info = env.infos.get(slot.agent, {})
+        if not isinstance(info, Mapping):
+            refuse_info(slot.agent, info, self._settings.name, slot.copy)
+        self._write_observation(slot, env.observe(slot.agent), info)
         slot.active[slot.row] = True
         return slot
 
