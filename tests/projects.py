@@ -224,7 +224,7 @@ def _as_if_started_in(
 ) -> Iterator[None]:
     """Lend what a process has to itself, and take it back."""
     from heteromark.config.compose import composition
-    from heteromark.runs import code
+    from heteromark.runs import code, seal
 
     old_folder, old_environment = Path.cwd(), dict(os.environ)
     old_path, old_arguments = sys.path.copy(), sys.argv
@@ -238,6 +238,7 @@ def _as_if_started_in(
         code.files_of,
     ):
         remembers.cache_clear()
+    seal.note_reads()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -337,3 +337,8 @@ class Sampler(ToyBattle):
             noise = space.sample() if self.is_seeded else np.random.default_rng().random()
             seen[agent]["observation"][2] = noise
         return seen
+
+
+def battle(nan_at=None, max_cycles=None):
+    """Return a ToyBattle; `max_cycles` is ignored."""
+    return ToyBattle(nan_at=nan_at)

@@ -13,7 +13,6 @@ from pathlib import Path
 from heteromark.commands.launch import RunFailed, Terminated
 from heteromark.config.errors import ConfigError
 from heteromark.runs.record import RunRecord
-from heteromark.runs.seal import note_reads
 from heteromark.runs.store import StoreError
 
 
@@ -24,7 +23,6 @@ def prepare_process() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[console])
     if str(Path.cwd()) not in sys.path:  # as with `python -m`
         sys.path.insert(0, str(Path.cwd()))
-    note_reads()
 
 
 def set_verbosity(level: int) -> None:

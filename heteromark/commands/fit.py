@@ -6,17 +6,29 @@ that a faulty job writes nothing, and no job of a multirun starts if another one
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+from heteromark.commands.trial import FAILED, PLAYED
 from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.models.run import RunConfig
 from heteromark.config.rules.kinds import rules_of
 from heteromark.config.rules.packages import package_faults
+from heteromark.environment.errors import describe_exit
 from heteromark.import_paths import how_to_install
 from heteromark.runs.code import module_exists
-from heteromark.runs.digest import run_digest
+from heteromark.runs.digest import chosen_trainer, environment_digest, run_digest
+from heteromark.runs.files import make_folder
+from heteromark.runs.record import STUB
 from heteromark.runs.store import RunStore
+
+_TRIAL_SECONDS = 60.0
+log = logging.getLogger("heteromark")
 
 
 class FitChecker:
@@ -62,7 +74,10 @@ def _environment_faults(config: RunConfig) -> list[Fault]:
 
 
 def requirement_faults(config: RunConfig) -> list[Fault]:
-    """Return a fault per missing module, missing Skirmish checkpoint and missing package."""
+    """Return a fault per missing module, missing Skirmish checkpoint and missing package.
+
+    If there is none, the environment is tried, see `trial_faults`.
+    """
     faults = []
     environment = f"config/environment/{config.environment.name}.yaml"
     for key, path in config.import_paths.items():
@@ -81,4 +96,48 @@ def requirement_faults(config: RunConfig) -> list[Fault]:
             "results/model/checkpoint.pt"
         )
         faults.append(Fault(environment, message, "environment.skirmish.checkpoint", checkpoint))
-    return [*faults, *package_faults(config)]
+    faults += package_faults(config)
+    return faults or trial_faults(config)
+
+
+def trial_faults(config: RunConfig) -> list[Fault]:
+    """Try the environment in a separate process, once per content; return a fault if it fails.
+
+    Success is remembered in the user's cache directory: it says something about this machine.
+    """
+    from platformdirs import user_cache_path
+
+    environment = config.environment
+    if environment.task is None or chosen_trainer() == STUB:
+        return []
+    known = user_cache_path("heteromark") / "trials" / environment_digest(config)
+    if known.exists():
+        return []
+    log.info("trying environment %s: two episodes of random play", environment.name)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "heteromark.commands.trial"],
+            input=config.model_dump_json(include=set(RunConfig.model_fields)),
+            capture_output=True,
+            text=True,
+            timeout=_TRIAL_SECONDS,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        status, printed, reason = done.returncode, done.stdout, done.stderr
+    except subprocess.TimeoutExpired as stopped:
+        status, printed = -1, (stopped.stdout or b"").decode()
+        reason = f"it did not take a step within {_TRIAL_SECONDS:.0f} seconds"
+    if status == 0 or (status == -1 and PLAYED in printed):
+        with contextlib.suppress(OSError):
+            make_folder(known.parent)
+            known.touch()
+        return []
+    lines = [line for line in reason.strip().splitlines() if line.strip()]
+    if status > 0 and status != FAILED:  # a traceback, or the end of the process
+        lines = lines[-1:]
+    if status < -1:
+        lines = [f"its process {describe_exit(status)}"]
+    message = f"two episodes of random play failed: {' '.join(lines)}"
+    file = f"config/environment/{environment.name}.yaml"
+    return [Fault(file, message, "environment.task", environment.task)]

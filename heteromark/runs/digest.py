@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from importlib import metadata
@@ -40,6 +41,17 @@ def run_digest(config: RunConfig) -> str:
 def config_digest(config: RunConfig) -> str:
     """Return the identity of a run without its seed: all seeds of one config share it."""
     return _digest({**_identity(config), "seed": None})
+
+
+def environment_digest(config: RunConfig) -> str:
+    """Return the identity of a run's environment, for results that depend on nothing else."""
+    identity = _identity(config)
+    data = {key: identity[key] for key in ("environment", "env_type", "own_code", "code")}
+    kept = ("group_by", "groups", "state", "reward", "task", "kwargs", "files", "smac")
+    data["environment"] = {key: data["environment"].get(key) for key in kept}
+    data["split"] = not config.policy.share_policy_params
+    data["python"] = sys.version_info[:3]
+    return _digest(data)
 
 
 def trajectory_digest(config: RunConfig) -> str:

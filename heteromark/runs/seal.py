@@ -47,7 +47,7 @@ class UnsealedRun(ValueError):
 
 
 def note_reads() -> None:
-    """Note from now on what this process reads, for the next run in it; forget earlier notes.
+    """Note from now on what this process reads; forget earlier notes.
 
     In a process that a run started, the notes are for that run.
     """
@@ -205,8 +205,7 @@ class Seal:
         if _notes is None:
             note_reads()
         assert _notes is not None, "`note_reads` sets it"
-        earlier = [entry for entry in _notes.entries if not _is_config(entry[0])]
-        earlier += _loaded.get(self._import_paths, [])
+        earlier = _loaded.get(self._import_paths, [])
         _notes.entries.clear()
         _notes.begin()
         with tempfile.NamedTemporaryFile("w", prefix="heteromark-", suffix=".jsonl") as sink:
@@ -285,12 +284,6 @@ class Seal:
                 f"{', '.join(changed)} changed while the run was trained, so its result belongs to "
                 "neither content; run the same command again"
             )
-
-
-def _is_config(path: str) -> bool:
-    """Return whether a file is one that commands read before a training."""
-    top = Path(_shown(path)).parts[0]
-    return top in ("config", "results", "params.yaml", "dvc.yaml", "outputs", "multirun")
 
 
 def _shown(path: str) -> str:

@@ -98,7 +98,9 @@ def test_a_module_that_no_import_names_fails_the_run(project, how):
 @pytest.mark.slow
 def test_processes_of_collectors_are_watched_too(project):
     project.write("config/collector/parallel.yaml", "type: multi_sync\n")
-    project.write("environments/arena.py", ARENA.format(head="", body=READS["open"]))
+    body = f"    if multiprocessing.parent_process():\n    {READS['open']}"
+    arena = ARENA.format(head="import multiprocessing", body=body)
+    project.write("environments/arena.py", arena)
     project.write(
         "config/environment/arena.yaml",
         "# @package _global_\nenv_type: pettingzoo\nenvironment:\n  name: arena\n"

@@ -466,11 +466,12 @@ def test_an_override_may_have_no_effect_on_some_of_the_jobs():
 
 
 def test_a_failing_job_does_not_stop_the_others(capsys):
-    tasks = "environment=speaker_listener environment.task=mpe2:nothing,mpe2.simple_speaker_listener_v4:parallel_env"
-    assert run(f"{ENTRY} -m {SMALL} project=broken {tasks}") == 1
+    battle = "environment=speaker_listener environment.task=toy_environments:battle"
+    kwargs = "+environment.kwargs.nan_at=20,null"
+    assert run(f"{ENTRY} -m {SMALL} project=broken {battle} {kwargs}") == 1
     failed, completed = table("broken")
     assert (failed["status"], completed["status"]) == ("failed", "completed")
-    assert "nothing" in failed["reason"]
+    assert "NaN" in failed["reason"]
     assert f"#0: run {failed['digest']} failed" in capsys.readouterr().out
 
 

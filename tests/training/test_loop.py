@@ -261,13 +261,17 @@ def test_a_corrupt_checkpoint_is_set_aside(tmp_path, caplog, damaged):
     assert len(list((folder / "checkpoints").glob("*.corrupt"))) == damaged
 
 
-def test_metrics_rows_before_a_checkpoint_must_exist(tmp_path):
+@pytest.mark.parametrize("damage", ["deleted", "changed"])
+def test_a_damaged_metrics_file_is_restored_from_the_checkpoint(tmp_path, damage):
     config = make_config()
+    train(config, tmp_path / "whole")
+    folder = tmp_path / "parts"
     with pytest.raises(Crash):
-        train(config, tmp_path, on_progress=crash_at(3))
-    (tmp_path / "metrics.csv").unlink()
-    with pytest.raises(ValueError, match=r"has 0 rows, but .* was taken after iteration 2"):
-        train(config, tmp_path)
+        train(config, folder, on_progress=crash_at(3))
+    path = folder / "metrics.csv"
+    path.unlink() if damage == "deleted" else path.write_text(path.read_text().replace("1", "2"))
+    train(config, folder)
+    assert results(folder) == results(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,11 @@ def test_files_that_affect_runs_must_be_dependencies_of_dvc(tmp_path):
     """Otherwise `dvc repro` would not notice their changes, which Snakemake does."""
     project = copy_project(tmp_path / "project", tmp_path / "store")
     project.set_params(**TINY, sweep={"environment": "arena"})
-    project.write("arena.py", "from mpe2 import simple_spread_v3\nimport environments.helper\n")
+    project.write(
+        "arena.py",
+        "from mpe2 import simple_spread_v3\nimport environments.helper\n"
+        "def make():\n    return simple_spread_v3.parallel_env(max_cycles=5)\n",
+    )
     project.write("environments/helper.py", "size = 1\n")
     project.write("data/levels.txt", "7\n")
     project.write(

@@ -19,8 +19,12 @@ from heteromark.environment.pettingzoo.arrays import (
     request_layout,
     views_of,
 )
-from heteromark.environment.pettingzoo.copies import Copies, CopySettings, make_copy
-from heteromark.environment.pettingzoo.description import describe
+from heteromark.environment.pettingzoo.copies import (
+    Copies,
+    CopySettings,
+    copy_settings,
+    make_copy,
+)
 from heteromark.environment.pettingzoo.episodes import RunningEpisode
 from heteromark.environment.pettingzoo.workers import WorkerPool
 from heteromark.environment.specs import make_specs
@@ -95,18 +99,21 @@ class BatchedEnv(SelfRestartingEnv):
                 f"the factory of environment {name!r} returned {type(first_env).__name__}, not a "
                 f"pettingzoo.{self._environment_class.__name__}"
             )
-        description = describe(first_env, name, with_state)
-        settings = CopySettings(
-            make_env=make_env,
-            name=name,
-            description=description,
-            groups=description.group(group_by, groups, split),
-            team_reward=team_reward,
+        settings = copy_settings(
+            make_env,
+            first_env,
+            name,
             opponent=opponent or OpponentConfig(),
+            group_by=group_by,
+            groups=groups,
+            split=split,
+            team_reward=team_reward,
+            with_state=with_state,
             render=render,
             first=first,
         )
         self._check_opponent(settings)
+        description = settings.description
         self.groups = dict(settings.groups)
         self.turn_based = description.turn_based
         self.state_size = description.state_size

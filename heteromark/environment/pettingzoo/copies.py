@@ -15,7 +15,7 @@ from gymnasium import spaces
 from heteromark.config.models.components import OpponentConfig
 from heteromark.environment.groups import Group, observation_shape
 from heteromark.environment.pettingzoo.arrays import Arrays, Key
-from heteromark.environment.pettingzoo.description import Description
+from heteromark.environment.pettingzoo.description import Description, describe
 from heteromark.environment.pettingzoo.episodes import ActionLog, LazyGenerator, RunningEpisode
 from heteromark.environment.pettingzoo.global_streams import GlobalStreams, call_with_streams
 from heteromark.seeds import stream_seed
@@ -42,6 +42,40 @@ class CopySettings:
     opponent: OpponentConfig = field(default_factory=OpponentConfig)
     render: bool = False
     first: int = 0
+
+
+def copy_settings(
+    make_env: Callable[..., Any],
+    first_env: Any,
+    name: str,
+    *,
+    opponent: OpponentConfig,
+    group_by: str,
+    groups: Mapping[str, Sequence[str]] | None,
+    split: bool,
+    team_reward: bool,
+    with_state: bool,
+    render: bool = False,
+    first: int = 0,
+) -> CopySettings:
+    """Describe an environment, and return the settings of processes that step its copies.
+
+    Args: see `BatchedEnv`.
+
+    Raises:
+        ValueError: groups, spaces or the state do not fit.
+    """
+    description = describe(first_env, name, with_state)
+    return CopySettings(
+        make_env=make_env,
+        name=name,
+        description=description,
+        groups=description.group(group_by, groups, split),
+        team_reward=team_reward,
+        opponent=opponent,
+        render=render,
+        first=first,
+    )
 
 
 def make_copy(make_env: Callable[..., Any], name: str, render: bool, number: int = 0) -> Any:
