@@ -467,7 +467,7 @@ def test_an_override_may_have_no_effect_on_some_of_the_jobs():
 
 def test_a_failing_job_does_not_stop_the_others(capsys):
     battle = "environment=speaker_listener environment.task=toy_environments:battle"
-    kwargs = "+environment.kwargs.nan_at=20,null"
+    kwargs = "+environment.kwargs.nan_at=12,null"
     assert run(f"{ENTRY} -m {SMALL} project=broken {battle} {kwargs}") == 1
     failed, completed = table("broken")
     assert (failed["status"], completed["status"]) == ("failed", "completed")
