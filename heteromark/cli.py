@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -320,6 +321,13 @@ def evaluate(
             help="Language-model agents: print the transcripts of the first N problems.",
         ),
     ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust",
+            help="Import code that a checkpoint from elsewhere names. It has all your rights.",
+        ),
+    ] = False,
 ) -> None:
     """Evaluate a trained run on new episodes, or language-model agents on held-out problems."""
     options = locals()
@@ -328,7 +336,10 @@ def evaluate(
 
     from heteromark.commands.evaluate_run import evaluate_run
     from heteromark.training.evaluation_request import EvaluationRequest
+    from heteromark.training.trust import TRUST_VARIABLE
 
+    if options.pop("trust"):
+        os.environ[TRUST_VARIABLE] = "1"
     try:
         lines = evaluate_run(EvaluationRequest(**options))
     except KeyboardInterrupt:

@@ -12,6 +12,7 @@ from torch import nn
 
 from heteromark.config.models.run import RunConfig
 from heteromark.training.checkpoint import read_policy, shape_misfit
+from heteromark.training.trust import require_trusted
 
 
 class SavedPolicy(NamedTuple):
@@ -26,14 +27,17 @@ def read_saved(path: Path, device: torch.device | str = "cpu") -> SavedPolicy:
     """Read a run's checkpoint.pt or best.pt, with its tensors on any device.
 
     Raises:
-        ValueError: the file is missing or damaged, or this heteromark cannot read it.
+        ValueError: the file is missing or damaged, this heteromark cannot read it, or it names code
+            that must be trusted first (see `training.trust`).
     """
     path = Path(path)
     content = read_policy(path, torch.device(device))
     try:
-        return SavedPolicy(path, RunConfig.model_validate(content["config"]), content)
+        config = RunConfig.model_validate(content["config"])
     except ValidationError as error:
         raise ValueError(f"this heteromark rejects the config in {path}: {error}") from error
+    require_trusted(config, path)
+    return SavedPolicy(path, config, content)
 
 
 def restore(actors: Mapping[str, nn.Module], saved: SavedPolicy) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from heteromark.llm.sandbox import Finished, Isolation, SandboxError, isolation, run_program
+from heteromark.llm.sandbox import run as sandbox
 from heteromark.llm.sandbox.run import _warn_of
 
 if not sys.platform.startswith("linux"):
@@ -289,6 +290,48 @@ def test_an_endless_loop_is_stopped(loop: str, within: Isolation) -> None:
     ended = run(loop, within, timeout=0.3)
     assert ended.reason in ("timed out", "ended by SIGKILL")
     assert time.monotonic() - began < 20
+
+
+# Each makes the kernel send a signal to the owner of a socket when data arrives.
+OWNERS = {
+    "F_SETOWN": "fcntl.fcntl(a, fcntl.F_SETOWN, target)",
+    "F_SETOWN_EX": "fcntl.fcntl(a, 15, struct.pack('ii', 1, target))",
+    "FIOSETOWN": "fcntl.ioctl(a, 0x8901, struct.pack('i', target))",
+    "SIOCSPGRP": "fcntl.ioctl(a, 0x8902, struct.pack('i', target))",
+}
+ASYNC = {
+    "O_ASYNC": "fcntl.fcntl(a, fcntl.F_SETFL, os.O_NONBLOCK | fcntl.FASYNC)",
+    "FIOASYNC": "fcntl.ioctl(a, 0x5452, struct.pack('i', 1))",
+}
+
+
+@pytest.mark.mostly_slow(4)
+@pytest.mark.parametrize("switch", ASYNC)
+@pytest.mark.parametrize("owner", OWNERS)
+def test_the_kernel_kills_no_other_process_for_a_program(
+    within, owner, switch, monkeypatch
+) -> None:
+    monkeypatch.setattr(sandbox, "_USERS", (USER,))  # the victim has the program's user
+    lines = ("fcntl.fcntl(a, 10, 9)", OWNERS[owner], ASYNC[switch])
+    attempts = "\n".join(f"try: {line}\nexcept OSError as error: print(error)" for line in lines)
+    source = (
+        "import fcntl, os, socket, struct, time\n"
+        "a, b = socket.socketpair()\ntarget = {target}\n"
+        f"{attempts}\nb.send(b'x')\ntime.sleep(0.2)\n"
+    )
+    for layers, survives in ((NOTHING, False), (within, True)):
+        with subprocess.Popen(["sleep", "60"], preexec_fn=_as_sandbox_user) as victim:
+            run(source.format(target=victim.pid), layers)
+            assert (victim.poll() is None) == survives
+            victim.kill()
+
+
+USER = 61_234
+
+
+def _as_sandbox_user() -> None:
+    if os.geteuid() == 0:
+        os.setuid(USER)
 
 
 def test_other_processes_cannot_be_killed(within: Isolation) -> None:

@@ -242,11 +242,16 @@ _REFUSED = {
     "keyctl": 250,
 }  # fmt: skip
 _SYS_CLONE, _SYS_CLONE3, _SYS_PRCTL, _SYS_PRLIMIT = 56, 435, 157, 302
+# Commands that make the kernel send signals to the owner of a file, which may be any process.
+_REFUSED_COMMANDS = {
+    72: (8, 10, 15),  # fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX
+    16: (0x8901, 0x8902, 0x5452),  # ioctl: FIOSETOWN, SIOCSPGRP, FIOASYNC
+}
 _CLONE_THREAD = 0x00010000
 _ARCH_X86_64, _X32 = 0xC000003E, 0x40000000
 _RETURN_ALLOW, _RETURN_ERRNO, _RETURN_KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _LOAD, _RETURN, _EQUAL, _AT_LEAST, _ANY_BIT = 0x20, 0x06, 0x15, 0x35, 0x45
-_NUMBER, _ARCH, _ARGUMENT = 0, 4, 16  # offsets in seccomp_data
+_NUMBER, _ARCH, _ARGUMENT, _COMMAND = 0, 4, 16, 24  # offsets in seccomp_data
 
 
 def _filter() -> bytes:
@@ -267,6 +272,11 @@ def _filter() -> bytes:
     ]
     for number in _REFUSED.values():
         steps += [step(_EQUAL, number, no=1), end]
+    for number, commands in _REFUSED_COMMANDS.items():
+        steps += [step(_EQUAL, number, no=2 * len(commands) + 2), step(_LOAD, _COMMAND)]
+        for command in commands:
+            steps += [step(_EQUAL, command, no=1), end]
+        steps.append(allow)
     # without clone3, the C library creates threads by clone, whose flags the filter can check
     steps += [step(_EQUAL, _SYS_CLONE3, no=1), step(_RETURN, _RETURN_ERRNO | errno.ENOSYS)]
     for number, code, constant, where_true, where_false in (
