@@ -423,7 +423,7 @@ def show_config(
     typer.echo(f"# run {run_digest(config)} in {folder}")
     for line in rounding_lines(config):
         typer.echo(f"# {line}")
-    typer.echo(to_yaml(config.model_dump(mode="json")), nl=False)
+    typer.echo(to_yaml(config.recorded()), nl=False)
 
 
 @app.command()

@@ -142,7 +142,7 @@ def _train_in(
 
     with _as_store_error(folder):
         record.write(folder)
-        write_text_atomic(folder / CONFIG_FILE, to_yaml(config.model_dump(mode="json")))
+        write_text_atomic(folder / CONFIG_FILE, to_yaml(config.recorded()))
         try:
             with _logging_to(folder / LOG_FILE), _ending_on_signals():
                 log.info("run %s, attempt %d, in %s", digest, record.attempts, folder)

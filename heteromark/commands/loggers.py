@@ -191,7 +191,7 @@ def _open_mlflow(attempt: _Attempt) -> Backend:
 
 def _parameters(config: RunConfig) -> dict[str, Any]:
     """Return the resolved config with dotted keys."""
-    return flatten(config.model_dump(mode="json"))
+    return flatten(config.recorded())
 
 
 _OPEN: dict[str, Callable[[_Attempt], Backend]] = {

@@ -110,6 +110,7 @@ def text_versions() -> dict[str, str]:
 
 def _identity(config: RunConfig) -> dict[str, Any]:
     data = config.model_dump(mode="json")
+    del data["from_environment"]  # the values are in the digest
     # The components hold the hyperparameters, except settings that only one algorithm has.
     data["agent"] = {"algorithm": config.agent.algorithm}
     row = ROW_OF.get(config.agent.algorithm)

@@ -95,7 +95,7 @@ def save_checkpoint(folder: Path, config: RunConfig, learner: Learner, progress:
     content = _to_bytes(
         {
             "version": VERSION,
-            "config": config.model_dump(mode="json"),
+            "config": config.recorded(),
             "iteration": progress.iteration,
             "elapsed": progress.elapsed,
             "best": None if progress.best is None else vars(progress.best),
@@ -173,7 +173,7 @@ def policy_content(
     return _to_bytes(
         {
             "version": VERSION,
-            "config": config.model_dump(mode="json"),
+            "config": config.recorded(),
             "iteration": iteration,
             "evaluation_return": evaluation_return,
             "actors": {name: net.state_dict() for name, net in learner.actors.items()},

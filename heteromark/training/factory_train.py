@@ -73,7 +73,7 @@ def _run_one(hydra: Hydra, tree: DictConfig, dry_run: bool) -> int:
     if dry_run:
         from heteromark.commands.dry_run import plan_lines
 
-        print(to_yaml(job.model_dump(mode="json")), end="")
+        print(to_yaml(job.recorded()), end="")
         for line in plan_lines(job.run_config):
             print(f"# {line}")
         return 0

@@ -33,7 +33,7 @@ def read_saved(path: Path, device: torch.device | str = "cpu") -> SavedPolicy:
     path = Path(path)
     content = read_policy(path, torch.device(device))
     try:
-        config = RunConfig.model_validate(content["config"])
+        config = RunConfig.from_record(content["config"])
     except ValidationError as error:
         raise ValueError(f"this heteromark rejects the config in {path}: {error}") from error
     require_trusted(config, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -97,6 +97,8 @@ def compose_run(
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    from heteromark.config.compose.env_values import from_environment
+
     budget = params.budget(mode)
     values: dict[str, Any] = {
         # Without names and descriptions, in which ${…} is plain text.
@@ -119,6 +121,9 @@ def compose_run(
         merged = OmegaConf.merge(tree, values, overrides or {})
         data: Any = OmegaConf.to_container(merged, resolve=True)
         data["agent"] = agent.model_dump()
+        data["from_environment"] = from_environment(
+            merged, lambda: cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
+        )
         for label in LABELS:
             del data[label]
     except OmegaConfBaseException as error:

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, ValidationError
 
+from heteromark.config.compose.env_values import from_environment
 from heteromark.config.compose.hydra_loader import (
     COMMAND_LINE,
     Loader,
@@ -75,7 +76,7 @@ def job_of(tree: DictConfig, loader: Loader) -> Job:
         raise ConfigError(_with_origin(error.faults, tree, loader)) from error
     type_faults = list(loader.type_faults(tree))
     try:
-        job = _build_job(data)
+        job = _build_job(data, tree)
         # The rules between sections depend on the types: skip them if a type is unknown.
         faults = [] if type_faults else [*run_faults(job), *package_faults(job)]
     except ConfigError as error:
@@ -91,7 +92,7 @@ def read_job(tree: DictConfig) -> Job:
     Raises:
         ConfigError: any fault. Unlike `job_of`, without the source of the value.
     """
-    return _build_job(_resolved(tree))
+    return _build_job(_resolved(tree), tree)
 
 
 def locate_faults(faults: Iterable[Fault], tree: DictConfig, loader: Loader) -> list[Fault]:
@@ -176,12 +177,18 @@ def _why_ineffective(key: str, job: Job, references: str) -> str:
     return ""
 
 
-def _build_job(data: dict[str, Any]) -> Job:
+def _build_job(data: dict[str, Any], tree: DictConfig) -> Job:
     """Build the job from the resolved values of a run config or team config.
 
     Raises:
         ConfigError: all faults, without a file.
     """
+    job = _validated(data)
+    taken = from_environment(tree, lambda: _validated(_resolved(tree)).model_dump())
+    return job.model_copy(update={"from_environment": taken})
+
+
+def _validated(data: dict[str, Any]) -> Job:
     try:
         return Job.model_validate(team_job_data(data)[0] if is_team(data) else data)
     except ValidationError as error:

@@ -8,8 +8,13 @@ optimizer step; a frame is one environment step of all agents.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+import copy
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, Self
+
+from pydantic import Field
 
 from heteromark.config.fields import (
     Device,
@@ -105,6 +110,29 @@ class RunConfig(Frozen):
     model: ModelConfig = ModelConfig()
     generation: GenerationConfig = GenerationConfig()
     grpo: GroupRelativeConfig = GroupRelativeConfig()
+    from_environment: dict[str, Any] = Field(
+        {},
+        description="The strings that contain values of environment variables, nested like the "
+        "config, with ${oc.env:NAME} for the values. Set by the composition.",
+    )
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the config for a record: without values of environment variables."""
+        data = self.model_dump(mode="json")
+        _replace_strings(data, self.from_environment, lambda _, expression: expression)
+        return data
+
+    @classmethod
+    def from_record(cls, data: dict[str, Any]) -> Self:
+        """Return a recorded config, with the current values of environment variables.
+
+        Raises:
+            ValueError: a variable is not set, or the config is invalid (pydantic's ValidationError
+                is a ValueError).
+        """
+        data = copy.deepcopy(data)
+        _replace_strings(data, data.get("from_environment", {}), lambda text, _: _filled_in(text))
+        return cls.model_validate(data)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         yield from self._conflicts_of_kind()
@@ -336,3 +364,28 @@ class RunConfig(Frozen):
     def num_iterations(self) -> int:
         """Iterations of the run: total_frames divided by frames per batch, rounded up."""
         return -(-self.training.total_frames // self.collector.frames_per_batch)
+
+
+_ENVIRONMENT_VARIABLE = re.compile(r"\$\{oc\.env:(\w+)\}")
+
+
+def _replace_strings(data: Any, places: dict[str, Any], new: Callable[[str, str], str]) -> None:
+    """Replace strings in nested data, in place: `new` takes the string, and that in `places`."""
+    for name, part in places.items():
+        key: Any = int(name) if isinstance(data, list) else name
+        if isinstance(part, dict):
+            _replace_strings(data[key], part, new)
+        elif isinstance(data[key], str):
+            data[key] = new(data[key], part)
+
+
+def _filled_in(text: str) -> str:
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in os.environ:
+            raise ValueError(
+                f"the environment variable {found[1]} is not set; set it, because the record of "
+                "the config does not contain its value"
+            )
+        return os.environ[found[1]]
+
+    return _ENVIRONMENT_VARIABLE.sub(value, text)
