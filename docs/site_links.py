@@ -20,6 +20,7 @@ PAGES = {
     "README.md": "index.md",
     "config/agents/README.md": "config/agents/README.md",
     "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "SECURITY.md": "SECURITY.md",
     "CHANGELOG.md": "CHANGELOG.md",
 }
 SHOWN = {".svg", ".png", ".json", ".csv"}

@@ -173,7 +173,16 @@ ODD = re.compile(r"\b(told|mend(s|ed|ing)?|so often as|go(es|ne)? on from|of one
 
 def test_odd_words_do_not_come_back():
     files = [
-        *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "params.yaml")),
+        *(
+            ROOT / name
+            for name in (
+                "README.md",
+                "CHANGELOG.md",
+                "CONTRIBUTING.md",
+                "SECURITY.md",
+                "params.yaml",
+            )
+        ),
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "config").rglob("*.yaml"),
         *(ROOT / "heteromark").rglob("*.py"),
