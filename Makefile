@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # dvc.yaml and the rules call `snakemake` and `python`: let them find this environment's.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: help setup run train train-quick train-show-config train-sweep test test-all lint format \
+.PHONY: histories help setup run train train-quick train-show-config train-sweep test test-all lint format \
   generated docs benchmark clean
 
 help:  ## Show this list
@@ -51,6 +51,10 @@ test: setup  ## Show that the product works: the short tier of the tests
 
 test-all: setup  ## Run every test
 	$(PYTEST)
+
+N ?= 20
+histories: setup  ## Play N random histories of a project and look for stale results: make histories N=500
+	HISTORIES=$(N) python -m pytest -n 2 -rs tests/workflow/test_histories.py
 
 lint: setup  ## Check style and types
 	ruff check .

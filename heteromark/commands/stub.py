@@ -4,7 +4,8 @@ For tests and trials of what surrounds a training: Snakemake, DVC, the run store
 
     HETEROMARK_TRAINER=stub snakemake --cores 2
 
-The figures follow from the config and the seed alone, so two stub runs of one config are identical.
+The figures follow from the run's digest, so two stub runs of one digest are identical, and every
+change of config, code or data that affects a run shows in them.
 A stub run cannot be taken for a real one: its digest differs, its record says `trainer: stub`, its
 reason and its device say so wherever runs are shown, and its checkpoint holds no policy.
 """
@@ -18,6 +19,7 @@ import random
 from pathlib import Path
 
 from heteromark.config.models.run import RunConfig
+from heteromark.runs.digest import run_digest
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.metrics import MetricsFile, OnProgress
 from heteromark.runs.record import (
@@ -109,7 +111,7 @@ class _Curve:
         text = json.dumps(learned, sort_keys=True)
         of_config = random.Random(hashlib.sha256(text.encode()).digest())
         self._end = of_config.uniform(1.0, 10.0)
-        self._random = random.Random(f"{text}{config.seed}")
+        self._random = random.Random(run_digest(config))
         self._iterations = config.num_iterations
 
     def at(self, iteration: int, noise: float) -> float:
