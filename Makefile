@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # dvc.yaml and the rules call `snakemake` and `python`: let them find this environment's.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: histories help setup run train train-quick train-show-config train-sweep test test-all lint format \
+.PHONY: histories kills help setup run train train-quick train-show-config train-sweep test test-all lint format \
   generated docs benchmark clean
 
 help:  ## Show this list
@@ -55,6 +55,9 @@ test-all: setup  ## Run every test
 N ?= 20
 histories: setup  ## Play N random histories of a project and look for stale results: make histories N=500
 	HISTORIES=$(N) python -m pytest -n 2 -rs tests/workflow/test_histories.py
+
+kills: setup  ## Kill trainings at N random moments and compare their results: make kills N=100
+	PYTHONPATH=.:tests python tests/training/kills.py --kills $(N)
 
 lint: setup  ## Check style and types
 	ruff check .

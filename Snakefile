@@ -28,22 +28,25 @@ localrules:
     published,
 
 
-# The targets, in the order of the stages in dvc.yaml.
+# The targets, in the order of the stages in dvc.yaml. They name all files, so that deleted ones are
+# restored, even if everything that was made of them exists.
 rule all:
     default_target: True
     input:
-        "results/report.html",
-        REPORT_STAMP,
+        rules.report.output,
+        rules.publish.output,
+        rules.select.output,
+        rules.aggregate.output,
 
 
 rule tables:
     input:
-        TABLES_STAMP,
+        rules.aggregate.output,
 
 
 rule selected:
     input:
-        SELECTION_STAMP,
+        rules.select.output,
 
 
 rule long_runs:
@@ -53,4 +56,6 @@ rule long_runs:
 
 rule published:
     input:
-        MODEL_STAMP,
+        rules.publish.output,
+        rules.select.output,
+        rules.aggregate.output,

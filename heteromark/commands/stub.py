@@ -12,14 +12,13 @@ reason and its device say so wherever runs are shown, and its checkpoint holds n
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import random
 from pathlib import Path
 
 from heteromark.config.models.run import RunConfig
-from heteromark.runs.digest import run_digest
+from heteromark.runs.digest import run_digest, trajectory_digest
 from heteromark.runs.files import write_text_atomic
 from heteromark.runs.metrics import MetricsFile, OnProgress
 from heteromark.runs.record import (
@@ -107,9 +106,8 @@ class _Curve:
     """A learning curve that rises to where the config's hyperparameters send it."""
 
     def __init__(self, config: RunConfig) -> None:
-        learned = config.model_dump(mode="json", exclude={"seed", "mode", "training", "logger"})
-        text = json.dumps(learned, sort_keys=True)
-        of_config = random.Random(hashlib.sha256(text.encode()).digest())
+        # the same for all seeds and lengths
+        of_config = random.Random(trajectory_digest(config.model_copy(update={"seed": 0})))
         self._end = of_config.uniform(1.0, 10.0)
         self._random = random.Random(run_digest(config))
         self._iterations = config.num_iterations

@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 
 # Names the file to which all processes of a run write what they read.
 VARIABLE = "HETEROMARK_USED_FILES"
-# Folders at the top of a project that belong to its tools.
-_TOOLS = (".git", ".dvc", ".snakemake", ".hydra", "logs", "mlruns", "wandb")
+# Folders at the top of a project that belong to its tools, or to others if it is a home folder.
+_TOOLS = (
+    *(".git", ".dvc", ".snakemake", ".hydra", "logs", "mlruns", "wandb"),
+    *(".cache", ".config", ".local", ".conda", ".pyenv", ".ipython", ".nv", ".triton"),
+)
 # Modules that read source code to show it, not to run it.
 _READERS = ("linecache", "inspect", "tokenize", "coverage")
 _SHOWN = 5  # faults in a message

@@ -51,6 +51,10 @@ CHOICES = {
 SETTING = st.sampled_from(sorted(CHOICES)).flatmap(
     lambda key: st.tuples(st.just(key), st.sampled_from(CHOICES[key]))
 )
+LOSSES = [
+    *("results", ".snakemake", "results/tables", "results/smoke", "results/selected"),
+    *("results/tables/runs.csv", "results/selected/selection.json", "results/model/metrics.json"),
+]
 NAMES = st.sampled_from(["a", "b", "c"])
 RATES = st.sampled_from(["1e-4", "5e-4", "3e-3"])
 
@@ -144,6 +148,8 @@ class Histories(RuleBasedStateMachine):
     def dvc_repro(self) -> None:
         self.project.run("dvc", "repro")
         self.check(self.project)
+        planned = self.project.run("snakemake", "--dry-run", "published").stderr
+        assert "Nothing to be done" in planned, planned
 
     @rule(setting=SETTING, where=st.sampled_from(["", "--temp"]))
     def experiment(self, setting, where) -> None:
@@ -188,9 +194,10 @@ class Histories(RuleBasedStateMachine):
 
     # --- losses ------------------------------------------------------------------------------
 
-    @rule(what=st.sampled_from(["results", ".snakemake", "results/tables", "results/smoke"]))
+    @rule(what=st.sampled_from(LOSSES))
     def remove(self, what) -> None:
-        shutil.rmtree(self.project.folder / what, ignore_errors=True)
+        path = self.project.folder / what
+        path.unlink(missing_ok=True) if path.suffix else shutil.rmtree(path, ignore_errors=True)
 
     @rule(seed=st.integers(0, 9))
     def odd_times(self, seed) -> None:
