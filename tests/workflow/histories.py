@@ -148,8 +148,8 @@ class Histories(RuleBasedStateMachine):
     def dvc_repro(self) -> None:
         self.project.run("dvc", "repro")
         self.check(self.project)
-        planned = self.project.run("snakemake", "--dry-run", "published").stderr
-        assert "Nothing to be done" in planned, planned
+        planned = self.project.run("snakemake", "--dry-run", "published")
+        assert "Nothing to be done" in planned.stdout + planned.stderr, planned
 
     @rule(setting=SETTING, where=st.sampled_from(["", "--temp"]))
     def experiment(self, setting, where) -> None:
