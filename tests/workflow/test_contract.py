@@ -394,7 +394,15 @@ def test_after_heteromark_sweep_snakemake_trains_no_smoke_run(really_trained, tm
 @pytest.mark.slow
 def test_a_sweep_continues_after_a_failing_config_and_reports_it(really_trained, tmp_path):
     copy = copy_of(really_trained, tmp_path)
-    copy.write("broken_env.py", "def make(**kwargs):\n    raise RuntimeError('no such arena')\n")
+    # only in a training: what fails in the trial of the environment starts no run
+    copy.write(
+        "broken_env.py",
+        "import sys\nfrom mpe2 import simple_speaker_listener_v4\n\n"
+        "def make(**kwargs):\n"
+        "    if 'heteromark.training.loop' in sys.modules:\n"
+        "        raise RuntimeError('no such arena')\n"
+        "    return simple_speaker_listener_v4.parallel_env(**kwargs)\n",
+    )
     environment = copy.read("config/environment/speaker_listener.yaml")
     task = "mpe2.simple_speaker_listener_v4:parallel_env"
     broken = environment.replace(task, "broken_env:make").replace(
