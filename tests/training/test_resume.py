@@ -55,8 +55,13 @@ def make(name: str, **changes):
     return make_config(**settings, training__total_frames=ITERATIONS * 64)
 
 
-@pytest.mark.mostly_slow(8)
-@pytest.mark.parametrize("name", RUNS)
+IN_SHORT_TIER = ("short episodes", "gru", "past policies", "action spaces", "skirmish")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=() if n in IN_SHORT_TIER else pytest.mark.slow) for n in RUNS],
+)
 def test_checkpoints_and_interruptions_change_nothing(name, tmp_path):
     train(make(name, training__checkpoint_interval=100), tmp_path / "whole")
     expected = results(tmp_path / "whole")[0]
@@ -70,7 +75,8 @@ def test_checkpoints_and_interruptions_change_nothing(name, tmp_path):
     assert results(folder) == results(tmp_path / "checkpoints")
 
 
-@pytest.mark.parametrize("name", ["an episode of all iterations", "past policies"])
+@pytest.mark.mostly_slow(1)
+@pytest.mark.parametrize("name", ["past policies", "an episode of all iterations"])
 def test_a_run_may_resume_with_another_number_of_workers(name, tmp_path):
     train(make(name), tmp_path / "whole")
     for workers, iteration in ((2, 3), (0, 5), (1, None)):
