@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 
 import pytest
@@ -173,6 +174,15 @@ def test_an_episode_too_long_to_play_again_is_replaced(monkeypatch):
             assert_close(play(env, outputs, 5)[0], expected, rtol=0, atol=0)
         else:
             assert (outputs["step_count"] == 0).all()
+
+
+def test_a_checkpoint_holds_the_actions_once():
+    env = PettingZooParallelEnv(lambda: ToyBattle(length=100), 2)
+    play(env, env.reset(), 90)
+    buffer = io.BytesIO()
+    torch.save(env.running_episodes(), buffer)
+    actions = 2 * 90 * 3 * 8  # bytes
+    assert buffer.tell() < 3 * actions + 10_000
 
 
 def test_a_log_keeps_only_what_running_episodes_need():

@@ -84,9 +84,10 @@ class ActionLog:
             if start < 0:
                 yield None, {}
             elif start == length:
-                yield acts[start:, i], {}
-            else:
-                yield acts[start:, i], {key: each[start:, i] for key, each in actions.items()}
+                yield acts[start:, i].copy(), {}
+            else:  # copies: a checkpoint would save all of the memory that a view lies in
+                own = {key: each[start:, i].copy() for key, each in actions.items()}
+                yield acts[start:, i].copy(), own
 
     def replay(self, episodes: Mapping[int, RunningEpisode]) -> Iterator[list[int]]:
         """Write the actions of episodes that have just begun, entry by entry; all end together.
