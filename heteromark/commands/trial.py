@@ -87,7 +87,7 @@ def _play(copies: Any, outputs: Any, actions: Any, groups: Any) -> None:
     generator = np.random.default_rng(0)
     copies.reseed([0])
     copies.reset([0])
-    over, deadline = 0, time.monotonic() + SECONDS
+    over, is_first, deadline = 0, True, time.monotonic() + SECONDS
     while over < EPISODES and time.monotonic() < deadline:
         for name, group in groups.items():
             action = actions[name, "action"]
@@ -100,7 +100,9 @@ def _play(copies: Any, outputs: Any, actions: Any, groups: Any) -> None:
             else:
                 action[...] = generator.integers(group.action_size, size=action.shape)
         copies.step()
-        print(PLAYED, flush=True)
+        if is_first:
+            print(PLAYED, flush=True)
+        is_first = False
         if outputs["done"][0, 0]:
             over += 1
             copies.reset([0])

@@ -174,6 +174,9 @@ def continue_episodes(collector: TorchRLCollector, state: Mapping[str, Any]) -> 
     """Continue the episodes of `running_episodes`; see `Collector.load_state_dict`."""
     environment, saved = collector.env, state["environment"]
     if saved is None:
+        # Not the episodes of the start again: these follow from the random state of the checkpoint.
+        environment.reseed(int(torch.randint(2**32, (1,))))
+        collector.reset()
         why = "the environment lacks running_episodes() and continue_episodes()"
         return dict.fromkeys(range(environment.batch_size[0]), why)
     outputs, lost = environment.continue_episodes(saved)
@@ -254,7 +257,8 @@ class MultiSyncCollector:
 
     def state_dict(self) -> dict[str, Any]:
         with self._worker_errors_raised():
-            return {"processes": self._collector.map_fn("running_episodes", self._each())}
+            calls: list[tuple[()]] = [()] * self._num_collectors
+            return {"processes": self._collector.map_fn("running_episodes", calls)}
 
     def load_state_dict(self, state: dict[str, Any]) -> dict[int, str]:
         with self._worker_errors_raised():
@@ -266,10 +270,6 @@ class MultiSyncCollector:
             for number, lost in enumerate(shares)
             for i, why in lost.items()
         }
-
-    def _each(self) -> list[tuple[()]]:
-        """No arguments, for a call in every process."""
-        return [()] * self._num_collectors
 
     def collect(self) -> TensorDict:
         if self._batch is None:
@@ -346,6 +346,7 @@ class _ReportingCollector(TorchRLCollector):
         return _reporting(self._reports, self._continue, state)
 
     def _continue(self, state: Mapping[str, Any]) -> dict[int, str]:
+        restore_random_state(state["random"])  # new episodes may draw their seed from it
         lost = continue_episodes(self, state)
         restore_random_state(state["random"])
         return lost

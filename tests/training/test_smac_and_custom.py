@@ -75,6 +75,9 @@ def test_episodes_that_cannot_be_repeated_are_replaced(tmp_path, caplog, environ
     whole, parts = rows(tmp_path / "whole"), rows(tmp_path / "parts")
     assert parts[:2] == whole[:2]
     assert parts[2:] != whole[2:]
+    # the new episodes are not those of the start again, nor those of the other resume
+    returns = [parts[number]["episode_return"] for number in (0, 2, 4)]
+    assert len(set(returns)) == 3
 
 
 def on_skirmish(**settings):

@@ -227,6 +227,8 @@ class Copies(ABC):
         lost: list[str | None] = [self._why_lost(i, each) for i, each in enumerate(episodes)]
         for i, episode in enumerate(episodes):
             self._episodes[i] = episode.number - (lost[i] is None)
+            if hasattr(self._envs[i], "seed_episode"):  # or its game repeats what it began with
+                self._envs[i].reseed(stream_seed(self._seeds[i], "resumed", episode.number))
         self.reset(range(len(episodes)))
         played = {i: episode for i, episode in enumerate(episodes) if lost[i] is None}
         for rows in self._log.replay(played):
