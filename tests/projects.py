@@ -218,19 +218,11 @@ def in_this_process(
     return subprocess.CompletedProcess(command, status, out.getvalue(), err.getvalue())
 
 
-@contextlib.contextmanager
-def _as_if_started_in(
-    folder: Path, command: tuple[str, ...], environment: dict[str, str]
-) -> Iterator[None]:
-    """Lend what a process has to itself, and take it back."""
+def _forget_files() -> None:
+    """Clear what is remembered for a process, of files that another project has as well."""
     from heteromark.config.compose import composition
-    from heteromark.runs import code, seal
+    from heteromark.runs import code
 
-    old_folder, old_environment = Path.cwd(), dict(os.environ)
-    old_path, old_arguments = sys.path.copy(), sys.argv
-    loggers = {name: logging.getLogger(name) for name in ("", "heteromark")}
-    old_logging = {name: (log.level, log.handlers.copy()) for name, log in loggers.items()}
-    # what is remembered for a process, of files that another project has as well
     for remembers in (
         composition._component_tree,
         code.source_fingerprint,
@@ -238,6 +230,20 @@ def _as_if_started_in(
         code.files_of,
     ):
         remembers.cache_clear()
+
+
+@contextlib.contextmanager
+def _as_if_started_in(
+    folder: Path, command: tuple[str, ...], environment: dict[str, str]
+) -> Iterator[None]:
+    """Lend what a process has to itself, and take it back."""
+    from heteromark.runs import seal
+
+    old_folder, old_environment = Path.cwd(), dict(os.environ)
+    old_path, old_arguments = sys.path.copy(), sys.argv
+    loggers = {name: logging.getLogger(name) for name in ("", "heteromark")}
+    old_logging = {name: (log.level, log.handlers.copy()) for name, log in loggers.items()}
+    _forget_files()
     seal.note_reads()
     os.chdir(folder)
     os.environ.clear()
@@ -255,6 +261,7 @@ def _as_if_started_in(
         os.environ.clear()
         os.environ.update(old_environment)
         os.chdir(old_folder)
+        _forget_files()
         for name, module in list(sys.modules.items()):
             place = module.__dict__.get("__file__")
             if name in USERS_FOLDERS or (place and _is_users(Path(place), folder)):
