@@ -43,6 +43,9 @@ train-show-config: setup  ## Print the composed config
 train-sweep: setup  ## Train every combination, e.g. ARGS="loss_type=happo,mappo seed=0,1"
 	$(TRAIN) --multirun $(if $(ARGS),$(ARGS),$(SWEEP))
 
+# Tests start hundreds of processes, each of which would compile heteromark.
+unexport PYTHONDONTWRITEBYTECODE
+
 # More workers than cores: tests of the workflow wait much of their time for other processes.
 PYTEST = python -m pytest -n 4 --dist worksteal -rs
 

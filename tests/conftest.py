@@ -9,6 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import warm
 from hypothesis import settings
 from projects import TINY, Project, copy_project
 
@@ -17,7 +18,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure() -> None:
-    """Restore SIGINT for programs under test: a shell's `&` makes a process and its children ignore it."""
+    """Prepare `warm`, and restore SIGINT for programs under test: a shell's `&` makes a process and its children ignore it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        warm.prepare()  # one server for all workers
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     # hypothesis' limit of 200 ms per example is sometimes exceeded when another worker is busy

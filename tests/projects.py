@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -17,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import warm
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -143,7 +146,7 @@ class Project:
         return {
             **inherited,
             **{key: str(value) for key, value in own.items() if value},
-            "PATH": os.pathsep.join([binaries, os.environ["PATH"]]),
+            "PATH": os.pathsep.join([str(warm.programs()), binaries, os.environ["PATH"]]),
             "COLUMNS": "200",
             "NO_COLOR": "1",
         }
@@ -273,13 +276,20 @@ def _is_users(file: Path, folder: Path) -> bool:
     return file.is_relative_to(folder) and file.parent.name in (folder.name, *USERS_FOLDERS)
 
 
+@functools.cache
+def _compile() -> None:
+    """Write heteromark's bytecode, so that not every copy of it is compiled."""
+    compileall.compile_dir(ROOT / "heteromark", quiet=1)
+
+
 def copy_project(target: Path, store: Path | None = None, trainer: str | None = None) -> Project:
     """Copy this repository's project files, without results."""
+    _compile()
     for name in PROJECT_FILES:
         source, destination = ROOT / name, target / name
         destination.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, destination, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, destination)
         else:
             shutil.copy(source, destination)
     return Project(target, store, trainer)

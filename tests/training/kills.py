@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+import warm
 from attempts import rows
 from engine_config import TIC_TAC_TOE, make_config
 from text_config import make_text_config
@@ -91,7 +92,7 @@ def killed_until_done(name: str, folder: Path, seconds: float, draw: random.Rand
     """Train in processes that are killed; return the number of kills."""
     kills = 0
     while not (folder / "checkpoint.pt").exists():
-        command = [sys.executable, __file__, "--train", name, "--folder", str(folder)]
+        command = [warm.programs() / "python", __file__, "--train", name, "--folder", str(folder)]
         with subprocess.Popen(command, start_new_session=True) as process:
             try:
                 process.wait(draw.uniform(1.0, seconds))

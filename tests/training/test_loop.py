@@ -90,6 +90,7 @@ def test_the_same_run_twice_is_bit_identical(tmp_path):
     assert rows(tmp_path / "c") != rows(tmp_path / "a")
 
 
+@pytest.mark.mostly_slow(1)
 @pytest.mark.parametrize(
     "kwargs",
     [
@@ -123,6 +124,7 @@ def unevaluated(tmp_path_factory):
     return folder
 
 
+@pytest.mark.mostly_slow(1)
 @pytest.mark.parametrize(("interval", "deterministic"), [(1, True), (2, False), (9, True)])
 def test_evaluations_do_not_affect_the_training(tmp_path, unevaluated, interval, deterministic):
     config = make_config(
@@ -206,6 +208,7 @@ def test_the_best_policy_never_comes_from_after_the_checkpoint(tmp_path):
         train(config, tmp_path, on_progress=check_and_crash)
 
 
+@pytest.mark.mostly_slow(1)
 @pytest.mark.parametrize("kind", ["past_self", "random"])
 def test_games_against_an_opponent_survive_crashes(tmp_path, kind):
     config = make_config(
@@ -237,6 +240,7 @@ def test_games_against_an_opponent_survive_crashes(tmp_path, kind):
     assert any((fourth["player"][name] != x).any() for name, x in sixth["player"].items())
 
 
+@pytest.mark.mostly_slow(1)
 @pytest.mark.parametrize("damaged", [1, 2], ids=["the newest", "all"])
 def test_a_corrupt_checkpoint_is_set_aside(tmp_path, caplog, damaged):
     config = make_config(training__total_frames=6 * 64)
@@ -261,6 +265,7 @@ def test_a_corrupt_checkpoint_is_set_aside(tmp_path, caplog, damaged):
     assert len(list((folder / "checkpoints").glob("*.corrupt"))) == damaged
 
 
+@pytest.mark.mostly_slow(1)
 @pytest.mark.parametrize("damage", ["deleted", "changed"])
 def test_a_damaged_metrics_file_is_restored_from_the_checkpoint(tmp_path, damage):
     config = make_config()

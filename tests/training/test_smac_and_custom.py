@@ -40,6 +40,7 @@ def test_a_battle_trains(tmp_path, algorithm):
     assert len(evaluation["wins"]) == 3
 
 
+@pytest.mark.mostly_slow(1)
 @pytest.mark.parametrize("environment", ["seeded", "custom"])
 def test_an_interrupted_run_ends_the_same(tmp_path, environment):
     config = on(environment, training__total_frames=3 * 64, training__num_epochs=1)
@@ -50,6 +51,7 @@ def test_an_interrupted_run_ends_the_same(tmp_path, environment):
     assert results(tmp_path / "parts") == results(tmp_path / "whole")
 
 
+@pytest.mark.mostly_slow(1)
 @pytest.mark.parametrize(
     ("environment", "why"),
     [
@@ -93,6 +95,7 @@ def on_skirmish(**settings):
     )
 
 
+@pytest.mark.mostly_slow(1)
 @pytest.mark.parametrize("opponent", ["nearest", "policy"])
 def test_an_interrupted_run_on_skirmish_ends_the_same(tmp_path, opponent):
     """The opponent is a script or a trained policy."""

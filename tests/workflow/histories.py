@@ -1,11 +1,13 @@
 """Random histories of a project: edits, runs by Snakemake and DVC, losses and crashes.
 
 After every completed run, tables, selection and model are compared with `oracle.py`, which computes
-them from the config alone. `make histories N=500` runs many; the short tier runs a few.
+them from the config alone. Runs of different files must have different digests. `make histories
+N=500` runs many. With MUTANT=R3, an old fault is put back, which a history should notice.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -28,11 +30,30 @@ ORACLE = Path(__file__).parent / "oracle.py"
 AGENTS = "config/agents/happo_agent_*.yaml"
 VARIANT = "config/agents/happo_agent_sweep_{}.yaml"
 LEVELS = "environments/levels.txt"
+HELPER = "environments/helper.py"
+TRAINER = "heteromark/training/metrics.py"
+ARENA = """\
+from mpe2 import simple_spread_v3
+
+from .helper import CYCLES
+
+
+def make():
+    return simple_spread_v3.parallel_env(max_cycles=CYCLES)
+"""
+COMPONENT = f"""\
+# @package _global_
+env_type: pettingzoo
+environment:
+  name: arena
+  task: environments.arena:make
+  files: [{LEVELS}]
+"""
 START = {
     **TINY,
     "smoke": {"total_frames": 128, "seeds": [0, 1], "eval_episodes": 2},
     "full": {"total_frames": 256, "seeds": [0], "eval_episodes": 2},
-    "sweep": {"agents": AGENTS, "halving": {"min_frames": 64}},
+    "sweep": {"agents": AGENTS, "environment": "arena", "halving": {"min_frames": 64}},
 }
 # Values of params.yaml that an edit or an experiment may set.
 CHOICES = {
@@ -55,6 +76,43 @@ LOSSES = [
     *("results", ".snakemake", "results/tables", "results/smoke", "results/selected"),
     *("results/tables/runs.csv", "results/selected/selection.json", "results/model/metrics.json"),
 ]
+# Faults of earlier versions, by their number in the list of cases: file, text now, text then.
+MUTANTS = {
+    # DVC does not know every key that affects results.
+    "R1": ("dvc.yaml", "      - params.yaml:\n", "      - smoke\n      - full\n      - sweep\n"),
+    # The plan that DVC depends on names smoke runs only.
+    "R3": (
+        "heteromark/workflow/plan.py",
+        """"train": {"full": runs_of(self.candidates("full"))},
+            "publish": {"digest": self.publication_digest},""",
+        """"train": {},
+            "publish": {},""",
+    ),
+    # Relative imports are not followed.
+    "R4": (
+        "heteromark/runs/code.py",
+        """        if not level:
+            yield name
+            continue
+""",
+        """        if not level:
+            yield name
+        continue
+""",
+    ),
+    # Old stamps go after new files have come.
+    "R7": (
+        "heteromark/workflow/publish.py",
+        """    for earlier in Path(folder).glob(stamp_name("*")):
+        earlier.unlink()
+    yield
+""",
+        """    yield
+    for earlier in Path(folder).glob(stamp_name("*")):
+        earlier.unlink()
+""",
+    ),
+}
 NAMES = st.sampled_from(["a", "b", "c"])
 RATES = st.sampled_from(["1e-4", "5e-4", "3e-3"])
 
@@ -65,6 +123,15 @@ def as_override(key: str, value: object) -> str:
     return f"{key}={text}"
 
 
+def state_of(folder: Path) -> set[tuple[str, int]]:
+    """The files of a folder that are complete, with their modification times."""
+    found = set()
+    for path in folder.glob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add((path.name, path.stat().st_mtime_ns))
+    return found
+
+
 class Histories(RuleBasedStateMachine):
     """One project, and everything that happens to it."""
 
@@ -72,8 +139,14 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self._root = Path(tempfile.mkdtemp(prefix="history-"))
         self.project = copy_project(self._root / "project", self._root / "store", trainer="stub")
+        if mutant := os.environ.get("MUTANT"):
+            path, now, then = MUTANTS[mutant]
+            text = self.project.read(path)
+            assert now in text
+            self.project.write(path, text.replace(now, then))
         self._edits = 0
         self._finished: set[str] = set()
+        self._contents: dict[str, tuple[str, ...]] = {}  # of files, by config digest
 
     def teardown(self) -> None:
         try:
@@ -89,11 +162,9 @@ class Histories(RuleBasedStateMachine):
         for path in (project.folder / "config" / "agents").glob("happo_agent_sweep_*.yaml"):
             path.unlink()
         project.write(LEVELS, "0\n")
-        path = project.folder / "config" / "environment" / "skirmish.yaml"
-        text = path.read_text(encoding="utf-8")
-        declared = text.replace("environment:\n", f"environment:\n  files: [{LEVELS}]\n", 1)
-        assert declared != text
-        path.write_text(declared, encoding="utf-8")
+        project.write(HELPER, "CYCLES = 5\n")
+        project.write("environments/arena.py", ARENA)
+        project.write("config/environment/arena.yaml", COMPONENT)
         self.write_variant("a", "1e-4")
         for command in (
             ("init", "--quiet", "--initial-branch=main"),
@@ -128,10 +199,9 @@ class Histories(RuleBasedStateMachine):
             path.unlink()
             self.project.write(VARIANT.format(new), text)
 
-    @rule(what=st.sampled_from([LEVELS, "heteromark/training/metrics.py", "workflow code"]))
+    @rule(what=st.sampled_from([LEVELS, HELPER, TRAINER, "heteromark/workflow/words.py"]))
     def edit_file(self, what) -> None:
         self._edits += 1
-        what = "heteromark/workflow/words.py" if what == "workflow code" else what
         line = f"_edited = {self._edits}\n" if what.endswith(".py") else f"{self._edits}\n"
         self.project.write(what, self.project.read(what) + line)
 
@@ -151,9 +221,9 @@ class Histories(RuleBasedStateMachine):
         planned = self.project.run("snakemake", "--dry-run", "published")
         assert "Nothing to be done" in planned.stdout + planned.stderr, planned
 
-    @rule(setting=SETTING, where=st.sampled_from(["", "--temp"]))
+    @rule(setting=SETTING, where=st.sampled_from(["", "--temp", "--queue"]))
     def experiment(self, setting, where) -> None:
-        """Run an experiment, in a temporary copy too; its results become those of the folder."""
+        """Run an experiment, here or in a temporary copy whose results are applied here."""
         self.project.commit("before an experiment") if self.is_dirty() else None
         self._edits += 1
         name = f"exp{self._edits}"
@@ -161,6 +231,9 @@ class Histories(RuleBasedStateMachine):
         self.project.run(
             *("dvc", "exp", "run", *options, "--name", name, "-S", as_override(*setting))
         )
+        if where == "--queue":
+            self.project.run("dvc", "queue", "start")
+            self.project.wait_for_queue()
         if where:
             self.project.run("dvc", "exp", "apply", name)
         self.check(self.project)
@@ -176,6 +249,23 @@ class Histories(RuleBasedStateMachine):
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self.free_locks()
+
+    @rule(setting=SETTING, folder=st.sampled_from(["tables", "selected", "model"]))
+    def killed_between_files(self, setting, folder) -> None:
+        """A run is killed when it begins to replace results; then the edit is taken back."""
+        self.snakemake()
+        params, results = self.project.read("params.yaml"), self.project.folder / "results" / folder
+        before = state_of(results)
+        self.edit_params(setting)
+        process = self.project.start("snakemake", "--cores", "2", "published")
+        while process.poll() is None and state_of(results) == before:
+            time.sleep(0.001)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self.free_locks()
+        self.project.write("params.yaml", params)
+        shutil.rmtree(self.project.folder / ".snakemake", ignore_errors=True)
+        self.snakemake()
 
     @rule()
     def two_at_once(self) -> None:
@@ -260,7 +350,7 @@ class Histories(RuleBasedStateMachine):
 
     def check(self, project: Project) -> None:
         """Compare all results with the oracle, and look for lost runs."""
-        expected = json.loads(project.run(sys.executable, str(ORACLE)).stdout)
+        expected = json.loads(project.run("python", str(ORACLE)).stdout)
         with (project.folder / "results/tables/runs.csv").open() as file:
             rows = list(csv.DictReader(file))
         found = {}
@@ -268,6 +358,9 @@ class Histories(RuleBasedStateMachine):
             figures = {name: float(row[name]) for name in ("evaluation_return", "final_return")}
             figures["config_digest"] = row["config_digest"]
             found.setdefault(row["config"].split(" = ")[0], {})[row["seed"]] = figures
+            contents = tuple(project.read(path) for path in (LEVELS, HELPER, TRAINER))
+            trained_with = self._contents.setdefault(row["config_digest"], contents)
+            assert contents == trained_with, "a digest does not cover a file"
         assert found == expected["runs"]
         winner = json.loads(project.read("results/selected/selection.json"))["winner"]
         assert winner["name"] == expected["winner"]

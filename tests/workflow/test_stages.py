@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from projects import ROOT, TINY, copy_project
+from projects import ROOT, TINY, Project, copy_project
 
 from heteromark.config.models.params import ProjectParams
 from heteromark.config.nested import flatten, unflatten
@@ -120,7 +122,7 @@ LANGUAGE_MODEL_SWEEP = {
 }
 
 
-@pytest.mark.mostly_slow(18)
+@pytest.mark.mostly_slow(8)
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_that_changes_a_digest_changes_the_inputs_of_its_stage(key, folder, monkeypatch):
     sweep = LANGUAGE_MODEL_SWEEP if key.startswith(("grpo.", "llm.")) else {}
@@ -204,3 +206,87 @@ def test_files_that_affect_runs_must_be_dependencies_of_dvc(tmp_path):
     path = project.folder / "config" / "environment" / "arena.yaml"
     path.write_text(path.read_text().replace("arena:make", "environments.arena:make"))
     project.run(*plan)
+
+
+PLAN = ("python", "-m", "heteromark", "workflow", "plan", "results/plan")
+JOBS = {
+    "sweep": {"smoke", "rung", "aggregate"},
+    "select": {"select"},
+    "train": {"train"},
+    "publish": {"publish", "report"},
+}
+# Edits of files: path, old text, new text.
+EDITS = {
+    "a variant": ("config/agents/happo_agent_v1.yaml", "gamma: 0.99", "gamma: 0.98"),
+    "a comment": ("config/agents/happo_agent_v1.yaml", "gamma: 0.99", "gamma: 0.99  # as usual"),
+    "an environment": ("config/environment/arena.yaml", "max_cycles: 5", "max_cycles: 6"),
+    "an environment's code": ("environments/arena.py", "= 1", "= 2"),
+    "a data file": ("environments/levels.txt", "7", "8"),
+    "another data file": ("environments/notes.txt", "7", "8"),
+    "the trainer": ("heteromark/training/loop.py", "import math\n", "import math\n\n_x = 1\n"),
+    "the tables": ("heteromark/workflow/words.py", "def counted", "_x = 1\n\n\ndef counted"),
+    "the page": ("heteromark/ui/__init__.py", '"""\n', '"""\n\n_x = 1\n'),
+}
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory) -> Project:
+    """A project after `dvc repro`, with invented figures."""
+    root = tmp_path_factory.mktemp("reproduced")
+    project = copy_project(root / "project", root / "store", trainer="stub")
+    project.write("environments/levels.txt", "7\n")
+    project.write("environments/notes.txt", "7\n")
+    project.write(
+        "environments/arena.py",
+        "from mpe2 import simple_spread_v3\nsize = 1\n"
+        "def make(max_cycles):\n    return simple_spread_v3.parallel_env(max_cycles=max_cycles)\n",
+    )
+    project.write(
+        "config/environment/arena.yaml",
+        "# @package _global_\nenv_type: pettingzoo\nenvironment:\n  name: arena\n  task: "
+        "environments.arena:make\n  kwargs:\n    max_cycles: 5\n"
+        "  files: [environments/levels.txt]\n",
+    )
+    agents = ["happo_agent_v1", "happo_agent_sweep_lr_high"]
+    sweep = {
+        "agents": [f"config/agents/{name}.yaml" for name in agents],
+        "environment": "arena",
+        "halving": {"min_frames": 64, "max_frames": None},
+    }
+    project.set_params(**TINY, sweep=sweep)
+    project.run("git", "init", "--quiet", "--initial-branch=main")
+    project.run("dvc", "repro")
+    return project
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [*EDITS, *KEYS])
+def test_dvc_and_snakemake_run_the_same_again(change, reproduced):
+    path, *_ = edit = EDITS.get(change, ("params.yaml",))
+    before = reproduced.read(path)
+    if change in EDITS:
+        after = before.replace(*edit[1:], 1)
+    else:
+        params = flatten(yaml.safe_load(before)) | {change: other(change)}
+        after = yaml.safe_dump(unflatten(params))
+    assert after != before
+    try:
+        reproduced.write(path, after)
+        planned = reproduced.run(*PLAN, check=False)
+        dry = reproduced.run("snakemake", "--dry-run", check=False)
+        if planned.returncode:
+            assert dry.returncode
+            return
+        status = json.loads(reproduced.run("dvc", "status", "--json").stdout)
+    finally:
+        reproduced.write(path, before)
+    jobs = set(re.findall(r"^(\w+) +\d+$", dry.stdout + dry.stderr, re.MULTILINE))
+    by_snakemake = {stage for stage, rules in JOBS.items() if rules & jobs}
+    by_dvc = status.keys() - {"plan"}
+    if "select" in by_snakemake:  # then Snakemake does not know the winner yet
+        by_snakemake |= by_dvc & {"train"}
+    assert by_dvc == by_snakemake
+    if change in ("a comment", "another data file", "the page"):
+        assert not by_dvc
+    elif change in EDITS:
+        assert by_dvc

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 _RESET = "def reset(self, seed=None, options=None): … return observations, infos"
+_DICT = {dict}
 _STEP = "return observations, rewards, terminations, truncations, infos"
 
 
@@ -59,8 +60,8 @@ def step_parallel(
 
 def number(value: Any) -> float | None:
     """Return a value as a float, also if it is an array of one number; None: it is no number."""
-    if type(value) is float:
-        return value
+    if isinstance(value, float):  # numpy's as well
+        return float(value)
     try:
         array = np.asarray(value)
     except ValueError:  # rows of different lengths
@@ -96,11 +97,11 @@ def refuse_ids(
 
 
 def _has_mappings(result: Any, count: int) -> bool:
-    return (
-        isinstance(result, tuple)
-        and len(result) == count
-        and all(isinstance(part, Mapping) for part in result)
-    )
+    if not isinstance(result, tuple) or len(result) != count:
+        return False
+    types = set(map(type, result))
+    # asking an abstract class costs 2 % of a step of the particle environments
+    return types == _DICT or all(issubclass(each, Mapping) for each in types)
 
 
 def _brief(value: Any) -> str:

@@ -114,7 +114,7 @@ class ParallelCopies(Copies):
                     f"{self._describe(slot, 'no observation')}, but it is still in the episode"
                 )
             info = infos.get(slot.agent, {})
-            if not isinstance(info, Mapping):
+            if type(info) is not dict and not isinstance(info, Mapping):
                 refuse_info(slot.agent, info, self._settings.name, slot.copy)
             self._write_observation(slot, observations[slot.agent], info)
 
