@@ -47,7 +47,7 @@ train-sweep: setup  ## Train every combination, e.g. ARGS="loss_type=happo,mappo
 unexport PYTHONDONTWRITEBYTECODE
 
 # More workers than cores: tests of the workflow wait much of their time for other processes.
-PYTEST = python -m pytest -n 4 --dist worksteal -rs
+PYTEST = python -m pytest -n 3 --dist worksteal -rs
 
 test: setup  ## Show that the product works: the short tier of the tests
 	$(PYTEST) -m "not slow"

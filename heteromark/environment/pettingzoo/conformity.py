@@ -100,7 +100,7 @@ def _has_mappings(result: Any, count: int) -> bool:
     if not isinstance(result, tuple) or len(result) != count:
         return False
     types = set(map(type, result))
-    # asking an abstract class costs 2 % of a step of the particle environments
+    # asking an abstract class is slow
     return types == _DICT or all(issubclass(each, Mapping) for each in types)
 
 
