@@ -42,7 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker("slow")
 
 
-LONGEST = ("test_docs", "test_contract", "test_text_workflow", "test_dvc_repro", "test_halving_by")
+LONGEST = (
+    "test_histories",
+    "test_docs",
+    "test_contract",
+    "test_text_workflow",
+    "test_dvc_repro",
+    "test_halving_by",
+)
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reports the order to its controller

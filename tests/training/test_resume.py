@@ -56,7 +56,7 @@ def make(name: str, **changes):
     return make_config(**settings, training__total_frames=ITERATIONS * 64)
 
 
-IN_SHORT_TIER = ("short episodes", "past policies", "skirmish")
+IN_SHORT_TIER = ("short episodes", "past policies")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -299,6 +300,18 @@ def test_deleted_results_are_restored_without_training(copy):
     copy.run("snakemake", "--cores", "2")
     assert new_runs(copy.store, before) == []
     assert metrics(copy) == old
+
+
+def test_stored_smoke_runs_are_copied_without_a_job_for_each(copy):
+    shutil.rmtree(copy.folder / "results")
+    damaged = next(run for run in RunStore(copy.store).finished() if run.mode == "smoke")
+    (copy.store / "runs" / damaged.digest / "metrics.csv").write_text("damaged")
+    done = copy.run("heteromark", "workflow", "restore")
+    assert done.stdout.startswith("3 of 4 smoke runs were in the run store")
+    plan = copy.run("snakemake", "--dry-run").stdout
+    assert re.search(r"^smoke +1$", plan, re.MULTILINE), plan
+    copy.run("snakemake", "--cores", "2", "--quiet")
+    assert not RunStore(copy.store).verify()
 
 
 @pytest.mark.slow
