@@ -1,8 +1,8 @@
 """Programs that start at once: forked from a process that has imported their libraries.
 
 A test of the workflow starts dozens of processes, and most of their time is imports. So a server
-imports the libraries once per session. Instead of `snakemake`, `dvc` and `python`, small
-clients lie on PATH. They send arguments, folder, environment and open files to the server, which
+imports the libraries once per session. Instead of `snakemake`, `dvc` and `python`, small clients lie
+on PATH. They send arguments, folder, environment and open files to the server, which
 forks a process that runs the real program. heteromark itself is imported anew each time, from the
 folder that the command finds it in.
 
@@ -172,7 +172,7 @@ def serve(address: str) -> None:
         for ended in clients.keys() & set(readable):
             client, process = clients.pop(ended)
             status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(ConnectionError):
                 client.sendall(status.to_bytes(4, "little", signed=True))
             client.close()
             os.close(ended)
@@ -181,7 +181,11 @@ def serve(address: str) -> None:
                 os.killpg(process, signal.SIGKILL)
         if listener in readable:
             client, _ = listener.accept()
-            request = _received(client)
+            try:
+                request = _received(client)
+            except ConnectionError:  # killed already
+                client.close()
+                continue
             process = os.fork()
             if process == 0:
                 os.setpgid(0, 0)
@@ -193,7 +197,8 @@ def serve(address: str) -> None:
                 return
             with contextlib.suppress(PermissionError):  # the process itself was faster
                 os.setpgid(process, process)
-            client.sendall(process.to_bytes(4, "little"))
+            with contextlib.suppress(ConnectionError):
+                client.sendall(process.to_bytes(4, "little"))
             clients[os.pidfd_open(process)] = (client, process)
             for file in request[0]:
                 os.close(file)
@@ -202,13 +207,24 @@ def serve(address: str) -> None:
 
 
 def _received(client: socket.socket) -> tuple[Any, ...]:
-    """Return the arguments of `_become`."""
+    """Return the arguments of `_become`.
+
+    Raises:
+        ConnectionError: the client died.
+    """
     size, data, _, _ = client.recvmsg(4, socket.CMSG_SPACE(12))
-    files = array.array("i")
-    files.frombytes(data[0][2])
-    request = b""
+    files, request = array.array("i"), b""
+    for _, _, content in data:
+        files.frombytes(content)
     while len(request) < int.from_bytes(size, "little"):
-        request += client.recv(_SIZE)
+        part = client.recv(_SIZE)
+        if not part:
+            break
+        request += part
+    if not size or len(request) < int.from_bytes(size, "little"):
+        for file in files:
+            os.close(file)
+        raise ConnectionError("the client died")
     return files, *marshal.loads(request)
 
 
