@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from histories import HELPER, Histories
+from histories import HELPER, MUTANTS, Histories
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -45,3 +45,30 @@ def test_no_history_leaves_a_stale_result(number):
         ),
         _min_steps=6,
     )
+
+
+# The shortest history that notices each fault of an earlier version.
+SHORTEST = {
+    "R1": [("dvc_repro",), ("edit_params", ("gamma", 0.9)), ("dvc_repro",)],
+    "R3": [("dvc_repro",), ("edit_params", ("full.total_frames", 320)), ("dvc_repro",)],
+    "R4": [("snakemake",), ("edit_file", HELPER), ("snakemake",)],
+    "R7": [("killed_between_files", ("gamma", 0.9), "tables")],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", MUTANTS)
+def test_a_history_notices_an_old_fault(fault, monkeypatch):
+    def play() -> None:
+        history = Histories()
+        try:
+            history.start()
+            for step, *arguments in SHORTEST[fault]:
+                getattr(history, step)(*arguments)
+        finally:
+            history.remove_all()
+
+    play()
+    monkeypatch.setenv("MUTANT", fault)
+    with pytest.raises(AssertionError):
+        play()
