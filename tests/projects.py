@@ -127,18 +127,23 @@ class Project:
             return subprocess.CompletedProcess(command, status, out.read(), err.read())
 
     def start(self, *command: str) -> subprocess.Popen:
-        """Start a command here in a new process group, so that it can be killed."""
+        """Start a command here in a new process group, so that it can be killed.
+
+        Its processes are not forked by `warm`, so that a signal reaches all of them at once.
+        """
         return subprocess.Popen(
             command,
             cwd=self.folder,
-            env=self._environment(),
+            env=self._environment(is_warm=False),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
 
-    def _environment(self) -> dict[str, str]:
-        binaries = str(Path(sys.executable).parent)
+    def _environment(self, is_warm: bool = True) -> dict[str, str]:
+        binaries = [str(Path(sys.executable).parent)]
+        if is_warm:
+            binaries.insert(0, str(warm.programs()))
         own = {"HETEROMARK_STORE": self.store, "HETEROMARK_TRAINER": self.trainer}
         # `make test` passes its options on in MAKEFLAGS; without bytecode every process compiles us.
         not_ours = ("MAKEFLAGS", "PYTHONDONTWRITEBYTECODE")
@@ -146,7 +151,7 @@ class Project:
         return {
             **inherited,
             **{key: str(value) for key, value in own.items() if value},
-            "PATH": os.pathsep.join([str(warm.programs()), binaries, os.environ["PATH"]]),
+            "PATH": os.pathsep.join([*binaries, os.environ["PATH"]]),
             "COLUMNS": "200",
             "NO_COLOR": "1",
         }
