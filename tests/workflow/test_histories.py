@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 # `make histories N=500` sets it.
-NUMBER = int(os.environ.get("HISTORIES", "2"))
+NUMBER = int(os.environ.get("HISTORIES", "1"))
 FIRST_SEED = int(os.environ.get("HISTORIES_SEED", "0"))
 
 
