@@ -113,7 +113,7 @@ def run_sweep(
     is_chatty = logging.getLogger("heteromark").isEnabledFor(logging.INFO)
     arguments = [
         *("--cores", str(cores) if cores else "all"),
-        *("--keep-going", "--rerun-incomplete", "--quiet", "rules" if is_chatty else "all"),
+        *("--keep-going", "--ignore-incomplete", "--quiet", "rules" if is_chatty else "all"),
         *(["--dry-run"] if dry_run else []),
         *(["--config", *config_arguments(overrides)] if overrides else []),
         "--",

@@ -333,6 +333,23 @@ def test_a_killed_workflow_resumes_with_the_same_results(really_trained, tmp_pat
     assert metrics(clone) == metrics(really_trained)
 
 
+def test_a_workflow_that_is_killed_at_the_end_of_a_run_does_the_rest(copy):
+    """Snakemake had not noticed that the last smoke run was complete, and must not redo only it."""
+    shutil.rmtree(copy.folder / "results")
+    process = copy.start("snakemake", "--cores", "2")
+    deadline = time.monotonic() + 60
+    while len(list(copy.folder.glob("results/smoke/*/*/run.json"))) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (copy.folder / "results" / "tables").exists()
+    copy.run("snakemake", "--unlock")
+    copy.run("snakemake", "--cores", "2")
+    assert "Nothing to be done" in does_nothing(copy, "snakemake", "--cores", "2")
+    assert (copy.folder / "results" / "report.html").is_file()
+
+
 def test_an_edited_environment_changes_the_inputs_of_the_dvc_stage(copy):
     """Its source lies outside config/, but DVC must notice the change."""
     arena = "from mpe2 import simple_speaker_listener_v4 as m\n\n\ndef make(**kwargs):\n    return m.parallel_env({})\n"

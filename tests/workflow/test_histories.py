@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 # `make histories N=500` sets it.
-NUMBER = int(os.environ.get("HISTORIES", "1"))
+NUMBER = int(os.environ.get("HISTORIES", "2"))
 FIRST_SEED = int(os.environ.get("HISTORIES_SEED", "0"))
 
 
@@ -32,10 +32,11 @@ def test_a_short_history_leaves_no_stale_result():
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(FIRST_SEED, FIRST_SEED + NUMBER))
 def test_no_history_leaves_a_stale_result(number):
+    Histories.skips_first = True  # Hypothesis begins with the simplest, the same for all seeds
     run_state_machine_as_test(
         seed(number)(Histories),
         settings=settings(
-            max_examples=2,  # hypothesis begins with the simplest history
+            max_examples=1,
             stateful_step_count=8,
             deadline=None,
             database=None,
