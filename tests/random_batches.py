@@ -97,8 +97,10 @@ def make_algorithm(
         actor_optimizers=optimizers.create_for_actors(config, policies.actors, groups),
         critic_optimizers=optimizers.create_for_critics(config, policies.critics),
         actor_buffers=buffers.create(config, policies.actors, CPU),
-        critic_buffers=buffers.create(config, policies.critics, CPU),
-        value_norms={name: PreciseValueNorm() for name in norms},
+        critic_buffers=buffers.create(
+            config, policies.critics, CPU, config.replay_buffer.critic_minibatch_size
+        ),
+        value_norms={name: PreciseValueNorm(config.loss.value_norm_floor) for name in norms},
         turn_based=turn_based,
     )
     return ALGORITHMS[config.agent.algorithm](config, learner)

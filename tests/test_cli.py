@@ -160,7 +160,11 @@ def fault(name: str):
         ),
         "unknown algorithm": (
             edit(base, "algorithm: HAPPO", "algorithm: HAPOO"),
-            [base, "algorithm = 'HAPOO'", "must be one of HAPPO, MAPPO, IPPO, MaskablePPO"],
+            [
+                base,
+                "algorithm = 'HAPOO'",
+                "must be one of HAPPO, HATRPO, HAA2C, MAPPO, IPPO, MaskablePPO",
+            ],
         ),
         "unknown environment": (
             params(sweep={"environment": "speaker_listner"}),
@@ -370,8 +374,10 @@ def test_planning_imports_no_torch(project: Project):
 def test_every_agent_config_of_the_repository_is_valid():
     for path in sorted((ROOT / AGENTS).glob("*.yaml")):
         is_language_agent = "TextPolicy" in path.read_text() or "grpo_agent" in path.stem
+        is_harls = path.stem.startswith("harl_")
         result = Project(ROOT).run(
             *("heteromark", "show-config", str(path.relative_to(ROOT))),
             *(("--environment", "math") if is_language_agent else ()),
+            *(("--environment", path.stem.removeprefix("harl_")) if is_harls else ()),
         )
         assert "run " in result.stdout

@@ -24,7 +24,7 @@ from heteromark.environment.rewards import find_nonfinite_reward, find_unequal_r
 from heteromark.import_paths import Registry
 from heteromark.modules.loss import loss_of_group
 from heteromark.modules.optimizer import set_learning_rates
-from heteromark.modules.policy import TEAM, is_recurrent
+from heteromark.modules.policy import TEAM, is_recurrent, update_observation_norms
 
 
 class Algorithm(ABC):
@@ -101,6 +101,7 @@ class Algorithm(ABC):
         explained = self._estimate_advantages(batch)
         metrics = self.update_actors(batch)
         metrics |= self._update_critics(batch)
+        self._update_norms(batch)
         self._require_finite_weights()
         return metrics | explained | {"learning_rate": learning_rate}
 
@@ -118,7 +119,9 @@ class Algorithm(ABC):
         learner = self.learner
         actor, loss = learner.actors[group], self._losses.actors[group]
         optimizer, buffer = learner.actor_optimizers[group], learner.actor_buffers[group]
-        metrics = self._fit(group, actor, loss, optimizer, buffer, data)
+        epochs = self.config.training.num_epochs
+        by_all_steps = not self.config.loss.use_policy_active_masks
+        metrics = self._fit(group, actor, loss, optimizer, buffer, data, epochs, by_all_steps)
         settings = loss_of_group(self.config.loss, learner.groups[group])
         metrics |= policy_change(actor, data, group, settings)
         return {f"{name}/{group}": value for name, value in metrics.items()}
@@ -160,11 +163,14 @@ class Algorithm(ABC):
         return metrics
 
     def _update_critics(self, batch: TensorDict) -> dict[str, float]:
-        metrics, learner = {}, self.learner
+        metrics, learner, training = {}, self.learner, self.config.training
+        epochs = training.critic_epochs or training.num_epochs
         for name, value in self._values.items():
             loss, optimizer = self._losses.critics[name], learner.critic_optimizers[name]
             buffer, data = learner.critic_buffers[name], batch.select(*value.training_keys)
-            fitted = self._fit(f"critic {name}", value.network, loss, optimizer, buffer, data)
+            fitted = self._fit(
+                f"critic {name}", value.network, loss, optimizer, buffer, data, epochs
+            )
             metrics[value.column("loss_critic")] = fitted.get("loss_critic", math.nan)
         return metrics
 
@@ -176,9 +182,12 @@ class Algorithm(ABC):
         optimizer: Optimizer,
         buffer: ReplayBuffer,
         data: TensorDict,
+        epochs: int,
+        by_all_steps: bool = False,
     ) -> dict[str, float]:
         """Run all epochs over `data` [N, T]; return the mean losses and gradient norms.
 
+        Losses are averaged over the steps that count, or divided by the number of all steps.
         Minibatches in which no step counts are skipped; if all are skipped, the result is empty.
         """
         # Minibatches consist of single frames, or of sequences for a recurrent network.
@@ -187,11 +196,17 @@ class Algorithm(ABC):
         buffer.extend(data.reshape(-1, *sample))
         sums: dict[str, float] = {}
         count = 0
-        for _ in range(self.config.training.num_epochs):
+        for _ in range(epochs):
             for minibatch in buffer:
-                if not minibatch[loss_module.loss_mask_key].any():
+                counts = minibatch[loss_module.loss_mask_key]
+                if not counts.any():
                     continue  # with zero gradients, momentum would still change the weights
-                losses = {k: v for k, v in loss_module(minibatch).items() if k.startswith("loss_")}
+                share = counts.float().mean() if by_all_steps else 1.0
+                losses = {
+                    name: share * loss
+                    for name, loss in loss_module(minibatch).items()
+                    if name.startswith("loss_")
+                }
                 optimizer.zero_grad()
                 sum(losses.values()).backward()
                 try:
@@ -203,6 +218,13 @@ class Algorithm(ABC):
                 count += 1
         kept = ("loss_objective", "loss_critic", "grad_norm")
         return {quantity: total / count for quantity, total in sums.items() if quantity in kept}
+
+    def _update_norms(self, batch: TensorDict) -> None:
+        """Add the batch to the statistics that networks normalise their observations by."""
+        for group, actor in self.learner.actors.items():
+            update_observation_norms(actor, batch, (group, "active"))
+        for name, critic in self.learner.critics.items():
+            update_observation_norms(critic, batch, None if name == TEAM else (name, "active"))
 
     def _require_finite_weights(self) -> None:
         learner = self.learner

@@ -111,7 +111,7 @@ class ValueFunction(ABC):
     def _initial_memory(self, batch: TensorDict) -> Tensor:
         """Allocate the hidden states before every step, and set the first one."""
         weight = next(self.network.parameters())
-        states = weight.new_zeros(*self._shape(batch), self.config.policy.gru.hidden_size)
+        states = weight.new_zeros(*self._shape(batch), self.config.policy.gru.memory_size)
         if self.memory is not None:
             states[:, 0] = self.memory
         return states

@@ -91,14 +91,15 @@ def _play(copies: Any, outputs: Any, actions: Any, groups: Any) -> None:
     while over < EPISODES and time.monotonic() < deadline:
         for name, group in groups.items():
             action = actions[name, "action"]
-            if not group.is_discrete:
+            if group.is_continuous:
                 low, high = group.action_space.low, group.action_space.high
                 action[...] = generator.uniform(np.maximum(low, -1e3), np.minimum(high, 1e3))
             elif group.masked:
                 scores = generator.random((*action.shape, group.action_size))
                 action[...] = (scores * outputs[name, "action_mask"]).argmax(-1)
             else:
-                action[...] = generator.integers(group.action_size, size=action.shape)
+                choices = group.action_size if group.is_discrete else group.choices
+                action[...] = generator.integers(choices, size=action.shape)
         copies.step()
         if is_first:
             print(PLAYED, flush=True)

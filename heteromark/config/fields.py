@@ -44,8 +44,8 @@ def selector(*names: str) -> Any:
     return Annotated[str, AfterValidator(check), Field(json_schema_extra=schema)]
 
 
-PolicyType = selector("mlp", "gru", "text")
-NetworkType = selector("MlpPolicy", "GruPolicy", "TextPolicy")
+PolicyType = selector("mlp", "gru", "cnn", "text")
+NetworkType = selector("MlpPolicy", "GruPolicy", "CnnPolicy", "TextPolicy")
 OptimizerType = selector("adam", "adamw", "sgd", "rmsprop")
 Mode = Literal["smoke", "full"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -57,6 +57,7 @@ LoggingBackend = Literal["tensorboard", "wandb", "mlflow"]
 POLICY_TYPE_OF_NETWORK: dict[str, str] = {
     "MlpPolicy": "mlp",
     "GruPolicy": "gru",
+    "CnnPolicy": "cnn",
     "TextPolicy": "text",
 }
 NETWORK_OF_POLICY_TYPE = {kind: network for network, kind in POLICY_TYPE_OF_NETWORK.items()}
@@ -80,7 +81,9 @@ def _countable(value: int) -> int:
     return value
 
 
-Activation = Annotated[Literal["tanh", "relu", "elu"], BeforeValidator(_lower)]
+Activation = Annotated[
+    Literal["tanh", "relu", "elu", "gelu", "leaky_relu", "selu", "sigmoid"], BeforeValidator(_lower)
+]
 Number = BeforeValidator(_no_bool)
 LearningRate = Annotated[float, Field(gt=0, le=1), Number]
 Discount = Annotated[float, Field(ge=0, le=1), Number]

@@ -27,7 +27,7 @@ returns; the simplest way is to use those. For each group of n agents, with dtyp
     (group, "active")           bool [N, n]: takes part in this step. In `next`, it is False for
                                 agents that have terminated, and stays True if only time ran out.
     (group, "action")           int64 [N, n] counted from 0, regardless of the space's `start`;
-                                or float32 [N, n, action_size]
+                                int64 or float32 [N, n, action_size]
     (group, "action_mask")      bool [N, n, action_size], only if `Group.masked`: legal actions;
                                 all True where not active
     ("next", group, "reward")   float32 [N, n, 1], the training reward; equal for all agents that
@@ -272,7 +272,7 @@ def _act(data: TensorDictBase, env: EnvBase) -> TensorDictBase:
     for name, group in env.groups.items():
         if group.masked:
             action = data[name, "action_mask"].int().argmax(-1)
-        elif group.is_discrete:
+        elif not group.is_continuous:
             action = env.full_action_spec[name, "action"].zero()
         else:
             middle = (group.action_space.low + group.action_space.high) / 2

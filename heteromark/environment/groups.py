@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,30 +23,64 @@ Override = TypeVar("Override")
 
 
 @dataclass(frozen=True)
+class Image:
+    """A picture with numbers from 0 to 255 that an agent observes."""
+
+    shape: tuple[int, int, int]
+    channels_first: bool  # [channels, height, width]; else [height, width, channels]
+
+    @property
+    def channels_then_size(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        first, second, last = self.shape
+        return (first, second, last) if self.channels_first else (last, first, second)
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
 class Group:
     """Agents that share spaces and a policy."""
 
     name: str  # the first part of all its keys
     agents: tuple[str, ...]  # their names, in the order of the agent dimension
     observation_size: int  # size of one agent's flattened observation
-    action_space: spaces.Discrete | spaces.Box  # a Box is one-dimensional and bounded
+    # a MultiDiscrete or Box is one-dimensional, and a Box is bounded
+    action_space: spaces.Discrete | spaces.MultiDiscrete | spaces.Box
     masked: bool  # the environment provides a mask of legal discrete actions
     # the group that it was split from, or its own name. Settings of a family apply to all groups
     # split from it.
     family: str = ""
+    image: Image | None = None  # the observation is this picture; None: it is not a picture
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "family", self.family or self.name)
 
     @property
     def is_discrete(self) -> bool:
+        """Whether an action is one number of choices."""
         return isinstance(self.action_space, spaces.Discrete)
 
     @property
+    def is_continuous(self) -> bool:
+        return isinstance(self.action_space, spaces.Box)
+
+    @property
     def action_size(self) -> int:
-        """Number of discrete actions, or dimensions of a continuous action."""
+        """Number of discrete actions, or dimensions of any other action."""
         space = self.action_space
         return int(space.n) if isinstance(space, spaces.Discrete) else space.shape[0]
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Number of choices in each dimension of an action that is not continuous."""
+        space = self.action_space
+        if isinstance(space, spaces.MultiDiscrete):
+            return tuple(space.nvec.tolist())
+        return () if self.is_continuous else (self.action_size,)
 
 
 def group_agents(
@@ -154,48 +189,97 @@ def make_group(
                     f"{first!r} is {of_agent[first]} and that of {agent!r} is {of_agent[agent]}; "
                     "put them in different groups (environment.groups, or group_by: agent)"
                 )
+    action_space = _supported_action_space(name, action_spaces[first])
+    if masked and not isinstance(action_space, spaces.Discrete):
+        raise ValueError(
+            f"group {name!r} has action masks and action space {action_spaces[first]}; masks are "
+            "supported for Discrete actions only"
+        )
+    observed = observed_space(observation_spaces[first])
+    if not observed.is_np_flattenable:
+        raise ValueError(
+            f"group {name!r} has observation space {observed}, which Gymnasium cannot flatten to "
+            "numbers; wrap the environment so that it returns Box, Discrete, MultiDiscrete, "
+            "MultiBinary, or a Dict or Tuple of these"
+        )
+    if pictures := _pictures_within(observed):
+        raise ValueError(
+            f"group {name!r} has observation space {observed} with a picture in {pictures[0]!r}; "
+            "wrap the environment so that an observation is only the picture (policy_type cnn), or "
+            "has none"
+        )
     return Group(
         name=name,
         agents=agents,
-        observation_size=int(
-            np.prod(observation_shape(name, observation_spaces[first]), dtype=np.int64)
-        ),
-        action_space=_supported_action_space(name, action_spaces[first]),
+        observation_size=spaces.flatdim(observed),
+        action_space=action_space,
         masked=masked,
         family=family,
+        image=_image(observed),
     )
 
 
 def observed_space(space: spaces.Space[Any]) -> spaces.Space[Any]:
-    """Return the space a policy observes, without an action mask."""
-    if isinstance(space, spaces.Dict) and "observation" in space.spaces:
-        return space.spaces["observation"]
-    return space
+    """Return the space of what a policy observes: without the action mask.
 
-
-def observation_shape(group: str, space: spaces.Space[Any]) -> tuple[int, ...]:
-    """Return the shape of what a policy of a group observes.
-
-    Raises:
-        ValueError: the space is not supported.
+    In PettingZoo, an observation with a mask is Dict(observation=…, action_mask=…).
     """
-    observed = observed_space(space)
-    if not isinstance(observed, spaces.Box):
-        raise ValueError(
-            f"group {group!r} has observation space {observed}; supported are Box and "
-            "Dict(observation=Box, action_mask=…)"
-        )
-    return observed.shape
+    if not isinstance(space, spaces.Dict) or "action_mask" not in space.spaces:
+        return space
+    rest = {name: part for name, part in space.spaces.items() if name != "action_mask"}
+    return rest["observation"] if rest.keys() == {"observation"} else spaces.Dict(rest)
 
 
-def _supported_action_space(group: str, space: spaces.Space[Any]) -> spaces.Discrete | spaces.Box:
+def observed_part(observation: Any, observed: spaces.Space[Any]) -> Any:
+    """Return the part of an environment's observation that lies in its `observed_space`."""
+    if not isinstance(observation, dict) or isinstance(observed, spaces.Dict):
+        return observation
+    return observation["observation"]
+
+
+def _pictures_within(space: spaces.Space[Any]) -> list[str]:
+    """Return the names of the parts of a Dict or Tuple that are pictures."""
+    parts = getattr(space, "spaces", {})
+    named = parts.items() if isinstance(parts, Mapping) else enumerate(parts)
+    return [str(name) for name, part in named if _image(part) or _pictures_within(part)]
+
+
+def _image(space: spaces.Space[Any]) -> Image | None:
+    """Return the picture that a space contains; None: it contains something else."""
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8:
+        return None
+    if len(space.shape) == 2:
+        height, width = space.shape
+        return Image((height, width, 1), channels_first=False)
+    if len(space.shape) != 3:
+        return None
+    first, second, last = space.shape
+    return Image((first, second, last), channels_first=first < last)
+
+
+def _supported_action_space(
+    group: str, space: spaces.Space[Any]
+) -> spaces.Discrete | spaces.MultiDiscrete | spaces.Box:
+    """Return the space of the policy's actions, one-dimensional unless it is Discrete."""
     if isinstance(space, spaces.Discrete):
         return space
-    if isinstance(space, spaces.Box) and len(space.shape) == 1 and space.is_bounded():
-        return space
+    if isinstance(space, spaces.MultiBinary):
+        return spaces.MultiDiscrete([2] * int(np.prod(space.shape)))
+    if isinstance(space, spaces.MultiDiscrete):
+        return spaces.MultiDiscrete(space.nvec.reshape(-1), start=space.start.reshape(-1))
+    if isinstance(space, spaces.Box):
+        low, high = space.low.reshape(-1), space.high.reshape(-1)
+        if space.is_bounded():
+            return spaces.Box(low, high, dtype=np.float32)
+        open_ = np.flatnonzero(~(np.isfinite(low) & np.isfinite(high))).tolist()
+        raise ValueError(
+            f"group {group!r} has action space {space}, whose dimensions {open_} have no finite "
+            "bounds; wrap the environment so that it declares bounds, for example with SuperSuit's "
+            "clip_actions_v0 or a RescaleAction of your own"
+        )
     raise ValueError(
-        f"group {group!r} has action space {space}; supported are Discrete and one-dimensional "
-        "bounded Box"
+        f"group {group!r} has action space {space}; supported are Discrete, MultiDiscrete, "
+        "MultiBinary and bounded Box"
     )
 
 

@@ -12,6 +12,7 @@ from torchrl.data.tensor_specs import (
     Bounded,
     Categorical,
     Composite,
+    MultiCategorical,
     TensorSpec,
     Unbounded,
 )
@@ -65,6 +66,8 @@ def _action_spec(group: Group, shape: tuple[int, int]) -> TensorSpec:
     if isinstance(space, spaces.Discrete):
         return Categorical(group.action_size, shape=shape, dtype=torch.int64)
     full = (*shape, group.action_size)
+    if isinstance(space, spaces.MultiDiscrete):
+        return MultiCategorical(group.choices, shape=full, dtype=torch.int64)
     low, high = (
         torch.as_tensor(bound, dtype=torch.float32).expand(full).clone()
         for bound in (space.low, space.high)

@@ -88,3 +88,12 @@ class HAPPOLoss(ClipPPOLoss):
     def _get_entropy(self, dist: Distribution, adv_shape: torch.Size) -> Tensor:
         entropy = super()._get_entropy(dist, adv_shape)
         return entropy.sum(-2) if entropy.dim() > len(adv_shape) + 1 else entropy
+
+
+class UnclippedLoss(HAPPOLoss):
+    """`HAPPOLoss` without clipping: the mean of ratio · factor · advantage."""
+
+    @property
+    def _clip_bounds(self) -> tuple[Tensor, Tensor]:
+        unbounded = torch.full((), math.inf, device=self.clip_epsilon.device)
+        return -unbounded, unbounded

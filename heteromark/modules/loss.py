@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torchrl.modules import ProbabilisticActor
 from torchrl.objectives import ClipPPOLoss, LossModule
@@ -20,6 +20,7 @@ from heteromark.loss.happo import HAPPOLoss
 from heteromark.loss.value import ValueLoss
 from heteromark.modules.policy import TEAM, Policies
 
+PPOLoss = TypeVar("PPOLoss", bound=ClipPPOLoss)
 ActorLossMaker = Callable[[LossConfig, ProbabilisticActor, str], LossModule]
 # Losses that are not defined here are registered by the module of their algorithm.
 ACTOR_LOSSES: Registry[ActorLossMaker] = Registry(
@@ -73,12 +74,12 @@ def loss_of_group(loss: LossConfig, group: Group) -> LossConfig:
 
 
 def _ppo_loss(
-    loss_class: type[ClipPPOLoss],
+    loss_class: type[PPOLoss],
     config: LossConfig,
     actor: ProbabilisticActor,
     group: str,
     **options: Any,
-) -> ClipPPOLoss:
+) -> PPOLoss:
     loss = loss_class(
         actor,
         None,
@@ -98,13 +99,21 @@ def _ppo_loss(
     return loss
 
 
-@ACTOR_LOSSES.register("happo")
-def _happo(config: LossConfig, actor: ProbabilisticActor, group: str) -> LossModule:
-    loss = _ppo_loss(HAPPOLoss, config, actor, group, action_aggregation=config.action_aggregation)
+def sequential_loss(
+    loss_class: type[HAPPOLoss],
+    config: LossConfig,
+    actor: ProbabilisticActor,
+    group: str,
+    **options: Any,
+) -> HAPPOLoss:
+    """Create the loss of an algorithm that updates groups one after another."""
+    options["action_aggregation"] = config.action_aggregation
+    loss = _ppo_loss(loss_class, config, actor, group, **options)
     loss.set_keys(factor=(group, "factor"))
     return loss
 
 
+ACTOR_LOSSES.register("happo")(functools.partial(sequential_loss, HAPPOLoss))
 ACTOR_LOSSES.register("mappo")(functools.partial(_ppo_loss, MAPPOLoss))
 ACTOR_LOSSES.register("ippo")(functools.partial(_ppo_loss, IPPOLoss))
 ACTOR_LOSSES.register("ppo")(functools.partial(_ppo_loss, ClipPPOLoss))

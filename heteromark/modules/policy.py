@@ -8,48 +8,49 @@ from typing import Any
 
 import torch
 from gymnasium import spaces
-from tensordict import NestedKey
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictSequential
+from torch import nn
 from torchrl.data.tensor_specs import Composite, Unbounded
 from torchrl.envs import EnvBase, TransformedEnv
 from torchrl.envs.transforms import TensorDictPrimer
-from torchrl.modules import MaskedCategorical, ProbabilisticActor, TanhNormal
-from torchrl.modules.distributions import NormalParamExtractor
+from torchrl.modules import IndependentNormal, MaskedCategorical, ProbabilisticActor, TanhNormal
 
 from heteromark.config.errors import ConfigError, Fault, nearest
-from heteromark.config.models.components import PolicyOverride
+from heteromark.config.models.components import CNNConfig, GRUConfig, PolicyOverride
 from heteromark.config.models.run import RunConfig
-from heteromark.environment.groups import Group, override_of
+from heteromark.environment.groups import Group, Image, override_of
 from heteromark.import_paths import Registry
-from heteromark.modules.networks import JointObservation, RecurrentNetwork, make_mlp
+from heteromark.modules.distributions import GaussianHead, MultiCategorical
+from heteromark.modules.networks import (
+    ConvolutionalNetwork,
+    JointObservation,
+    Layers,
+    RecurrentNetwork,
+    RunningNorm,
+    make_mlp,
+)
 
 STEP_COUNT = "step_count"  # key of a batch; 0 where an episode begins
 
 TEAM = "team"  # name of the centralised critic that all groups share
 
 
-@dataclass(frozen=True)
-class NetworkSpec:
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec(Layers):
     """Inputs, outputs and architecture of a network."""
 
     in_key: NestedKey  # entry of the batch to read, [..., in_features]
     out_key: NestedKey  # entry to write, [..., out_features]
     # For recurrent networks: keys of the hidden state before and after a step,
-    # [..., memory_size]; and key of bool [...], active agents: inactive ones keep their hidden
+    # [..., gru.memory_size]; and key of bool [...], active agents: inactive ones keep their hidden
     # state. None: active in every step.
     memory_keys: tuple[NestedKey, NestedKey]
     active_key: NestedKey | None
-    in_features: int
-    out_features: int
-    head_gain: float  # gain of the last layer
-    hidden_sizes: list[int]  # widths of the hidden layers
-    activation: str  # tanh, relu or elu, after each hidden layer
-    memory_size: int  # size of the recurrent hidden state
-
-    @property
-    def layers(self) -> tuple[int, int, list[int], str]:
-        """The positional arguments of `make_mlp`."""
-        return self.in_features, self.out_features, self.hidden_sizes, self.activation
+    gru: GRUConfig  # the recurrent layers of recurrent networks
+    cnn: CNNConfig  # the convolutional layers of convolutional networks
+    # the number of pictures of each kind in the input, side by side and flattened; empty: none
+    pictures: tuple[tuple[int, Image], ...]
 
 
 POLICIES: Registry[Callable[[NetworkSpec], TensorDictModuleBase]] = Registry("policy_type")
@@ -57,13 +58,25 @@ POLICIES: Registry[Callable[[NetworkSpec], TensorDictModuleBase]] = Registry("po
 
 @POLICIES.register("mlp")
 def _mlp(spec: NetworkSpec) -> TensorDictModuleBase:
-    network = make_mlp(*spec.layers, head_gain=spec.head_gain)
+    network = make_mlp(spec)
+    return TensorDictModule(network, [spec.in_key], [spec.out_key])
+
+
+@POLICIES.register("cnn")
+def _cnn(spec: NetworkSpec) -> TensorDictModuleBase:
+    network: nn.Module
+    if spec.pictures:
+        network = ConvolutionalNetwork(spec, spec.pictures, **spec.cnn.model_dump())
+    else:  # a critic of the environment's state
+        network = make_mlp(spec)
     return TensorDictModule(network, [spec.in_key], [spec.out_key])
 
 
 @POLICIES.register("gru")
 def _gru(spec: NetworkSpec) -> TensorDictModuleBase:
-    network = RecurrentNetwork(*spec.layers, head_gain=spec.head_gain, hidden_size=spec.memory_size)
+    network = RecurrentNetwork(
+        spec, hidden_size=spec.gru.hidden_size, num_layers=spec.gru.num_layers
+    )
     before, after = spec.memory_keys
     in_keys = [spec.in_key, before, STEP_COUNT]
     if spec.active_key is not None:
@@ -98,6 +111,28 @@ def recurrent_groups(actors: Mapping[str, TensorDictModuleBase]) -> tuple[str, .
     return tuple(group for group, actor in actors.items() if is_recurrent(actor))
 
 
+def update_observation_norms(
+    network: TensorDictModuleBase, batch: TensorDictBase, active_key: NestedKey | None
+) -> None:
+    """Add a batch's inputs to the running statistics of a network's input, if it has any.
+
+    Args:
+        network: an actor or a critic.
+        batch: [N, T], as collected.
+        active_key: bool entry [N, T, n], inputs that count; None: all.
+    """
+    if not any(isinstance(module, RunningNorm) for module in network.modules()):
+        return
+    for each in network if isinstance(network, TensorDictSequential) else (network,):
+        norms = [module for module in each.modules() if isinstance(module, RunningNorm)]
+        if norms:
+            inputs = batch[each.in_keys[0]]
+            shown = inputs.flatten(0, -2) if active_key is None else inputs[batch[active_key]]
+            norms[0].update(shown)
+            return
+        batch = each(batch.copy())
+
+
 class PolicyFactory:
     """Creates the actors and critics of a run."""
 
@@ -116,12 +151,18 @@ class PolicyFactory:
             ValueError: the critic needs a state that the environment does not provide.
         """
         require_groups(config, groups)
+        require_pictures(config, groups)
         actors = {name: _actor(config, group) for name, group in groups.items()}
         if config.critic == "own":
             # One critic per group, which values each agent's observation separately.
             critics = {
                 name: _critic(
-                    config, group, (name, "observation"), group.observation_size, (name, "active")
+                    config,
+                    group,
+                    (name, "observation"),
+                    group.observation_size,
+                    active_key=(name, "active"),
+                    pictures=((1, group.image),) if group.image else (),
                 )
                 for name, group in groups.items()
             }
@@ -159,6 +200,31 @@ def require_groups(config: RunConfig, groups: Mapping[str, Group]) -> None:
         raise ConfigError(faults)
 
 
+def require_pictures(config: RunConfig, groups: Mapping[str, Group]) -> None:
+    """Check that convolutional policies see pictures, and that other built-in ones see none.
+
+    Raises:
+        ValueError: a group's observation does not fit its policy.
+    """
+    for name, group in groups.items():
+        override = override_of(config.policy.groups, group) or PolicyOverride()
+        policy_type = override.policy_type or config.policy_type
+        environment = config.environment.name
+        if group.image and policy_type in ("mlp", "gru"):
+            raise ValueError(
+                f"group {name!r} of environment {environment!r} observes pictures "
+                f"{list(group.image.shape)}, and policy_type {policy_type} would read each pixel "
+                "as a number; set policy_type=cnn (network.policy: CnnPolicy), or wrap the "
+                "environment in SuperSuit's resize_v1, dtype_v0 and flatten_v0"
+            )
+        if policy_type == "cnn" and not group.image:
+            raise ValueError(
+                f"policy_type cnn needs pictures (uint8 with 2 or 3 dimensions), but group "
+                f"{name!r} of environment {environment!r} observes {group.observation_size} "
+                f"numbers; set policy.groups.{name}.policy_type=mlp, or policy_type=mlp for all"
+            )
+
+
 def with_memory(environment: EnvBase, recurrent: Collection[str], memory_size: int) -> EnvBase:
     """Wrap an environment so that it carries the actors' hidden states from step to step.
 
@@ -180,12 +246,20 @@ def with_memory(environment: EnvBase, recurrent: Collection[str], memory_size: i
 
 
 def _network(
-    config: RunConfig, group: Group | None, *, is_critic: bool, **wanted: Any
+    config: RunConfig,
+    group: Group | None,
+    *,
+    is_critic: bool,
+    in_features: int,
+    out_features: int,
+    pictures: tuple[tuple[int, Image], ...] = (),
+    **keys: Any,
 ) -> TensorDictModuleBase:
     """Create the network that the config defines for a group; None: for the whole team.
 
     Args:
-        wanted: the fields of `NetworkSpec` that do not come from the config.
+        pictures: see `NetworkSpec`.
+        keys: the fields of `NetworkSpec` that name entries of a batch.
     """
     policy = config.policy
     override = (group and override_of(policy.groups, group)) or PolicyOverride()
@@ -193,18 +267,32 @@ def _network(
     if is_critic and policy.critic_hidden_sizes:
         hidden_sizes = policy.critic_hidden_sizes
     spec = NetworkSpec(
+        in_features=in_features,
+        out_features=out_features,
         hidden_sizes=hidden_sizes,
         activation=override.activation or policy.activation,
-        memory_size=policy.gru.hidden_size,
-        **wanted,
+        head_gain=1.0 if is_critic else policy.output_gain,
+        initialization=policy.initialization,
+        layer_norm=policy.layer_norm,
+        feature_norm=policy.feature_norm,
+        observation_norm=policy.observation_norm and not pictures,
+        gru=policy.gru,
+        cnn=policy.cnn,
+        pictures=pictures,
+        **keys,
     )
     return POLICIES[override.policy_type or config.policy_type](spec)
 
 
 def _actor(config: RunConfig, group: Group) -> ProbabilisticActor:
-    """Create an actor: categorical, or a normal distribution squashed by tanh into the bounds."""
+    """Create an actor: categorical, or normal within the bounds of its actions."""
     name, space = group.name, group.action_space
-    parameters = (name, "logits" if group.is_discrete else "parameters")
+    parameters = (name, "parameters" if group.is_continuous else "logits")
+    gaussian = config.policy.gaussian
+    if group.is_continuous:
+        outputs = group.action_size * (2 if gaussian.std == "by_observation" else 1)
+    else:
+        outputs = sum(group.choices)
     network = _network(
         config,
         group,
@@ -214,26 +302,34 @@ def _actor(config: RunConfig, group: Group) -> ProbabilisticActor:
         memory_keys=((name, "hidden"), ("next", name, "hidden")),
         active_key=(name, "active"),
         in_features=group.observation_size,
-        out_features=group.action_size if group.is_discrete else 2 * group.action_size,
-        head_gain=0.01,
+        out_features=outputs,
+        pictures=((1, group.image),) if group.image else (),
     )
+    # The algorithm checks the weights once per iteration, which is far cheaper than each sample.
     options: dict[str, Any] = {}
+    in_keys = {"logits": parameters}
     if isinstance(space, spaces.Box):
         in_keys = {"loc": (name, "loc"), "scale": (name, "scale")}
-        to_both = TensorDictModule(NormalParamExtractor(), [parameters], [*in_keys.values()])
+        head = GaussianHead(gaussian, space)
+        to_both = TensorDictModule(head, [parameters], [*in_keys.values()])
         network = TensorDictSequential(network, to_both)
-        distribution = TanhNormal
-        options["low"] = torch.as_tensor(space.low, dtype=torch.float32)
-        options["high"] = torch.as_tensor(space.high, dtype=torch.float32)
-        options["event_dims"] = 0 if config.splits_actions else 1
+        if gaussian.bounds == "tanh":
+            distribution = TanhNormal
+            options["low"], options["high"] = head.low, head.high
+            options["event_dims"] = 0 if config.splits_actions else 1
+        else:
+            distribution = IndependentNormal
+            options["event_dim"] = 0 if config.splits_actions else 1
     elif group.masked:
-        in_keys = {"logits": parameters, "mask": (name, "action_mask")}
+        in_keys["mask"] = (name, "action_mask")
         distribution = MaskedCategorical
-    else:
-        in_keys = {"logits": parameters}
+    elif group.is_discrete:
         distribution = torch.distributions.Categorical
-        # The algorithm checks the weights once per iteration, which is far cheaper.
         options["validate_args"] = False
+    else:
+        distribution = MultiCategorical
+        options["choices"] = group.choices
+        options["event_dims"] = 0 if config.splits_actions else 1
     return ProbabilisticActor(
         network,
         in_keys=in_keys,
@@ -262,6 +358,12 @@ def _centralised_critic(
     if critic_input != "observations" and state_size is not None:
         return _critic(config, group, "state", state_size)
     joint_size = sum(len(each.agents) * each.observation_size for each in groups.values())
+    pictures = tuple((len(each.agents), each.image) for each in groups.values() if each.image)
+    if pictures and len(pictures) < len(groups):
+        raise ValueError(
+            f"only some groups of environment {config.environment.name!r} observe pictures, so no "
+            "critic can see all observations; set environment.state=true, or use IPPO"
+        )
     return TensorDictSequential(
         TensorDictModule(
             JointObservation(),
@@ -269,7 +371,7 @@ def _centralised_critic(
             + [(name, "active") for name in groups],
             out_keys=["joint_observation"],
         ),
-        _critic(config, group, "joint_observation", joint_size),
+        _critic(config, group, "joint_observation", joint_size, pictures=pictures),
     )
 
 
@@ -278,7 +380,9 @@ def _critic(
     group: Group | None,
     in_key: NestedKey,
     in_features: int,
+    *,
     active_key: NestedKey | None = None,
+    pictures: tuple[tuple[int, Image], ...] = (),
 ) -> TensorDictModuleBase:
     value, before, after = (
         (group.name, entry) if group else entry
@@ -294,5 +398,5 @@ def _critic(
         active_key=active_key,
         in_features=in_features,
         out_features=1,
-        head_gain=1.0,
+        pictures=pictures,
     )

@@ -25,19 +25,24 @@ class ReplayBufferFactory:
     """Creates one buffer per network, for the entries that its training needs."""
 
     def create(
-        self, config: RunConfig, networks: Mapping[str, TensorDictModuleBase], device: torch.device
+        self,
+        config: RunConfig,
+        networks: Mapping[str, TensorDictModuleBase],
+        device: torch.device,
+        minibatch_size: int | None = None,
     ) -> dict[str, ReplayBuffer]:
         """Create buffers for one batch, which iterate over it once in shuffled minibatches.
 
         A minibatch consists of frames; for a recurrent network, of sequences with the same total
-        number of frames.
+        number of frames: `minibatch_size`, by default `replay_buffer.minibatch_size`.
         """
+        minibatch_size = minibatch_size or config.replay_buffer.minibatch_size
         make_buffer = BUFFERS[config.buffer_type]
         buffers = {}
         for name, network in networks.items():
             frames = config.policy.gru.chunk_length if is_recurrent(network) else 1
             capacity = config.collector.frames_per_batch // frames
-            size = config.replay_buffer.minibatch_size // frames
+            size = minibatch_size // frames
             buffers[name] = make_buffer(capacity, size, device)
         return buffers
 

@@ -14,13 +14,22 @@ class PreciseValueNorm(PopArtValueNorm):
     off by a quarter if the mean is 300 times the deviation, and useless at 1000 times. Results have
     the precision of the argument.
 
+    Args:
+        floor: lower limit of the variance.
+        device: of the statistics.
+
     Source: Yu et al., The Surprising Effectiveness of PPO in Cooperative Multi-Agent Games,
     NeurIPS 2022.
     """
 
-    def __init__(self, device: torch.device | None = None) -> None:
+    def __init__(self, floor: float = 1e-5, device: torch.device | None = None) -> None:
         super().__init__(shape=1, device=device)
         self.double()
+        self.floor = floor
+
+    def _running_stats(self) -> tuple[Tensor, Tensor]:
+        mean, variance = super()._running_stats()
+        return mean, variance.clamp(min=self.floor)
 
     def update(self, value_target: Tensor) -> None:
         super().update(value_target.double())

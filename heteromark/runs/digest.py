@@ -114,7 +114,7 @@ def _identity(config: RunConfig) -> dict[str, Any]:
     # The components hold the hyperparameters, except settings that only one algorithm has.
     data["agent"] = {"algorithm": config.agent.algorithm}
     row = ROW_OF.get(config.agent.algorithm)
-    if row and row.section and not row.is_mirrored:
+    if row and row.section:
         data["agent"][row.section] = getattr(config.agent, row.section).model_dump(mode="json")
     idle = ineffective_keys(config)
     for key in idle:

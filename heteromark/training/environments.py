@@ -44,7 +44,7 @@ def make_environment(
         assert skirmish.checkpoint is not None, "RunConfig requires it with opponent policy"
         policy = load_policy(Path(skirmish.checkpoint), environment.device)
         environment.oppose(policy.actors, policy.groups)
-    return with_memory(environment, recurrent, config.policy.gru.hidden_size)
+    return with_memory(environment, recurrent, config.policy.gru.memory_size)
 
 
 def opponent_of(config: RunConfig, settings: EvaluationConfig) -> OpponentConfig:

@@ -48,10 +48,11 @@ def _components_for(config: RunConfig, environment: EnvBase, device: torch.devic
     for network in (*policies.actors.values(), *policies.critics.values()):
         network.to(device)
     norms = policies.critics if config.loss.normalize_value else ()
+    floor = config.loss.value_norm_floor
     optimizers = OptimizerFactory()
     buffers = ReplayBufferFactory()
     recurrent = recurrent_groups(policies.actors)
-    environment = with_memory(environment, recurrent, config.policy.gru.hidden_size)
+    environment = with_memory(environment, recurrent, config.policy.gru.memory_size)
     collector = CollectorFactory().create(
         config,
         environment,
@@ -67,8 +68,10 @@ def _components_for(config: RunConfig, environment: EnvBase, device: torch.devic
         actor_optimizers=optimizers.create_for_actors(config, policies.actors, groups),
         critic_optimizers=optimizers.create_for_critics(config, policies.critics),
         actor_buffers=buffers.create(config, policies.actors, device),
-        critic_buffers=buffers.create(config, policies.critics, device),
-        value_norms={name: PreciseValueNorm(device) for name in norms},
+        critic_buffers=buffers.create(
+            config, policies.critics, device, config.replay_buffer.critic_minibatch_size
+        ),
+        value_norms={name: PreciseValueNorm(floor, device) for name in norms},
         turn_based=environment.turn_based,
         opponent_pool=environment.opponent_pool,
     )

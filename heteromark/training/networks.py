@@ -44,10 +44,14 @@ class Networks:
     def plan(self, config: RunConfig, components: Components) -> Iterator[str]:
         learner = components.learner
         for group in learner.groups.values():
-            actions = "discrete" if group.is_discrete else "continuous"
+            if group.is_continuous:
+                actions = f"{group.action_size} continuous actions"
+            else:
+                actions = f"{' x '.join(map(str, group.choices))} discrete actions"
+            seen = "x".join(map(str, group.image.shape)) if group.image else group.observation_size
             yield (
                 f"group {group.name}: agents {', '.join(group.agents)}; "
-                f"observation size {group.observation_size}, {group.action_size} {actions} actions"
+                f"observation size {seen}, {actions}"
             )
         for kind, networks in (("actor", learner.actors), ("critic", learner.critics)):
             for name, network in networks.items():

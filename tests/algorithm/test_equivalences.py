@@ -76,7 +76,7 @@ def test_unchanged_policies_leave_the_factor_at_exactly_one(policy_type, aggrega
         assert (algorithm.get_factor_for_agent(group) == 1).all()
 
 
-@pytest.mark.parametrize("algorithm", ["HAPPO", "MAPPO", "IPPO", "MaskablePPO"])
+@pytest.mark.parametrize("algorithm", ["HAPPO", "HATRPO", "HAA2C", "MAPPO", "IPPO", "MaskablePPO"])
 @pytest.mark.parametrize("kind", ["masked", "continuous"])
 def test_the_order_of_the_agents_within_a_group_does_not_matter(algorithm, kind):
     """The joint critic depends on the order of agents, so its first layer is permuted too."""
@@ -87,6 +87,7 @@ def test_the_order_of_the_agents_within_a_group_does_not_matter(algorithm, kind)
             algorithm,
             [GroupShape(kind, agents=3), GroupShape("discrete", agents=1)],
             dtype=torch.float64,
+            optimizer__eps=1e-3,  # Adam would amplify rounding errors of the smallest gradients
             loss__entropy_coef=0.01
             if kind == "masked"
             else 0.0,  # else estimated from random samples

@@ -7,7 +7,7 @@ import torch
 from engine_config import make_config
 
 from heteromark.algorithm.statistics import log_prob
-from heteromark.modules.networks import RecurrentNetwork
+from heteromark.modules.networks import Layers, RecurrentNetwork
 from heteromark.training.components import ComponentFactory
 
 TOY = "toy_environments:ToyBattle"
@@ -39,7 +39,7 @@ def collected(**overrides):
 
 def make_network():
     torch.manual_seed(0)
-    return RecurrentNetwork(3, 2, [5], "tanh", head_gain=1.0, hidden_size=4)
+    return RecurrentNetwork(Layers(3, 2, [5]), hidden_size=4)
 
 
 def test_a_sequence_equals_single_steps_and_is_reset_where_an_episode_begins():

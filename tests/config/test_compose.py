@@ -127,6 +127,8 @@ def test_json_schema_tells_an_editor_what_is_allowed():
     schema = json.loads((ROOT / FOLDER / "agent.schema.json").read_text(encoding="utf-8"))
     assert schema["properties"]["algorithm"]["anyOf"][0]["enum"] == [
         "HAPPO",
+        "HATRPO",
+        "HAA2C",
         "MAPPO",
         "IPPO",
         "MaskablePPO",

@@ -317,9 +317,9 @@ def test_an_environment_variable_can_be_a_value(monkeypatch):
             [
                 "command line: polcy = {'hidden_sizes': [1]}: unknown key. Did you mean policy?",
                 "command line: optimizer.schedule_type = 'linear': unknown key",
-                "loss_type = 'hapo': must be one of happo, mappo, ippo, ppo",
+                "loss_type = 'hapo': must be one of happo, hatrpo, haa2c, mappo, ippo, ppo",
                 "optimizer.learning_rate = 'fast': must be a valid number",
-                "agent.algorithm = 'HAPO': must be one of HAPPO, MAPPO, IPPO, MaskablePPO",
+                "agent.algorithm = 'HAPO': must be one of HAPPO, HATRPO, HAA2C, MAPPO, IPPO, MaskablePPO",
                 "command line: project = '../elsewhere'",
             ],
         ),
@@ -331,7 +331,7 @@ def test_an_environment_variable_can_be_a_value(monkeypatch):
         (
             ["policy=lage", "agent=ppo_agent", "agents=ppo_agent_v1", "+experiment=quick"],
             [
-                "policy = 'lage': unknown option. Did you mean large? Available: default,",
+                "policy = 'lage': unknown option. Did you mean large? Available: cnn, default,",
                 "agent = 'ppo_agent': unknown option. Did you mean ppo_agent_v1?",
                 "agents = 'ppo_agent_v1': is not a group; write agent=NAME",
                 "experiment = 'quick': unknown option. Did you mean quick_test?",
@@ -394,7 +394,8 @@ def test_all_faults_are_reported_with_source_key_value_and_remedy(arguments, exp
         ),
         (
             "policy.groups.listener.activation=swish",
-            "policy.groups.listener.activation = 'swish': must be 'tanh', 'relu' or 'elu'",
+            "policy.groups.listener.activation = 'swish': must be 'tanh', 'relu', 'elu', 'gelu', "
+            "'leaky_relu', 'selu' or 'sigmoid'",
         ),
         (
             "policy.groups={listener:{hiden_sizes:[8]}}",
@@ -474,9 +475,9 @@ def test_a_reference_to_a_faulty_value_is_not_another_fault():
         ),
         (
             "policy/wrong.yaml",
-            "defaults: [default]\nactivation: gelu\n",
+            "defaults: [default]\nactivation: swish\n",
             ["policy=wrong"],
-            r"config/policy/wrong\.yaml: policy\.activation = 'gelu'",
+            r"config/policy/wrong\.yaml: policy\.activation = 'swish'",
         ),
         (
             "policy/lost.yaml",

@@ -356,8 +356,8 @@ def test_two_experiments_are_given_as_a_list():
 
 UNTYPED = {
     "environment": ("environment: {name: own, task: 'a:b'}\n", "skirmish, pettingzoo"),
-    "policy": ("hidden_sizes: [8]\n", "mlp, gru, text"),
-    "loss": ("gamma: 0.9\n", "happo, mappo"),
+    "policy": ("hidden_sizes: [8]\n", "mlp, gru, cnn, text"),
+    "loss": ("gamma: 0.9\n", "happo, hatrpo, haa2c, mappo"),
     "optimizer": ("learning_rate: 0.01\nmomentum: 0.9\n", "adam, adamw, sgd, rmsprop"),
     "collector": ("frames_per_batch: 512\n", "sync, multi_sync"),
     "replay_buffer": ("minibatch_size: 256\n", "tensor, memmap"),

@@ -9,7 +9,9 @@ import torch
 from engine_config import make_config
 from random_batches import GroupShape, make_groups
 from tensordict import TensorDict
+from torch.distributions import Categorical
 
+from heteromark.modules.distributions import MultiCategorical
 from heteromark.modules.policy import PolicyFactory
 
 ACTIONS = 5
@@ -109,8 +111,16 @@ def inside(low, high, points):
     return action, step * (1 - unit**2) * (high - low) / 2
 
 
-def test_the_density_of_an_action_integrates_to_one():
-    distribution, low, high = box_distribution(4, 1)
+GAUSSIANS = [
+    {"std": "shared", "initial_std": 1.0},
+    {"std": "by_observation", "initial_std": 0.5},
+    {"std": "shared", "initial_std": 0.3655, "max_std": 0.5},
+]
+
+
+@pytest.mark.parametrize("gaussian", GAUSSIANS)
+def test_the_density_of_an_action_integrates_to_one(gaussian):
+    distribution, low, high = box_distribution(4, 1, policy__gaussian=gaussian)
     action, volume = inside(low, high, 4001)
     density = distribution.log_prob(action.reshape(-1, 1, 1, 1)).exp().squeeze(-1)
     total = (density * volume.unsqueeze(-1)).sum(0)
@@ -143,16 +153,73 @@ def test_log_densities_are_finite_at_the_bounds_and_have_finite_gradients():
         assert all(parameter.grad.isfinite().all() for parameter in actor.parameters())
 
 
-def test_a_saturated_action_keeps_its_recorded_log_density():
+@pytest.mark.parametrize("bounds", ["tanh", "clip"])
+@pytest.mark.parametrize("std", ["shared", "by_observation"])
+def test_a_saturated_action_keeps_its_recorded_log_density(std, bounds):
     """Otherwise the ratio of an unchanged policy would not be 1."""
-    actor, space = make_actor("continuous", 2)
+    gaussian = {"std": std, "bounds": bounds, "initial_std": 1.0}
+    actor, space = make_actor("continuous", 2, policy__gaussian=gaussian)
     actor.float()
     head = [m for m in actor.modules() if isinstance(m, torch.nn.Linear)][-1]
     with torch.no_grad():
-        head.bias.copy_(torch.tensor([12.0, -12.0, 0.0, 0.0]))
+        head.bias[:2] = torch.tensor([12.0, -12.0])
     seen = TensorDict({"group0": {"observation": torch.randn(200, 1, 2)}}, [200])
     acted = actor(seen.copy())
     action, recorded = acted["group0", "action"], acted["group0", "action_log_prob"]
-    assert (action >= torch.from_numpy(space.low)).all()
-    assert (action <= torch.from_numpy(space.high)).all()
+    within = (action >= torch.from_numpy(space.low)) & (action <= torch.from_numpy(space.high))
+    assert within.all() if bounds == "tanh" else not within.any()  # the environment clips them
     torch.testing.assert_close(actor.get_dist(seen).log_prob(action), recorded, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bounds", ["tanh", "clip"])
+@pytest.mark.parametrize("gaussian", GAUSSIANS)
+def test_the_first_policy_has_the_initial_deviation_in_units_of_the_box(gaussian, bounds):
+    groups = make_groups([GroupShape("continuous", agents=1, observation_size=2, action_size=3)])
+    config = make_config(policy__gaussian={**gaussian, "bounds": bounds}, policy__output_gain=1e-9)
+    actor = PolicyFactory().create(config, groups).actors["group0"]
+    space = groups["group0"].action_space
+    seen = TensorDict({"group0": {"observation": torch.randn(6, 1, 2)}}, [6])
+    distribution = actor.get_dist(seen)
+    width = torch.from_numpy(space.high - space.low) / 2
+    middle = torch.from_numpy(space.high + space.low) / 2
+    unit = torch.ones(6, 1, 3)
+    scale, centre = (unit, 0 * unit) if bounds == "tanh" else (width * unit, middle * unit)
+    normal = distribution.base_dist if bounds == "clip" else distribution
+    torch.testing.assert_close(normal.scale, gaussian["initial_std"] * scale)
+    torch.testing.assert_close(normal.loc, centre)
+    torch.testing.assert_close(distribution.deterministic_sample, middle * unit)
+
+
+def test_the_deviation_stays_below_its_limit():
+    gaussian = {"initial_std": 0.4, "max_std": 0.5}
+    actor, _ = make_actor("continuous", 2, policy__gaussian=gaussian)
+    raw = dict(actor.named_parameters())
+    [parameter] = [value for key, value in raw.items() if key.endswith("raw_std")]
+    seen = TensorDict({"group0": {"observation": torch.randn(1, 1, 2).double()}}, [1])
+    for shift, expected in ((50.0, 0.5), (-50.0, 1e-4)):
+        with torch.no_grad():
+            parameter.fill_(shift)
+        assert actor.get_dist(seen).scale.flatten().tolist() == pytest.approx([expected] * 2)
+    with pytest.raises(ValueError, match=r"must be below max_std, which is 0\.3"):
+        make_config(policy__gaussian={"initial_std": 0.3, "max_std": 0.3})
+
+
+@pytest.mark.parametrize("event_dims", [0, 1])
+def test_combined_choices_are_independent(event_dims):
+    torch.manual_seed(0)
+    logits, choices = torch.randn(5, 2, 9), (2, 4, 3)
+    together = MultiCategorical(logits, choices, event_dims)
+    alone = [Categorical(logits=part) for part in logits.split(choices, -1)]
+    action = together.sample((500,))
+    assert action.shape == (500, 5, 2, 3)
+    parts = [each.log_prob(action[..., d]) for d, each in enumerate(alone)]
+    expected = torch.stack(parts, -1)
+    entropy = torch.stack([each.entropy() for each in alone], -1)
+    if event_dims:
+        expected, entropy = expected.sum(-1), entropy.sum(-1)
+    torch.testing.assert_close(together.log_prob(action), expected)
+    torch.testing.assert_close(together.entropy(), entropy)
+    modes = torch.stack([each.probs.argmax(-1) for each in alone], -1)
+    assert torch.equal(together.mode, modes)
+    for d, size in enumerate(choices):
+        assert set(action[..., d].flatten().tolist()) == set(range(size))

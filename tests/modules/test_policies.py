@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from heteromark.modules.environment import EnvironmentFactory
-from heteromark.modules.networks import make_mlp
+from heteromark.modules.networks import Layers, make_mlp
 from heteromark.modules.policy import PolicyFactory
 
 TOY = "toy_environments:ToyBattle"
@@ -141,7 +141,7 @@ def test_an_own_critic_sees_only_its_agent():
 
 def test_layers_are_orthogonal_and_the_initial_policy_is_nearly_uniform():
     torch.manual_seed(0)
-    network = make_mlp(6, 4, [8], "tanh", head_gain=0.01)
+    network = make_mlp(Layers(6, 4, [8], head_gain=0.01))
     hidden = network[0].weight
     torch.testing.assert_close(hidden.T @ hidden, 2 * torch.eye(6))
     assert network(torch.randn(100, 6)).abs().max() < 0.1

@@ -19,9 +19,6 @@ import torch
 from torch import Tensor
 
 LOG_SQRT_2_PI = math.log(math.sqrt(2 * math.pi))
-# A deviation is softplus(x + SHIFT) + 0.01. SHIFT makes it 1 at x = 0, and is in single precision
-# as in the policies' networks.
-SHIFT = float(torch.tensor(0.99).expm1().log())
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class Settings:
     clip_value: bool = True
     normalize_value: bool = True
     fixed_order: bool = True
+    clip_actor: bool = True
 
 
 @dataclass
@@ -63,11 +61,24 @@ class Network:
 
 @dataclass
 class Policy:
-    """An actor. `low` and `high` [action_size] are bounds of a continuous action; None: discrete."""
+    """An actor. `low` and `high` [action_size] are bounds of a continuous action; None: discrete.
+
+    A normal distribution's deviation at the start is `initial_std`, and stays below `max_std`.
+    `raw_std` [action_size] is a parameter; None: the network's outputs contain its values.
+    """
 
     network: Network
     low: Tensor | None = None
     high: Tensor | None = None
+    raw_std: Tensor | None = None
+    squashes: bool = True
+    initial_std: float = 1.0
+    max_std: float | None = None
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        own = [] if self.raw_std is None else [self.raw_std]
+        return [*self.network.parameters, *own]
 
     @property
     def is_continuous(self) -> bool:
@@ -132,7 +143,7 @@ def log_prob(policy: Policy, agents: Agents, i: int, t: int, k: int) -> Tensor:
     action = agents.action[i, t, k]
     if policy.is_continuous:
         unit = (2 * action - policy.low - policy.high) / (policy.high - policy.low)
-        return squashed_log_prob(policy, outputs, torch.atanh(unit))
+        return normal_log_prob(policy, outputs, torch.atanh(unit) if policy.squashes else unit)
     return categorical_log_probs(outputs, legal_actions(agents, i, t, k))[int(action)].reshape(1)
 
 
@@ -149,26 +160,36 @@ def categorical_log_probs(logits: Tensor, legal: list[int] | None) -> dict[int, 
     return {a: logits[a] - normaliser for a in actions}
 
 
-def squashed_log_prob(policy: Policy, outputs: Tensor, before_tanh: Tensor) -> Tensor:
-    """Return the log-density [action_size] of tanh(before_tanh), scaled to the box."""
-    mean, deviation = mean_and_deviation(outputs)
-    standardised = (before_tanh - mean) / deviation
+def normal_log_prob(policy: Policy, outputs: Tensor, sample: Tensor) -> Tensor:
+    """Return the log-density [action_size] of the sample, or its tanh, scaled to the box."""
+    mean, deviation = mean_and_deviation(policy, outputs)
+    standardised = (sample - mean) / deviation
     normal = -0.5 * standardised**2 - torch.log(deviation) - LOG_SQRT_2_PI
-    half_width = (policy.high - policy.low) / 2
-    return normal - torch.log(1 - torch.tanh(before_tanh) ** 2) - torch.log(half_width)
+    if policy.squashes:
+        normal = normal - torch.log(1 - torch.tanh(sample) ** 2)
+    return normal - torch.log((policy.high - policy.low) / 2)
 
 
-def mean_and_deviation(outputs: Tensor) -> tuple[Tensor, Tensor]:
-    size = len(outputs) // 2
-    return outputs[:size], torch.log1p(torch.exp(outputs[size:] + SHIFT)) + 0.01
+def mean_and_deviation(policy: Policy, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both [action_size], in units of half the box."""
+    size = len(policy.low)
+    raw = outputs[size:] if policy.raw_std is None else policy.raw_std
+    if policy.max_std is None:
+        start = math.log(math.exp(policy.initial_std) - 1)
+        return outputs[:size], torch.log(1 + torch.exp(raw + start))
+    start = math.log(policy.initial_std / (policy.max_std - policy.initial_std))
+    return outputs[:size], policy.max_std / (1 + torch.exp(-raw - start))
 
 
 def entropy(policy: Policy, agents: Agents, i: int, t: int, k: int, noise: Tensor | None) -> Tensor:
     """Return the entropy in nats; for a squashed normal, estimated from one sample (`noise`)."""
     outputs = policy.network(agents.observation[i, t, k])
     if policy.is_continuous:
-        mean, deviation = mean_and_deviation(outputs)
-        return -squashed_log_prob(policy, outputs, mean + deviation * noise).sum()
+        mean, deviation = mean_and_deviation(policy, outputs)
+        if not policy.squashes:
+            width = (policy.high - policy.low) / 2
+            return (0.5 + LOG_SQRT_2_PI + torch.log(deviation * width)).sum()
+        return -normal_log_prob(policy, outputs, mean + deviation * noise).sum()
     log_probs = categorical_log_probs(outputs, legal_actions(agents, i, t, k))
     return -sum(torch.exp(log_p) * log_p for log_p in log_probs.values())
 
@@ -254,7 +275,8 @@ def actor_losses(
         noise: [frames, n, action_size] for continuous actions.
     """
     surrogate, bonus, count = 0.0, 0.0, 0
-    low, high = 1 - settings.clip_epsilon, 1 + settings.clip_epsilon
+    reach = settings.clip_epsilon if settings.clip_actor else math.inf
+    low, high = 1 - reach, 1 + reach
     for row, (i, t) in enumerate(frames):
         for k in range(agents.active.shape[2]):
             if not agents.active[i, t, k]:

@@ -63,9 +63,9 @@ def by_differences(loss: Loss, parameters: list[Tensor]) -> list[Tensor]:
 
 @dataclass
 class Adam:
-    """The optimizer of a network, with gradient clipping."""
+    """The optimizer of a policy or critic, with gradient clipping."""
 
-    network: Network
+    network: Network | Policy
     settings: Settings
     steps: int = 0
     first_moments: list[Tensor] = field(default_factory=list)
@@ -150,9 +150,7 @@ class HAPPO:
         self.critics = critics
         self.differentiate = differentiate
         self.scales = {name: ValueScale() for name in critics}
-        self.actor_optimizers = {
-            name: Adam(policy.network, settings) for name, policy in policies.items()
-        }
+        self.actor_optimizers = {name: Adam(policy, settings) for name, policy in policies.items()}
         self.critic_optimizers = {name: Adam(critic, settings) for name, critic in critics.items()}
 
     def update(self, batch: Batch) -> Report:
@@ -214,18 +212,18 @@ class HAPPO:
             if not any(agents.active[i, t].any() for i, t in frames):
                 continue  # no active agents: skip the minibatch
             noise = None
-            if policy.is_continuous:
+            if policy.is_continuous and policy.squashes:
                 noise = standard_normal(len(frames), *agents.action.shape[2:])
             both = partial(
                 actor_losses, policy, agents, frames, advantage, factor, noise, self.settings
             )
             with torch.no_grad():
                 losses.append(float(both()[0]))
-            gradients = self.differentiate(partial(_total, both), policy.network.parameters)
+            gradients = self.differentiate(partial(_total, both), policy.parameters)
             norms.append(self.actor_optimizers[group].step(gradients))
         report.actor_loss[group] = sum(losses) / len(losses)
         report.grad_norm[group] = sum(norms) / len(norms)
-        if policy.is_continuous:
+        if policy.is_continuous and policy.squashes:
             standard_normal(*agents.action.shape)  # the engine draws these for its entropy metric
 
     def _train_critic(self, name: str, batch: Batch, before: Tensor, report: Report) -> None:

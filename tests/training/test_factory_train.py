@@ -242,7 +242,7 @@ def test_info_prints_defaults_and_groups(capsys):
     assert "      policy: gru:\n        policy/default\n" in capsys.readouterr().out
     assert run(f"{ENTRY} --info config-groups") == 0
     groups = dict(re.findall(r"^(\w+): (.+)$", capsys.readouterr().out, re.MULTILINE))
-    assert groups["policy"] == "default, gru, large, mlp"
+    assert groups["policy"] == "cnn, default, gru, large, mlp"
     assert "happo_agent_v1" in groups["agent"]
     assert "agents" not in groups
 
@@ -251,7 +251,11 @@ def test_help_lists_configs_options_and_examples(capsys):
     assert run(f"{ENTRY} --help") == 0
     text = capsys.readouterr().out
     for word in (
-        *("happo_config", "policy: default, gru, large, mlp", "loss_type       happo, mappo"),
+        *(
+            "happo_config",
+            "policy: cnn, default, gru, large, mlp",
+            "loss_type       happo, hatrpo, haa2c, mappo",
+        ),
         *("--multirun", "--dry-run", "+experiment=quick_test", "${optimizer.learning_rate}"),
     ):
         assert word in text

@@ -40,6 +40,16 @@ OTHER: dict[str, Any] = {
     "network.policy": "GruPolicy",
     "network.net_arch": [16],
     "network.activation_fn": "elu",
+    "network.initialization": "xavier",
+    "network.layer_norm": True,
+    "network.feature_norm": True,
+    "network.observation_norm": True,
+    "network.gaussian.bounds": "clip",
+    "network.gaussian.std": "by_observation",
+    "network.gaussian.max_std": 0.5,
+    "ppo.critic_epochs": 3,
+    "ppo.critic_batch_size": 32,
+    "ppo.use_policy_active_masks": False,
     "scheduler.decay": "linear",
     "happo.agent_order": "fixed",
     "happo.action_aggregation": "mean",
@@ -78,7 +88,7 @@ def other(key: str) -> Any:
             "llm.policies": "role",
             "llm.lora_modules": ".*",
         }.get(key, 4 if key.endswith(("generations", "rank")) else 0.25)
-    whole = ("threads", "frames", "episodes", "eta")
+    whole = ("threads", "frames", "episodes", "eta", "steps")
     return 3 if key.endswith(whole) else 0.125
 
 
@@ -122,10 +132,18 @@ LANGUAGE_MODEL_SWEEP = {
 }
 
 
+# By section of an agent config.
+SWEEP_OF = {
+    "grpo.": LANGUAGE_MODEL_SWEEP,
+    "llm.": LANGUAGE_MODEL_SWEEP,
+    "hatrpo.": {"sweep.agents": "config/agents/hatrpo_agent_v1.yaml"},
+}
+
+
 @pytest.mark.mostly_slow(8)
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_that_changes_a_digest_changes_the_inputs_of_its_stage(key, folder, monkeypatch):
-    sweep = LANGUAGE_MODEL_SWEEP if key.startswith(("grpo.", "llm.")) else {}
+    sweep = next((sweep for section, sweep in SWEEP_OF.items() if key.startswith(section)), {})
     before = parts(folder, monkeypatch, **sweep)
     after = parts(folder, monkeypatch, **{**sweep, key: other(key)})
     if digests(before) != digests(after):

@@ -170,7 +170,7 @@ def _why_ineffective(key: str, job: Job, references: str) -> str:
     if reason := why_ignored(job.agent, hyperparameter):
         return f"{job.agent.short_name} {reason}"
     row = ROW_OF.get(job.agent.algorithm)
-    if row and row.section and not row.is_mirrored and lies_in(hyperparameter, row.section):
+    if row and row.section and lies_in(hyperparameter, row.section):
         return ""
     if key not in references:
         return "the components that use it by default override it here"

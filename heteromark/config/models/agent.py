@@ -27,6 +27,7 @@ from heteromark.config.models.algorithms import (
     algorithms_of,
     kind_of,
 )
+from heteromark.config.models.components import GaussianConfig, Initialization
 from heteromark.config.models.llm import LLMConfig, SchedulerConfig
 
 
@@ -36,12 +37,24 @@ class NetworkConfig(Frozen):
     policy: NetworkType = Field(
         "MlpPolicy",
         description="Network type. MlpPolicy: feed-forward; GruPolicy: recurrent, with memory; "
+        "CnnPolicy: convolutional, for pictures; "
         "TextPolicy: language model.",
     )
     net_arch: LayerSizes = Field(
         [256, 256], description="Sizes of the hidden layers of actor and critic."
     )
     activation_fn: Activation = Field("tanh", description="Activation between hidden layers.")
+    initialization: Initialization = Field(
+        "orthogonal", description="Initial weights; xavier: uniform. Biases start at 0."
+    )
+    output_gain: PositiveNumber = Field(0.01, description="Gain of the actors' last layer.")
+    layer_norm: bool = Field(False, description="Layer normalisation after each hidden layer.")
+    feature_norm: bool = Field(False, description="Layer normalisation of the observation.")
+    observation_norm: bool = Field(
+        False,
+        description="Shift and scale observations by their running mean and standard deviation.",
+    )
+    gaussian: GaussianConfig = GaussianConfig()
 
 
 class PPOConfig(Frozen):
@@ -54,6 +67,22 @@ class PPOConfig(Frozen):
         0.5, description="Maximum gradient norm; null: no clipping."
     )
     gae_lambda: Discount = Field(0.95, description="Lambda of generalised advantage estimation.")
+    critic_learning_rate: LearningRate | None = Field(
+        None, description="Learning rate of the critics; null: learning_rate."
+    )
+    critic_epochs: Count | None = Field(
+        None, description="Passes of the critics over the frames; null: n_epochs."
+    )
+    critic_batch_size: Count | None = Field(
+        None, description="Frames per minibatch of the critics; null: batch_size."
+    )
+    value_norm_floor: PositiveNumber = Field(
+        1e-5, description="Lower limit of the variance that returns are normalised by."
+    )
+    use_policy_active_masks: bool = Field(
+        True,
+        description="Average the actor's loss over active steps; false: divide by all steps.",
+    )
 
 
 class _Common(Frozen):
@@ -85,11 +114,16 @@ class Hyperparameters(AlgorithmSettings, _Common):
         return kind_of(self.algorithm, self.network.policy)
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
-        if message := batch_size_conflict(self.batch_size, self.n_steps, "n_steps"):
-            yield "batch_size", message
+        for key, size in (
+            ("batch_size", self.batch_size),
+            ("ppo.critic_batch_size", self.ppo.critic_batch_size or self.batch_size),
+        ):
+            if message := batch_size_conflict(size, self.n_steps, "n_steps"):
+                yield key, message
+                break
         is_llm = self.kind == LLM
         if is_llm != (self.network.policy == "TextPolicy"):
-            wanted = "TextPolicy" if is_llm else "MlpPolicy or GruPolicy"
+            wanted = "TextPolicy" if is_llm else "MlpPolicy, GruPolicy or CnnPolicy"
             yield (
                 "network.policy",
                 f"must be {wanted} with algorithm {self.algorithm}; TextPolicy is for "

@@ -7,11 +7,18 @@ agent config that uses it (docs/extending.md, "A built-in algorithm").
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from heteromark.config.fields import Frozen, selector
+from heteromark.config.fields import (
+    Coefficient,
+    Count,
+    Frozen,
+    Number,
+    PositiveNumber,
+    selector,
+)
 from heteromark.config.models.llm import GRPOConfig
 
 # The kinds of agents: neural networks over arrays, and language models.
@@ -21,7 +28,7 @@ COMPONENTS_OF = {NETWORKS: "training.network_components", LLM: "llm.components"}
 
 
 class HAPPOConfig(Frozen):
-    """The settings of HAPPO."""
+    """The settings of the algorithms that update groups one after another."""
 
     agent_order: Literal["random", "fixed"] = Field(
         "random",
@@ -34,10 +41,30 @@ class HAPPOConfig(Frozen):
     )
 
 
+class HATRPOConfig(Frozen):
+    """The trust region and the line search of HATRPO."""
+
+    kl_threshold: PositiveNumber = Field(
+        0.01, description="Maximum mean KL divergence of a group's new policy from the old one."
+    )
+    line_search_steps: Count = Field(
+        10, description="Maximum number of step sizes to try; if all fail, the policy stays."
+    )
+    accept_ratio: Coefficient = Field(
+        0.5, description="Least improvement, as a share of what the gradient predicts."
+    )
+    backtrack_coeff: Annotated[float, Field(gt=0, lt=1), Number] = Field(
+        0.8, description="Factor of the step size after each try."
+    )
+    cg_steps: Count = Field(10, description="Steps of the conjugate gradient method.")
+    cg_damping: Coefficient = Field(0.1, description="Added to the diagonal of the Fisher matrix.")
+
+
 class AlgorithmSettings(Frozen):
     """The sections of an agent config that only some algorithms use."""
 
     happo: HAPPOConfig = HAPPOConfig()
+    hatrpo: HATRPOConfig = HATRPOConfig()
     grpo: GRPOConfig = GRPOConfig()
 
 
@@ -52,8 +79,9 @@ class AlgorithmRow:
         home: the module below `heteromark` that registers it, and its loss if it has its own.
         critic: the value of `policy.critic` if that is auto.
         section: its section in an agent config (`AlgorithmSettings`); None: it has no section.
-        is_mirrored: the components have the same settings, and a run uses those.
-        loss_keys: keys of the section `loss` that no other loss reads.
+        mirrored: a section of which the components have the same settings, and a run uses those.
+        loss_keys: keys of the section `loss` that only some losses read.
+        ignores: keys of the components that it does not read, though others do.
         shared_advantage: all agents are trained on the same advantage, so critics are shared.
         acts_alone: only the last role of a task acts, unless a turn order is given.
     """
@@ -64,31 +92,42 @@ class AlgorithmRow:
     home: str
     critic: Literal["team", "own"] = "own"
     section: str | None = None
-    is_mirrored: bool = False
+    mirrored: str | None = None
     loss_keys: tuple[str, ...] = ()
+    ignores: tuple[str, ...] = ()
     shared_advantage: bool = False
     acts_alone: bool = False
 
+    @property
+    def sections(self) -> tuple[str, ...]:
+        """All sections of an agent config that it reads and some other algorithms do not."""
+        return tuple(filter(None, (self.section, self.mirrored)))
 
+
+# Groups are updated one after another, on the advantage of the team.
+_SEQUENTIAL: dict[str, Any] = {
+    "critic": "team",
+    "mirrored": "happo",
+    "loss_keys": ("agent_order", "action_aggregation"),
+    "shared_advantage": True,
+}
 ROWS = (
+    AlgorithmRow("HAPPO", "happo", NETWORKS, "algorithm.happo", **_SEQUENTIAL),
     AlgorithmRow(
-        "HAPPO",
-        "happo",
+        "HATRPO",
+        "hatrpo",
         NETWORKS,
-        "algorithm.happo",
-        critic="team",
-        section="happo",
-        is_mirrored=True,
-        loss_keys=("agent_order", "action_aggregation"),
-        shared_advantage=True,
+        "algorithm.hatrpo",
+        section="hatrpo",
+        ignores=("loss.entropy_coef", "loss.groups", "loss.use_policy_active_masks"),
+        **_SEQUENTIAL,
     ),
+    AlgorithmRow("HAA2C", "haa2c", NETWORKS, "algorithm.haa2c", **_SEQUENTIAL),
     AlgorithmRow("MAPPO", "mappo", NETWORKS, "algorithm.ppo", critic="team"),
     AlgorithmRow("IPPO", "ippo", NETWORKS, "algorithm.ppo"),
     AlgorithmRow("MaskablePPO", "ppo", NETWORKS, "algorithm.ppo"),
-    AlgorithmRow(
-        "GRPO", "grpo", LLM, "llm.algorithm", section="grpo", is_mirrored=True, acts_alone=True
-    ),
-    AlgorithmRow("AT-GRPO", "at_grpo", LLM, "llm.algorithm", section="grpo", is_mirrored=True),
+    AlgorithmRow("GRPO", "grpo", LLM, "llm.algorithm", mirrored="grpo", acts_alone=True),
+    AlgorithmRow("AT-GRPO", "at_grpo", LLM, "llm.algorithm", mirrored="grpo"),
 )
 ROW_OF = {row.name: row for row in ROWS}
 # If algorithms share a loss, `loss_type` selects the first.

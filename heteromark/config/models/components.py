@@ -126,6 +126,32 @@ class EnvironmentConfig(Frozen):
     text: TextConfig = TextConfig()
 
 
+Initialization = Literal["orthogonal", "xavier"]
+
+
+class GaussianConfig(Frozen):
+    """The normal distribution of continuous actions, in units of half the action's range."""
+
+    bounds: Literal["tanh", "clip"] = Field(
+        "tanh",
+        description="How actions stay within their bounds. tanh: the normal distribution is "
+        "squashed by tanh; clip: its actions are clipped when the environment takes the step.",
+    )
+    std: Literal["shared", "by_observation"] = Field(
+        "shared",
+        description="Standard deviation of each dimension. shared: one parameter, the same for all "
+        "observations; by_observation: an output of the network.",
+    )
+    initial_std: PositiveNumber = Field(0.37, description="Standard deviation at the start.")
+    max_std: PositiveNumber | None = Field(
+        None, description="Upper limit of the standard deviation; null: no limit."
+    )
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if self.max_std is not None and self.initial_std >= self.max_std:
+            yield "initial_std", f"must be below max_std, which is {self.max_std}"
+
+
 class PolicyOverride(Frozen):
     """A group's overrides of the policy config; null: not overridden."""
 
@@ -137,11 +163,28 @@ class PolicyOverride(Frozen):
 class GRUConfig(Frozen):
     """The recurrent layer of recurrent policies."""
 
-    hidden_size: Count = Field(64, description="Size of the recurrent hidden state.")
+    hidden_size: Count = Field(64, description="Size of each recurrent layer.")
+    num_layers: Count = Field(1, description="Recurrent layers, one on top of the other.")
     chunk_length: Count = Field(
         8,
         description="Steps of backpropagation through time; must divide the steps per environment "
         "in a batch, and the minibatch size.",
+    )
+
+    @property
+    def memory_size(self) -> int:
+        """Size of a network's recurrent hidden state: the states of all layers."""
+        return self.num_layers * self.hidden_size
+
+
+class CNNConfig(Frozen):
+    """The convolutional layers of policies that see pictures."""
+
+    channels: LayerSizes = Field([16, 32, 32], description="Channels of the convolutional layers.")
+    kernel_size: Count = Field(3, description="Width and height of a filter.")
+    stride: Count = Field(2, description="Step of the filters, by which each layer shrinks.")
+    output_size: Count = Field(
+        4, description="Width and height to which the last layer is averaged, if it is larger."
     )
 
 
@@ -150,6 +193,24 @@ class PolicyConfig(Frozen):
 
     hidden_sizes: LayerSizes = Field([256, 256], description="Sizes of the hidden layers.")
     activation: Activation = "tanh"
+    initialization: Initialization = Field(
+        "orthogonal", description="Initial weights; xavier: uniform. Biases start at 0."
+    )
+    output_gain: PositiveNumber = Field(
+        0.01,
+        description="Gain of the actors' last layer. Small: the first policy is nearly uniform, or "
+        "in the middle of the action's range.",
+    )
+    layer_norm: bool = Field(False, description="Layer normalisation after each hidden layer.")
+    feature_norm: bool = Field(
+        False, description="Layer normalisation of the observation, before the first layer."
+    )
+    observation_norm: bool = Field(
+        False,
+        description="Shift and scale each number of the observation by its running mean and "
+        "standard deviation, updated once per iteration.",
+    )
+    gaussian: GaussianConfig = GaussianConfig()
     critic_hidden_sizes: LayerSizes | None = Field(
         None, description="Sizes of the critics' hidden layers; null: same as hidden_sizes."
     )
@@ -169,6 +230,7 @@ class PolicyConfig(Frozen):
         "all agents; auto: the state if environment.state is true, else the observations.",
     )
     gru: GRUConfig = GRUConfig()
+    cnn: CNNConfig = CNNConfig()
     groups: dict[str, PolicyOverride] = Field({}, description="Overrides by group.")
 
     @property
@@ -203,6 +265,13 @@ class LossConfig(Frozen):
     gae_lambda: Discount = 0.95
     normalize_advantage: bool = True
     normalize_value: bool = Field(True, description="Train critics on normalised returns.")
+    value_norm_floor: PositiveNumber = Field(
+        1e-5, description="Lower limit of the variance that returns are normalised by."
+    )
+    use_policy_active_masks: bool = Field(
+        True,
+        description="Average the actor's loss over active steps; false: divide by all steps.",
+    )
     agent_order: Literal["random", "fixed"] = "random"
     action_aggregation: Literal["prod", "mean"] = "prod"
     groups: dict[str, LossOverride] = Field({}, description="Overrides by group.")
@@ -256,6 +325,9 @@ class ReplayBufferConfig(Frozen):
     """The minibatches of a batch."""
 
     minibatch_size: Count = 64
+    critic_minibatch_size: Count | None = Field(
+        None, description="The critics' minibatch size; null: same as minibatch_size."
+    )
 
 
 class TrainingConfig(Frozen):
@@ -269,6 +341,9 @@ class TrainingConfig(Frozen):
     )
     epochs: Count = Field(1, description="Language models: epochs of num_batches iterations.")
     num_epochs: Count = Field(10, description="Passes over each collected batch.")
+    critic_epochs: Count | None = Field(
+        None, description="Passes of the critics over each batch; null: same as num_epochs."
+    )
     max_grad_norm: PositiveNumber | None = Field(
         0.5, description="Maximum gradient norm; null: no clipping."
     )

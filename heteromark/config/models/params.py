@@ -42,6 +42,15 @@ def _all_optional(model: type[BaseModel], name: str) -> type[Frozen]:
     return create_model(name, __base__=Frozen, __doc__=doc, **fields)
 
 
+def _without_empty(data: dict[str, Any]) -> dict[str, Any]:
+    """Return nested data without its empty sections."""
+    pruned = {
+        key: _without_empty(value) if isinstance(value, dict) else value
+        for key, value in data.items()
+    }
+    return {key: value for key, value in pruned.items() if value != {}}
+
+
 if TYPE_CHECKING:
 
     class HyperparameterOverrides(Frozen):
@@ -164,4 +173,4 @@ class ProjectParams(HyperparameterOverrides):
     def hyperparameter_overrides(self) -> dict[str, Any]:
         """Return the hyperparameters that are not null, as a nested dictionary."""
         data = self.model_dump(include=set(HyperparameterOverrides.model_fields), exclude_none=True)
-        return {key: value for key, value in data.items() if value != {}}
+        return _without_empty(data)

@@ -196,25 +196,30 @@ class RunConfig(Frozen):
                 f"{nearest_divisors(envs, frames)}; or set agent.n_steps to "
                 f"{nearest_multiples(frames, envs)}",
             )
-        minibatch = self.replay_buffer.minibatch_size
-        if message := batch_size_conflict(minibatch, frames, "collector.frames_per_batch"):
-            yield "replay_buffer.minibatch_size", message
+        buffer = self.replay_buffer
+        minibatches = {"minibatch_size": buffer.minibatch_size}
+        if buffer.critic_minibatch_size is not None:
+            minibatches["critic_minibatch_size"] = buffer.critic_minibatch_size
+        for key, size in minibatches.items():
+            if message := batch_size_conflict(size, frames, "collector.frames_per_batch"):
+                yield f"replay_buffer.{key}", message
         if not self.is_recurrent:
             return
         chunk, steps = self.policy.gru.chunk_length, frames // envs
-        nearest = nearest_divisors(chunk, steps, minibatch)
+        nearest = nearest_divisors(chunk, steps, *minibatches.values())
         if steps % chunk:
             yield (
                 "policy.gru.chunk_length",
                 f"must divide the {steps} steps that each of the {envs} environments takes per "
                 f"batch of {frames} frames. {nearest}; or change the batch",
             )
-        if minibatch % chunk:
-            yield (
-                "policy.gru.chunk_length",
-                f"must divide replay_buffer.minibatch_size, which is {minibatch}, because "
-                f"minibatches consist of whole chunks. {nearest}; or change the minibatch size",
-            )
+        for key, size in minibatches.items():
+            if size % chunk:
+                yield (
+                    "policy.gru.chunk_length",
+                    f"must divide replay_buffer.{key}, which is {size}, because minibatches "
+                    f"consist of whole chunks. {nearest}; or change the minibatch size",
+                )
 
     def _conflicts_of_processes(self) -> Iterator[tuple[str, str]]:
         envs, workers = self.environment.num_parallel_envs, self.environment.num_workers
@@ -312,7 +317,7 @@ class RunConfig(Frozen):
     @property
     def may_be_recurrent(self) -> bool:
         """Whether a policy is recurrent, or may be because it is a custom network."""
-        return self.policy_types != {"mlp"}
+        return not self.policy_types <= {"mlp", "cnn"}
 
     @property
     def is_recurrent(self) -> bool:

@@ -72,7 +72,7 @@ def why_ignored(agent: AgentConfig, key: str) -> str:
         return ""
     if ignored := rules_of(agent.kind).ignored(agent, key):
         return ignored
-    owners = [each for each in ROWS if each.section and lies_in(key, each.section)]
+    owners = [each for each in ROWS if any(lies_in(key, section) for section in each.sections)]
     if not owners or row in owners:
         return ""
     return f"is {agent.algorithm}, not {' or '.join(each.name for each in owners)}"
@@ -159,17 +159,27 @@ def _ineffective_in_training(config: RunConfig) -> Iterator[tuple[str, str]]:
     if not config.may_be_recurrent:
         reason = f"policy_type is {config.policy_type}, which has no memory; set policy_type=gru"
         yield "policy.gru", reason
+    if not any(kind == "cnn" or is_custom(kind) for kind in config.policy_types):
+        reason = f"policy_type is {config.policy_type}; set policy_type=cnn for pictures"
+        yield "policy.cnn", reason
     if not is_custom(config.loss_type):
-        for row in ROWS:
-            for key in row.loss_keys if row.name != algorithm else ():
+        for key in dict.fromkeys(key for row in ROWS for key in row.loss_keys):
+            readers = [row for row in ROWS if key in row.loss_keys]
+            if algorithm not in [row.name for row in readers]:
+                listed = ", ".join(row.name for row in readers)
                 yield (
                     f"loss.{key}",
-                    f"agent.algorithm is {algorithm}, but only {row.name} uses this key; set "
-                    f"loss_type={row.loss}",
+                    f"agent.algorithm is {algorithm}, but only {listed} use this key; set "
+                    f"loss_type={readers[0].loss}",
                 )
         if config.loss.critic_loss != "huber":
             reason = f"loss.critic_loss is {config.loss.critic_loss}; set loss.critic_loss=huber"
             yield "loss.huber_delta", reason
+        if not config.loss.normalize_value:
+            reason = "loss.normalize_value is false; set loss.normalize_value=true"
+            yield "loss.value_norm_floor", reason
+    for ignored in ROW_OF[algorithm].ignores:
+        yield ignored, f"agent.algorithm is {algorithm}, which does not read this key"
     for key, names in _READ_BY_OPTIMIZERS.items():
         if optimizer not in names and not is_custom(optimizer):
             others = f" (or {', '.join(names[1:])})" if names[1:] else ""

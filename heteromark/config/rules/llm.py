@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from heteromark.config.errors import Fault, fault_at, nearest
 from heteromark.config.fields import Frozen, is_import_path, nearest_multiples
-from heteromark.config.models.agent import AgentConfig
+from heteromark.config.models.agent import AgentConfig, NetworkConfig, PPOConfig
 from heteromark.config.models.components import (
     CollectorConfig,
     EnvironmentConfig,
@@ -40,11 +40,8 @@ _NOT_READ = (
 _HYPERPARAMETERS_OF_NETWORKS = (
     "gamma",
     "happo",
-    "network.activation_fn",
-    "network.net_arch",
-    "ppo.ent_coef",
-    "ppo.gae_lambda",
-    "ppo.vf_coef",
+    *(f"network.{key}" for key in NetworkConfig.model_fields if key != "policy"),
+    *(f"ppo.{key}" for key in PPOConfig.model_fields if key not in ("clip_range", "max_grad_norm")),
 )
 
 

@@ -217,6 +217,8 @@ def _random_action(group: Group, mask: np.ndarray | None, rows: np.ndarray) -> T
     if isinstance(space, spaces.Box):
         low, high = map(torch.as_tensor, (space.low, space.high))
         return low + (high - low) * torch.rand(*shape, group.action_size)
+    if isinstance(space, spaces.MultiDiscrete):
+        return torch.stack([torch.randint(n, shape) for n in group.choices], -1)
     legal = torch.ones(*shape, group.action_size)
     if mask is not None:
         legal = torch.from_numpy(mask[rows]).float()

@@ -71,14 +71,12 @@ def output_layout(
 
 
 def action_layout(groups: Mapping[str, Group], num_copies: int) -> Layout:
-    """Return the layout of actions: (group, "action"), int64 [N, n] or float32 [N, n, size]."""
+    """Return the layout of actions: (group, "action"), with the shapes of `make_specs`."""
     fields: Fields = {}
     for name, group in groups.items():
         n_agents = len(group.agents)
-        if group.is_discrete:
-            fields[name, "action"] = ((n_agents,), np.int64)
-        else:
-            fields[name, "action"] = ((n_agents, group.action_size), np.float32)
+        shape = (n_agents,) if group.is_discrete else (n_agents, group.action_size)
+        fields[name, "action"] = (shape, np.float32 if group.is_continuous else np.int64)
     return Layout(fields, num_copies)
 
 

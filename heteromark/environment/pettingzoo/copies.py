@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 
 from heteromark.config.models.components import OpponentConfig
-from heteromark.environment.groups import Group, observation_shape
+from heteromark.environment.groups import Group, observed_part, observed_space
 from heteromark.environment.pettingzoo.arrays import Arrays, Key
 from heteromark.environment.pettingzoo.description import Description, describe
 from heteromark.environment.pettingzoo.episodes import ActionLog, LazyGenerator, RunningEpisode
@@ -104,7 +104,8 @@ class AgentSlot:
     agent: str
     group: str
     copy: int  # index of the copy among all copies
-    shape: tuple[int, ...]  # of the environment's observation
+    space: spaces.Space[Any]  # of the environment's observation, without the action mask
+    shape: tuple[int, ...] | None  # of a Box; None: `space` is something else
     observation: np.ndarray  # flat view [observation_size]
     mask: np.ndarray | None  # view [action_size]; None: all actions are always legal
     active: np.ndarray  # view [n] of the group; the agent's index in it is `row`
@@ -176,12 +177,13 @@ class Copies(ABC):
         for name, group in self._settings.groups.items():
             mask = arrays.get((name, "action_mask"))
             for row, agent in enumerate(group.agents):
-                space = self._settings.description.observation_spaces[agent]
+                space = observed_space(self._settings.description.observation_spaces[agent])
                 slots[agent] = AgentSlot(
                     agent=agent,
                     group=name,
                     copy=self._first + i,
-                    shape=observation_shape(name, space),
+                    space=space,
+                    shape=space.shape if isinstance(space, spaces.Box) else None,
                     observation=arrays[name, "observation"][i, row],
                     mask=None if mask is None else mask[i, row],
                     active=arrays[name, "active"][i],
@@ -332,7 +334,7 @@ class Copies(ABC):
     # --- reading actions, writing outputs ------------------------------------------------------
 
     def _actions_by_agent(self) -> dict[str, Sequence[Any]]:
-        """Return each agent's actions in all copies: ints, or an array [copies, action_size].
+        """Return each agent's actions in all copies: ints, or an array [copies, *shape].
 
         Raises:
             ValueError: an action is out of range.
@@ -352,7 +354,12 @@ class Copies(ABC):
                 per_agent = (action.T + int(space.start)).tolist()
             else:
                 # a copy, because an environment may keep its actions
-                per_agent = action.swapaxes(0, 1).copy()
+                if isinstance(space, spaces.MultiDiscrete):
+                    given = action + space.start
+                else:
+                    given = np.clip(action, space.low, space.high)
+                shape = self._settings.description.action_spaces[group.agents[0]].shape or ()
+                per_agent = given.swapaxes(0, 1).reshape(action.shape[1], len(action), *shape)
             by_agent.update(zip(group.agents, per_agent, strict=True))
         return by_agent
 
@@ -379,8 +386,10 @@ class Copies(ABC):
                     f"{slot.mask.size} actions. The mask must have one entry per action"
                 )
             slot.mask[:] = legal
-        if isinstance(observation, dict):
-            observation = observation["observation"]
+        observation = observed_part(observation, slot.space)
+        if slot.shape is None:
+            slot.observation[:] = self._flattened(slot, observation)
+            return
         if type(observation) is not np.ndarray:
             observation = np.asarray(observation)
         if observation.shape != slot.shape:
@@ -391,6 +400,19 @@ class Copies(ABC):
                 "values with zeros"
             )
         slot.observation[:] = observation if observation.ndim == 1 else observation.reshape(-1)
+
+    def _flattened(self, slot: AgentSlot, observation: Any) -> np.ndarray:
+        """Return an observation that is no array as numbers, as Gymnasium flattens its space."""
+        try:
+            flat = np.asarray(spaces.flatten(slot.space, observation))
+        except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError):
+            flat = np.empty(0)
+        if flat.shape != slot.observation.shape:
+            raise ValueError(
+                f"{self._describe(slot, 'an observation outside its space')}: {observation}; its "
+                f"observation space is {slot.space}. Every observation must lie in its space"
+            )
+        return flat
 
     def _describe(self, slot: AgentSlot, what: str) -> str:
         """Return the beginning of a message about faulty data for an agent."""

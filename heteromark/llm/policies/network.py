@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot, pad
 from heteromark.llm.policies.backbone import character_tokenizer
 from heteromark.llm.policies.base import TextPolicy
 from heteromark.llm.sampling import Request, Responses, draw, log_probs_of
-from heteromark.modules.networks import make_mlp
+from heteromark.modules.networks import Layers, make_mlp
 
 HEAD_GAIN = 0.01  # small, so that all characters are initially about equally likely
 
@@ -27,7 +27,7 @@ class NetworkPolicy(TextPolicy):
     max_response_length * vocabulary]`. The network is created on the CPU.
 
     Args:
-        hidden_sizes: see `make_mlp`.
+        hidden_sizes: see `Layers`.
         max_prompt_length: number of characters of the input.
         max_response_length: number of tokens of the output.
         temperature, with_reference: see `TextPolicy`.
@@ -48,7 +48,7 @@ class NetworkPolicy(TextPolicy):
         inputs, outputs = max_prompt_length * len(tokenizer), max_response_length * len(tokenizer)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = make_mlp(inputs, outputs, hidden_sizes, "tanh", head_gain=HEAD_GAIN)
+            network = make_mlp(Layers(inputs, outputs, hidden_sizes, head_gain=HEAD_GAIN))
         super().__init__(network, tokenizer, temperature, with_reference)
         self.max_prompt_length = max_prompt_length
 
