@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # dvc.yaml and the rules call `snakemake` and `python`: let them find this environment's.
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: histories kills help setup run train train-quick train-show-config train-sweep test test-all lint format \
+.PHONY: compat histories kills help setup run train train-quick train-show-config train-sweep test test-all lint format \
   generated docs benchmark clean
 
 help:  ## Show this list
@@ -50,10 +50,14 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST = python -m pytest -n 3 --dist worksteal -rs
 
 test: setup  ## Show that the product works: the short tier of the tests
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not compat"
 
-test-all: setup  ## Run every test
-	$(PYTEST)
+test-all: setup  ## Run every test, except those that need packages of other environments
+	$(PYTEST) -m "not compat"
+
+compat: setup  ## Install the packages of other environments, and train in each of them
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[compat]"
+	$(PYTEST) -m compat
 
 N ?= 20
 histories: setup  ## Play N random histories of a project and look for stale results: make histories N=500

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import inspect
+import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -15,6 +18,15 @@ STARCRAFT = (
     "from SMACv2's repository in its Maps folder"
 )
 WITHOUT_STARCRAFT = "environment=skirmish needs neither"
+
+# Packages of environments, and the extra that installs each.
+EXTRAS = {
+    "gymnasium_robotics": "mamujoco",
+    "lbforaging": "lbf",
+    "magent2": "magent2",
+    "rware": "rware",
+    "vmas": "vmas",
+}
 
 Component = TypeVar("Component", bound=Callable[..., Any])
 
@@ -71,7 +83,7 @@ def import_path(path: str, key: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f"{key} is {path!r}, but module {error.name!r} was not found; "
-            + (how_to_install(module_name) or f"install its package, or correct {key}"),
+            + (how_to_install(module_name) or _similar_module(error.name, key)),
             name=error.name,
         ) from error
     component = getattr(module, attribute, None)
@@ -82,9 +94,21 @@ def import_path(path: str, key: str) -> Callable[..., Any]:
     return component
 
 
+def _similar_module(missing: str | None, key: str) -> str:
+    """Return what to do about a missing module: the nearest name in its package, or install it."""
+    package, _, name = (missing or "").rpartition(".")
+    if package in sys.modules:
+        found = [module.name for module in pkgutil.iter_modules(sys.modules[package].__path__)]
+        if nearest := difflib.get_close_matches(name, found, n=1):
+            return f"did you mean {package}.{nearest[0]}? Correct {key}"
+    return f"install its package, or correct {key}"
+
+
 def how_to_install(module: str) -> str | None:
-    """Return how to install SMAC or SMACv2, if `module` is in either and it is not installed."""
+    """Return how to install the package of `module`; None: it is installed, or unknown."""
     package = module.partition(".")[0]
+    if package in EXTRAS and not importlib.util.find_spec(package):
+        return f"install it with `pip install 'heteromark[{EXTRAS[package]}]'`"
     if package not in ("smac", "smacv2") or importlib.util.find_spec(package):
         return None
     return (
