@@ -56,7 +56,8 @@ test-all: setup  ## Run every test, except those that need packages of other env
 	$(PYTEST) -m "not compat"
 
 compat: setup  ## Install the packages of other environments, and train in each of them
-	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable ".[compat]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --constraint requirements.lock \
+	  --editable ".[compat]"
 	$(PYTEST) -m compat
 
 N ?= 20
