@@ -108,7 +108,7 @@ def trial_faults(config: RunConfig) -> list[Fault]:
     from platformdirs import user_cache_path
 
     environment = config.environment
-    if environment.task is None or chosen_trainer() == STUB:
+    if (environment.task is None and config.env_type != "vmas") or chosen_trainer() == STUB:
         return []
     known = user_cache_path("heteromark") / "trials" / environment_digest(config)
     if known.exists():
@@ -140,4 +140,6 @@ def trial_faults(config: RunConfig) -> list[Fault]:
         lines = [f"its process {describe_exit(status)}"]
     message = f"two episodes of random play failed: {' '.join(lines)}"
     file = f"config/environment/{environment.name}.yaml"
+    if environment.task is None:
+        return [Fault(file, message, "environment.kwargs", environment.kwargs)]
     return [Fault(file, message, "environment.task", environment.task)]

@@ -31,7 +31,7 @@ def try_environment(config: RunConfig) -> None:
     from heteromark.environment.pettingzoo.parallel_copies import ParallelCopies
     from heteromark.environment.pettingzoo.turn_copies import TurnCopies
 
-    make_env = _factory(config)
+    make_env = None if config.env_type == "vmas" else _factory(config)
     if make_env is None:
         _try_batched(config)
         return

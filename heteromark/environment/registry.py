@@ -31,5 +31,8 @@ def task_of(config: RunConfig) -> Task:
 EnvironmentMaker = Callable[[RunConfig, EnvironmentRequest], EnvBase]
 ENVIRONMENTS: Registry[EnvironmentMaker] = Registry(
     "env_type",
-    {name: f"environment.{name}.factory" for name in ("skirmish", "pettingzoo", "smac", "custom")},
+    {
+        name: f"environment.{name}.factory"
+        for name in ("skirmish", "pettingzoo", "smac", "vmas", "custom")
+    },
 )

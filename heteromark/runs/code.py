@@ -117,7 +117,7 @@ def code_of(*modules: str) -> Code:
             continue
         found = files_of(name)
         if top != OWN and any(_is_installed(source.file, top) for source in found):
-            installed.add(_version_of(top))
+            installed.add(version_of(top))
             continue
         for file, package in found:
             if file not in sources:
@@ -215,7 +215,7 @@ def _lists(folder: Path, top: str) -> bool:
     )
 
 
-def _version_of(module: str) -> str:
+def version_of(module: str) -> str:
     """Return `name version` of the distribution that installed a top-level module."""
     try:
         return f"{module} {metadata.version(module)}"

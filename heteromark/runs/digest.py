@@ -25,12 +25,14 @@ from heteromark.config.models.components import EnvironmentConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.config.rules.effect import ineffective_keys, is_custom
 from heteromark.config.rules.llm import defaults_of
-from heteromark.runs.code import code_of, is_own, run_code, source_fingerprint
+from heteromark.runs.code import code_of, is_own, run_code, source_fingerprint, version_of
 from heteromark.runs.files import sha256_of
 from heteromark.runs.record import STUB, TORCH, TRAINER_VARIABLE
 
 DIGEST_LENGTH = 12
 VERSIONED = ("torch", "torchrl", "tensordict")
+# The factory of Gymnasium environments; its argument `id` names their package.
+GYMNASIUM_TEAM = "heteromark.environment.pettingzoo.gymnasium_team:"
 
 
 def run_digest(config: RunConfig) -> str:
@@ -146,9 +148,21 @@ def _identity(config: RunConfig) -> dict[str, Any]:
             for key, path in config.import_paths.items()
             if key not in idle
         },
+        "packages": _packages(config),
         # 2.13.0+cpu counts as 2.13.0, so that machines with other devices find the run.
         "versions": {name: version.partition("+")[0] for name, version in versions().items()},
     }
+
+
+def _packages(config: RunConfig) -> list[str]:
+    """Return name and version of environment packages that only a config names."""
+    environment = config.environment
+    if config.env_type == "vmas":
+        return [version_of("vmas")]
+    if (environment.task or "").startswith(GYMNASIUM_TEAM):
+        module, colon, _ = str(environment.kwargs.get("id", "")).partition(":")
+        return [version_of(module)] if colon else []
+    return []
 
 
 def covered_files(config: RunConfig) -> Iterator[Path]:
@@ -256,9 +270,12 @@ def _normalise(data: dict[str, Any], config: RunConfig) -> None:
         data["environment"].setdefault("state", False)  # no effect if no network reads it
         if policy.get("critic_input") == "auto" and config.env_type != "custom":
             policy["critic_input"] = "state" if config.environment.state else "observations"
-        optimizer["critic_learning_rate"] = (
-            optimizer["critic_learning_rate"] or optimizer["learning_rate"]
-        )
+        for section, own, common in (
+            (optimizer, "critic_learning_rate", "learning_rate"),
+            (data["training"], "critic_epochs", "num_epochs"),
+            (data["replay_buffer"], "critic_minibatch_size", "minibatch_size"),
+        ):
+            section[own] = section[own] or section[common]
     # All values above the number of iterations have the same effect.
     data["evaluation"]["interval"] = min(config.evaluation.interval, config.num_iterations)
 

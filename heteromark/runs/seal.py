@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 # Names the file to which all processes of a run write what they read.
 VARIABLE = "HETEROMARK_USED_FILES"
 # Folders at the top of a project that belong to its tools, or to others if it is a home folder.
+# Folders that describe an installed package; libraries search them for plugins.
+_METADATA = (".egg-info", ".dist-info")
 _TOOLS = (
     *(".git", ".dvc", ".snakemake", ".hydra", "logs", "mlruns", "wandb"),
     *(".cache", ".config", ".local", ".conda", ".pyenv", ".ipython", ".nv", ".triton"),
@@ -82,7 +84,11 @@ class _Notes:
         path = os.path.abspath(os.fsdecode(given))
         is_module = path.endswith((".py", ".pyc", ".so"))
         places = self._project + self._searched if is_module else self._project
-        if not path.startswith(places) or path.startswith(self._others):
+        if (
+            not path.startswith(places)
+            or path.startswith(self._others)
+            or os.path.dirname(path).endswith(_METADATA)
+        ):
             self._known.add(given)
             return
         if flags & (os.O_WRONLY | os.O_TRUNC) or (flags & os.O_CREAT and not os.path.exists(path)):

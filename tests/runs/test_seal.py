@@ -121,9 +121,11 @@ def test_declared_and_imported_files_are_part_of_the_identity(project):
     how = {
         "head": "from .helper import cycles",
         "body": f"{READS['open']}\n    open('environments/scratch', 'w').write('x')\n"
-        "    open('environments/scratch').read()",
+        "    open('environments/scratch').read()\n"
+        "    open('arena.egg-info/entry_points.txt').read()",  # a description of a package
         "files": ["environments/levels.txt"],
     }
+    project.write("arena.egg-info/entry_points.txt", "")
     first = train(project, **how)
     assert "(trained" in first.stdout, first.stderr
     assert "(found in the run store)" in train(project, **how).stdout

@@ -58,6 +58,19 @@ from heteromark.config.models.llm import (
 from heteromark.config.models.tasks import TASK_ROLES
 from heteromark.config.nested import value_at
 
+# Keys with only one valid value in VMAS, and why.
+_WITH_VMAS: dict[str, tuple[object, str]] = {
+    "environment.task": (
+        None,
+        "must be null with env_type vmas; environment.kwargs names the scenario",
+    ),
+    "environment.num_workers": (
+        0,
+        "must be 0 with env_type vmas, which steps all copies in one batch",
+    ),
+    "environment.opponent.kind": ("self", "must be self with env_type vmas: all agents learn"),
+    "environment.state": (False, "must be false with env_type vmas, which has no global state"),
+}
 # Keys with only one valid value in Skirmish, and why.
 _WITH_SKIRMISH: dict[str, tuple[object, str]] = {
     "environment.task": (
@@ -91,7 +104,7 @@ class RunConfig(Frozen):
     mode: Mode
     seed: Seed
     device: Device = "auto"
-    env_type: Literal["skirmish", "pettingzoo", "smac", "text", "custom"] = "pettingzoo"
+    env_type: Literal["skirmish", "pettingzoo", "smac", "vmas", "text", "custom"] = "pettingzoo"
     policy_type: PolicyType = "mlp"
     loss_type: LossType = "happo"
     optimizer_type: OptimizerType = "adam"
@@ -168,12 +181,19 @@ class RunConfig(Frozen):
         yield "agent.algorithm", message
 
     def _conflicts_of_environment(self) -> Iterator[tuple[str, str]]:
-        if self.environment.task is None and self.env_type not in ("skirmish", "text"):
+        if self.environment.task is None and self.env_type not in ("skirmish", "vmas", "text"):
             yield (
                 "environment.task",
                 "must be the import path of the environment's factory with env_type "
                 f"{self.env_type}",
             )
+        if self.env_type == "vmas":
+            if not isinstance(self.environment.kwargs.get("scenario"), str):
+                message = "must contain the name of a scenario, e.g. {scenario: balance}"
+                yield "environment.kwargs", message
+            for key, (value, message) in _WITH_VMAS.items():
+                if value_at(self, key) != value:
+                    yield key, message
         if self.env_type != "skirmish":
             return
         skirmish = self.environment.skirmish

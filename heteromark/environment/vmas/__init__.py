@@ -1,0 +1,1 @@
+"""VMAS, the vectorised multi-agent simulator."""
