@@ -112,8 +112,8 @@ def how_to_install(module: str) -> str | None:
     if package not in ("smac", "smacv2") or importlib.util.find_spec(package):
         return None
     return (
-        f'install the package with `pip install "git+https://github.com/oxwhirl/{package}.git"`, '
-        f"and {STARCRAFT}; {WITHOUT_STARCRAFT}"
+        "install it with `pip install 'heteromark[smacv2]'` and `pip install --no-deps "
+        f'"git+https://github.com/oxwhirl/{package}.git"`, and {STARCRAFT}; {WITHOUT_STARCRAFT}'
     )
 
 

@@ -274,7 +274,7 @@ def test_a_missing_package_is_reported_when_a_sweep_is_planned(tmp_path):
     project.set_params(sweep={"environment": "smac_mmm"})
     with pytest.raises(
         ConfigError,
-        match=r"smac_mmm\.yaml.*module smacv2.env not found.*install .*oxwhirl/smacv2.*II 4\.10",
+        match=r"smac_mmm\.yaml.*module smac.env not found.*install .*oxwhirl/smac\.git.*II 4\.10",
     ):
         make_plan(tmp_path)
 
