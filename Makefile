@@ -62,7 +62,7 @@ compat: setup  ## Install the packages of other environments, and train in each 
 
 N ?= 20
 histories: setup  ## Play N random histories of a project and look for stale results: make histories N=500
-	HISTORIES=$(N) python -m pytest -n 2 -rs tests/workflow/test_histories.py
+	HISTORIES=$(N) python -m pytest -n 2 -vv -rs tests/workflow/test_histories.py
 
 kills: setup  ## Kill trainings at N random moments and compare their results: make kills N=100
 	PYTHONPATH=.:tests python tests/training/kills.py --kills $(N)
