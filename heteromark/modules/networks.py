@@ -121,7 +121,8 @@ class ConvolutionalNetwork(nn.Module):
         layers: of the perceptron; `in_features` is that of the flattened pictures.
         pictures: by kind of picture, its number and its form. Pictures of a kind share filters.
         channels: of the convolutional layers, each followed by the activation.
-        kernel_size, stride: of the convolutional layers.
+        kernel_size: width and height of the filters.
+        stride: step of the filters.
         output_size: width and height to which the last layer is averaged, if it is larger.
 
     Source: Mnih et al., Human-level control through deep reinforcement learning, Nature 2015.

@@ -34,7 +34,9 @@ class VMASEnv(SelfRestartingEnv):
         num_envs: number of copies N.
         device: device of the simulation.
         max_steps: frames after which an episode is truncated; None: it only ends by itself.
-        group_by, groups, split: see `group_agents`.
+        group_by: see `group_agents`.
+        groups: see `group_agents`.
+        split: see `group_agents`.
         team_reward: train every agent on the mean of all agents' rewards.
         first: index of copy 0 among all copies of the run.
         settings: further arguments of `vmas.make_env` and of the scenario.
