@@ -305,7 +305,6 @@ def _actor(config: RunConfig, group: Group) -> ProbabilisticActor:
         out_features=outputs,
         pictures=((1, group.image),) if group.image else (),
     )
-    # The algorithm checks the weights once per iteration, which is far cheaper than each sample.
     options: dict[str, Any] = {}
     in_keys = {"logits": parameters}
     if isinstance(space, spaces.Box):
@@ -325,6 +324,7 @@ def _actor(config: RunConfig, group: Group) -> ProbabilisticActor:
         distribution = MaskedCategorical
     elif group.is_discrete:
         distribution = torch.distributions.Categorical
+        # The algorithm checks the weights once per iteration, which is far cheaper.
         options["validate_args"] = False
     else:
         distribution = MultiCategorical

@@ -48,7 +48,9 @@ def config_digest(config: RunConfig) -> str:
 def environment_digest(config: RunConfig) -> str:
     """Return the identity of a run's environment, for results that depend on nothing else."""
     identity = _identity(config)
-    data = {key: identity[key] for key in ("environment", "env_type", "own_code", "code")}
+    data = {
+        key: identity[key] for key in ("environment", "env_type", "own_code", "code", "packages")
+    }
     kept = ("group_by", "groups", "state", "reward", "task", "kwargs", "files", "smac")
     data["environment"] = {key: data["environment"].get(key) for key in kept}
     data["split"] = not config.policy.share_policy_params

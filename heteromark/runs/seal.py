@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 # Names the file to which all processes of a run write what they read.
 VARIABLE = "HETEROMARK_USED_FILES"
-# Folders at the top of a project that belong to its tools, or to others if it is a home folder.
 # Folders that describe an installed package; libraries search them for plugins.
 _METADATA = (".egg-info", ".dist-info")
+# Folders at the top of a project that belong to its tools, or to others if it is a home folder.
 _TOOLS = (
     *(".git", ".dvc", ".snakemake", ".hydra", "logs", "mlruns", "wandb"),
     *(".cache", ".config", ".local", ".conda", ".pyenv", ".ipython", ".nv", ".triton"),

@@ -20,7 +20,7 @@ class Lifting(gymnasium.Env):
 
     Args:
         each: rewards and flags have one entry per agent.
-        ends: "terminated" or "truncated".
+        ends: "terminated" or "truncated"; or "alone": agent_0 in the first step.
         parts: agents in the observation space.
     """
 
@@ -44,6 +44,8 @@ class Lifting(gymnasium.Env):
     def step(self, actions):
         self.t += 1
         over = self.t == 5
+        if self.ends == "alone":
+            return self.observe(), [0.0] * 3, [True, False, False], [False] * 3, {}
         flags = [over and self.ends == "terminated", over and self.ends == "truncated"]
         rewards = [float(action) for action in actions]
         if self.each:
@@ -88,6 +90,13 @@ def test_an_environment_without_one_space_per_agent_is_refused():
         GymnasiumTeam(gymnasium.make("CartPole-v1"))
     with pytest.raises(TypeError, match="has 2 observation and 3 action spaces"):
         make(ID, parts=2)
+
+
+def test_agents_that_end_alone_are_refused():
+    env = make(ID, ends="alone")
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="agent 'agent_0' of .* ended before the others"):
+        env.step(dict.fromkeys(env.possible_agents, 0))
 
 
 def test_a_team_renders():

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from engine_config import make_config
 
 from heteromark.config.compose.composition import compose_run, parse_overrides
 from heteromark.config.models.agent import AgentConfig
@@ -208,3 +209,14 @@ def test_an_opponent_is_identified_by_the_content_of_its_checkpoint(tmp_path):
     first = digest(b"weights", "a.pt")
     assert digest(b"weights", "b.pt") == first
     assert len({first, digest(b"others", "c.pt"), digest(None, "d.pt")}) == 3
+
+
+def test_a_package_that_only_the_arguments_name_is_part_of_the_identity(monkeypatch):
+    """Otherwise a new version of Level-Based Foraging would find the runs of the old one."""
+    config = make_config(
+        environment__task="heteromark.environment.pettingzoo.gymnasium_team:make",
+        environment__kwargs={"id": "mpe2:Anything-v0"},
+    )
+    before = run_digest(config)
+    monkeypatch.setattr("heteromark.runs.digest.version_of", lambda module: f"{module} 99")
+    assert run_digest(config) != before

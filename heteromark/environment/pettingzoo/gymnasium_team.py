@@ -65,7 +65,14 @@ class GymnasiumTeam(ParallelEnv):
         observations, rewards, terminated, truncated, info = self._env.step(together)
         terminations, truncations = self._by_agent(terminated), self._by_agent(truncated)
         infos = dict.fromkeys(self.possible_agents, info)
-        if all(terminations[agent] or truncations[agent] for agent in self.agents):
+        over = [terminations[agent] or truncations[agent] for agent in self.agents]
+        if any(over) and not all(over):
+            raise ValueError(
+                f"agent {self.agents[over.index(True)]!r} of {self._env} ended before the others, "
+                "but an environment with a Tuple of spaces needs the actions of all; let the flags "
+                "be those of the team, or write a PettingZoo environment"
+            )
+        if all(over):
             self.agents = []
         return (
             self._by_agent(observations),
