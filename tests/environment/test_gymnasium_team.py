@@ -95,7 +95,7 @@ def test_an_environment_without_one_space_per_agent_is_refused():
 def test_agents_that_end_alone_are_refused():
     env = make(ID, ends="alone")
     env.reset(seed=0)
-    with pytest.raises(ValueError, match="agent 'agent_0' of .* ended before the others"):
+    with pytest.raises(ValueError, match=r"agent 'agent_0' of .* ended before the others"):
         env.step(dict.fromkeys(env.possible_agents, 0))
 
 

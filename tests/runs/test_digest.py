@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from engine_config import make_config
 
 from heteromark.config.compose.composition import compose_run, parse_overrides
 from heteromark.config.models.agent import AgentConfig
@@ -213,6 +212,8 @@ def test_an_opponent_is_identified_by_the_content_of_its_checkpoint(tmp_path):
 
 def test_a_package_that_only_the_arguments_name_is_part_of_the_identity(monkeypatch):
     """Otherwise a new version of Level-Based Foraging would find the runs of the old one."""
+    from engine_config import make_config  # not at the top: another process imports this module
+
     config = make_config(
         environment__task="heteromark.environment.pettingzoo.gymnasium_team:make",
         environment__kwargs={"id": "mpe2:Anything-v0"},
