@@ -46,7 +46,7 @@ def try_environment(config: RunConfig) -> None:
         groups=environment.groups,
         split=not config.policy.share_policy_params,
         team_reward=environment.reward == "team",
-        with_state=environment.state,
+        with_state=environment.state and config.may_read_state,
     )
     outputs, actions = (
         layout.views(bytearray(layout.size))

@@ -14,6 +14,7 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import check_env_specs
 from toy_environments import N_ACTIONS, FaultyBattle, ToyBattle, UnlikeArchers, not_parallel
 
+from heteromark.environment.pettingzoo.aec import PettingZooAECEnv
 from heteromark.environment.pettingzoo.direct import direct_parallel
 from heteromark.environment.pettingzoo.parallel import PettingZooParallelEnv
 from heteromark.seeds import stream_seed
@@ -298,6 +299,29 @@ def test_an_action_out_of_range_is_refused():
         ValueError, match=r"group 'archer' .* received actions from 1 to 4; .* 0 to 3"
     ):
         env.step(now)
+
+
+class Blank(simple_spread_v3.raw_env):
+    """Its picture cannot be drawn, as MuJoCo's without OpenGL."""
+
+    def render(self):
+        raise AttributeError("no context")
+
+
+def test_a_failure_to_render_is_one_sentence():
+    env = PettingZooAECEnv(Blank, 1, render=True, name="blank")
+    env.reset()
+    message = r"^environment 'blank' cannot render: AttributeError: no context$"
+    with pytest.raises(ValueError, match=message):
+        env.render()
+
+    def make(render_mode=None):
+        if render_mode:
+            raise OSError("no display")
+        return simple_spread_v3.parallel_env()
+
+    with pytest.raises(ValueError, match=r"'blank' cannot render: OSError: no display$"):
+        PettingZooParallelEnv(make, 1, render=True, name="blank")
 
 
 def test_copy_0_renders_only_with_render_set():

@@ -24,10 +24,19 @@ from heteromark.workflow.plan import make_plan
 DUEL = {"units": ["marauder", "marine"], "distance": 3.0, "jitter": 0.0}
 
 
-def create(num_envs=1, battle="Battle", *, smac=None, reward="team", render=False, **kwargs):
+def create(
+    num_envs=1,
+    battle="Battle",
+    *,
+    smac=None,
+    reward="team",
+    render=False,
+    algorithm="IPPO",
+    **kwargs,
+):
     """Create an environment whose task is one of the stand-ins."""
     config = make_config(
-        algorithm="IPPO",
+        algorithm=algorithm,
         env_type="smac",
         environment__task=f"smac_stand_in:{battle}",
         environment__kwargs=kwargs,
@@ -169,7 +178,8 @@ def test_a_crash_of_the_game_truncates_the_episode(caplog):
 
 
 def test_the_state_comes_from_the_object():
-    data = play(create(**DUEL), hold, 1)
+    assert "state" not in play(create(**DUEL), hold, 1)  # nobody reads it
+    data = play(create(algorithm="MAPPO", **DUEL), hold, 1)
     assert data["state"].flatten().tolist() == [
         *(4.5, 3.5, 8, 4.5, 4.5, 4),
         *(7.5, 3.5, 4, 7.5, 4.5, 4),

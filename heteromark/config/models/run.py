@@ -335,6 +335,13 @@ class RunConfig(Frozen):
         return {self.policy_type, *overrides} - {None}
 
     @property
+    def may_read_state(self) -> bool:
+        """Whether something would read the environment's global state, if it provides one."""
+        by_critic = self.critic != "own" and self.policy.critic_input != "observations"
+        own_code = {self.agent.algorithm, *self.policy_types}
+        return by_critic or any(":" in path for path in own_code)
+
+    @property
     def may_be_recurrent(self) -> bool:
         """Whether a policy is recurrent, or may be because it is a custom network."""
         return not self.policy_types <= {"mlp", "cnn"}

@@ -140,7 +140,7 @@ def _ineffective_always(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 def _ineffective_in_training(config: RunConfig) -> Iterator[tuple[str, str]]:
     """Yield keys a built-in algorithm ignores. Custom losses and optimizers may read theirs."""
-    algorithm, optimizer, policy = config.agent.algorithm, config.optimizer_type, config.policy
+    algorithm, optimizer = config.agent.algorithm, config.optimizer_type
     if config.critic == "own":
         reason = (
             f"the critics of this {algorithm} run see only an agent's own observation "
@@ -153,8 +153,7 @@ def _ineffective_in_training(config: RunConfig) -> Iterator[tuple[str, str]]:
             "policy.critic_input is observations, so nothing reads the state; set "
             "policy.critic_input=state"
         )
-    sees_state = config.critic != "own" and policy.critic_input != "observations"
-    if not sees_state and not any(map(is_custom, config.policy_types)):
+    if not config.may_read_state:
         yield "environment.state", state_reason
     if not config.may_be_recurrent:
         reason = f"policy_type is {config.policy_type}, which has no memory; set policy_type=gru"

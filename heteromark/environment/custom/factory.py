@@ -94,7 +94,7 @@ def _check_options(env: EnvBase, config: RunConfig, render: bool) -> None:
             f"{', '.join(shared)}; set policy.share_policy_params=true",
         ),
         (
-            environment.state and env.state_size is None,
+            environment.state and config.may_read_state and env.state_size is None,
             "environment.state is true, but it has no state; set environment.state=false",
         ),
         (

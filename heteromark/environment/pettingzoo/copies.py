@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,11 @@ UNKNOWN = -1  # value of "won" if the environment does not report it
 _MUST_BE_FINITE = (
     "Check the environment for a division by zero or an overflow, or replace undefined values with "
     "numbers, for example with numpy.nan_to_num"
+)
+_OPENGL = (
+    "MuJoCo draws with OpenGL, and without a screen needs a library for that: install one and name "
+    "it, for example `apt-get install libegl1` and MUJOCO_GL=egl, or libosmesa6 and "
+    "MUJOCO_GL=osmesa"
 )
 
 
@@ -84,7 +90,7 @@ def make_copy(make_env: Callable[..., Any], name: str, render: bool, number: int
     While its constructor runs, the global generators are seeded with the copy's number.
 
     Raises:
-        ValueError: the factory of environment `name` takes no render_mode.
+        ValueError: `render` is set, and the factory takes no render_mode or fails with it.
     """
     options = {"render_mode": "rgb_array"} if render else {}
     try:
@@ -95,6 +101,16 @@ def make_copy(make_env: Callable[..., Any], name: str, render: bool, number: int
         raise ValueError(
             f"environment {name!r} cannot render: its factory takes no render_mode ({error})"
         ) from error
+    except Exception as error:
+        if not render:
+            raise
+        raise _cannot_render(name, error) from error
+
+
+def _cannot_render(name: str, error: Exception) -> ValueError:
+    hint = f"; {_OPENGL}" if "mujoco" in sys.modules else ""
+    reason = f"{type(error).__name__}: {error}"
+    return ValueError(f"environment {name!r} cannot render: {reason}{hint}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +293,8 @@ class Copies(ABC):
             picture = self._envs[0].render()
         except NotImplementedError as error:
             raise ValueError(f"environment {name!r} cannot render: it has no render()") from error
+        except Exception as error:
+            raise _cannot_render(name, error) from error
         if not isinstance(picture, np.ndarray) or picture.ndim != 3:
             raise ValueError(
                 f"environment {name!r} cannot render: its render() returned "

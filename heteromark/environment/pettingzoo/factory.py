@@ -45,7 +45,7 @@ def make_batched(
         groups=environment.groups,
         split=not config.policy.share_policy_params,
         team_reward=environment.reward == "team",
-        with_state=environment.state,
+        with_state=environment.state and config.may_read_state,
         name=environment.name,
         render=request.render,
         first=request.first,

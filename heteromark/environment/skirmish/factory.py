@@ -17,6 +17,6 @@ def make_skirmish(config: RunConfig, request: EnvironmentRequest) -> SkirmishEnv
         group_by=environment.group_by,
         groups=environment.groups,
         split=not config.policy.share_policy_params,
-        with_state=environment.state,
+        with_state=environment.state and config.may_read_state,
         first=request.first,
     )
