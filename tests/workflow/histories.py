@@ -73,8 +73,12 @@ CHOICES = {
 SETTING = st.sampled_from(sorted(CHOICES)).flatmap(
     lambda key: st.tuples(st.just(key), st.sampled_from(CHOICES[key]))
 )
+FOLDERS = [
+    *("results/smoke", "results/tables/rungs", "results/tables", "results/selected"),
+    *("results/train", "results/model"),
+]
 LOSSES = [
-    *("results", ".snakemake", "results/tables", "results/smoke", "results/selected"),
+    *("results", ".snakemake", *FOLDERS),
     *("results/tables/runs.csv", "results/selected/selection.json", "results/model/metrics.json"),
 ]
 # Faults of earlier versions, by their number in the list of cases: file, text now, text then.

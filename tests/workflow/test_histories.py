@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import pytest
-from histories import HELPER, MUTANTS, Histories
+from histories import FOLDERS, HELPER, MUTANTS, Histories
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -27,6 +28,28 @@ def test_a_short_history_leaves_no_stale_result():
         history.snakemake()
     finally:
         history.teardown()
+
+
+@pytest.mark.slow
+def test_any_two_folders_of_results_may_be_lost():
+    """A step finds what it reads: each file is an input of the rule, or it is not read."""
+    history = Histories()
+    try:
+        history.start()
+        history.write_variant("b", "3e-3")
+        history.edit_params(("sweep.strategy", "halving"))
+        project = history.project
+        project.run("snakemake", "--cores", "2")
+        for lost in itertools.combinations(FOLDERS, 2):
+            for folder in lost:
+                history.remove(folder)
+            project.run("snakemake", "--cores", "2", "published")
+        history.check(project)
+        for folder in ("results/selected", "results/report.html"):
+            history.remove(folder)
+        project.run("snakemake", "--cores", "2")
+    finally:
+        history.remove_all()
 
 
 @pytest.mark.slow

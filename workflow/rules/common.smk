@@ -4,6 +4,7 @@
 import json
 import shlex
 import sys
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
@@ -28,6 +29,7 @@ OVERRIDES = [shlex.quote(f"{key}={json.dumps(value)}") for key, value in retyped
 
 TABLES_STAMP = f"results/tables/{stamp_name(PLAN.tables_digest)}"
 SELECTION_STAMP = f"results/selected/{stamp_name(PLAN.selection_digest)}"
+SELECTION = Path("results/selected/selection.json")
 MODEL_STAMP = f"results/model/{stamp_name(PLAN.publication_digest)}"
 REPORT_STAMP = f"results/report/{stamp_name(PLAN.publication_digest)}"
 
@@ -67,25 +69,46 @@ def length_of(candidate):
     return f"--total-timesteps {candidate.frames}"
 
 
-def await_decisions(number):
-    for rung in range(1, number + 1):
-        checkpoints.rung.get(rung=rung, digest=PLAN.rung_digest(rung))
+# What a step reads is in its inputs: a file that is not may be missing, or be written meanwhile.
+# A decision or selection that exists is used without its checkpoint. The digest in its name, or in
+# its stamp's, says that it belongs to this plan; and Snakemake asks for a checkpoint only once if
+# the checkpoint first seems necessary and then is not.
+def decisions_before(rung):
+    """Return the decisions after all earlier rungs; await those that are missing."""
+    paths = []
+    for earlier in range(1, rung):
+        path = PLAN.decisions[earlier]
+        if not path.exists():
+            checkpoints.rung.get(rung=earlier, digest=PLAN.rung_digest(earlier))
+        paths.append(str(path))
+    return paths
 
 
-def rung_run_records(wildcards):
+def all_decisions(wildcards):
+    return decisions_before(len(PLAN.decisions) + 1)
+
+
+def records_of_all(candidates):
+    return [record for candidate in candidates for record in records_of(candidate)]
+
+
+def rung_inputs(wildcards):
     rung = int(wildcards.rung)
-    await_decisions(rung - 1)
-    return [record for candidate in PLAN.entrants(rung) for record in records_of(candidate)]
+    return [*decisions_before(rung), *records_of_all(PLAN.entrants(rung))]
 
 
-def smoke_run_records(wildcards):
-    await_decisions(len(PLAN.decisions))
-    return [record for candidate in PLAN.trained() for record in records_of(candidate)]
+def tables_inputs(wildcards):
+    return [*all_decisions(wildcards), *records_of_all(PLAN.trained())]
+
+
+def sweep_inputs(wildcards):
+    return [*all_decisions(wildcards), *records_of_all(PLAN.trained_in_rungs())]
 
 
 def selected_run_records(wildcards):
-    selected = checkpoints.select.get().output.selection
-    return records_of(PLAN.selected(selected).full)
+    if not (Path(SELECTION_STAMP).exists() and SELECTION.exists()):
+        checkpoints.select.get()
+    return records_of(PLAN.selected(SELECTION).full)
 
 
 def config_of_smoke_run(wildcards):

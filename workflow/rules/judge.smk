@@ -5,7 +5,7 @@
 # Runs after each rung except the last, with sweep.strategy "halving". A grid has only one rung.
 checkpoint rung:
     input:
-        ancient(rung_run_records),
+        ancient(rung_inputs),
     output:
         f"{RUNGS}/rung_{{rung}}-{{digest}}.json",
     log:
@@ -22,7 +22,7 @@ checkpoint rung:
 
 rule aggregate:
     input:
-        ancient(smoke_run_records),
+        ancient(tables_inputs),
     output:
         stamp=TABLES_STAMP,
         summary=report(
@@ -52,7 +52,7 @@ rule aggregate:
         python=PYTHON,
         params=params_options,
     message:
-        "tables of {input}"
+        "tables of the smoke runs"
     shell:
         "{params.python} workflow aggregate --expect {params.digest}"
         " $(dirname {output.stamp:q}) {params.params} > {log:q} 2>&1"
@@ -60,7 +60,8 @@ rule aggregate:
 
 checkpoint select:
     input:
-        ancient(TABLES_STAMP),
+        ancient(all_decisions),
+        tables=ancient(TABLES_STAMP),
     output:
         **BRACKET,
         stamp=SELECTION_STAMP,
@@ -92,11 +93,12 @@ checkpoint select:
         "selection of the winner"
     shell:
         "{params.python} workflow select --expect {params.digest}"
-        " $(dirname {input:q}) $(dirname {output.stamp:q}) {params.params} 2>&1 | tee {log:q}"
+        " $(dirname {input.tables:q}) $(dirname {output.stamp:q}) {params.params} 2>&1 | tee {log:q}"
 
 
 rule publish:
     input:
+        ancient(sweep_inputs),
         ancient(selected_run_records),
         tables=ancient(TABLES_STAMP),
         selection=ancient(SELECTION_STAMP),
@@ -160,7 +162,9 @@ rule publish:
 # Snakemake can only report a finished workflow. --nolock, because this Snakemake holds the lock.
 rule report:
     input:
-        ancient(MODEL_STAMP),
+        ancient(TABLES_STAMP),
+        ancient(SELECTION_STAMP),
+        model=ancient(MODEL_STAMP),
     output:
         html="results/report.html",
         stamp=REPORT_STAMP,
@@ -175,4 +179,4 @@ rule report:
         "rm -f $(dirname {output.stamp:q})/inputs-*.json;"
         " {params.python} -m snakemake --nolock --quiet all --report {output.html:q}"
         " {params.config} -- published > {log:q} 2>&1"
-        " && cp {input:q} {output.stamp:q}"
+        " && cp {input.model:q} {output.stamp:q}"
