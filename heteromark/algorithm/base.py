@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 from tensordict import NestedKey, TensorDict
@@ -24,6 +27,7 @@ from heteromark.environment.rewards import find_nonfinite_reward, find_unequal_r
 from heteromark.import_paths import Registry
 from heteromark.modules.loss import loss_of_group
 from heteromark.modules.optimizer import set_learning_rates
+from heteromark.modules.plain import PlainLoss, plain_loss, shuffled
 from heteromark.modules.policy import TEAM, is_recurrent, update_observation_norms
 
 
@@ -192,32 +196,54 @@ class Algorithm(ABC):
         """
         # Minibatches consist of single frames, or of sequences for a recurrent network.
         sample = (self.config.policy.gru.chunk_length,) if is_recurrent(network) else ()
-        buffer.empty()
-        buffer.extend(data.reshape(-1, *sample))
+        data = data.reshape(-1, *sample)
+        all_count = bool(data[loss_module.loss_mask_key].all())
         sums: dict[str, float] = {}
         count = 0
-        for _ in range(epochs):
-            for minibatch in buffer:
-                counts = minibatch[loss_module.loss_mask_key]
-                if not counts.any():
-                    continue  # with zero gradients, momentum would still change the weights
-                share = counts.float().mean() if by_all_steps else 1.0
-                losses = {
-                    name: share * loss
-                    for name, loss in loss_module(minibatch).items()
-                    if name.startswith("loss_")
-                }
-                optimizer.zero_grad()
-                sum(losses.values()).backward()
-                try:
-                    measured = take_step(optimizer, self.config.training.max_grad_norm, losses)
-                except Diverged as diverged:
-                    raise diverged.of(name, self.iteration) from diverged
-                for quantity, number in measured.items():
-                    sums[quantity] = sums.get(quantity, 0.0) + number
-                count += 1
+        for minibatch, find_losses in self._minibatches(loss_module, network, buffer, data, epochs):
+            counts = minibatch[loss_module.loss_mask_key]
+            if not (all_count or counts.any()):
+                continue  # with zero gradients, momentum would still change the weights
+            losses = find_losses(minibatch, all_count)
+            if by_all_steps:
+                share = counts.float().mean()
+                losses = {name: share * loss for name, loss in losses.items()}
+            optimizer.zero_grad()
+            functools.reduce(operator.add, losses.values()).backward()
+            try:
+                measured = take_step(optimizer, self.config.training.max_grad_norm, losses)
+            except Diverged as diverged:
+                raise diverged.of(name, self.iteration) from diverged
+            for quantity, number in measured.items():
+                sums[quantity] = sums.get(quantity, 0.0) + number
+            count += 1
         kept = ("loss_objective", "loss_critic", "grad_norm")
         return {quantity: total / count for quantity, total in sums.items() if quantity in kept}
+
+    def _minibatches(
+        self,
+        loss_module: LossModule,
+        network: TensorDictModuleBase,
+        buffer: ReplayBuffer,
+        data: TensorDict,
+        epochs: int,
+    ) -> Iterator[tuple[Any, PlainLoss]]:
+        """Yield the minibatches of all epochs, each with the function that finds its losses."""
+        plain = plain_loss(loss_module, network) if self.config.buffer_type == "tensor" else None
+        if plain is not None and buffer._batch_size is not None:
+            for minibatch in shuffled(data, epochs, buffer._batch_size):
+                yield minibatch, plain
+            return
+
+        def find_losses(minibatch: Any, _: bool) -> dict[str, Tensor]:
+            losses = loss_module(minibatch).items()
+            return {name: loss for name, loss in losses if name.startswith("loss_")}
+
+        buffer.empty()
+        buffer.extend(data)
+        for _ in range(epochs):
+            for minibatch in buffer:
+                yield minibatch, find_losses
 
     def _update_norms(self, batch: TensorDict) -> None:
         """Add the batch to the statistics that networks normalise their observations by."""

@@ -69,14 +69,20 @@ class ValueLoss(LossModule):
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         value = self.critic_network(tensordict.copy()).get(self.tensor_keys.value)
-        target = tensordict.get(self.tensor_keys.value_target)
-        distance = self._distance(value, target)
+        keys, before = self.tensor_keys, None
         if self.clip_epsilon is not None:
-            before = tensordict.get(self.tensor_keys.value_before)
-            kept = before + (value - before).clamp(-self.clip_epsilon, self.clip_epsilon)
-            distance = torch.max(distance, self._distance(kept, target))
+            before = tensordict.get(keys.value_before)
+        distance = self.distance(value, tensordict.get(keys.value_target), before)
         loss = self.coefficient * self._reduce_loss(distance, tensordict)
         return TensorDict({"loss_critic": loss})
+
+    def distance(self, value: Tensor, target: Tensor, before: Tensor | None) -> Tensor:
+        """Return the loss of each value, [..., 1]; `before` is read with clipping only."""
+        distance = self._distance(value, target)
+        if self.clip_epsilon is None or before is None:
+            return distance
+        kept = before + (value - before).clamp(-self.clip_epsilon, self.clip_epsilon)
+        return torch.max(distance, self._distance(kept, target))
 
     def _distance(self, value: Tensor, target: Tensor) -> Tensor:
         if self.loss_critic_type == "l2":

@@ -30,6 +30,7 @@ from heteromark.environment.errors import (
     make_picklable,
 )
 from heteromark.import_paths import Registry
+from heteromark.modules.plain import PlainActor, PlainPolicy
 from heteromark.modules.random_state import random_state, restore_random_state, seed_everything
 from heteromark.runs.files import atomic_path
 from heteromark.runs.seal import note_reads
@@ -365,9 +366,17 @@ def _reporting(reports: Path, function: Callable[..., Any], *arguments: Any, **o
         raise SystemExit(1) from None
 
 
+def _policy(actors: Actors) -> TensorDictModuleBase:
+    plain = [PlainActor.of(actor) for actor in actors.values()]
+    known = [actor for actor in plain if actor is not None]
+    if len(known) < len(plain):
+        return TensorDictSequential(*actors.values())
+    return PlainPolicy(actors, known)
+
+
 def _common(config: RunConfig, actors: Actors, device: torch.device) -> dict[str, Any]:
     return {
-        "policy": TensorDictSequential(*actors.values()),
+        "policy": _policy(actors),
         "frames_per_batch": config.collector.frames_per_batch,
         "total_frames": -1,
         "exploration_type": ExplorationType.RANDOM,

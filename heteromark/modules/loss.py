@@ -80,6 +80,7 @@ def _ppo_loss(
     group: str,
     **options: Any,
 ) -> PPOLoss:
+    options.setdefault("entropy_bonus", config.entropy_coef != 0)  # or it is found for nothing
     loss = loss_class(
         actor,
         None,

@@ -10,8 +10,10 @@ from engine_config import make_config
 from random_batches import GroupShape, make_algorithm, make_groups, random_batch
 from torch import nn
 
+from heteromark.algorithm import base
 from heteromark.config.errors import ConfigError
 from heteromark.modules.networks import Layers, RecurrentNetwork, RunningNorm, make_mlp
+from heteromark.modules.plain import plain_loss
 
 ACTIVATIONS = ["tanh", "relu", "elu", "gelu", "leaky_relu", "selu", "sigmoid"]
 
@@ -147,15 +149,21 @@ def test_actors_and_critics_may_have_their_own_epochs_and_minibatches(monkeypatc
     )
     algorithm = make_algorithm(config, make_groups([GroupShape("discrete", 1)]))
     sizes = {"actor": [], "critic": []}
-    losses = algorithm._losses
-    for kind, loss in (("actor", losses.actors["group0"]), ("critic", losses.critics["team"])):
-        forward = loss.forward
+    kinds = {
+        algorithm._losses.actors["group0"]: "actor",
+        algorithm._losses.critics["team"]: "critic",
+    }
 
-        def counted(minibatch, kind=kind, forward=forward):
-            sizes[kind].append(len(minibatch))
-            return forward(minibatch)
+    def counted(loss, network):
+        find_losses = plain_loss(loss, network)
 
-        monkeypatch.setattr(loss, "forward", counted)
+        def count(minibatch, all_count):
+            sizes[kinds[loss]].append(len(minibatch[loss.loss_mask_key]))
+            return find_losses(minibatch, all_count)
+
+        return count
+
+    monkeypatch.setattr(base, "plain_loss", counted)
     algorithm.update(random_batch(algorithm, 0), 0)
     assert sizes == {"actor": [8] * 4, "critic": [4] * 12}
     with pytest.raises(
