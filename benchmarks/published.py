@@ -103,7 +103,7 @@ def vmas(environment: str, peer_task: str) -> Task:
 
 TASKS = {
     "halfcheetah_2x3": mamujoco(
-        "mamujoco_agent_v1",
+        "mujoco_agent_v1",
         "halfcheetah_2x3",
         1_000_000,
         "mamujoco/HalfCheetah-v2-2x3",
@@ -115,7 +115,7 @@ TASKS = {
         "harl_halfcheetah_2x3", "halfcheetah_2x3", 300_000, "mamujoco/HalfCheetah-v2-2x3"
     ),
     "walker2d_2x3": mamujoco(
-        "mamujoco_agent_v1", "walker2d_2x3", 300_000, "mamujoco/Walker2d-v2-2x3"
+        "mujoco_agent_v1", "walker2d_2x3", 300_000, "mamujoco/Walker2d-v2-2x3"
     ),
     "walker2d_2x3_harl_values": mamujoco(
         "harl_walker2d_2x3", "walker2d_2x3", 300_000, "mamujoco/Walker2d-v2-2x3"
