@@ -16,13 +16,14 @@ _DETERMINISTIC: Any = torch.utils.deterministic
 
 
 def set_arithmetic(config: RunConfig, device: torch.device | str) -> None:
-    """Set the number of threads to the run's, and deterministic algorithms on or off.
+    """Set the run's number of threads and precision, and deterministic algorithms on or off.
 
-    They are on for the CPU. Without them, several threads add the gradients of indexed rows in a
+    These are on for the CPU. Without them, several threads add the gradients of indexed rows in a
     varying order, and a run with `num_threads=2` differs in its last digits each time. They are off
     for a GPU, where not every operation has a deterministic version.
     """
     torch.set_num_threads(config.training.num_threads)
+    torch.set_float32_matmul_precision(config.training.matmul_precision)
     torch.use_deterministic_algorithms(torch.device(device).type == "cpu")
     # This code never reads uninitialised memory, so filling it would only cost time.
     _DETERMINISTIC.fill_uninitialized_memory = False
@@ -35,6 +36,7 @@ def arithmetic_of(config: RunConfig, device: torch.device | str) -> Iterator[Non
     A different number of threads rounds sums differently.
     """
     threads = torch.get_num_threads()
+    precision = torch.get_float32_matmul_precision()
     exact = torch.are_deterministic_algorithms_enabled()
     filled = _DETERMINISTIC.fill_uninitialized_memory
     set_arithmetic(config, device)
@@ -42,6 +44,7 @@ def arithmetic_of(config: RunConfig, device: torch.device | str) -> Iterator[Non
         yield
     finally:
         torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
         torch.use_deterministic_algorithms(exact)
         _DETERMINISTIC.fill_uninitialized_memory = filled
 

@@ -9,6 +9,7 @@ from heteromark.training.device import arithmetic_of
 def settings():
     return (
         torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
         torch.are_deterministic_algorithms_enabled(),
         torch.utils.deterministic.fill_uninitialized_memory,
     )
@@ -16,8 +17,9 @@ def settings():
 
 def test_arithmetic_settings_apply_to_the_run_only():
     before = settings()
-    with arithmetic_of(make_config(training__num_threads=2), "cpu"):
-        assert settings() == (2, True, False)
+    config = make_config(training__num_threads=2, training__matmul_precision="medium")
+    with arithmetic_of(config, "cpu"):
+        assert settings() == (2, "medium", True, False)
     assert settings() == before
 
 

@@ -348,6 +348,12 @@ class TrainingConfig(Frozen):
         0.5, description="Maximum gradient norm; null: no clipping."
     )
     num_threads: Count = Field(1, description="CPU threads that torch uses.")
+    matmul_precision: Literal["highest", "high", "medium"] = Field(
+        "highest",
+        description="Precision of products of float32 matrices: highest: float32; high: at most "
+        "TF32; medium: at most bfloat16, sums in float32. Lower ones are faster where the "
+        "processor or GPU has units for them.",
+    )
     checkpoint_interval: Count = Field(
         10, description="Iterations between checkpoints; does not affect the training."
     )
