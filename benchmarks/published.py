@@ -232,7 +232,7 @@ def train(task: Task, system: str, seed: int, python: str, harl: Path | None) ->
 def our_command(task: Task, seed: int, folder: Path) -> list[str]:
     settings = [
         f"evaluation.episodes={task.episodes}",
-        f"evaluation.interval={task.every}",
+        f"evaluation.interval={task.every}",  # 0: only at the end
         "num_threads=1",
         "device=cpu",
         "checkpoint_interval=1000",

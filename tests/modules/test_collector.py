@@ -10,6 +10,7 @@ from engine_config import make_config
 
 from heteromark.algorithm.statistics import log_prob
 from heteromark.environment.errors import WorkerDied
+from heteromark.modules.policy import update_observation_norms
 from heteromark.training.components import ComponentFactory
 
 TOY = {"environment__task": "toy_environments:ToyBattle"}
@@ -27,6 +28,7 @@ def components(request):
         environment__kwargs={"length": None},
         collector_type=request.param,
         policy__groups={"healer": {"policy_type": "gru"}},
+        policy__observation_norm=True,
     )
     created = ComponentFactory(config).create()
     yield created
@@ -87,10 +89,11 @@ def test_environments_stepped_by_python_are_collected_with_one_thread():
         torch.set_num_threads(before)
 
 
-def test_it_acts_with_the_current_weights(components):
+def test_it_acts_with_the_current_weights_and_statistics(components):
     components.collector.restart(0)
-    components.collector.collect()
+    batch = components.collector.collect()
     for group, actor in components.learner.actors.items():
+        update_observation_norms(actor, batch, (group, "active"))
         with torch.no_grad():
             for parameter in actor.parameters():
                 parameter += 0.3
