@@ -152,11 +152,19 @@ def test_every_document_with_commands_is_tested():
 
 
 def test_documents_name_files_that_exist():
-    others = ("docs/decisions.md", "docs/algorithms.md", "docs/benchmarks.md", "docs/history.md")
+    names = ("decisions", "algorithms", "benchmarks", "history", "environments")
+    others = [f"docs/{name}.md" for name in names]
     for document in (*DOCUMENTS, *others):
         text = (ROOT / document).read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#:]+)\)", text):
             assert ((ROOT / document).parent / target).exists(), (document, target)
+
+
+def test_every_environment_is_in_a_document():
+    listed = (ROOT / "docs/environments.md").read_text() + (ROOT / "docs/llm.md").read_text()
+    for path in (ROOT / "config" / "environment").glob("*.yaml"):
+        if not path.stem.startswith("skirmish"):  # it has a document of its own
+            assert re.search(rf"\b{path.stem}\b", listed), path.stem
 
 
 def test_the_picture_of_the_dag_is_current(project: Project):

@@ -13,9 +13,8 @@
     threads      threads of torch
 
 Prints JSON as its last line: "curve", the [frames, mean return per agent of the episodes that
-ended] of every iteration, and "evaluations", [frames, mean return].
-
-Besides the packages in requirements.txt, it needs vmas, pyglet 1.5 and gym 0.26.
+ended] of every iteration, and "evaluations", [frames, mean return]. For its packages, see
+requirements.txt in this folder.
 """
 
 from __future__ import annotations
