@@ -91,7 +91,7 @@ def train(name: str, seed: int) -> dict[str, Any]:
     task = replace(TASKS["halfcheetah_2x3"], frames=FRAMES, every=0, options=VARIANTS[name][1])
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "run"
-        _, seconds = run_and_time(our_command(task, seed, target), {})
+        _, seconds = run_and_time(our_command(task, "mujoco_agent_v1", seed, target), {})
         curves = our_curves(target)
     return {
         "commit": commit(),

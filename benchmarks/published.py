@@ -28,7 +28,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +60,7 @@ class Task:
     """A task of the field.
 
     Attributes:
-        agent: agent config of ours.
+        agents: agent configs of ours, by the name of the curve.
         environment: file in config/environment/.
         copies: of the environment.
         frames: per run.
@@ -72,7 +72,7 @@ class Task:
         options: `--set` options of ours.
     """
 
-    agent: str
+    agents: Mapping[str, str]
     environment: str
     copies: int
     frames: int
@@ -91,46 +91,39 @@ class Task:
         return list(range(step, self.frames + 1, step))
 
 
-def mamujoco(agent: str, environment: str, frames: int, peer_task: str, **others: Any) -> Task:
+def mamujoco(environment: str, frames: int, peer_task: str, **others: Any) -> Task:
+    agents = {OURS: "mujoco_agent_v1", f"{OURS}, HARL's values": f"harl_{environment}"}
     sizes = {"copies": 20, "iteration": 4000, "every": 25, "frames": frames}
-    return Task(agent, environment, peer="harl", peer_task=peer_task, **sizes, **others)
+    return Task(agents, environment, peer="harl", peer_task=peer_task, **sizes, **others)
 
 
 def vmas(environment: str, peer_task: str) -> Task:
+    agents = {OURS: "benchmarl_vmas"}
     sizes = {"copies": 600, "iteration": 60_000, "every": 1, "frames": 300_000, "episodes": 200}
-    return Task("benchmarl_vmas", environment, peer="benchmarl", peer_task=peer_task, **sizes)
+    return Task(agents, environment, peer="benchmarl", peer_task=peer_task, **sizes)
 
 
 TASKS = {
     "halfcheetah_2x3": mamujoco(
-        "mujoco_agent_v1",
         "halfcheetah_2x3",
         1_000_000,
         "mamujoco/HalfCheetah-v2-2x3",
         published={200_000: 900.0, 300_000: 1_080.0, 1_000_000: 2_860.0},
         targets={300_000: 1_500.0, 1_000_000: 3_500.0},
     ),
-    # HARL's values in both: what differs is the code.
-    "halfcheetah_2x3_harl_values": mamujoco(
-        "harl_halfcheetah_2x3", "halfcheetah_2x3", 300_000, "mamujoco/HalfCheetah-v2-2x3"
-    ),
-    "walker2d_2x3": mamujoco(
-        "mujoco_agent_v1", "walker2d_2x3", 300_000, "mamujoco/Walker2d-v2-2x3"
-    ),
-    "walker2d_2x3_harl_values": mamujoco(
-        "harl_walker2d_2x3", "walker2d_2x3", 300_000, "mamujoco/Walker2d-v2-2x3"
-    ),
+    "walker2d_2x3": mamujoco("walker2d_2x3", 300_000, "mamujoco/Walker2d-v2-2x3"),
     "simple_spread": Task(
-        "harl_simple_spread",
+        {OURS: "harl_simple_spread"},
         "simple_spread",
-        20,
-        200_000,
-        10,
-        4000,
-        "harl",
-        "pettingzoo_mpe/simple_spread_v2-discrete",
+        copies=20,
+        frames=200_000,
+        every=10,
+        iteration=4000,
+        peer="harl",
+        peer_task="pettingzoo_mpe/simple_spread_v2-discrete",
         episodes=200,
         targets={200_000: -21.5},
+        options=("policy.share_policy_params=false",),
     ),
     "vmas_balance": vmas("vmas_balance", "BALANCE"),
     "vmas_sampling": vmas("vmas_sampling", "SAMPLING"),
@@ -145,15 +138,18 @@ def main() -> None:
             print(f"{name:<30} {task.frames:>10,} frames   beside {task.peer}: {task.peer_task}")
         return
     kept = {} if not KEPT.exists() else json.loads(KEPT.read_text(encoding="utf-8"))["runs"]
-    wanted = []
-    for name in arguments.tasks:
-        for system in (OURS, TASKS[name].peer):
-            wanted += [(name, system, seed) for seed in arguments.seeds]
+    wanted = [
+        (name, system, seed)
+        for name in arguments.tasks
+        for system in (*TASKS[name].agents, TASKS[name].peer)
+        for seed in arguments.seeds
+        if arguments.systems is None or system in arguments.systems
+    ]
     pythons = {"harl": arguments.harl_python, "benchmarl": arguments.benchmarl_python}
 
     def measure(name: str, system: str, seed: int) -> None:
-        key = f"{name} {system} {seed}"
-        python = sys.executable if system == OURS else pythons[system]
+        key = f"{name} | {system} | {seed}"
+        python = pythons.get(system, sys.executable)
         if python is None or (key in kept and not arguments.again):
             return
         try:
@@ -172,7 +168,7 @@ def main() -> None:
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(lambda each: measure(*each), wanted))
-    shown = [name for name in TASKS if any(key.split()[0] == name for key in kept)]
+    shown = [name for name in TASKS if runs_of(kept, name)]
     for name in shown:
         show(name, runs_of(kept, name))
     draw({name: runs_of(kept, name) for name in shown}, RESULTS / "published.svg")
@@ -185,6 +181,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("tasks", nargs="*", choices=[*TASKS, []], metavar="TASK", default=[])
     parser.add_argument("--list", action="store_true", help="only list the tasks")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--systems", nargs="+", help="train only these, such as harl")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
     parser.add_argument("--again", action="store_true", help="train also what is kept")
     parser.add_argument("--harl", type=Path, metavar="FOLDER", help="a clone of HARL")
@@ -201,8 +198,8 @@ def parse_arguments() -> argparse.Namespace:
 def train(task: Task, system: str, seed: int, python: str, harl: Path | None) -> dict[str, Any]:
     """Train one run in a process of its own, and return its curve, evaluations and CPU time."""
     with tempfile.TemporaryDirectory() as scratch:
-        if system == OURS:
-            command = our_command(task, seed, Path(scratch) / "run")
+        if system in task.agents:
+            command = our_command(task, task.agents[system], seed, Path(scratch) / "run")
         else:
             request = {
                 "frames": task.frames,
@@ -216,12 +213,12 @@ def train(task: Task, system: str, seed: int, python: str, harl: Path | None) ->
             script = PEERS / system / "train.py"
             command = [python, "-W", "ignore", str(script), f"{scratch}/request.json"]
         output, seconds = run_and_time(command, {"PYTHONPATH": "" if harl is None else str(harl)})
-        if system == OURS:
+        if system in task.agents:
             curves = our_curves(Path(scratch) / "run")
         else:
             curves = json.loads(output.splitlines()[-1])
     return {
-        "commit": commit() if system == OURS else None,
+        "commit": commit() if system in task.agents else None,
         "cpu_seconds": round(seconds, 1),
         "frames": task.frames,
         "curve": thinned(curves["curve"]),
@@ -229,7 +226,7 @@ def train(task: Task, system: str, seed: int, python: str, harl: Path | None) ->
     }
 
 
-def our_command(task: Task, seed: int, folder: Path) -> list[str]:
+def our_command(task: Task, agent: str, seed: int, folder: Path) -> list[str]:
     settings = [
         f"evaluation.episodes={task.episodes}",
         f"evaluation.interval={task.every}",  # 0: only at the end
@@ -240,7 +237,7 @@ def our_command(task: Task, seed: int, folder: Path) -> list[str]:
     ]
     return [
         *(sys.executable, "-m", "heteromark", "train"),
-        *("--agent-config", f"config/agents/{task.agent}.yaml"),
+        *("--agent-config", f"config/agents/{agent}.yaml"),
         *("--environment", task.environment, "--num-envs", str(task.copies)),
         *("--total-timesteps", str(task.frames), "--seed", str(seed)),
         *("--output", str(folder)),
@@ -307,10 +304,11 @@ def runs_of(kept: dict[str, Any], name: str) -> dict[str, list[dict[str, Any]]]:
     """Return the runs of a task by system, in the order of their seeds."""
     found: dict[str, list[dict[str, Any]]] = {}
     for key, run in kept.items():
-        task, system, _ = key.split()
+        task, system, _ = key.split(" | ")
         if task == name:
             found.setdefault(system, []).append(run)
-    return {system: found[system] for system in sorted(found, key=lambda each: each != OURS)}
+    order = [*TASKS[name].agents, TASKS[name].peer]
+    return {system: found[system] for system in order if system in found}
 
 
 def show(name: str, runs: dict[str, list[dict[str, Any]]]) -> None:
@@ -323,7 +321,7 @@ def show(name: str, runs: dict[str, list[dict[str, Any]]]) -> None:
             if not values:
                 continue
             text = ", ".join(f"{value:.4g}" for value in values)
-            line = f"{name:<28} {system:<11} {frames:>9,} frames: {statistics.fmean(values):8.4g}"
+            line = f"{name:<16} {system:<25} {frames:>9,} frames: {statistics.fmean(values):8.4g}"
             line += f" ({text})"
             if frames in task.published:
                 line += f"; published {task.published[frames]:g}"
@@ -336,9 +334,11 @@ def show(name: str, runs: dict[str, list[dict[str, Any]]]) -> None:
         for system, own in runs.items()
     }
     line = ", ".join(f"{system} {speed:,.0f}" for system, speed in speeds.items())
-    if len(speeds) == 2:
-        line += f": {speeds[OURS] / speeds[task.peer]:.2f} times"
-    print(f"{name:<28} frames per CPU second: {line}")
+    if task.peer in speeds:
+        ours = [each for each in task.agents if each in speeds]
+        ratios = [f"{speeds[each] / speeds[task.peer]:.2f}" for each in ours]
+        line += f": {', '.join(ratios)} times"
+    print(f"{name:<16} frames per CPU second: {line}")
 
 
 def draw(tasks: dict[str, dict[str, list[dict[str, Any]]]], path: Path) -> None:
