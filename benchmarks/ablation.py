@@ -120,20 +120,26 @@ def show(kept: dict[str, Any]) -> None:
 def draw(kept: dict[str, Any], path: Path) -> None:
     """Draw each variant's training return, the mean of its seeds, with the range."""
     pyplot = svg_plots()
-    figure, axis = pyplot.subplots(figsize=(8.0, 4.5), layout="constrained")
-    for name, (what, _) in VARIANTS.items():
+    colours = pyplot.get_cmap("tab20").colors
+    figure, axis = pyplot.subplots(figsize=(9.5, 4.5), layout="constrained")
+    drawn = []
+    for number, (name, (what, _)) in enumerate(VARIANTS.items()):
         curves = [run["curve"] for run in runs_of(kept, name)]
         if not curves:
             continue
         length = min(map(len, curves))
         thousands = [curves[0][i][0] / 1e3 for i in range(length)]
         values = [[curve[i][1] for curve in curves] for i in range(length)]
-        (line,) = axis.plot(thousands, [statistics.fmean(at) for at in values], label=what)
+        means = [statistics.fmean(at) for at in values]
+        style = {"color": colours[number], "linewidth": 2.2 if name == "base" else 1.2}
+        (line,) = axis.plot(thousands, means, label=what.replace("nothing", "as it is"), **style)
         axis.fill_between(
             thousands, [*map(min, values)], [*map(max, values)], alpha=0.12, color=line.get_color()
         )
-    label_curves(axis, "HalfCheetah 2x3: what changes from mujoco_agent_v1", "training return")
-    axis.legend(fontsize=6.5)
+        drawn.append((means[-1], line))
+    label_curves(axis, "HalfCheetah 2x3: one change of mujoco_agent_v1", "return while training")
+    lines = [line for _, line in sorted(drawn, key=lambda each: -each[0])]
+    axis.legend(handles=lines, fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, metadata={"Date": None})
 
 

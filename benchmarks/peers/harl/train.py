@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 
 sys.argv, _REQUEST = sys.argv[:1], sys.argv[1:]  # HARL's imports parse the command line
 
@@ -51,7 +52,8 @@ class Team:
         self.n_agents = len(self._agents)
         self.observation_space = [self._env.observation_space(each) for each in self._agents]
         self.action_space = [self._env.action_space(each) for each in self._agents]
-        self.share_observation_space = [self._env.state_space] * self.n_agents
+        shape = self._env.state().shape
+        self.share_observation_space = [spaces.Box(-np.inf, np.inf, shape)] * self.n_agents
         self._is_discrete = hasattr(self.action_space[0], "n")
 
     def reset(self) -> tuple[Any, ...]:
