@@ -44,8 +44,9 @@ def evaluated(run: Path, **options) -> dict:
         # random play: -41; benchmark: at least -15
         (28_000, "speaker_listener", "HAPPO", -22.0),
         (28_000, "speaker_listener", "MAPPO", -22.0),
-        # random play: -26.2
-        (40_000, "simple_spread_continuous", "HAPPO", -24.5),
+        # random play: -26.2; three seeds: -19.8 to -20.6. At 40,000 frames, seeds differ by more than
+        # they have learned.
+        (160_000, "simple_spread_continuous", "HAPPO", -22.5),
     ],
 )
 def test_training_improves_a_team(tmp_path, frames, environment, algorithm, least):
