@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import torch
 from tensordict import TensorDict
-from tensordict.nn import TensorDictModuleBase, TensorDictSequential
 from torchrl.collectors import Collector as TorchRLCollector
 from torchrl.collectors import MultiSyncCollector as TorchRLMultiSyncCollector
 from torchrl.envs import EnvBase
@@ -30,8 +29,9 @@ from heteromark.environment.errors import (
     make_picklable,
 )
 from heteromark.import_paths import Registry
-from heteromark.modules.plain import PlainActor, PlainPolicy
+from heteromark.modules.plain import as_policy
 from heteromark.modules.random_state import random_state, restore_random_state, seed_everything
+from heteromark.modules.rollout import Actors, Player, Rollout, threads_of
 from heteromark.runs.files import atomic_path
 from heteromark.runs.seal import note_reads
 from heteromark.seeds import stream_seed
@@ -44,7 +44,6 @@ class MakeEnvironment(Protocol):
 
 
 _EXIT_TIMEOUT = 2.0  # seconds to wait for the exit status of a process
-Actors = Mapping[str, TensorDictModuleBase]
 
 
 class Collector(Protocol):
@@ -116,7 +115,7 @@ class CollectorFactory:
 
 @COLLECTORS.register("sync")
 class SyncCollector:
-    """Collects in this process with TorchRL's collector; see Collector and CollectorFactory."""
+    """Collects in this process; see Collector and CollectorFactory."""
 
     def __init__(
         self,
@@ -127,86 +126,53 @@ class SyncCollector:
         device: torch.device,
     ) -> None:
         self.environment = environment
-        self._started = False
-        self._collector = TorchRLCollector(
-            environment,
-            env_device=environment.device,
-            track_traj_ids=False,
-            **_common(config, actors, device),
-        )
+        self._player = Player(actors, config.policy.gru.memory_size)
+        steps = config.collector.frames_per_batch // environment.batch_size[0]
+        self._rollout = Rollout(environment, [self._player], steps, device)
 
     def restart(self, seed: int, *stream: int | str) -> None:
         self.environment.reseed(seed, *stream)
-        self._collector.reset()
-        self._started = True
+        self._rollout.begin()
 
     def state_dict(self) -> dict[str, Any]:
-        return running_episodes(self._collector)
+        save = getattr(self.environment, "running_episodes", None)
+        hidden = {name: state.clone() for name, state in self._player.hidden.items()}
+        return {"environment": None if save is None else save(), "hidden": hidden}
 
     def load_state_dict(self, state: dict[str, Any]) -> dict[int, str]:
-        return continue_episodes(self._collector, state)
+        outputs, lost = continued(self.environment, state["environment"])
+        self._rollout.go_on(outputs)
+        for name, hidden in state["hidden"].items():
+            before = self._player.hidden[name]
+            self._player.hidden[name] = hidden.to(before.device)
+        return lost
 
     def collect(self) -> TensorDict:
-        if not self._started:
+        if not self._rollout.has_begun:
             raise RuntimeError("the collector was not started: call restart() first")
-        with _threads_of(self.environment):
-            # Copy, so that keys added by an algorithm do not appear in the next batch.
-            return self._collector.rollout().copy()
+        with threads_of(self.environment):
+            return self._rollout.collect()[0]
 
     def close(self) -> None:
         """Do nothing: the creator of the environment closes it."""
 
 
-def running_episodes(collector: TorchRLCollector) -> dict[str, Any]:
-    """Return what a collector of TorchRL needs to continue its environment's episodes."""
-    environment = collector.env
-    save = getattr(environment, "running_episodes", None)
-    return {
-        "environment": None if save is None else save(),
-        "hidden": {
-            name: collector._carrier[name, "hidden"].clone()
-            for name in environment.groups
-            if (name, "hidden") in collector._carrier.keys(True)
-        },
-    }
+def continued(environment: EnvBase, episodes: Any) -> tuple[TensorDict, dict[int, str]]:
+    """Continue the running episodes of an environment.
 
+    Args:
+        episodes: from its `running_episodes`; None: it has no such method, and all begin anew.
 
-def continue_episodes(collector: TorchRLCollector, state: Mapping[str, Any]) -> dict[int, str]:
-    """Continue the episodes of `running_episodes`; see `Collector.load_state_dict`."""
-    environment, saved = collector.env, state["environment"]
-    if saved is None:
-        # Not the episodes of the start again: these follow from the random state of the checkpoint.
-        environment.reseed(int(torch.randint(2**32, (1,))))
-        collector.reset()
-        why = "the environment lacks running_episodes() and continue_episodes()"
-        return dict.fromkeys(range(environment.batch_size[0]), why)
-    outputs, lost = environment.continue_episodes(saved)
-    # TorchRL keeps what the next step starts from in this attribute. Hidden states of episodes that
-    # begin are not read, see `modules.policy`.
-    for name, hidden in state["hidden"].items():
-        outputs[name, "hidden"] = hidden.to(outputs.device)
-    collector._carrier.update(outputs)
-    return lost
-
-
-@contextlib.contextmanager
-def _threads_of(environment: EnvBase) -> Iterator[None]:
-    """Use one torch thread while collecting from an environment that is stepped by Python.
-
-    Idle torch threads would keep the cores busy. With two workers on two cores, this made
-    collection slower than without workers. Choosing actions for such copies is too little work to
-    gain from several threads. The number of workers has no influence, because the number of
-    threads can change the last bits of a result.
+    Returns:
+        The environment's current outputs; and see `Collector.load_state_dict`.
     """
-    if not getattr(environment, "stepped_by_python", False):
-        yield
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    if episodes is not None:
+        outputs, lost = environment.continue_episodes(episodes)
+        return outputs, lost
+    # Not the episodes of the start again: these follow from the random state of the checkpoint.
+    environment.reseed(int(torch.randint(2**32, (1,))))
+    why = "the environment lacks running_episodes() and continue_episodes()"
+    return environment.reset(), dict.fromkeys(range(environment.batch_size[0]), why)
 
 
 @COLLECTORS.register("multi_sync")
@@ -245,7 +211,13 @@ class MultiSyncCollector:
                 collector_class=functools.partial(_ReportingCollector, reports),
                 num_sub_threads=1,
                 use_buffers=True,
-                **_common(config, actors, device),
+                policy=as_policy(actors),
+                frames_per_batch=config.collector.frames_per_batch,
+                total_frames=-1,
+                exploration_type=ExplorationType.RANDOM,
+                policy_device=device,
+                storing_device=device,
+                auto_register_policy_transforms=False,
             )
 
     def restart(self, seed: int, *stream: int | str) -> None:
@@ -337,10 +309,19 @@ class _ReportingCollector(TorchRLCollector):
         self.reset()
 
     def running_episodes(self) -> dict[str, Any]:
-        """See the function of this name; includes this process's random state."""
-        return _reporting(
-            self._reports, lambda: {**running_episodes(self), "random": random_state()}
-        )
+        """Return this process's part of `MultiSyncCollector.state_dict`."""
+        return _reporting(self._reports, self._running_episodes)
+
+    def _running_episodes(self) -> dict[str, Any]:
+        save = getattr(self.env, "running_episodes", None)
+        # TorchRL keeps what the next step starts from in this attribute.
+        hidden = {
+            name: self._carrier[name, "hidden"].clone()
+            for name in self.env.groups
+            if (name, "hidden") in self._carrier.keys(True)
+        }
+        environment = None if save is None else save()
+        return {"environment": environment, "hidden": hidden, "random": random_state()}
 
     def continue_episodes(self, state: Mapping[str, Any]) -> dict[int, str]:
         """Continue from `running_episodes`."""
@@ -348,7 +329,11 @@ class _ReportingCollector(TorchRLCollector):
 
     def _continue(self, state: Mapping[str, Any]) -> dict[int, str]:
         restore_random_state(state["random"])  # new episodes may draw their seed from it
-        lost = continue_episodes(self, state)
+        outputs, lost = continued(self.env, state["environment"])
+        # Hidden states of episodes that begin are not read, see `modules.policy`.
+        for name, hidden in state["hidden"].items():
+            outputs[name, "hidden"] = hidden.to(outputs.device)
+        self._carrier.update(outputs)
         restore_random_state(state["random"])
         return lost
 
@@ -364,23 +349,3 @@ def _reporting(reports: Path, function: Callable[..., Any], *arguments: Any, **o
         with atomic_path(reports / f"{os.getpid()}.pickle") as report:
             report.write_bytes(pickle.dumps((make_picklable(error), traceback.format_exc())))
         raise SystemExit(1) from None
-
-
-def _policy(actors: Actors) -> TensorDictModuleBase:
-    plain = [PlainActor.of(actor) for actor in actors.values()]
-    known = [actor for actor in plain if actor is not None]
-    if len(known) < len(plain):
-        return TensorDictSequential(*actors.values())
-    return PlainPolicy(actors, known)
-
-
-def _common(config: RunConfig, actors: Actors, device: torch.device) -> dict[str, Any]:
-    return {
-        "policy": _policy(actors),
-        "frames_per_batch": config.collector.frames_per_batch,
-        "total_frames": -1,
-        "exploration_type": ExplorationType.RANDOM,
-        "policy_device": device,
-        "storing_device": device,
-        "auto_register_policy_transforms": False,
-    }

@@ -139,7 +139,7 @@ class PlainPolicy(TensorDictModuleBase):
     It writes actions, log-probabilities and hidden states, but not the distributions' parameters.
     """
 
-    def __init__(self, actors: Mapping[str, ProbabilisticActor], plain: list[PlainActor]) -> None:
+    def __init__(self, actors: Mapping[str, TensorDictModuleBase], plain: list[PlainActor]) -> None:
         super().__init__()
         self.actors = nn.ModuleList(actors.values())  # so that their weights are found
         self._plain = plain
@@ -156,6 +156,19 @@ class PlainPolicy(TensorDictModuleBase):
             for key, tensor in actor.act(entries).items():
                 batch.set(key, tensor)
         return batch
+
+
+def plain_actors(actors: Mapping[str, TensorDictModuleBase]) -> list[PlainActor] | None:
+    """Return the plain forms of all actors; None: one of them has none."""
+    found = [PlainActor.of(actor) for actor in actors.values()]
+    known = [actor for actor in found if actor is not None]
+    return known if len(known) == len(found) else None
+
+
+def as_policy(actors: Mapping[str, TensorDictModuleBase]) -> TensorDictModuleBase:
+    """Return one module of all actors, in its plain form if there is one."""
+    plain = plain_actors(actors)
+    return TensorDictSequential(*actors.values()) if plain is None else PlainPolicy(actors, plain)
 
 
 def plain_loss(loss: LossModule, network: nn.Module) -> PlainLoss | None:

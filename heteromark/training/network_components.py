@@ -14,7 +14,7 @@ from heteromark.config.models.run import RunConfig
 from heteromark.modules.collector import CollectorFactory
 from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory
-from heteromark.modules.policy import PolicyFactory, recurrent_groups, with_memory
+from heteromark.modules.policy import PolicyFactory, recurrent_groups
 from heteromark.modules.replay_buffer import ReplayBufferFactory
 from heteromark.modules.value_norm import PreciseValueNorm
 from heteromark.training.components import Components
@@ -52,7 +52,6 @@ def _components_for(config: RunConfig, environment: EnvBase, device: torch.devic
     optimizers = OptimizerFactory()
     buffers = ReplayBufferFactory()
     recurrent = recurrent_groups(policies.actors)
-    environment = with_memory(environment, recurrent, config.policy.gru.memory_size)
     collector = CollectorFactory().create(
         config,
         environment,

@@ -1,0 +1,184 @@
+"""Play the next steps of an environment's copies, for one run or for several that share them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase, TensorDictSequential
+from torch import Tensor
+from torchrl.envs import EnvBase
+from torchrl.envs.utils import ExplorationType, set_exploration_type
+
+from heteromark.modules.plain import plain_actors
+
+Actors = Mapping[str, TensorDictModuleBase]
+Entries = dict[Any, Tensor]  # by NestedKey
+
+
+class Player:
+    """One run's actors, which sample the actions of its copies.
+
+    Args:
+        actors: by group; each writes its group's actions and log-probs.
+        memory_size: size of each agent's hidden state, for recurrent actors.
+        randomness: context in which actions are drawn.
+    """
+
+    def __init__(
+        self,
+        actors: Actors,
+        memory_size: int,
+        randomness: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        self._randomness = randomness
+        self._memory_size = memory_size
+        read = dict.fromkeys(key for actor in actors.values() for key in actor.in_keys)
+        self._remembered = [name for name in actors if (name, "hidden") in read]
+        self._read: list[NestedKey] = [
+            key for key in read if key not in {(name, "hidden") for name in self._remembered}
+        ]
+        self._plain = plain_actors(actors)
+        self._policy = TensorDictSequential(*actors.values())
+        self.hidden: dict[str, Tensor] = {}  # by group with a recurrent actor, [N, n, memory_size]
+
+    def forget(self, environment: EnvBase, copies: int, device: torch.device) -> None:
+        """Set all hidden states to zeros."""
+        self.hidden = {
+            name: torch.zeros(
+                copies, len(environment.groups[name].agents), self._memory_size, device=device
+            )
+            for name in self._remembered
+        }
+
+    def act(self, now: TensorDictBase, copies: slice, device: torch.device) -> Entries:
+        """Return what the actors write for these copies, and the hidden states before it.
+
+        The results depend on nothing but these copies: the actors read copies of their entries,
+        whose layout in memory does not depend on the other copies.
+        """
+        seen: Entries = {key: now.get(key)[copies].contiguous().to(device) for key in self._read}
+        before: Entries = {(name, "hidden"): self.hidden[name] for name in self._remembered}
+        seen |= before
+        written: Entries = {}
+        with self._randomness():
+            if self._plain is None:
+                batch = TensorDict({}, batch_size=[copies.stop - copies.start], device=device)
+                for key, entry in seen.items():
+                    batch.set(key, entry)
+                acted = self._policy(batch)
+                keys = (key for key in acted.keys(True, True) if key not in seen)
+                written = {key: acted.get(key) for key in keys}
+            else:
+                for actor in self._plain:
+                    written |= actor.act(seen)
+        for name in self._remembered:
+            self.hidden[name] = written["next", name, "hidden"]
+        return before | written
+
+
+class Rollout:
+    """Steps an environment, whose copies are divided evenly between the players, in their order.
+
+    Args:
+        environment: batch size [K * N], for K players; restarts finished copies.
+        players: of each run.
+        steps: T, the steps of a batch.
+        device: of the actors and the batches.
+    """
+
+    def __init__(
+        self, environment: EnvBase, players: Sequence[Player], steps: int, device: torch.device
+    ) -> None:
+        self.environment = environment
+        self._players = players
+        self._steps = steps
+        self._device = device
+        share = environment.batch_size[0] // len(players)
+        self._copies = [slice(i * share, (i + 1) * share) for i in range(len(players))]
+        self._share = share
+        self._now: TensorDictBase | None = None
+        self._common: Entries = {}  # [K * N, T, ...]
+        self._own: list[Entries] = [{} for _ in players]  # [N, T, ...]
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether episodes are running."""
+        return self._now is not None
+
+    def begin(self) -> None:
+        """Abandon the running episodes, and begin new ones in all copies."""
+        self.go_on(self.environment.reset())
+        for player in self._players:
+            player.forget(self.environment, self._share, self._device)
+
+    def go_on(self, now: TensorDictBase) -> None:
+        """Continue from these outputs of the environment."""
+        self._now = now
+
+    def collect(self) -> list[TensorDict]:
+        """Play the next T steps; return each player's batch [N, T], whose memory is reused."""
+        with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
+            for t in range(self._steps):
+                self._step(t)
+        return [
+            self._batch(copies, own) for copies, own in zip(self._copies, self._own, strict=True)
+        ]
+
+    def _step(self, t: int) -> None:
+        now, environment = self._now, self.environment
+        assert now is not None, "`begin` was called"
+        chosen = [
+            player.act(now, copies, self._device)
+            for player, copies in zip(self._players, self._copies, strict=True)
+        ]
+        for name in environment.groups:
+            actions = [each[name, "action"] for each in chosen]
+            action = actions[0] if len(actions) == 1 else torch.cat(actions)
+            now.set((name, "action"), action.to(environment.device))
+        stepped, self._now = environment.step_and_maybe_reset(now)
+        written = {(name, "action") for name in environment.groups}
+        for key in stepped.keys(True, True):
+            if key not in written:
+                self._store(self._common, key, t, stepped.get(key))
+        for own, entries in zip(self._own, chosen, strict=True):
+            for key, entry in entries.items():
+                self._store(own, key, t, entry)
+
+    def _store(self, storage: Entries, key: Any, t: int, entry: Tensor) -> None:
+        if key not in storage:
+            shape = (entry.shape[0], self._steps, *entry.shape[1:])
+            storage[key] = torch.empty(shape, dtype=entry.dtype, device=self._device)
+        storage[key][:, t] = entry
+
+    def _batch(self, copies: slice, own: Entries) -> TensorDict:
+        batch = TensorDict({}, batch_size=[self._share, self._steps], device=self._device)
+        for key, entry in self._common.items():
+            batch.set(key, entry[copies])
+        for key, entry in own.items():
+            batch.set(key, entry)
+        return batch
+
+
+@contextlib.contextmanager
+def threads_of(environment: EnvBase) -> Iterator[None]:
+    """Use one torch thread while collecting from an environment that is stepped by Python.
+
+    Idle torch threads would keep the cores busy. With two workers on two cores, this made
+    collection slower than without workers. Choosing actions for such copies is too little work to
+    gain from several threads. The number of workers has no influence, because the number of
+    threads can change the last bits of a result.
+    """
+    if not getattr(environment, "stepped_by_python", False):
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
