@@ -16,6 +16,7 @@ from heteromark.llm.components import language_model_components
 from heteromark.llm.evaluate_team import evaluate_team
 from heteromark.llm.evaluator import preset_of
 from heteromark.llm.policies.base import text_policies
+from heteromark.modules.sharing import Share
 from heteromark.training.components import KINDS, Components, Report
 from heteromark.training.evaluation_request import EvaluationRequest
 from heteromark.training.saved_policy import SavedPolicy
@@ -36,7 +37,9 @@ _UNSUPPORTED = {
 class LanguageModels:
     """Implements `training.components.Kind` for language-model agents."""
 
-    def components(self, config: RunConfig, device: torch.device) -> Components:
+    def components(
+        self, config: RunConfig, device: torch.device, share: Share | None = None
+    ) -> Components:
         return language_model_components(config, device)
 
     def quick_to_build(self, config: RunConfig) -> RunConfig:

@@ -85,3 +85,40 @@ def seeded(seed: int) -> Iterator[None]:
     with preserved_random_state():
         seed_everything(seed)
         yield
+
+
+class OwnRandomState:
+    """The random state of one of several runs in a process, which take turns.
+
+    It begins with the state at the first turn.
+    """
+
+    def __init__(self) -> None:
+        self._state: dict[str, Any] | None = None
+        self._is_current = False
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Use the run's generators within this context, and keep their state for its next turn."""
+        if self._state is not None:
+            restore_random_state(self._state)
+        self._is_current = True
+        try:
+            yield
+        finally:
+            self._is_current = False
+            self._state = random_state()
+
+    @contextlib.contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Draw from torch's generator of the run on the CPU, even in the turn of another run."""
+        if self._is_current or self._state is None:
+            yield
+            return
+        others = torch.get_rng_state()
+        torch.set_rng_state(self._state["torch"])
+        try:
+            yield
+        finally:
+            self._state["torch"] = torch.get_rng_state()
+            torch.set_rng_state(others)

@@ -44,6 +44,19 @@ def checkpoint_files(folder: Path) -> list[CheckpointFile]:
     return sorted(found, key=lambda file: file.iteration, reverse=True)
 
 
+def iteration_to_resume(folder: Path, num_iterations: int) -> int:
+    """Return the iteration of the newest undamaged checkpoint; 0: there is none.
+
+    Args:
+        folder: of a run.
+        num_iterations: of the run; later checkpoints are of another run.
+    """
+    for file in checkpoint_files(folder):
+        if file.iteration <= num_iterations and file.is_whole(file.path.read_bytes()):
+            return file.iteration
+    return 0
+
+
 def checkpoint_path(folder: Path, iteration: int, content: bytes) -> Path:
     """Return the path for a checkpoint with this content."""
     return Path(folder) / FOLDER / f"iteration_{iteration:06d}-{_hash(content)}.pt"

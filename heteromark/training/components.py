@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torchrl.envs import EnvBase
 
     from heteromark.modules.collector import Collector
+    from heteromark.modules.sharing import Share
     from heteromark.training.evaluation_request import EvaluationRequest
     from heteromark.training.saved_policy import SavedPolicy
 
@@ -79,8 +80,15 @@ class Components:
 class Kind(Protocol):
     """What one kind of agents must implement."""
 
-    def components(self, config: RunConfig, device: torch.device) -> Components:
+    def components(
+        self, config: RunConfig, device: torch.device, share: Share | None = None
+    ) -> Components:
         """Build the components of a run.
+
+        Args:
+            config: the run.
+            device: of its networks.
+            share: the environment that it shares with other runs; None: it has its own.
 
         Raises:
             ConfigError, ValueError, ModuleNotFoundError: the config does not fit the environment,
@@ -136,8 +144,11 @@ class ComponentFactory:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
 
-    def create(self) -> Components:
+    def create(self, share: Share | None = None) -> Components:
         """Seed everything, then build. So the initial weights depend only on the config.
+
+        Args:
+            share: the environment that the run shares with others; None: it has its own.
 
         Raises:
             ConfigError: sections contradict each other, overrides do not fit the environment's
@@ -150,4 +161,4 @@ class ComponentFactory:
         device = require_device(config)
         seed_everything(config.seed)
         set_arithmetic(config, device)
-        return kind_of(config).components(config, device)
+        return kind_of(config).components(config, device, share)

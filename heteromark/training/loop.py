@@ -6,12 +6,12 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from heteromark.algorithm.learner import Diverged
 from heteromark.config.models.run import RunConfig
@@ -38,6 +38,9 @@ from heteromark.training.checkpoint import (
 from heteromark.training.components import ComponentFactory, Components
 from heteromark.training.evaluation_report import as_report
 
+if TYPE_CHECKING:
+    from heteromark.modules.sharing import Share
+
 
 class Loggers(Protocol):
     """Destinations of metrics besides metrics.csv, see `commands.loggers`."""
@@ -61,6 +64,8 @@ class NoLoggers:
 
 # (config, run folder, frames trained by earlier attempts, `runs` of earlier attempts)
 OpenLoggers = Callable[[RunConfig, Path, int, Mapping[str, str]], AbstractContextManager[Loggers]]
+# A training in steps: each ends before the next collection or evaluation.
+Steps = Generator[None, None, Outcome]
 logger = logging.getLogger("heteromark")
 
 
@@ -71,7 +76,27 @@ def train(
     on_progress: OnProgress | None = None,
     open_loggers: OpenLoggers | None = None,
 ) -> Outcome:
+    """Train a run to its end; see `training_steps`."""
+    steps = training_steps(config, folder, on_progress=on_progress, open_loggers=open_loggers)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            outcome: Outcome = end.value
+            return outcome
+
+
+def training_steps(
+    config: RunConfig,
+    folder: Path,
+    *,
+    on_progress: OnProgress | None = None,
+    open_loggers: OpenLoggers | None = None,
+    share: Share | None = None,
+) -> Steps:
     """Train a run to its end, starting from the last checkpoint in its folder if there is one.
+
+    A generator, so that several runs can be trained by turns.
 
     On the CPU, neither checkpoints nor interruptions change the result: all but the wall-clock
     columns is bit-identical. A checkpoint holds the running episodes, see `Collector.state_dict`.
@@ -84,6 +109,10 @@ def train(
         on_progress: called after each iteration with the frames so far, the total frames and the
             iteration's metrics.
         open_loggers: opens additional loggers for the metrics; None: no loggers.
+        share: environments that this run shares with others; None: it has its own.
+
+    Returns:
+        How the run ended.
 
     Raises:
         ValueError, ModuleNotFoundError: the config does not fit the environment or the machine, a
@@ -91,11 +120,11 @@ def train(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    components = ComponentFactory(config).create()
+    components = ComponentFactory(config).create(share)
     with ExitStack() as resources:
         resources.callback(components.close)
         training = _Training(config, folder, components, resources, open_loggers)
-        return training.run(on_progress)
+        return (yield from training.run(on_progress))
 
 
 class _Training:
@@ -134,12 +163,15 @@ class _Training:
     def frames(self) -> int:
         return self.progress.iteration * self.config.collector.frames_per_batch
 
-    def run(self, on_progress: OnProgress | None) -> Outcome:
+    def run(self, on_progress: OnProgress | None) -> Steps:
         total = self.config.num_iterations * self.config.collector.frames_per_batch
         self._begin_or_continue_episodes()
         try:
             while self.progress.iteration < self.config.num_iterations:
-                row = self._iterate()
+                waiting_since = time.perf_counter()
+                yield
+                self._started += time.perf_counter() - waiting_since
+                row = yield from self._iterate()
                 self.metrics.append(row)
                 self.loggers.log(row)
                 if on_progress is not None:
@@ -147,8 +179,8 @@ class _Training:
                 self._checkpoint_if_due()
         except Diverged as diverged:
             logger.warning("the run diverged: %s", diverged.reason)
-            return self._finish(Status.DIVERGED, diverged.reason)
-        return self._finish(Status.COMPLETED, None)
+            return (yield from self._finish(Status.DIVERGED, diverged.reason))
+        return (yield from self._finish(Status.COMPLETED, None))
 
     def _start_or_resume(self) -> Progress:
         progress = load_checkpoint(self.folder, self.config, self.learner)
@@ -181,10 +213,12 @@ class _Training:
             logger.warning(note)
             self.progress = replace(progress, notes=(*progress.notes, note))
 
-    def _iterate(self) -> dict[str, Any]:
+    def _iterate(self) -> Generator[None, None, dict[str, Any]]:
         """Collect and update once, and evaluate if due; return the row of metrics."""
         began = time.perf_counter()
         batch = self.components.collector.collect()
+        borrowed = getattr(self.components.collector, "borrowed", 0.0)  # see `SharedCollector`
+        began, self._started = began - borrowed, self._started - borrowed
         measured = self.components.measure(batch)
         updated = self.components.algorithm.update(batch, self.progress.iteration)
         self._add_to_opponents_if_due(self.progress.iteration + 1)
@@ -192,7 +226,7 @@ class _Training:
         self.progress = replace(
             self.progress, iteration=self.progress.iteration + 1, elapsed=now - self._started
         )
-        evaluated = self._evaluate_if_due()
+        evaluated = yield from self._evaluate_if_due()
         self._started += time.perf_counter() - now  # do not count evaluation as training time
         return {
             "iteration": self.progress.iteration,
@@ -212,13 +246,14 @@ class _Training:
         if pool is not None and iteration % interval == 0:
             pool.add(self.learner.actors)
 
-    def _evaluate_if_due(self) -> dict[str, float]:
+    def _evaluate_if_due(self) -> Generator[None, None, dict[str, float]]:
         """Return the evaluation's columns: none if evaluation is off, NaN if it is not due."""
         interval, iteration = self.config.evaluation.interval, self.progress.iteration
         if not interval:
             return {}
         if iteration % interval and iteration != self.config.num_iterations:
             return {"evaluation_return": math.nan, "evaluation_win_rate": math.nan}
+        yield
         report = self._last_report = self._evaluate()
         achieved, win_rate = report["return_mean"], report["win_rate"]
         best = self.progress.best
@@ -255,13 +290,15 @@ class _Training:
         save_checkpoint(self.folder, self.config, self.learner, progress)
         _write_best(self.folder, self.progress)
 
-    def _finish(self, status: Status, reason: str | None) -> Outcome:
+    def _finish(self, status: Status, reason: str | None) -> Steps:
         """Evaluate unless the run diverged, and write the results."""
         self.metrics.finish()
         config = self.config
         if status is Status.DIVERGED:
             report = as_report([], config.evaluation, config.seed)
         else:
+            if self._last_report is None:
+                yield
             report = self._last_report or self._evaluate()
         text = json.dumps(report, indent=2, allow_nan=False) + "\n"
         write_text_atomic(self.folder / EVALUATION_FILE, text)

@@ -11,11 +11,12 @@ from torchrl.envs import EnvBase
 from heteromark.algorithm.base import ALGORITHMS
 from heteromark.algorithm.learner import Learner
 from heteromark.config.models.run import RunConfig
-from heteromark.modules.collector import CollectorFactory
+from heteromark.modules.collector import Collector, CollectorFactory
 from heteromark.modules.loss import LossFactory
 from heteromark.modules.optimizer import OptimizerFactory
 from heteromark.modules.policy import PolicyFactory, recurrent_groups
 from heteromark.modules.replay_buffer import ReplayBufferFactory
+from heteromark.modules.sharing import Share, SharedCollector
 from heteromark.modules.value_norm import PreciseValueNorm
 from heteromark.training.components import Components
 from heteromark.training.environments import make_environment, require_evaluation
@@ -26,22 +27,24 @@ from heteromark.training.metrics import episode_metrics
 logging.getLogger("torchrl").setLevel(logging.WARNING)
 
 
-def network_components(config: RunConfig, device: torch.device) -> Components:
+def network_components(config: RunConfig, device: torch.device, share: Share | None) -> Components:
     """See `training.components.Kind.components`."""
-    if config.collector_type == "multi_sync":
-        # The collectors create their own environments; one copy is enough for the specs.
+    if share is not None or config.collector_type == "multi_sync":
+        # The episodes are played in other environments; one copy is enough for the specs.
         environment = make_environment(config, 1)
     else:
         environment = make_environment(config, device=device)
     try:
         require_evaluation(config, environment)
-        return _components_for(config, environment, device)
+        return _components_for(config, environment, device, share)
     except BaseException:
         environment.close()
         raise
 
 
-def _components_for(config: RunConfig, environment: EnvBase, device: torch.device) -> Components:
+def _components_for(
+    config: RunConfig, environment: EnvBase, device: torch.device, share: Share | None
+) -> Components:
     """Build all components for an environment."""
     groups = environment.groups
     policies = PolicyFactory().create(config, groups, environment.state_size)
@@ -52,13 +55,17 @@ def _components_for(config: RunConfig, environment: EnvBase, device: torch.devic
     optimizers = OptimizerFactory()
     buffers = ReplayBufferFactory()
     recurrent = recurrent_groups(policies.actors)
-    collector = CollectorFactory().create(
-        config,
-        environment,
-        functools.partial(make_environment, config, recurrent=recurrent),
-        policies.actors,
-        device,
-    )
+    collector: Collector
+    if share is not None:
+        collector = SharedCollector(share, config, policies.actors, device)
+    else:
+        collector = CollectorFactory().create(
+            config,
+            environment,
+            functools.partial(make_environment, config, recurrent=recurrent),
+            policies.actors,
+            device,
+        )
     learner = Learner(
         groups=groups,
         actors=policies.actors,

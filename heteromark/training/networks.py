@@ -12,6 +12,7 @@ from heteromark.config.errors import ConfigError, Fault
 from heteromark.config.models.components import EvaluationConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.modules.policy import require_groups
+from heteromark.modules.sharing import Share
 from heteromark.training.components import KINDS, Components, Report
 from heteromark.training.environments import make_environment, require_evaluation
 from heteromark.training.evaluation_request import EvaluationRequest
@@ -34,8 +35,10 @@ _LLM_ONLY = {
 class Networks:
     """See `training.components.Kind`."""
 
-    def components(self, config: RunConfig, device: torch.device) -> Components:
-        return network_components(config, device)
+    def components(
+        self, config: RunConfig, device: torch.device, share: Share | None = None
+    ) -> Components:
+        return network_components(config, device, share)
 
     def quick_to_build(self, config: RunConfig) -> RunConfig:
         environment = config.environment.model_copy(update={"num_workers": 0})

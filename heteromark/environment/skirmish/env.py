@@ -18,7 +18,7 @@ from heteromark.config.errors import ConfigError, faults_of
 from heteromark.config.models.skirmish import SkirmishConfig
 from heteromark.environment.groups import Group, with_families
 from heteromark.environment.skirmish.battles import Battles
-from heteromark.environment.skirmish.moments import View
+from heteromark.environment.skirmish.moments import View, join_battles, split_battles
 from heteromark.environment.skirmish.orders import IllegalAction
 from heteromark.environment.skirmish.places import AgentMap, as_agents_see
 from heteromark.environment.skirmish.policy_opponent import ActorPlayer
@@ -143,8 +143,18 @@ class SkirmishEnv(SelfRestartingEnv):
 
         The seed and the actions determine everything after that reset.
         """
-        numbers = range(self._first, self._first + self.batch_size[0])
-        self.battles.reseed([stream_seed(seed, *stream, number) for number in numbers])
+        self.reseed_shares([(seed, *stream)])
+
+    def reseed_shares(self, streams: Sequence[tuple[Any, ...]]) -> None:
+        """Divide the battles evenly between several runs, and seed each run's share.
+
+        Args:
+            streams: of each run: the arguments that `reseed` of its own environment would get.
+        """
+        numbers = range(self._first, self._first + self.batch_size[0] // len(streams))
+        self.battles.reseed(
+            [stream_seed(*stream, number) for stream in streams for number in numbers]
+        )
 
     def running_episodes(self) -> dict[str, Any]:
         """See `heteromark.environment.contract`."""
@@ -161,6 +171,15 @@ class SkirmishEnv(SelfRestartingEnv):
         self._steps = episodes["step_count"].to(self.device)
         self._before = None
         return self._first_outputs(self.battles.view), {}
+
+    def split_episodes(self, shares: int) -> list[dict[str, Any]]:
+        """Return the running episodes of each of several equal shares of the battles."""
+        return split_battles(self.running_episodes(), self.batch_size[0], shares)
+
+    def join_episodes(self, shares: Sequence[dict[str, Any]]) -> TensorDict:
+        """Continue the running episodes of equal shares of the battles; return the outputs."""
+        joined = join_battles(self.running_episodes(), self.batch_size[0], shares)
+        return self.continue_episodes(joined)[0]
 
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:
         mask = None if tensordict is None else tensordict.get("_reset", None)

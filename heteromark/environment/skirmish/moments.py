@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from heteromark.environment.skirmish.layout import Notes, Options
 from heteromark.environment.skirmish.state import Pairs, Roster, Units
@@ -71,3 +74,39 @@ def select(where: Tensor, new: Any, old: Any) -> Any:
     if isinstance(new, Tensor):
         return torch.where(where, new, old) if new.shape[-1] == where.shape[0] else old
     return type(new)(*(select(where, *parts) for parts in zip(new, old, strict=True)))
+
+
+def split_battles(state: Any, battles: int, shares: int) -> list[Any]:
+    """Divide the state of battles into equal shares.
+
+    Args:
+        state: tensors in dictionaries, lists and tuples. Those that belong to the battles have
+            them as the last dimension, or as the first of two; the others are shared by all.
+        battles: B, more than 1.
+        shares: number of shares.
+    """
+
+    def of_share(number: int, part: Any) -> Any:
+        if not isinstance(part, Tensor) or (axis := _battle_axis(part, battles)) is None:
+            return part
+        size = battles // shares
+        return part.narrow(axis, number * size, size).clone(memory_format=torch.contiguous_format)
+
+    return [tree_map(functools.partial(of_share, number), state) for number in range(shares)]
+
+
+def join_battles(like: Any, battles: int, shares: Sequence[Any]) -> Any:
+    """Put the shares of `split_battles` together; `like`: the state of any B battles."""
+
+    def join(model: Any, *parts: Any) -> Any:
+        if not isinstance(model, Tensor) or (axis := _battle_axis(model, battles)) is None:
+            return parts[0]
+        return torch.cat([part.to(model.device) for part in parts], axis)
+
+    return tree_map(join, like, *shares)
+
+
+def _battle_axis(part: Tensor, battles: int) -> int | None:
+    if part.dim() and part.shape[-1] == battles:
+        return part.dim() - 1
+    return 0 if part.dim() == 2 and part.shape == (battles, 1) else None
