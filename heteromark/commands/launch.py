@@ -13,8 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -50,6 +50,11 @@ log = logging.getLogger("heteromark")
 
 # Disk full, quota exceeded, file too large, read-only file system, permission denied.
 _STORE_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+
+
+Steps = Generator[None, None, Outcome]  # of a training, see `training.loop`
+TrainingSteps = Callable[..., Steps]
+Attempt = Generator[None, None, tuple[RunRecord, bool]]
 
 
 class Terminated(BaseException):
@@ -102,27 +107,87 @@ def train_run(
         if faults := package_faults(config):
             raise ConfigError(faults)
         seal = Seal(config)
-        with store.writing(digest) as folder:
-            record = store.lookup(digest)  # another process may have finished it meanwhile
-            from_store = record is not None
-            if record is None:
-                store.set_damaged_aside(digest)
-                if not resume and (aside := store.set_aside(digest)):
-                    log.info("the unfinished attempt was moved to %s", aside)
-                make_folder(folder)
-                continued = continue_shorter_run(config, folder, store) if resume else None
-                record = _opening_record(folder, config, digest, config_path, continued)
-                record = record.model_copy(update={"used": seal.used})
-                record = _train_in(folder, config, record, seal, on_progress)
+        steps = attempt(config, seal, store, config_path, on_progress, resume=resume)
+        with seal.noting(), ending_on_signals():
+            [result] = by_turns([steps])
+        if isinstance(result, Exception):
+            raise result
+        record, from_store = result
     if target is not None:
         store.materialise(digest, target)
     return record, from_store
 
 
-def _train_in(
-    folder: Path, config: RunConfig, record: RunRecord, seal: Seal, on_progress: OnProgress | None
-) -> RunRecord:
-    digest = record.digest
+def by_turns(attempts: Sequence[Attempt]) -> list[tuple[RunRecord, bool] | Exception]:
+    """Advance attempts by one step each, again and again, until all have ended.
+
+    An attempt that fails leaves the others alone. An exception that is no Exception, such as
+    Terminated, ends all of them.
+
+    Returns:
+        For each attempt its result, or the exception that ended it.
+    """
+    results: dict[int, tuple[RunRecord, bool] | Exception] = {}
+    try:
+        while len(results) < len(attempts):
+            for number in range(len(attempts)):
+                if number in results:
+                    continue
+                try:
+                    next(attempts[number])
+                except StopIteration as end:
+                    results[number] = end.value
+                except Exception as error:
+                    results[number] = error
+    except BaseException as stop:
+        for number, each in enumerate(attempts):
+            if number not in results:
+                with suppress(type(stop)):
+                    each.throw(stop)
+        raise
+    return [results[number] for number in range(len(attempts))]
+
+
+def attempt(
+    config: RunConfig,
+    seal: Seal,
+    store: RunStore,
+    config_path: str | None = None,
+    on_progress: OnProgress | None = None,
+    *,
+    resume: bool = True,
+    training_steps: TrainingSteps | None = None,
+) -> Attempt:
+    """Train a run in the store, unless another process finishes it meanwhile.
+
+    See `train_run` for what is not described here.
+
+    Args:
+        seal: of the run; `noting` while the attempt lasts.
+        training_steps: trains it; default: `training.loop.training_steps`.
+
+    Returns:
+        The run's record, and whether another process finished it.
+    """
+    digest = run_digest(config)
+    with store.writing(digest) as folder:
+        if finished := store.lookup(digest):
+            return finished, True
+        store.set_damaged_aside(digest)
+        if not resume and (aside := store.set_aside(digest)):
+            log.info("the unfinished attempt was moved to %s", aside)
+        make_folder(folder)
+        continued = continue_shorter_run(config, folder, store) if resume else None
+        record = _opening_record(folder, config, digest, config_path, continued)
+        record = record.model_copy(update={"used": seal.used})
+        steps = _train(config, folder, record, seal, on_progress, training_steps)
+        return (yield from _recorded(folder, config, record, steps)), False
+
+
+def _recorded(
+    folder: Path, config: RunConfig, record: RunRecord, steps: Steps
+) -> Generator[None, None, RunRecord]:
+    """Train a run, and keep its record and its log up to date."""
     attempt_started = time.monotonic()
     earlier_seconds = record.duration_seconds or 0.0
 
@@ -144,11 +209,7 @@ def _train_in(
         record.write(folder)
         write_text_atomic(folder / CONFIG_FILE, to_yaml(config.recorded()))
         try:
-            with _logging_to(folder / LOG_FILE), _ending_on_signals():
-                log.info("run %s, attempt %d, in %s", digest, record.attempts, folder)
-                if record.continued is not None:
-                    log.info("continuing from the shorter run %s", record.continued.digest)
-                outcome = _train(config, folder, seal, on_progress)
+            outcome = yield from _logged(folder / LOG_FILE, steps)
         except Terminated as stop:
             close(Status.INTERRUPTED, f"ended by {stop}")
             raise
@@ -158,7 +219,7 @@ def _train_in(
             if isinstance(error, ConfigError) or _is_store_trouble(error, folder):
                 raise
             raise RunFailed(
-                f"run {digest} failed: {reason}\nTraceback: {folder / LOG_FILE}"
+                f"run {record.digest} failed: {reason}\nTraceback: {folder / LOG_FILE}"
             ) from error
         files = {name: sha256_of(folder / name) for name in RUN_FILES if (folder / name).is_file()}
         return close(
@@ -171,29 +232,67 @@ def _train_in(
         )
 
 
-def _train(config: RunConfig, folder: Path, seal: Seal, on_progress: OnProgress | None) -> Outcome:
+def _train(
+    config: RunConfig,
+    folder: Path,
+    record: RunRecord,
+    seal: Seal,
+    on_progress: OnProgress | None,
+    training_steps: TrainingSteps | None,
+) -> Steps:
+    log.info("run %s, attempt %d, in %s", record.digest, record.attempts, folder)
+    if record.continued is not None:
+        log.info("continuing from the shorter run %s", record.continued.digest)
     # Set these before torch is imported: its thread pools read them only once.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(config.training.num_threads)
-    try:
-        if chosen_trainer() == STUB:
-            from heteromark.commands import stub
+    if chosen_trainer() == STUB:
+        from heteromark.commands import stub
 
-            return stub.train(config, folder, on_progress=on_progress)
+        return stub.train(config, folder, on_progress=on_progress)
+    if training_steps is None:
+        from heteromark.training import loop
+
+        training_steps = loop.training_steps
+    open_loggers = None
+    if config.logger.backends:
         from heteromark.commands.loggers import MetricLoggers
-        from heteromark.training.loop import train
 
-        def check(frames: int, total: int, metrics: dict[str, float]) -> None:
-            seal.check()
-            if on_progress is not None:
-                on_progress(frames, total, metrics)
+        open_loggers = MetricLoggers
 
-        open_loggers = MetricLoggers if config.logger.backends else None
-        with seal.noting():
-            return train(config, folder, on_progress=check, open_loggers=open_loggers)
-    except BaseException as error:
-        log.debug("the run did not finish", exc_info=error)
-        raise
+    def check(frames: int, total: int, metrics: dict[str, float]) -> None:
+        seal.check()
+        if on_progress is not None:
+            on_progress(frames, total, metrics)
+
+    outcome = yield from training_steps(
+        config, folder, on_progress=check, open_loggers=open_loggers
+    )
+    seal.check_at_end()
+    return outcome
+
+
+def _logged(path: Path, steps: Steps) -> Steps:
+    """Write what is logged during a run's steps to its log file."""
+    if not path.exists():
+        path.touch()
+        path.chmod(file_mode(path.parent))
+    with closing(logging.FileHandler(path, encoding="utf-8")) as handler:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        try:
+            while True:
+                with _logging_to(handler):
+                    try:
+                        next(steps)
+                    except StopIteration as end:
+                        outcome: Outcome = end.value
+                        return outcome
+                yield
+        except BaseException as error:
+            with _logging_to(handler):
+                log.debug("the run did not finish", exc_info=error)
+                steps.close()
+            raise
 
 
 def _opening_record(
@@ -258,12 +357,7 @@ def _is_store_trouble(error: Exception, folder: Path) -> bool:
 
 
 @contextmanager
-def _logging_to(path: Path) -> Iterator[None]:
-    if not path.exists():
-        path.touch()
-        path.chmod(file_mode(path.parent))
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+def _logging_to(handler: logging.Handler) -> Iterator[None]:
     log.addHandler(handler)
     level = log.level
     log.setLevel(logging.DEBUG)  # for tracebacks in this file; the console has its own level
@@ -272,11 +366,10 @@ def _logging_to(path: Path) -> Iterator[None]:
     finally:
         log.setLevel(level)
         log.removeHandler(handler)
-        handler.close()
 
 
 @contextmanager
-def _ending_on_signals() -> Iterator[None]:
+def ending_on_signals() -> Iterator[None]:
     """Turn signals into Terminated, so that the record gets the status interrupted.
 
     Ignored signals stay ignored, so that `nohup` keeps a run alive when its terminal closes.

@@ -125,8 +125,10 @@ def main() -> None:
     prepare_process()
     try:
         config = RunConfig.model_validate_json(sys.stdin.read())
-        with Seal(config).noting():
+        seal = Seal(config)
+        with seal.noting():
             try_environment(config)
+            seal.check_at_end()
     except Exception as error:
         notes = getattr(error, "__notes__", [])
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "

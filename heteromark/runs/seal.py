@@ -206,11 +206,7 @@ class Seal:
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Note what this process, and those it starts, read; check it at the end.
-
-        Raises:
-            UnsealedRun: see `check`; or data changed during the run.
-        """
+        """Note what this process, and those it starts, read."""
         if _notes is None:
             note_reads()
         assert _notes is not None, "`note_reads` sets it"
@@ -224,8 +220,6 @@ class Seal:
             os.environ[VARIABLE] = sink.name
             try:
                 yield
-                self.check()
-                self._require_unchanged_data()
             finally:
                 del os.environ[VARIABLE]
                 loaded = [e for e in (*earlier, *_notes.entries) if e[0].endswith(".py")]
@@ -261,6 +255,15 @@ class Seal:
             more = len(different) - _SHOWN
             shown = different[:_SHOWN] + ([f"and {more} more such files"] if more > 0 else [])
             raise UnsealedRun("\n".join(shown))
+
+    def check_at_end(self) -> None:
+        """Check what was read since the last `check`, and that data did not change meanwhile.
+
+        Raises:
+            UnsealedRun: see `check`; or data changed during the run.
+        """
+        self.check()
+        self._require_unchanged_data()
 
     def _has_changed(self, path: str, signature: list[int]) -> bool:
         if signature == self._covered[path]:
