@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
+
+from heteromark.config.compose.layers import PARAMS_FILE
+from heteromark.config.errors import ConfigError
 from heteromark.config.models.run import RunConfig
-from heteromark.modules.random_state import OwnRandomState
+from heteromark.modules.random_state import OwnRandomState, preserved_random_state
 from heteromark.modules.sharing import Share, SharedEnvironment
 from heteromark.runs.checkpoints import iteration_to_resume
 from heteromark.runs.metrics import OnProgress
 from heteromark.training.device import require_device
 from heteromark.training.environments import make_environment
 from heteromark.training.loop import OpenLoggers, Steps, training_steps
+
+# Copies of a batch that exist at one time: with the observations after each step, and those that
+# the update makes.
+_COPIES = 6
 
 
 class Cohort:
@@ -83,6 +93,33 @@ def _can_share(config: RunConfig) -> bool:
         and not skirmish.compile
         and require_device(config).type == "cpu"
     )
+
+
+def require_memory(configs: Sequence[RunConfig]) -> None:
+    """Check that the batches of all runs fit into the memory of this machine.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    needed = sum(_bytes_of(config) for config in configs)
+    available = psutil.virtual_memory().available
+    if needed > available:
+        fitting = max(1, len(configs) * available // needed)
+        raise ConfigError.single(
+            PARAMS_FILE,
+            f"{len(configs)} runs in one process need about {needed / 2**30:,.1f} GiB for their "
+            f"batches, and {available / 2**30:,.1f} GiB are free; set it to at most {fitting}",
+            len(configs),
+            "smoke.cohort",
+        )
+
+
+def _bytes_of(config: RunConfig) -> int:
+    """Estimate the memory of a run's batches."""
+    with preserved_random_state(), contextlib.closing(make_environment(config, 1)) as environment:
+        specs = (environment.full_observation_spec, environment.full_action_spec)
+        frame = sum(leaf.zero().nbytes for spec in specs for leaf in spec.values(True, True))
+    return _COPIES * frame * config.collector.frames_per_batch
 
 
 def _by_turns(steps: Steps, randomness: OwnRandomState) -> Steps:

@@ -57,6 +57,25 @@ def restore() -> None:
 
 
 @workflow_app.command()
+def cohort(folders: list[Path], param: ParamOption = None) -> None:
+    """Train the runs of these folders in one process, and leave them in the run store."""
+    from heteromark.commands.cohort import Entrant, train_cohort
+    from heteromark.commands.request import TrainRequest, resolve_request
+
+    plan, entrants = _plan(param), []
+    for folder in folders:
+        candidate, seed = plan.run_in(folder)
+        request = TrainRequest(
+            Path(candidate.config_path),
+            seed=seed,
+            total_frames=candidate.frames,
+            param_assignments=tuple(param or ()),
+        )
+        entrants.append(Entrant(resolve_request(request)[0], candidate.config_path))
+    typer.echo(train_cohort(entrants, RunStore()))
+
+
+@workflow_app.command()
 def rung(expect: ExpectOption, number: int, output: Path, param: ParamOption = None) -> None:
     """Runs of a rung → the configs that advance (sweep.strategy: halving)."""
     from heteromark.workflow.publish import write_decision

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import heteromark
+from heteromark.commands.cohort import company_of
 from heteromark.commands.fit import requirement_faults
 from heteromark.commands.request import trained_frames
 from heteromark.config.compose.composition import compose_run, load_params
@@ -51,6 +52,7 @@ class Candidate:
     folders: dict[int, Path]  # seed → run folder
     rung: int = 1
     files: tuple[Path, ...] = ()  # the user's files in its identity
+    company: tuple[Any, ...] | None = None  # see `commands.cohort.company_of`
 
     @property
     def name(self) -> str:
@@ -112,6 +114,42 @@ class Plan:
         raise LookupError(
             f"the plan has no {mode} config {name}-{digest}; it has: {', '.join(known)}"
         )
+
+    def run_in(self, folder: Path) -> tuple[Candidate, int]:
+        """Return the candidate and the seed of the smoke run with this folder.
+
+        Raises:
+            LookupError: the plan has no such run; params or configs have changed.
+        """
+        for config in self.configs:
+            for candidate in config.rungs:
+                for seed, its_folder in candidate.folders.items():
+                    if its_folder == folder:
+                        return candidate, seed
+        raise LookupError(f"the plan has no smoke run in {folder}")
+
+    # --- cohorts ---------------------------------------------------------------------------------
+
+    def cohorts(self, rung: int, processes: int) -> list[list[Path]]:
+        """Return the folders of the runs of a rung that are trained together in one process.
+
+        Runs that need a process of their own are not among them. Earlier decisions must exist.
+
+        Args:
+            rung: counted from 1.
+            processes: that run at the same time; `smoke.cohort: auto` gives each an equal share.
+        """
+        companies: dict[Any, list[Path]] = {}
+        for candidate in self.entrants(rung):
+            if candidate.company is not None:
+                companies.setdefault(candidate.company, []).extend(candidate.folders.values())
+        chosen, cohorts = self.params.smoke.cohort, []
+        for folders in companies.values():
+            size = -(-len(folders) // processes) if chosen == "auto" else chosen
+            # dealt like cards, so that no process gets all runs of a slow config
+            count = -(-len(folders) // size)
+            cohorts += [folders[first::count] for first in range(count)]
+        return [folders for folders in cohorts if len(folders) > 1]
 
     # --- successive halving ----------------------------------------------------------------------
 
@@ -207,6 +245,12 @@ def survivors(decision: Path, eta: int) -> set[tuple[str, ...]]:
     ranked = json.loads(Path(decision).read_text(encoding="utf-8"))["candidates"]
     eligible = [tuple(candidate["names"]) for candidate in ranked if candidate["eligible"]]
     return set(eligible[: max(1, len(ranked) // eta)])
+
+
+def cohort_name(folders: Sequence[Path]) -> str:
+    """Return the name of the cohort that trains the runs of these folders."""
+    text = "\n".join(sorted(folder.as_posix() for folder in folders))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def stamp_name(digest: str) -> str:
@@ -312,6 +356,7 @@ def _planned(
             },
             rung=rung,
             files=tuple(covered_files(config)),
+            company=company_of(config),
         )
 
     batch = smoke.collector.frames_per_batch

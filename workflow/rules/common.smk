@@ -13,7 +13,7 @@ sys.path.insert(0, str(workflow.current_basedir.join("../..")))
 from heteromark.config.errors import ConfigError
 from heteromark.config.files import retyped
 from heteromark.runs.record import RECORD_FILE
-from heteromark.workflow.plan import RUNGS, make_plan, stamp_name
+from heteromark.workflow.plan import RUNGS, cohort_name, make_plan, stamp_name
 
 
 def plan_or_fail(overrides):
@@ -50,6 +50,7 @@ wildcard_constraints:
     digest=r"[0-9a-f]{12}",
     seed=r"\d+",
     rung=r"\d+",
+    cohort=r"[0-9a-f]{12}",
 
 
 # These are functions because Snakemake would read braces in a plain string as wildcards.
@@ -86,6 +87,25 @@ def decisions_before(rung):
 
 def all_decisions(wildcards):
     return decisions_before(len(PLAN.decisions) + 1)
+
+
+# The cohort of each smoke run that has one: its number, and the run folders of its members.
+def cohorts_of(rung):
+    processes = max(1, (workflow.cores or 1) // PLAN.params.num_threads)
+    return {cohort_name(folders): folders for folders in PLAN.cohorts(rung, processes)}
+
+
+def cohort_of_smoke_run(wildcards):
+    folder = Path(f"results/smoke/{wildcards.name}-{wildcards.digest}/seed_{wildcards.seed}")
+    candidate = PLAN.find("smoke", wildcards.name, wildcards.digest)[1]
+    for name, folders in cohorts_of(candidate.rung).items():
+        if folder in folders:
+            return [f"logs/cohorts/{candidate.rung}-{name}.done"]
+    return []
+
+
+def folders_of_cohort(wildcards):
+    return [str(folder) for folder in cohorts_of(int(wildcards.rung))[wildcards.cohort]]
 
 
 def records_of_all(candidates):

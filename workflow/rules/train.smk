@@ -2,7 +2,27 @@
 # These outputs may therefore be deleted and made again without repeated training.
 
 
+# Trains several smoke runs in one process and leaves them in the run store, where rule smoke finds
+# them. The file says only that this has happened; when it is missing, nothing is outdated.
+rule cohort:
+    output:
+        temp(touch("logs/cohorts/{rung}-{cohort}.done")),
+    log:
+        "logs/cohorts/{rung}-{cohort}.log",
+    threads: PLAN.params.num_threads
+    params:
+        folders=folders_of_cohort,
+        python=PYTHON,
+        params=params_options,
+    message:
+        "smoke runs, {params.folders} in one process"
+    shell:
+        "{params.python} workflow cohort {params.folders:q} {params.params} > {log:q} 2>&1"
+
+
 rule smoke:
+    input:
+        ancient(cohort_of_smoke_run),
     output:
         record="results/smoke/{name}-{digest}/seed_{seed}/run.json",
         config="results/smoke/{name}-{digest}/seed_{seed}/config.yaml",
@@ -28,6 +48,8 @@ rule smoke:
 
 
 use rule smoke as train with:
+    input:
+        [],
     output:
         record="results/train/{name}-{digest}/seed_{seed}/run.json",
         config="results/train/{name}-{digest}/seed_{seed}/config.yaml",

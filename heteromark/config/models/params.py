@@ -113,6 +113,16 @@ class BudgetParams(Frozen):
             yield "seeds", f"contains {repeated} more than once; each seed must be unique"
 
 
+class SmokeParams(BudgetParams):
+    """The short runs that the configs are compared by."""
+
+    cohort: Literal["auto"] | Count = Field(
+        "auto",
+        description="Number of runs that one process trains together, with the same results in "
+        "less time. auto: spread the runs evenly over the cores; 1: each run has its own process.",
+    )
+
+
 class SelectionParams(Frozen):
     """The selection of the best config."""
 
@@ -142,7 +152,7 @@ class ProjectParams(HyperparameterOverrides):
     )
     checkpoint_interval: Count = Field(10, description="Iterations between checkpoints.")
     sweep: SweepParams = SweepParams()
-    smoke: BudgetParams = BudgetParams(total_frames=40_000, seeds=[0, 1, 2], eval_episodes=50)
+    smoke: SmokeParams = SmokeParams(total_frames=40_000, seeds=[0, 1, 2], eval_episodes=50)
     full: BudgetParams = BudgetParams(total_frames=300_000, seeds=[0], eval_episodes=100)
     selection: SelectionParams = SelectionParams()
 

@@ -1,0 +1,132 @@
+"""Train several runs in one process; each result is that of a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from heteromark.commands.launch import attempt, by_turns, ending_on_signals
+from heteromark.commands.progress import SECONDS_BETWEEN_LINES
+from heteromark.config.errors import ConfigError
+from heteromark.config.models.algorithms import NETWORKS
+from heteromark.config.models.run import RunConfig
+from heteromark.config.rules.packages import package_faults
+from heteromark.runs.digest import chosen_trainer, covered_files, run_digest
+from heteromark.runs.metrics import OnProgress
+from heteromark.runs.record import TORCH
+from heteromark.runs.seal import Seal
+from heteromark.runs.store import RunStore
+
+log = logging.getLogger("heteromark")
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A run of a cohort, and the path of its agent config."""
+
+    config: RunConfig
+    config_path: str
+
+
+def company_of(config: RunConfig) -> tuple[int, str, str] | None:
+    """Return what runs in one process must have in common; None: the run needs its own process.
+
+    Code and data of the project are read once in a process, and may change what later runs do.
+    Language models fill the memory. Runs with processes of their own gain nothing.
+    """
+    needs_own = (
+        config.kind != NETWORKS
+        or config.collector_type != "sync"
+        or config.environment.num_workers > 0
+        or any(covered_files(config))
+    )
+    if needs_own:
+        return None
+    return config.training.num_threads, config.training.matmul_precision, config.device
+
+
+def train_cohort(entrants: Sequence[Entrant], store: RunStore) -> str:
+    """Train those runs that the store lacks, by turns; return a line that says what was done.
+
+    A run that fails leaves the others alone. It is named in the log, and nothing else: whoever asks
+    for it next trains it again from its last checkpoint, and reports the failure. So does a run
+    that another process is training.
+
+    Args:
+        entrants: runs of which `company_of` is the same.
+        store: the run store.
+
+    Raises:
+        ConfigError: the machine has not enough memory, or the environment does not exist.
+        StoreError: the store cannot be written.
+        Terminated: a signal ended all runs. Each resumes from its last checkpoint.
+    """
+    digests = {run_digest(entrant.config): entrant for entrant in entrants}
+    due = {
+        digest: entrant
+        for digest, entrant in digests.items()
+        if store.lookup(digest) is None and not store.is_locked(digest)
+    }
+    if not due:
+        return f"nothing to train: {len(digests)} runs are in the run store, or being trained"
+    configs = [entrant.config for entrant in due.values()]
+    if faults := package_faults(configs[0]):
+        raise ConfigError(faults)
+    training_steps = None
+    if chosen_trainer() == TORCH:
+        from heteromark.training.cohort import Cohort, require_memory
+
+        require_memory(configs)
+        training_steps = Cohort().steps
+    progress, seal = _Progress(configs), Seal(configs[0])
+    attempts = [
+        attempt(
+            entrant.config,
+            seal,
+            store,
+            entrant.config_path,
+            progress.of(number),
+            training_steps=training_steps,
+        )
+        for number, entrant in enumerate(due.values())
+    ]
+    with seal.noting(), ending_on_signals():
+        results = by_turns(attempts)
+    failed = [result for result in results if isinstance(result, Exception)]
+    for error in failed:
+        log.warning("%s", error)
+    return f"{len(due) - len(failed)} of {len(due)} runs trained in one process"
+
+
+class _Progress:
+    """Logs the progress of a cohort, every few seconds."""
+
+    def __init__(self, configs: Sequence[RunConfig]) -> None:
+        self._frames = [0] * len(configs)
+        self._total = sum(
+            config.num_iterations * config.collector.frames_per_batch for config in configs
+        )
+        self._began = self._last = time.monotonic()
+
+    def of(self, number: int) -> OnProgress:
+        """Return the function that a run calls after each iteration."""
+
+        def show(frames: int, _: int, __: dict[str, float]) -> None:
+            self._frames[number] = frames
+            now = time.monotonic()
+            done = sum(self._frames)
+            if now - self._last < SECONDS_BETWEEN_LINES and done < self._total:
+                return
+            self._last = now
+            log.info(
+                "%d runs: %d/%d frames (%.0f %%), %.0f frames/s",
+                len(self._frames),
+                done,
+                self._total,
+                100 * done / self._total,
+                done / (now - self._began),
+            )
+
+        return show
