@@ -128,6 +128,7 @@ class Algorithm(ABC):
         metrics = self._fit(group, actor, loss, optimizer, buffer, data, epochs, by_all_steps)
         settings = loss_of_group(self.config.loss, learner.groups[group])
         metrics |= policy_change(actor, data, group, settings)
+        batch.set((group, "log_prob_after"), data[group, "log_prob_after"])
         return {f"{name}/{group}": value for name, value in metrics.items()}
 
     def untrained(self, group: str) -> dict[str, float]:

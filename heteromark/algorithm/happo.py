@@ -64,13 +64,17 @@ class HAPPO(Algorithm):
         """Multiply the factor by the probability ratio of the group's actions.
 
         Args:
-            batch: [N, T] with (group, "log_prob_before"), the `log_prob` before the update.
+            batch: [N, T] with (group, "log_prob_before"), the `log_prob` before the update; and
+                after training, with "log_prob_after" (see `policy_change`).
 
         Raises:
             Diverged: the factor is not finite.
         """
+        after = batch.get((group, "log_prob_after"), None)
+        if after is None:
+            after = log_prob(self.learner.actors[group], batch, group)
         change = log_ratio(
-            log_prob(self.learner.actors[group], batch, group),
+            after,
             batch[group, "log_prob_before"],
             batch[group, "active"],
             self.config.loss.action_aggregation,

@@ -84,6 +84,7 @@ class HATRPO(HAPPO):
         change = policy_change(
             actor, data, group, loss_of_group(self.config.loss, self.learner.groups[group])
         )
+        batch.set((group, "log_prob_after"), data[group, "log_prob_after"])
         return {f"{name}/{group}": value for name, value in (metrics | change).items()}
 
     @torch.no_grad()

@@ -43,6 +43,8 @@ def policy_change(
 ) -> dict[str, float]:
     """Measure how far the actor is from the one that collected the batch, over active agents.
 
+    Writes (group, "log_prob_after"), the `log_prob` of the actor, to the batch.
+
     Returns:
         entropy: of the actor's distributions, in nats.
         kl_approx: mean of (r - 1) - log r with r = new / old probability. Estimates the
@@ -53,8 +55,10 @@ def policy_change(
     """
     active = batch[group, "active"]
     distribution = actor.get_dist(batch.copy())
+    after = distribution.log_prob(batch[group, "action"])
+    batch.set((group, "log_prob_after"), after)
     change = log_ratio(
-        distribution.log_prob(batch[group, "action"]),
+        after,
         batch[group, "action_log_prob"],
         active,
         loss.action_aggregation,

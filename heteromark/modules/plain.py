@@ -20,8 +20,8 @@ from tensordict.nn import (
     TensorDictSequential,
 )
 from torch import Tensor, nn
-from torch.distributions import Distribution
-from torchrl.modules import ProbabilisticActor
+from torch.distributions import Categorical, Distribution
+from torchrl.modules import MaskedCategorical, ProbabilisticActor
 from torchrl.objectives import ClipPPOLoss, LossModule
 from torchrl.objectives.multiagent import IPPOLoss, MAPPOLoss
 
@@ -127,10 +127,37 @@ class PlainActor:
     def _distribution(self, known: Tensors) -> Distribution:
         names = zip(self.head.dist_keys, self.head.in_keys, strict=True)
         parameters = {name: known[key] for name, key in names}
+        if self.head.distribution_class in (MaskedCategorical, Categorical):
+            return LeanCategorical(**parameters)
         made: Distribution = self.head.distribution_class(
             **parameters, **self.head.distribution_kwargs
         )
         return made
+
+
+class LeanCategorical(Distribution):
+    """A categorical distribution that computes its log-probabilities once.
+
+    Args:
+        logits: [..., n], of any offset.
+        mask: bool [..., n], possible outcomes; None: all.
+    """
+
+    def __init__(self, logits: Tensor, mask: Tensor | None = None) -> None:
+        if mask is not None:
+            logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
+        self.logits = logits.log_softmax(-1)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Return one outcome, [...]."""
+        rows = self.logits.exp().flatten(0, -2)
+        return torch.multinomial(rows, 1, True).view(self.logits.shape[:-1])
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.logits.gather(-1, value.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        return -(self.logits.exp() * self.logits).sum(-1)
 
 
 class PlainPolicy(TensorDictModuleBase):
