@@ -15,6 +15,7 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from heteromark.modules.plain import plain_actors
+from heteromark.modules.policy import STEP_COUNT
 
 Actors = Mapping[str, TensorDictModuleBase]
 Entries = dict[Any, Tensor]  # by NestedKey
@@ -62,7 +63,11 @@ class Player:
         whose layout in memory does not depend on the other copies.
         """
         seen: Entries = {key: now.get(key)[copies].contiguous().to(device) for key in self._read}
-        before: Entries = {(name, "hidden"): self.hidden[name] for name in self._remembered}
+        before: Entries = {}
+        if self._remembered:
+            begins = now.get(STEP_COUNT)[copies].to(device) == 0
+            for name in self._remembered:
+                before[name, "hidden"] = self.hidden[name].masked_fill(begins.unsqueeze(-1), 0.0)
         seen |= before
         written: Entries = {}
         with self._randomness():

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from heteromark.config.models.params import ProjectParams
 from heteromark.config.models.run import RunConfig
 from heteromark.config.nested import flatten
 from heteromark.runs.code import code_fingerprint
-from heteromark.runs.digest import config_digest, covered_files, trajectory_digest
+from heteromark.runs.digest import config_digest, covered_files, run_digest, trajectory_digest
 from heteromark.runs.record import RESULTS, run_folder
 
 RUNGS = RESULTS / "tables" / "rungs"
@@ -51,6 +51,7 @@ class Candidate:
     frames: int  # frames that a run trains, in whole iterations
     folders: dict[int, Path]  # seed → run folder
     rung: int = 1
+    digests: dict[int, str] = field(default_factory=dict)  # seed → digest of the run
     files: tuple[Path, ...] = ()  # the user's files in its identity
     company: tuple[Any, ...] | None = None  # see `commands.cohort.company_of`
 
@@ -352,6 +353,10 @@ def _planned(
             frames=trained_frames(config),
             folders={
                 seed: run_folder(config.mode, names[0], digest, seed)
+                for seed in params.budget(config.mode).seeds
+            },
+            digests={
+                seed: run_digest(config.model_copy(update={"seed": seed}))
                 for seed in params.budget(config.mode).seeds
             },
             rung=rung,

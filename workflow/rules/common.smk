@@ -24,6 +24,7 @@ def plan_or_fail(overrides):
 
 
 PLAN = plan_or_fail(retyped(config))
+TAKE = f"{shlex.quote(sys.executable)} -m heteromark.runs.take"
 PYTHON = f"{shlex.quote(sys.executable)} -m heteromark"
 OVERRIDES = [shlex.quote(f"{key}={json.dumps(value)}") for key, value in retyped(config).items()]
 
@@ -89,7 +90,7 @@ def all_decisions(wildcards):
     return decisions_before(len(PLAN.decisions) + 1)
 
 
-# The cohort of each smoke run that has one: its number, and the run folders of its members.
+# By name, the run folders of the members of each cohort of a rung.
 def cohorts_of(rung):
     processes = max(1, (workflow.cores or 1) // PLAN.params.num_threads)
     return {cohort_name(folders): folders for folders in PLAN.cohorts(rung, processes)}
@@ -97,6 +98,8 @@ def cohorts_of(rung):
 
 def cohort_of_smoke_run(wildcards):
     folder = Path(f"results/smoke/{wildcards.name}-{wildcards.digest}/seed_{wildcards.seed}")
+    if (folder / RECORD_FILE).exists():
+        return []  # when its cohort trains others, this run is not copied again
     candidate = PLAN.find("smoke", wildcards.name, wildcards.digest)[1]
     for name, folders in cohorts_of(candidate.rung).items():
         if folder in folders:
@@ -133,6 +136,14 @@ def selected_run_records(wildcards):
 
 def config_of_smoke_run(wildcards):
     return PLAN.find("smoke", wildcards.name, wildcards.digest)[1].config_path
+
+
+def digest_of_smoke_run(wildcards):
+    return PLAN.find("smoke", wildcards.name, wildcards.digest)[1].digests[int(wildcards.seed)]
+
+
+def digest_of_long_run(wildcards):
+    return PLAN.find("full", wildcards.name, wildcards.digest)[1].digests[int(wildcards.seed)]
 
 
 def length_of_smoke_run(wildcards):

@@ -37,12 +37,15 @@ rule smoke:
         mode="smoke",
         config=config_of_smoke_run,
         length=length_of_smoke_run,
+        run=digest_of_smoke_run,
+        take=TAKE,
         python=PYTHON,
         params=params_options,
     message:
         "smoke run of {wildcards.name}, seed {wildcards.seed}"
     shell:
-        "{params.python} train --agent-config {params.config:q} --mode {params.mode}"
+        "{params.take} {params.run} $(dirname {output.record:q}) > {log:q} 2>&1 ||"
+        " {params.python} train --agent-config {params.config:q} --mode {params.mode}"
         " --seed {wildcards.seed} {params.length} --expect {wildcards.digest}"
         " --output $(dirname {output.record:q}) {params.params} > {log:q} 2>&1"
 
@@ -65,6 +68,8 @@ use rule smoke as train with:
         mode="full",
         config=config_of_long_run,
         length=length_of_long_run,
+        run=digest_of_long_run,
+        take=TAKE,
         python=PYTHON,
         params=params_options,
     message:
