@@ -20,6 +20,11 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/judge.smk"
 
 
+onstart:
+    if notice := PLAN.lonely_runs():
+        logger.info(notice)
+
+
 localrules:
     all,
     tables,

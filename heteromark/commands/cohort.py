@@ -30,20 +30,24 @@ class Entrant:
     config_path: str
 
 
-def company_of(config: RunConfig) -> tuple[int, str, str] | None:
-    """Return what runs in one process must have in common; None: the run needs its own process.
+def reason_for_own_process(config: RunConfig) -> str | None:
+    """Return why a run cannot be trained in one process with others; None: it can.
 
     Code and data of the project are read once in a process, and may change what later runs do.
-    Language models fill the memory. Runs with processes of their own gain nothing.
     """
-    needs_own = (
-        config.kind != NETWORKS
-        or config.collector_type != "sync"
-        or config.environment.num_workers > 0
-        or any(covered_files(config))
-    )
-    if needs_own:
-        return None
+    if config.kind != NETWORKS:
+        return "language models fill the memory"
+    if config.collector_type != "sync":
+        return f"collector_type is {config.collector_type}"
+    if config.environment.num_workers > 0:
+        return "environment.num_workers is not 0"
+    if own := next(covered_files(config), None):
+        return f"they use {own}"
+    return None
+
+
+def company_of(config: RunConfig) -> tuple[int, str, str]:
+    """Return what runs in one process must have in common."""
     return config.training.num_threads, config.training.matmul_precision, config.device
 
 
@@ -55,7 +59,7 @@ def train_cohort(entrants: Sequence[Entrant], store: RunStore) -> str:
     that another process is training.
 
     Args:
-        entrants: runs of which `company_of` is the same.
+        entrants: runs without a `reason_for_own_process`, of which `company_of` is the same.
         store: the run store.
 
     Raises:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import heteromark
-from heteromark.commands.cohort import company_of
+from heteromark.commands.cohort import company_of, reason_for_own_process
 from heteromark.commands.fit import requirement_faults
 from heteromark.commands.request import trained_frames
 from heteromark.config.compose.composition import compose_run, load_params
@@ -53,7 +53,8 @@ class Candidate:
     rung: int = 1
     digests: dict[int, str] = field(default_factory=dict)  # seed → digest of the run
     files: tuple[Path, ...] = ()  # the user's files in its identity
-    company: tuple[Any, ...] | None = None  # see `commands.cohort.company_of`
+    company: tuple[Any, ...] = ()  # see `commands.cohort`
+    reason_for_own_process: str | None = None
 
     @property
     def name(self) -> str:
@@ -142,7 +143,7 @@ class Plan:
         """
         companies: dict[Any, list[Path]] = {}
         for candidate in self.entrants(rung):
-            if candidate.company is not None:
+            if candidate.reason_for_own_process is None:
                 companies.setdefault(candidate.company, []).extend(candidate.folders.values())
         chosen, cohorts = self.params.smoke.cohort, []
         for folders in companies.values():
@@ -151,6 +152,20 @@ class Plan:
             count = -(-len(folders) // size)
             cohorts += [folders[first::count] for first in range(count)]
         return [folders for folders in cohorts if len(folders) > 1]
+
+    def lonely_runs(self) -> str | None:
+        """Say which smoke runs are trained in a process of their own although cohorts are on."""
+        candidates = self.candidates("smoke")
+        alone = [each for each in candidates if each.reason_for_own_process is not None]
+        if not alone or self.params.smoke.cohort == 1:
+            return None
+        which = "all smoke runs" if alone == candidates else f"smoke runs of {alone[0].name}"
+        if 1 < len(alone) < len(candidates):
+            which += f" and {len(alone) - 1} other configs"
+        return (
+            f"{which} are trained in processes of their own, because "
+            f"{alone[0].reason_for_own_process}"
+        )
 
     # --- successive halving ----------------------------------------------------------------------
 
@@ -362,6 +377,7 @@ def _planned(
             rung=rung,
             files=tuple(covered_files(config)),
             company=company_of(config),
+            reason_for_own_process=reason_for_own_process(config),
         )
 
     batch = smoke.collector.frames_per_batch

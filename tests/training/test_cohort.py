@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import pytest
 from attempts import Crash, crash_at, results
 from engine_config import TIC_TAC_TOE, make_config
 
-from heteromark.commands.cohort import Entrant, company_of, train_cohort
+from heteromark.commands.cohort import Entrant, company_of, reason_for_own_process, train_cohort
 from heteromark.commands.launch import Terminated, by_turns
 from heteromark.config.errors import ConfigError
 from heteromark.runs.digest import run_digest
@@ -197,18 +198,18 @@ def test_a_cohort_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "reason"),
     [
-        {"collector_type": "multi_sync"},
-        {"environment__num_workers": 1},
-        {"environment__task": "toy_environments:ToyBattle"},
+        ({"collector_type": "multi_sync"}, "collector_type is multi_sync"),
+        ({"environment__num_workers": 1}, "environment.num_workers is not 0"),
+        ({"environment__task": "toy_environments:ToyBattle"}, "they use .*toy_environments.py"),
     ],
     ids=["own processes", "workers", "own code"],
 )
-def test_some_runs_need_a_process_of_their_own(changes):
-    assert company_of(make_config(**changes)) is None
+def test_some_runs_need_a_process_of_their_own(changes, reason):
+    assert re.fullmatch(reason, reason_for_own_process(make_config(**changes)))
+    assert reason_for_own_process(make_config()) is None
 
 
 def test_runs_in_one_process_have_the_same_number_of_threads():
-    two = company_of(make_config(training__num_threads=2))
-    assert None is not company_of(make_config()) != two
+    assert company_of(make_config()) != company_of(make_config(training__num_threads=2))
