@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from attempts import results
 from filelock import FileLock
 from projects import TINY, Project, copy_project
 
@@ -312,6 +313,65 @@ def test_stored_smoke_runs_are_copied_without_a_job_for_each(copy):
     assert re.search(r"^smoke +1$", plan, re.MULTILINE), plan
     copy.run("snakemake", "--cores", "2", "--quiet")
     assert not RunStore(copy.store).verify()
+
+
+def jobs(project: Project, rule: str, cores: int = 2) -> int:
+    """Return how many jobs of a rule a dry run announces."""
+    plan = project.run("snakemake", "--dry-run", "--cores", str(cores)).stdout
+    found = re.search(rf"^{rule} +(\d+)$", plan, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+@pytest.mark.parametrize(
+    ("cohort", "cores", "expected"),
+    [("auto", 2, 2), ("auto", 1, 1), (4, 2, 1), (3, 2, 2), (1, 2, 0)],
+)
+def test_smoke_runs_are_divided_into_cohorts(copy, cohort, cores, expected):
+    shutil.rmtree(copy.folder / "results")
+    copy.set_params(smoke={"cohort": cohort})
+    assert jobs(copy, "cohort", cores) == expected
+    assert jobs(copy, "smoke", cores) == 4
+
+
+def test_a_cohort_trains_what_is_missing(copy):
+    lost = next(run for run in RunStore(copy.store).finished() if run.mode == "smoke")
+    shutil.rmtree(copy.folder / "results")
+    shutil.rmtree(copy.store / "runs" / lost.digest)
+    before = trained(copy.store)
+    done = copy.run("snakemake", "--cores", "2")
+    assert "one process" in done.stderr
+    (run,) = new_runs(copy.store, before)
+    assert run["digest"] == lost.digest
+    assert run["command"][1:3] == ["workflow", "cohort"]
+    assert not list((copy.folder / "logs" / "cohorts").glob("*.done"))
+
+
+def test_it_says_why_runs_have_processes_of_their_own(copy):
+    copy.write("environments/own.py", "from mpe2.simple_spread_v3 import parallel_env\n")
+    copy.write(
+        "config/environment/own.yaml",
+        "# @package _global_\nenv_type: pettingzoo\n"
+        "environment: {name: own, task: environments.own:parallel_env}\n",
+    )
+    copy.set_params(sweep={"environment": "own"})
+    assert jobs(copy, "cohort") == 0
+    done = copy.run("snakemake", "--cores", "2", "tables")
+    expected = "all smoke runs are trained in processes of their own, because they use"
+    assert done.stderr.count(expected) == 1
+
+
+@pytest.mark.slow
+def test_cohorts_change_no_result(really_trained, tmp_path):
+    alone = clone_of(really_trained, tmp_path / "clone", store=tmp_path / "store")
+    alone.set_params(smoke={"cohort": 1})
+    alone.run("snakemake", "--cores", "2", "tables")
+    runs = sorted((alone.folder / "results" / "smoke").glob("*/seed_*"))
+    assert len(runs) == 4
+    for run in runs:
+        together = really_trained.folder / run.relative_to(alone.folder)
+        assert "cohort" in json.loads((together / "run.json").read_text())["command"]
+        assert "cohort" not in json.loads((run / "run.json").read_text())["command"]
+        assert results(run) == results(together)
 
 
 @pytest.mark.slow
