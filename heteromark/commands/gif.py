@@ -49,14 +49,12 @@ def record_episode(policy: LoadedPolicy, settings: EvaluationConfig, seed: int) 
     """
     from PIL import Image
 
-    from heteromark.modules.policy import recurrent_groups
+    from heteromark.modules.rollout import Player
     from heteromark.training.environments import make_evaluation_environment
     from heteromark.training.evaluator import load_past_policies, play
 
     _draw_without_display()
-    environment = make_evaluation_environment(
-        policy.config, settings, 1, recurrent=recurrent_groups(policy.actors), render=True
-    )
+    environment = make_evaluation_environment(policy.config, settings, 1, render=True)
     pictures = []
 
     def on_step(after: Any, _cut_off: Any) -> bool:
@@ -67,7 +65,9 @@ def record_episode(policy: LoadedPolicy, settings: EvaluationConfig, seed: int) 
 
     try:
         load_past_policies(environment, policy.actors, policy.opponent_pool)
-        play(environment, policy.actors, settings, seed, on_step)
+        memory = policy.config.policy.gru.memory_size
+        player = Player(policy.actors, memory, is_deterministic=settings.deterministic)
+        play(environment, [player], settings, [seed], on_step)
     finally:
         environment.close()
     return pictures

@@ -113,11 +113,20 @@ class PlainActor:
         """Return the distribution of the actions."""
         return self._distribution(self.network(entries))
 
-    def act(self, entries: Tensors) -> dict[NestedKey, Tensor]:
-        """Draw actions; return them, their log-probabilities and the next hidden states."""
+    def act(self, entries: Tensors, is_deterministic: bool = False) -> dict[NestedKey, Tensor]:
+        """Choose actions; return them, their log-probabilities and the next hidden states.
+
+        Args:
+            entries: what the actor reads.
+            is_deterministic: choose the most likely actions. Otherwise they are drawn.
+        """
         known = self.network(entries)
         distribution = self._distribution(known)
-        action = distribution.rsample() if distribution.has_rsample else distribution.sample()
+        if is_deterministic:
+            action = getattr(distribution, "deterministic_sample", None)
+            action = distribution.mode if action is None else action
+        else:
+            action = distribution.rsample() if distribution.has_rsample else distribution.sample()
         return {
             self.head.out_keys[0]: action,
             self.head.log_prob_key: distribution.log_prob(action),
@@ -152,6 +161,11 @@ class LeanCategorical(Distribution):
         """Return one outcome, [...]."""
         rows = self.logits.exp().flatten(0, -2)
         return torch.multinomial(rows, 1, True).view(self.logits.shape[:-1])
+
+    @property
+    def mode(self) -> Tensor:
+        """The most likely outcome, [...]; of several, the first."""
+        return self.logits.argmax(-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         return self.logits.gather(-1, value.unsqueeze(-1)).squeeze(-1)

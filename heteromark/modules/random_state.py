@@ -97,6 +97,14 @@ class OwnRandomState:
         self._state: dict[str, Any] | None = None
         self._is_current = False
 
+    @classmethod
+    def seeded(cls, seed: int) -> OwnRandomState:
+        """Return the state after `seed_everything`."""
+        own = cls()
+        with seeded(seed):
+            own._state = random_state()
+        return own
+
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """Use the run's generators within this context, and keep their state for its next turn."""

@@ -22,12 +22,13 @@ Entries = dict[Any, Tensor]  # by NestedKey
 
 
 class Player:
-    """One run's actors, which sample the actions of its copies.
+    """One run's actors, which choose the actions of its copies.
 
     Args:
-        actors: by group; each writes its group's actions and log-probs.
+        actors: by group, all on one device; each writes its group's actions and log-probs.
         memory_size: size of each agent's hidden state, for recurrent actors.
         randomness: context in which actions are drawn.
+        is_deterministic: choose the most likely actions. Otherwise they are drawn.
     """
 
     def __init__(
@@ -35,9 +36,12 @@ class Player:
         actors: Actors,
         memory_size: int,
         randomness: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        is_deterministic: bool = False,
     ) -> None:
-        self._randomness = randomness
+        self.randomness = randomness
+        self._is_deterministic = is_deterministic
         self._memory_size = memory_size
+        self.device = next(next(iter(actors.values())).parameters()).device
         read = dict.fromkeys(key for actor in actors.values() for key in actor.in_keys)
         self._remembered = [name for name in actors if (name, "hidden") in read]
         self._read: list[NestedKey] = [
@@ -47,32 +51,34 @@ class Player:
         self._policy = TensorDictSequential(*actors.values())
         self.hidden: dict[str, Tensor] = {}  # by group with a recurrent actor, [N, n, memory_size]
 
-    def forget(self, environment: EnvBase, copies: int, device: torch.device) -> None:
+    def forget(self, environment: EnvBase, copies: int) -> None:
         """Set all hidden states to zeros."""
         self.hidden = {
             name: torch.zeros(
-                copies, len(environment.groups[name].agents), self._memory_size, device=device
+                copies, len(environment.groups[name].agents), self._memory_size, device=self.device
             )
             for name in self._remembered
         }
 
-    def act(self, now: TensorDictBase, copies: slice, device: torch.device) -> Entries:
+    def act(self, now: TensorDictBase, copies: slice) -> Entries:
         """Return what the actors write for these copies, and the hidden states before it.
 
         The results depend on nothing but these copies: the actors read copies of their entries,
         whose layout in memory does not depend on the other copies.
         """
-        seen: Entries = {key: now.get(key)[copies].contiguous().to(device) for key in self._read}
+        seen: Entries = {
+            key: now.get(key)[copies].contiguous().to(self.device) for key in self._read
+        }
         before: Entries = {}
         if self._remembered:
-            begins = now.get(STEP_COUNT)[copies].to(device) == 0
+            begins = now.get(STEP_COUNT)[copies].to(self.device) == 0
             for name in self._remembered:
                 before[name, "hidden"] = self.hidden[name].masked_fill(begins.unsqueeze(-1), 0.0)
         seen |= before
         written: Entries = {}
-        with self._randomness():
+        with self.randomness():
             if self._plain is None:
-                batch = TensorDict({}, batch_size=[copies.stop - copies.start], device=device)
+                batch = TensorDict(batch_size=[copies.stop - copies.start], device=self.device)
                 for key, entry in seen.items():
                     batch.set(key, entry)
                 acted = self._policy(batch)
@@ -80,10 +86,24 @@ class Player:
                 written = {key: acted.get(key) for key in keys}
             else:
                 for actor in self._plain:
-                    written |= actor.act(seen)
+                    written |= actor.act(seen, self._is_deterministic)
         for name in self._remembered:
             self.hidden[name] = written["next", name, "hidden"]
         return before | written
+
+
+def shares_of(environment: EnvBase, number: int) -> list[slice]:
+    """Divide the copies of an environment evenly, in order."""
+    size = environment.batch_size[0] // number
+    return [slice(i * size, (i + 1) * size) for i in range(number)]
+
+
+def set_actions(environment: EnvBase, now: TensorDictBase, chosen: Sequence[Entries]) -> None:
+    """Set the actions that players chose for their shares of the copies."""
+    for name in environment.groups:
+        actions = [each[name, "action"] for each in chosen]
+        action = actions[0] if len(actions) == 1 else torch.cat(actions)
+        now.set((name, "action"), action.to(environment.device))
 
 
 class Rollout:
@@ -103,9 +123,8 @@ class Rollout:
         self._players = players
         self._steps = steps
         self._device = device
-        share = environment.batch_size[0] // len(players)
-        self._copies = [slice(i * share, (i + 1) * share) for i in range(len(players))]
-        self._share = share
+        self._share = environment.batch_size[0] // len(players)
+        self._copies = shares_of(environment, len(players))
         self._now: TensorDictBase | None = None
         self._common: Entries = {}  # [K * N, T, ...]
         self._own: list[Entries] = [{} for _ in players]  # [N, T, ...]
@@ -119,7 +138,7 @@ class Rollout:
         """Abandon the running episodes, and begin new ones in all copies."""
         self.go_on(self.environment.reset())
         for player in self._players:
-            player.forget(self.environment, self._share, self._device)
+            player.forget(self.environment, self._share)
 
     def go_on(self, now: TensorDictBase) -> None:
         """Continue from these outputs of the environment."""
@@ -138,13 +157,10 @@ class Rollout:
         now, environment = self._now, self.environment
         assert now is not None, "`begin` was called"
         chosen = [
-            player.act(now, copies, self._device)
+            player.act(now, copies)
             for player, copies in zip(self._players, self._copies, strict=True)
         ]
-        for name in environment.groups:
-            actions = [each[name, "action"] for each in chosen]
-            action = actions[0] if len(actions) == 1 else torch.cat(actions)
-            now.set((name, "action"), action.to(environment.device))
+        set_actions(environment, now, chosen)
         stepped, self._now = environment.step_and_maybe_reset(now)
         written = {(name, "action") for name in environment.groups}
         for key in stepped.keys(True, True):

@@ -93,10 +93,12 @@ class Share:
 
     Attributes:
         environment: of all its runs.
+        evaluation: of all its runs, a `training.evaluator.SharedEvaluation`.
         randomness: the run's random state, from which its actions are drawn.
     """
 
     environment: SharedEnvironment
+    evaluation: Any
     randomness: OwnRandomState
 
 

@@ -19,6 +19,7 @@ from heteromark.runs.checkpoints import iteration_to_resume
 from heteromark.runs.metrics import OnProgress
 from heteromark.training.device import require_device
 from heteromark.training.environments import make_environment
+from heteromark.training.evaluator import SharedEvaluation
 from heteromark.training.loop import OpenLoggers, Steps, training_steps
 
 # Copies of a batch that exist at one time: with the observations after each step, and those that
@@ -36,7 +37,7 @@ class Cohort:
     """
 
     def __init__(self) -> None:
-        self._environments: dict[str, SharedEnvironment] = {}
+        self._shared: dict[str, tuple[SharedEnvironment, SharedEvaluation]] = {}
 
     def steps(
         self,
@@ -50,8 +51,7 @@ class Cohort:
         randomness = OwnRandomState()
         share = None
         if _can_share(config):
-            environment = self._environment_of(config, folder)
-            share = Share(environment, randomness)
+            share = Share(*self._shared_by(config, folder), randomness)
         return _by_turns(
             training_steps(
                 config, folder, on_progress=on_progress, open_loggers=open_loggers, share=share
@@ -59,8 +59,10 @@ class Cohort:
             randomness,
         )
 
-    def _environment_of(self, config: RunConfig, folder: Path) -> SharedEnvironment:
-        """Return the environment of the runs that will always be at the same iteration."""
+    def _shared_by(
+        self, config: RunConfig, folder: Path
+    ) -> tuple[SharedEnvironment, SharedEvaluation]:
+        """Return what is shared by runs that will always be at the same iteration."""
         played = config.environment.model_dump(mode="json", exclude={"name", "num_workers"})
         key = json.dumps(
             [
@@ -69,14 +71,15 @@ class Cohort:
                 config.may_read_state,
                 config.collector.frames_per_batch,
                 config.num_iterations,
-                config.evaluation.interval,
+                config.evaluation.model_dump(mode="json"),
                 iteration_to_resume(folder, config.num_iterations),
             ],
             sort_keys=True,
         )
-        if key not in self._environments:
-            self._environments[key] = SharedEnvironment(functools.partial(make_environment, config))
-        return self._environments[key]
+        if key not in self._shared:
+            environment = SharedEnvironment(functools.partial(make_environment, config))
+            self._shared[key] = environment, SharedEvaluation()
+        return self._shared[key]
 
 
 def _can_share(config: RunConfig) -> bool:

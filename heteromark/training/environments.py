@@ -59,14 +59,11 @@ def make_evaluation_environment(
     config: RunConfig,
     settings: EvaluationConfig,
     num_envs: int,
-    *,
-    recurrent: Collection[str] = (),
     **options: Any,
 ) -> EnvBase:
     """Create an environment for an evaluation, against the settings' opponent.
 
     Args:
-        recurrent: groups with a recurrent actor, see `with_memory`.
         options: further arguments of `EnvironmentFactory.create`.
 
     Raises:
@@ -77,7 +74,6 @@ def make_evaluation_environment(
         environment = make_environment(
             against(config, settings),
             num_envs,
-            recurrent=recurrent,
             opponent=opponent_of(config, settings),
             **options,
         )

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from heteromark.config.models.components import EvaluationConfig
 from heteromark.config.models.run import RunConfig
-from heteromark.modules.policy import recurrent_groups
-from heteromark.modules.random_state import preserved_random_state, seeded
+from heteromark.modules.random_state import OwnRandomState, preserved_random_state, seeded
+from heteromark.modules.rollout import Actors, Player, set_actions, shares_of
 from heteromark.seeds import stream_seed
 from heteromark.training.environments import against, make_evaluation_environment, opponent_of
 from heteromark.training.evaluation_report import Episode, as_report
-
-Actors = Mapping[str, TensorDictModuleBase]
 
 
 class Evaluator:
@@ -33,15 +30,26 @@ class Evaluator:
         config: the run.
         actors: by group, all on one device.
         settings: how to evaluate; default: the run's `evaluation`.
+        shared: evaluations of several runs at once; None: this one only.
     """
 
     def __init__(
-        self, config: RunConfig, actors: Actors, settings: EvaluationConfig | None = None
+        self,
+        config: RunConfig,
+        actors: Actors,
+        settings: EvaluationConfig | None = None,
+        shared: SharedEvaluation | None = None,
     ) -> None:
-        self._config = config
-        self._actors = actors
-        self._settings = settings or config.evaluation
-        self._environment: EnvBase | None = None
+        self.config = config
+        self.actors = actors
+        self.settings = settings or config.evaluation
+        self._shared = shared or SharedEvaluation()
+        self._shared.join(self)
+
+    @property
+    def copies(self) -> int:
+        """Number of copies that play."""
+        return min(self.settings.episodes, self.config.environment.num_parallel_envs)
 
     def evaluate(self, seed: int, opponent_pool: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Play `settings.episodes` episodes.
@@ -60,48 +68,124 @@ class Evaluator:
         Raises:
             ValueError: the settings do not fit the environment.
         """
-        settings = self._settings
-        episodes = settings.episodes
-        copies = min(episodes, self._config.environment.num_parallel_envs)
-        if self._environment is None:
-            with preserved_random_state():
-                self._environment = make_evaluation_environment(
-                    self._config, settings, copies, recurrent=recurrent_groups(self._actors)
-                )
-        environment = self._environment
-        load_past_policies(environment, self._actors, opponent_pool)
-        quota = [episodes // copies + (i < episodes % copies) for i in range(copies)]
-        played: list[list[Episode]] = [[] for _ in range(copies)]
+        return self._shared.report_of(self, seed, opponent_pool)
 
-        def on_step(after: TensorDictBase, cut_off: Tensor) -> bool:
-            for i in after["done"].squeeze(-1).nonzero()[:, 0].tolist():
-                if len(played[i]) < quota[i]:
-                    played[i].append(
-                        Episode(
-                            float(after["episode_return"][i]),
-                            int(after["step_count"][i]),
-                            int(after["won"][i]),
-                            bool(cut_off[i]),
-                        )
-                    )
-            return any(len(done) < due for done, due in zip(played, quota, strict=True))
-
-        play(environment, self._actors, settings, seed, on_step)
-        report = as_report(
-            [played[e % copies][e // copies] for e in range(episodes)],
-            settings,
-            seed,
-            opponent_of(self._config, settings) if environment.turn_based else None,
-        )
-        if self._config.env_type == "skirmish":
-            report["opponent"] = against(self._config, settings).environment.skirmish.opponent
+    def report(self, episodes: Sequence[Episode], seed: int, turn_based: bool) -> dict[str, Any]:
+        """Return the report of these episodes."""
+        opponent = opponent_of(self.config, self.settings) if turn_based else None
+        report = as_report(episodes, self.settings, seed, opponent)
+        if self.config.env_type == "skirmish":
+            skirmish = against(self.config, self.settings).environment.skirmish
+            report["opponent"] = skirmish.opponent
         return report
 
     def close(self) -> None:
         """Close the environment, if there is one."""
+        self._shared.leave(self)
+
+
+class SharedEvaluation:
+    """Evaluates several runs at once, whose copies are in one environment.
+
+    When one run asks for its report, all are evaluated, so all must then be about to evaluate.
+    """
+
+    def __init__(self) -> None:
+        self._members: list[Evaluator] = []
+        self._playing: list[Evaluator] = []
+        self._environment: EnvBase | None = None
+        self._reports: dict[int, dict[str, Any]] = {}  # by identity of the evaluator
+
+    def join(self, member: Evaluator) -> None:
+        """Add a run."""
+        self._members.append(member)
+
+    def leave(self, member: Evaluator) -> None:
+        """Remove a run, and close the environment with the last one."""
+        self._members = [other for other in self._members if other is not member]
+        if not self._members:
+            self._close()
+
+    def report_of(
+        self, member: Evaluator, seed: int, opponent_pool: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        """Return the report of one run; see `Evaluator.evaluate`."""
+        if id(member) not in self._reports:
+            seeds = [seed if other is member else other.config.seed for other in self._members]
+            self._evaluate(seeds, opponent_pool)
+        return self._reports.pop(id(member))
+
+    def _evaluate(self, seeds: Sequence[int], opponent_pool: Mapping[str, Any] | None) -> None:
+        members, first = self._members, self._members[0]
+        if self._playing != members:
+            self._close()
+            with preserved_random_state():
+                self._environment = make_evaluation_environment(
+                    first.config, first.settings, first.copies * len(members)
+                )
+            self._playing = [*members]
+        environment = self._environment
+        assert environment is not None, "it was just created"
+        load_past_policies(environment, first.actors, opponent_pool)
+        tallies = [Tally(each.settings.episodes, each.copies) for each in members]
+        shares = shares_of(environment, len(members))
+
+        def on_step(after: TensorDictBase, cut_off: Tensor) -> bool:
+            for tally, copies in zip(tallies, shares, strict=True):
+                tally.add(after[copies], cut_off[copies])
+            return any(tally.lacks_episodes for tally in tallies)
+
+        memory = first.config.policy.gru.memory_size
+        players = [
+            Player(each.actors, memory, is_deterministic=each.settings.deterministic)
+            for each in members
+        ]
+        play(environment, players, first.settings, seeds, on_step)
+        for each, tally, seed in zip(members, tallies, seeds, strict=True):
+            report = each.report(tally.episodes, seed, environment.turn_based)
+            self._reports[id(each)] = report
+
+    def _close(self) -> None:
         if self._environment is not None:
             self._environment.close()
-            self._environment = None
+        self._environment, self._playing = None, []
+
+
+class Tally:
+    """The episodes that a policy has played.
+
+    Args:
+        episodes: to be played.
+        copies: N.
+    """
+
+    def __init__(self, episodes: int, copies: int) -> None:
+        self._number, self._copies = episodes, copies
+        self._due = [episodes // copies + (i < episodes % copies) for i in range(copies)]
+        self._played: list[list[Episode]] = [[] for _ in range(copies)]
+
+    def add(self, after: TensorDictBase, cut_off: Tensor) -> None:
+        """Add the episodes that ended in this step of the copies, [N]."""
+        for i in after["done"].squeeze(-1).nonzero()[:, 0].tolist():
+            if len(self._played[i]) < self._due[i]:
+                self._played[i].append(
+                    Episode(
+                        float(after["episode_return"][i]),
+                        int(after["step_count"][i]),
+                        int(after["won"][i]),
+                        bool(cut_off[i]),
+                    )
+                )
+
+    @property
+    def lacks_episodes(self) -> bool:
+        """Whether some are still to be played."""
+        return any(len(done) < due for done, due in zip(self._played, self._due, strict=True))
+
+    @property
+    def episodes(self) -> list[Episode]:
+        """All of them, in order."""
+        return [self._played[e % self._copies][e // self._copies] for e in range(self._number)]
 
 
 def evaluate(
@@ -141,36 +225,43 @@ def load_past_policies(
 
 def play(
     environment: EnvBase,
-    actors: Actors,
+    players: Sequence[Player],
     settings: EvaluationConfig,
-    seed: int,
+    seeds: Sequence[int],
     on_step: Callable[[TensorDictBase, Tensor], bool],
 ) -> None:
-    """Let the actors play until `on_step` returns False.
+    """Let policies play, each in its share of the copies, until `on_step` returns False.
 
     Args:
-        environment: batch size [N]; restarted from `seed`.
+        environment: batch size [K * N], for K players.
+        players: each must choose as `settings.deterministic` says.
         settings: `deterministic` and `max_steps` are used.
+        seeds: of each player: its copies start from it, and so do its random actions.
         on_step: called after the reset and after each step, before finished copies are reset.
-            Receives the current observations and bool [N], which episodes were cut off in this
+            Receives the current observations and bool [K * N], which episodes were cut off in this
             step. Returns whether to continue.
     """
-    device = next(next(iter(actors.values())).parameters()).device
     kind = ExplorationType.DETERMINISTIC if settings.deterministic else ExplorationType.RANDOM
-    with (
-        seeded(stream_seed(seed, "evaluation actions")),
-        set_exploration_type(kind),
-        torch.no_grad(),
-    ):
-        environment.reseed(seed, "evaluation")
+    action_seeds = [stream_seed(seed, "evaluation actions") for seed in seeds]
+    shares = shares_of(environment, len(players))
+    with seeded(action_seeds[0]), set_exploration_type(kind), torch.no_grad():
+        if len(players) == 1:
+            environment.reseed(seeds[0], "evaluation")
+        else:
+            environment.reseed_shares([(seed, "evaluation") for seed in seeds])
+            for player, seed in zip(players, action_seeds, strict=True):
+                player.randomness = OwnRandomState.seeded(seed).drawing
         now = environment.reset()
+        for player, copies in zip(players, shares, strict=True):
+            player.forget(environment, copies.stop - copies.start)
         cut_off = torch.zeros(environment.batch_size, dtype=torch.bool)
         while on_step(now, cut_off):
             now = environment.maybe_reset(now)
-            seen = now.to(device)
-            for actor in actors.values():
-                seen = actor(seen)
-            stepped = environment.step(seen.to(environment.device))
+            chosen = [
+                player.act(now, copies) for player, copies in zip(players, shares, strict=True)
+            ]
+            set_actions(environment, now, chosen)
+            stepped = environment.step(now)
             if settings.max_steps is not None:
                 cut_off = _cut_off(stepped["next"], settings.max_steps)
             now = environment.step_mdp(stepped)

@@ -86,7 +86,9 @@ def _components_for(
         learner=learner,
         collector=collector,
         algorithm=ALGORITHMS[config.agent.algorithm](config, learner),
-        evaluator=Evaluator(config, policies.actors),
+        evaluator=Evaluator(
+            config, policies.actors, shared=None if share is None else share.evaluation
+        ),
         measure=episode_metrics,
         device=device,
     )

@@ -42,6 +42,7 @@ COHORTS = {
     "other evaluations": (SKIRMISH, [{"evaluation__interval": 1}, {"evaluation__interval": 3}]),
     "other lengths": (SKIRMISH, [{"training__total_frames": 128}, {}]),
     "other batches": (SKIRMISH, [{"collector__frames_per_batch": 128}, {}]),
+    "sampled evaluation": ({**SKIRMISH, "evaluation__deterministic": False}, [{}, {}]),
     "observation norm": ({**SKIRMISH, "policy__observation_norm": True}, [{}, {}]),
     "PettingZoo": ({}, [{}, {}, {"algorithm": "MAPPO"}]),
     "self-play": ({**TIC_TAC_TOE, "environment__opponent": PAST}, [{}, {}]),
