@@ -130,10 +130,7 @@ def measure_skirmish(
         nonlocal now
         started = time.perf_counter()
         for _ in range(steps):
-            mask = now["ally", "action_mask"]
-            luck = torch.rand(mask.shape).masked_fill_(~mask, -1.0)
-            now["ally", "action"] = luck.argmax(-1)
-            _, now = env.step_and_maybe_reset(now)
+            _, now = env.step_and_maybe_reset(env.rand_action(now))
         return time.perf_counter() - started
 
     started = time.perf_counter()

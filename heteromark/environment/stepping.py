@@ -5,12 +5,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 
+import torch
 from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 
 from heteromark.environment.groups import Group
 from heteromark.environment.specs import EnvironmentSpecs
+
+
+def _random_legal(mask: Tensor) -> Tensor:
+    """Return the index of a random True of each row of bool [..., n], int64 [...]."""
+    earlier = mask.cumsum(-1, dtype=torch.float32)
+    chosen = (torch.rand(mask.shape[:-1], device=mask.device) * earlier[..., -1]).floor()
+    return (earlier <= chosen.unsqueeze(-1)).sum(-1)
 
 
 class SelfRestartingEnv(EnvBase):
@@ -36,6 +44,15 @@ class SelfRestartingEnv(EnvBase):
     @abstractmethod
     def _restart(self, where: Tensor | None) -> TensorDictBase:
         """Reset the copies where `where` (bool [N]) is True, or all; return all copies' outputs."""
+
+    def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
+        """Set random actions; with "action_mask" in the data, legal ones, all equally likely."""
+        tensordict = super().rand_action(tensordict)
+        for name in self.groups:
+            mask = tensordict.get((name, "action_mask"), None)
+            if mask is not None:
+                tensordict.set((name, "action"), _random_legal(mask))
+        return tensordict
 
     def step_and_maybe_reset(
         self, tensordict: TensorDictBase

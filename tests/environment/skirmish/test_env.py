@@ -256,3 +256,23 @@ def test_illegal_actions_raise_or_stop_the_unit():
     agents = ignoring.battles.moment.notes.last_action[:, 1].tolist()
     assert agents == [1] * 5, "the illegal attack was replaced with a stop"
     assert torch.isfinite(after["state"]).all()
+
+
+def test_random_actions_are_legal_and_equally_likely():
+    env = SkirmishEnv("mini_MMM", num_envs=500, seed=3)
+    now = env.reset()
+    for _ in range(12):  # until agents see enemies, and some are dead
+        _, now = env.step_and_maybe_reset(env.rand_action(now))
+    torch.manual_seed(0)
+    counts = {name: torch.zeros(env.groups[name].action_size) for name in env.groups}
+    expected = {name: counts[name].clone() for name in env.groups}
+    for _ in range(20):
+        env.rand_action(now)
+        for name in env.groups:
+            mask, action = now[name, "action_mask"], now[name, "action"]
+            assert mask.gather(-1, action.unsqueeze(-1)).all()
+            counts[name] += action.flatten().bincount(minlength=mask.shape[-1])
+            expected[name] += (mask / mask.sum(-1, keepdim=True)).sum((0, 1))
+    for name in env.groups:
+        assert (expected[name] > 0).sum() > 7
+        assert ((counts[name] - expected[name]).abs() <= 5 * expected[name].sqrt()).all()
