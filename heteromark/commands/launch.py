@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -52,9 +53,9 @@ log = logging.getLogger("heteromark")
 _STORE_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
 
-Steps = Generator[None, None, Outcome]  # of a training, see `training.loop`
+Steps = Generator[float, None, Outcome]  # of a training, see `training.loop`
 TrainingSteps = Callable[..., Steps]
-Attempt = Generator[None, None, tuple[RunRecord, bool]]
+Attempt = Generator[float, None, tuple[RunRecord, bool]]
 
 
 class Terminated(BaseException):
@@ -186,10 +187,9 @@ def attempt(
 
 def _recorded(
     folder: Path, config: RunConfig, record: RunRecord, steps: Steps
-) -> Generator[None, None, RunRecord]:
+) -> Generator[float, None, RunRecord]:
     """Train a run, and keep its record and its log up to date."""
-    attempt_started = time.monotonic()
-    earlier_seconds = record.duration_seconds or 0.0
+    spent = Spent(record.duration_seconds or 0.0)
 
     def close(status: Status, reason: str | None = None, **changes: object) -> RunRecord:
         closed = record.model_copy(
@@ -197,7 +197,7 @@ def _recorded(
                 "status": status,
                 "reason": reason,
                 "ended": _now(),
-                "duration_seconds": earlier_seconds + time.monotonic() - attempt_started,
+                "duration_seconds": spent.seconds,
                 "pid": None,
                 **changes,
             }
@@ -209,7 +209,7 @@ def _recorded(
         record.write(folder)
         write_text_atomic(folder / CONFIG_FILE, to_yaml(config.recorded()))
         try:
-            outcome = yield from _logged(folder / LOG_FILE, steps)
+            outcome = yield from _logged(folder / LOG_FILE, steps, spent)
         except Terminated as stop:
             close(Status.INTERRUPTED, f"ended by {stop}")
             raise
@@ -272,8 +272,15 @@ def _train(
     return outcome
 
 
-def _logged(path: Path, steps: Steps) -> Steps:
-    """Write what is logged during a run's steps to its log file."""
+@dataclass
+class Spent:
+    """Seconds that a run took, without the turns of other runs in the same process."""
+
+    seconds: float
+
+
+def _logged(path: Path, steps: Steps, spent: Spent) -> Steps:
+    """Write what is logged during a run's steps to its log file, and add up their time."""
     if not path.exists():
         path.touch()
         path.chmod(file_mode(path.parent))
@@ -281,13 +288,17 @@ def _logged(path: Path, steps: Steps) -> Steps:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         try:
             while True:
+                began = time.monotonic()
                 with _logging_to(handler):
                     try:
-                        next(steps)
+                        spent.seconds += next(steps)
                     except StopIteration as end:
                         outcome: Outcome = end.value
+                        spent.seconds += outcome.borrowed
                         return outcome
-                yield
+                    finally:
+                        spent.seconds += time.monotonic() - began
+                yield 0.0
         except BaseException as error:
             with _logging_to(handler):
                 log.debug("the run did not finish", exc_info=error)

@@ -106,7 +106,7 @@ class SharedCollector:
     """A run's part of a SharedEnvironment; see `collector.Collector`.
 
     Attributes:
-        borrowed: seconds that the last batch took in the turns of other runs; below 0: seconds of
+        borrowed: seconds that the last batch took in the turn of another run; below 0: seconds of
             the last `collect` that were spent for other runs.
     """
 

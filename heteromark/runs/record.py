@@ -91,13 +91,18 @@ class RunSummary(BaseModel):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: completed, or diverged with the reason."""
+    """How a run ended: completed, or diverged with the reason.
+
+    `notes` says what a reader of the results should know. `borrowed` are the seconds that the run's
+    last step took in the turns of other runs, or below 0, those that it spent for them.
+    """
 
     status: Status
     reason: str | None
     summary: RunSummary
     device: str
-    notes: tuple[str, ...] = ()  # what a reader of the results should know
+    notes: tuple[str, ...] = ()
+    borrowed: float = 0.0
 
 
 class ContinuedRun(BaseModel):

@@ -131,9 +131,9 @@ def _by_turns(steps: Steps, randomness: OwnRandomState) -> Steps:
         while True:
             with randomness.turn():
                 try:
-                    next(steps)
+                    borrowed = next(steps)
                 except StopIteration as end:
                     return end.value
-            yield
+            yield borrowed
     finally:
         steps.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -31,6 +32,9 @@ class Evaluator:
         actors: by group, all on one device.
         settings: how to evaluate; default: the run's `evaluation`.
         shared: evaluations of several runs at once; None: this one only.
+
+    Attributes:
+        borrowed: see `modules.sharing.SharedCollector`, for the last evaluation.
     """
 
     def __init__(
@@ -45,6 +49,7 @@ class Evaluator:
         self.settings = settings or config.evaluation
         self._shared = shared or SharedEvaluation()
         self._shared.join(self)
+        self.borrowed = 0.0
 
     @property
     def copies(self) -> int:
@@ -68,7 +73,10 @@ class Evaluator:
         Raises:
             ValueError: the settings do not fit the environment.
         """
-        return self._shared.report_of(self, seed, opponent_pool)
+        began = time.perf_counter()
+        report, seconds = self._shared.report_of(self, seed, opponent_pool)
+        self.borrowed = seconds - (time.perf_counter() - began)
+        return report
 
     def report(self, episodes: Sequence[Episode], seed: int, turn_based: bool) -> dict[str, Any]:
         """Return the report of these episodes."""
@@ -94,7 +102,8 @@ class SharedEvaluation:
         self._members: list[Evaluator] = []
         self._playing: list[Evaluator] = []
         self._environment: EnvBase | None = None
-        self._reports: dict[int, dict[str, Any]] = {}  # by identity of the evaluator
+        # each report, and its share of the seconds, by identity of the evaluator
+        self._reports: dict[int, tuple[dict[str, Any], float]] = {}
 
     def join(self, member: Evaluator) -> None:
         """Add a run."""
@@ -108,14 +117,15 @@ class SharedEvaluation:
 
     def report_of(
         self, member: Evaluator, seed: int, opponent_pool: Mapping[str, Any] | None
-    ) -> dict[str, Any]:
-        """Return the report of one run; see `Evaluator.evaluate`."""
+    ) -> tuple[dict[str, Any], float]:
+        """Return the report of one run, see `Evaluator.evaluate`, and its share of the seconds."""
         if id(member) not in self._reports:
             seeds = [seed if other is member else other.config.seed for other in self._members]
             self._evaluate(seeds, opponent_pool)
         return self._reports.pop(id(member))
 
     def _evaluate(self, seeds: Sequence[int], opponent_pool: Mapping[str, Any] | None) -> None:
+        began = time.perf_counter()
         members, first = self._members, self._members[0]
         if self._playing != members:
             self._close()
@@ -141,9 +151,13 @@ class SharedEvaluation:
             for each in members
         ]
         play(environment, players, first.settings, seeds, on_step)
-        for each, tally, seed in zip(members, tallies, seeds, strict=True):
-            report = each.report(tally.episodes, seed, environment.turn_based)
-            self._reports[id(each)] = report
+        reports = [
+            each.report(tally.episodes, seed, environment.turn_based)
+            for each, tally, seed in zip(members, tallies, seeds, strict=True)
+        ]
+        seconds = (time.perf_counter() - began) / len(members)
+        for each, report in zip(members, reports, strict=True):
+            self._reports[id(each)] = report, seconds
 
     def _close(self) -> None:
         if self._environment is not None:

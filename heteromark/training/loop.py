@@ -64,8 +64,8 @@ class NoLoggers:
 
 # (config, run folder, frames trained by earlier attempts, `runs` of earlier attempts)
 OpenLoggers = Callable[[RunConfig, Path, int, Mapping[str, str]], AbstractContextManager[Loggers]]
-# A training in steps: each ends before the next collection or evaluation.
-Steps = Generator[None, None, Outcome]
+# A training in steps: each ends before the next collection or evaluation, and yields `borrowed`.
+Steps = Generator[float, None, Outcome]
 logger = logging.getLogger("heteromark")
 
 
@@ -158,6 +158,7 @@ class _Training:
             self.loggers.log(row)
         self._started = time.perf_counter() - self.progress.elapsed
         self._last_report: dict[str, Any] | None = None
+        self._borrowed = 0.0
 
     @property
     def frames(self) -> int:
@@ -169,7 +170,7 @@ class _Training:
         try:
             while self.progress.iteration < self.config.num_iterations:
                 waiting_since = time.perf_counter()
-                yield
+                yield self._take_borrowed()
                 self._started += time.perf_counter() - waiting_since
                 row = yield from self._iterate()
                 self.metrics.append(row)
@@ -213,11 +214,11 @@ class _Training:
             logger.warning(note)
             self.progress = replace(progress, notes=(*progress.notes, note))
 
-    def _iterate(self) -> Generator[None, None, dict[str, Any]]:
+    def _iterate(self) -> Generator[float, None, dict[str, Any]]:
         """Collect and update once, and evaluate if due; return the row of metrics."""
         began = time.perf_counter()
         batch = self.components.collector.collect()
-        borrowed = getattr(self.components.collector, "borrowed", 0.0)  # see `SharedCollector`
+        borrowed = self._borrow_from(self.components.collector)
         began, self._started = began - borrowed, self._started - borrowed
         measured = self.components.measure(batch)
         updated = self.components.algorithm.update(batch, self.progress.iteration)
@@ -238,6 +239,16 @@ class _Training:
             "frames_per_second": self.config.collector.frames_per_batch / (now - began),
         }
 
+    def _borrow_from(self, part: Any) -> float:
+        """Return and note the `borrowed` seconds of a shared collector or evaluator."""
+        borrowed: float = getattr(part, "borrowed", 0.0)
+        self._borrowed += borrowed
+        return borrowed
+
+    def _take_borrowed(self) -> float:
+        borrowed, self._borrowed = self._borrowed, 0.0
+        return borrowed
+
     def _add_to_opponents_if_due(self, iteration: int) -> None:
         pool, interval = (
             self.learner.opponent_pool,
@@ -246,14 +257,14 @@ class _Training:
         if pool is not None and iteration % interval == 0:
             pool.add(self.learner.actors)
 
-    def _evaluate_if_due(self) -> Generator[None, None, dict[str, float]]:
+    def _evaluate_if_due(self) -> Generator[float, None, dict[str, float]]:
         """Return the evaluation's columns: none if evaluation is off, NaN if it is not due."""
         interval, iteration = self.config.evaluation.interval, self.progress.iteration
         if not interval:
             return {}
         if iteration % interval and iteration != self.config.num_iterations:
             return {"evaluation_return": math.nan, "evaluation_win_rate": math.nan}
-        yield
+        yield self._take_borrowed()
         report = self._last_report = self._evaluate()
         achieved, win_rate = report["return_mean"], report["win_rate"]
         best = self.progress.best
@@ -268,9 +279,11 @@ class _Training:
     def _evaluate(self) -> dict[str, Any]:
         """Evaluate with the run's seed, so that results differ only through the policy."""
         pool = self.learner.opponent_pool
-        return self.components.evaluator.evaluate(
+        report = self.components.evaluator.evaluate(
             self.config.seed, None if pool is None else pool.state_dict()
         )
+        self._borrow_from(self.components.evaluator)
+        return report
 
     def _policy_content(self, evaluation_return: float | None) -> bytes:
         iteration = self.progress.iteration
@@ -298,7 +311,7 @@ class _Training:
             report = as_report([], config.evaluation, config.seed)
         else:
             if self._last_report is None:
-                yield
+                yield self._take_borrowed()
             report = self._last_report or self._evaluate()
         text = json.dumps(report, indent=2, allow_nan=False) + "\n"
         write_text_atomic(self.folder / EVALUATION_FILE, text)
@@ -319,7 +332,8 @@ class _Training:
             ),
         )
         device = str(self.components.device)
-        return Outcome(status, reason, summary, device, self.progress.notes)
+        notes = self.progress.notes
+        return Outcome(status, reason, summary, device, notes, self._take_borrowed())
 
 
 def _write_best(folder: Path, progress: Progress) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -141,7 +142,11 @@ def entrants(members) -> list[Entrant]:
 
 def test_a_cohort_fills_the_store(tmp_path):
     store, members = RunStore(tmp_path), configs("HAPPO")
+    began = time.monotonic()
     assert train_cohort(entrants(members), store) == "3 of 3 runs trained in one process"
+    taken = time.monotonic() - began
+    spent = [store.lookup(run_digest(config)).duration_seconds for config in members]
+    assert 0.3 * taken < sum(spent) < taken  # the waiting for others is nobody's time
     for config in members:
         record = store.lookup(run_digest(config))
         assert record is not None
