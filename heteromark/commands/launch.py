@@ -52,7 +52,6 @@ log = logging.getLogger("heteromark")
 # Disk full, quota exceeded, file too large, read-only file system, permission denied.
 _STORE_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
 
-
 Steps = Generator[float, None, Outcome]  # of a training, see `training.loop`
 TrainingSteps = Callable[..., Steps]
 Attempt = Generator[float, None, tuple[RunRecord, bool]]
@@ -143,7 +142,7 @@ def by_turns(attempts: Sequence[Attempt]) -> list[tuple[RunRecord, bool] | Excep
     except BaseException as stop:
         for number, each in enumerate(attempts):
             if number not in results:
-                with suppress(type(stop)):
+                with suppress(type(stop), Exception):  # so that each of them is ended
                     each.throw(stop)
         raise
     return [results[number] for number in range(len(attempts))]

@@ -203,6 +203,7 @@ class Seal:
         self.used = {_shown(path): digest for path, digest in self._hashes.items()}
         self._sink: Path | None = None
         self._checked = 0  # bytes of the sink
+        self._faults: list[str] = []
 
     @contextmanager
     def noting(self) -> Iterator[None]:
@@ -229,17 +230,27 @@ class Seal:
     def check(self) -> None:
         """Compare the files that were read since the last check.
 
+        A fault is raised by every later check, too: all runs of a process may use what one of them
+        has read.
+
         Raises:
             UnsealedRun: the identity does not cover some of them, or they changed before they were
                 read.
         """
         assert self._sink is not None, "only within `noting`"
-        if self._sink.stat().st_size == self._checked:
-            return
-        with self._sink.open(encoding="utf-8") as file:
-            file.seek(self._checked)
-            lines = file.readlines()
-            self._checked = file.tell()
+        if self._sink.stat().st_size > self._checked:
+            with self._sink.open(encoding="utf-8") as file:
+                file.seek(self._checked)
+                lines = file.readlines()
+                self._checked = file.tell()
+            self._faults += self._faults_of(lines)
+        if self._faults:
+            different = [*dict.fromkeys(self._faults)]
+            more = len(different) - _SHOWN
+            shown = different[:_SHOWN] + ([f"and {more} more such files"] if more > 0 else [])
+            raise UnsealedRun("\n".join(shown))
+
+    def _faults_of(self, lines: list[str]) -> list[str]:
         faults = []
         for given, signature in map(json.loads, lines):
             path = os.path.realpath(given)
@@ -250,11 +261,7 @@ class Seal:
                     f"{_shown(given)} changed after the run's identity was computed; run the same "
                     "command again"
                 )
-        if faults:
-            different = [*dict.fromkeys(faults)]
-            more = len(different) - _SHOWN
-            shown = different[:_SHOWN] + ([f"and {more} more such files"] if more > 0 else [])
-            raise UnsealedRun("\n".join(shown))
+        return faults
 
     def check_at_end(self) -> None:
         """Check what was read since the last `check`, and that data did not change meanwhile.

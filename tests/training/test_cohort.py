@@ -16,6 +16,7 @@ from engine_config import TIC_TAC_TOE, make_config
 from heteromark.commands.cohort import Entrant, company_of, reason_for_own_process, train_cohort
 from heteromark.commands.launch import Terminated, by_turns
 from heteromark.config.errors import ConfigError
+from heteromark.environment.skirmish import SkirmishEnv
 from heteromark.runs.digest import run_digest
 from heteromark.runs.record import CHECKPOINT_FILE, RunRecord, Status
 from heteromark.runs.store import RunStore
@@ -191,6 +192,23 @@ def test_a_failed_run_is_named_and_the_others_are_finished(tmp_path, caplog):
     assert train_cohort(entrants(members), store) == "2 of 3 runs trained in one process"
     assert run_digest(members[1]) in caplog.text
     assert store.lookup(run_digest(members[1])) is None
+
+
+def test_an_undeclared_file_fails_every_run(tmp_path, monkeypatch, caplog):
+    """Only the first to read it is watched doing so, but all of them may use it."""
+    monkeypatch.chdir(made(tmp_path / "project"))
+    Path("levels.txt").write_text("7")
+    step = SkirmishEnv._step
+
+    def reading_step(self, tensordict):
+        Path("levels.txt").read_text()
+        return step(self, tensordict)
+
+    monkeypatch.setattr(SkirmishEnv, "_step", reading_step)
+    store = RunStore(tmp_path / "store")
+    done = train_cohort(entrants(configs("HAPPO")), store)
+    assert done == "0 of 3 runs trained in one process"
+    assert caplog.text.count("the run read levels.txt") == 3
 
 
 def test_a_cohort_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
