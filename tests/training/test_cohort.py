@@ -208,7 +208,7 @@ def test_an_undeclared_file_fails_every_run(tmp_path, monkeypatch, caplog):
     store = RunStore(tmp_path / "store")
     done = train_cohort(entrants(configs("HAPPO")), store)
     assert done == "0 of 3 runs trained in one process"
-    assert caplog.text.count("the run read levels.txt") == 3
+    assert caplog.text.count("failed: UnsealedRun: the run read levels.txt") == 3
 
 
 def test_a_cohort_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
