@@ -19,21 +19,30 @@ from heteromark.runs.record import TORCH
 from heteromark.runs.seal import Seal
 from heteromark.runs.store import RunStore
 
-log = logging.getLogger("heteromark")
+# Not "heteromark", which also writes to the log of the run whose turn it is.
+log = logging.getLogger("heteromark_cohort")
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """A run of a cohort, and the path of its agent config."""
+    """A run of a cohort.
+
+    Attributes:
+        config: the run.
+        config_path: of its agent config, for the record.
+        command: trains this run alone, for the record.
+    """
 
     config: RunConfig
     config_path: str
+    command: tuple[str, ...]
 
 
 def reason_for_own_process(config: RunConfig) -> str | None:
     """Return why a run cannot be trained in one process with others; None: it can.
 
-    Code and data of the project are read once in a process, and may change what later runs do.
+    The project's code is loaded once in a process, and may behave differently in later runs.
+    Clients of MLflow and Weights & Biases have one open run in a process.
     """
     if config.kind != NETWORKS:
         return "language models fill the memory"
@@ -41,6 +50,8 @@ def reason_for_own_process(config: RunConfig) -> str | None:
         return f"collector_type is {config.collector_type}"
     if config.environment.num_workers > 0:
         return "environment.num_workers is not 0"
+    if set(config.logger.backends) - {"tensorboard"}:
+        return f"logger.backends is {', '.join(config.logger.backends)}"
     if own := next(covered_files(config), None):
         return f"they use {own}"
     return None
@@ -54,54 +65,52 @@ def company_of(config: RunConfig) -> tuple[int, str, str]:
 def train_cohort(entrants: Sequence[Entrant], store: RunStore) -> str:
     """Train those runs that the store lacks, by turns; return a line that says what was done.
 
-    A run that fails leaves the others alone. It is named in the log, and nothing else: whoever asks
-    for it next trains it again from its last checkpoint, and reports the failure. So does a run
-    that another process is training.
+    A run that fails leaves the others alone, and is only named in the log: whoever asks for it next
+    trains it again from its last checkpoint, and reports the failure. Runs that another process is
+    training are left to it.
 
     Args:
         entrants: runs without a `reason_for_own_process`, of which `company_of` is the same.
         store: the run store.
 
     Raises:
-        ConfigError: the machine has not enough memory, or the environment does not exist.
-        StoreError: the store cannot be written.
+        ConfigError: the machine has not enough memory, or a package is missing.
         Terminated: a signal ended all runs. Each resumes from its last checkpoint.
     """
     digests = {run_digest(entrant.config): entrant for entrant in entrants}
-    due = {
-        digest: entrant
-        for digest, entrant in digests.items()
-        if store.lookup(digest) is None and not store.is_locked(digest)
-    }
+    due = [entrant for digest, entrant in digests.items() if store.lookup(digest) is None]
     if not due:
-        return f"nothing to train: {len(digests)} runs are in the run store, or being trained"
-    configs = [entrant.config for entrant in due.values()]
+        return f"nothing to train: {len(digests)} runs are in the run store"
+    configs = [entrant.config for entrant in due]
     if faults := package_faults(configs[0]):
         raise ConfigError(faults)
-    training_steps = None
-    if chosen_trainer() == TORCH:
-        from heteromark.training.cohort import Cohort, require_memory
-
-        require_memory(configs)
-        training_steps = Cohort().steps
     progress, seal = _Progress(configs), Seal(configs[0])
-    attempts = [
-        attempt(
-            entrant.config,
-            seal,
-            store,
-            entrant.config_path,
-            progress.of(number),
-            training_steps=training_steps,
-        )
-        for number, entrant in enumerate(due.values())
-    ]
     with seal.noting(), ending_on_signals():
-        results = by_turns(attempts)
-    failed = [result for result in results if isinstance(result, Exception)]
-    for error in failed:
+        training_steps = None
+        if chosen_trainer() == TORCH:
+            from heteromark.training.cohort import Cohort, require_memory
+
+            require_memory(configs)
+            training_steps = Cohort().steps
+        results = by_turns(
+            [
+                attempt(
+                    entrant.config,
+                    seal,
+                    store,
+                    entrant.config_path,
+                    progress.of(number),
+                    wait=False,
+                    command=entrant.command,
+                    training_steps=training_steps,
+                )
+                for number, entrant in enumerate(due)
+            ]
+        )
+    errors = [result for result in results if isinstance(result, Exception)]
+    for error in errors:
         log.warning("%s", error)
-    return f"{len(due) - len(failed)} of {len(due)} runs trained in one process"
+    return f"{len(due) - len(errors)} of {len(due)} runs trained in one process"
 
 
 class _Progress:

@@ -121,7 +121,7 @@ def train_run(
 def by_turns(attempts: Sequence[Attempt]) -> list[tuple[RunRecord, bool] | Exception]:
     """Advance attempts by one step each, again and again, until all have ended.
 
-    An attempt that fails leaves the others alone. An exception that is no Exception, such as
+    An attempt that fails leaves the others alone. A BaseException that is not an Exception, such as
     Terminated, ends all of them.
 
     Returns:
@@ -156,6 +156,8 @@ def attempt(
     on_progress: OnProgress | None = None,
     *,
     resume: bool = True,
+    wait: bool = True,
+    command: Sequence[str] | None = None,
     training_steps: TrainingSteps | None = None,
 ) -> Attempt:
     """Train a run in the store, unless another process finishes it meanwhile.
@@ -164,13 +166,18 @@ def attempt(
 
     Args:
         seal: of the run; `noting` while the attempt lasts.
+        wait: wait for another process that trains the run.
+        command: trains the run, for the record; default: this process's.
         training_steps: trains it; default: `training.loop.training_steps`.
 
     Returns:
         The run's record, and whether another process finished it.
+
+    Raises:
+        RunIsLocked: another process trains the run, and `wait` is False.
     """
     digest = run_digest(config)
-    with store.writing(digest) as folder:
+    with store.writing(digest, wait) as folder:
         if finished := store.lookup(digest):
             return finished, True
         store.set_damaged_aside(digest)
@@ -179,7 +186,8 @@ def attempt(
         make_folder(folder)
         continued = continue_shorter_run(config, folder, store) if resume else None
         record = _opening_record(folder, config, digest, config_path, continued)
-        record = record.model_copy(update={"used": seal.used})
+        known = {"used": seal.used, "command": [*(command or sys.argv)]}
+        record = record.model_copy(update=known)
         steps = _train(config, folder, record, seal, on_progress, training_steps)
         return (yield from _recorded(folder, config, record, steps)), False
 

@@ -151,7 +151,9 @@ class SyncCollector:
         if not self._rollout.has_begun:
             raise RuntimeError("the collector was not started: call restart() first")
         with threads_of(self.environment):
-            return self._rollout.collect()[0]
+            [batch] = self._rollout.collect()
+        assert isinstance(batch, TensorDict), "a single player's error is raised"
+        return batch
 
     def close(self) -> None:
         """Do nothing: the creator of the environment closes it."""

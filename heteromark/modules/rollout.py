@@ -92,25 +92,62 @@ class Player:
         return before | written
 
 
+class Table:
+    """Several players in one environment, and the errors that ended the play of some of them.
+
+    A player that raises leaves the others alone: from then on its agents take their first legal
+    action. A single player's error is raised.
+
+    Attributes:
+        errors: by the player's number.
+    """
+
+    def __init__(self, environment: EnvBase, players: Sequence[Player]) -> None:
+        self.environment, self._players = environment, players
+        self.copies = shares_of(environment, len(players))
+        self.errors: dict[int, Exception] = {}
+
+    def forget(self) -> None:
+        """Set the hidden states of all players to zeros."""
+        for player, copies in zip(self._players, self.copies, strict=True):
+            player.forget(self.environment, copies.stop - copies.start)
+
+    def act(self, now: TensorDictBase) -> list[Entries]:
+        """Set all actions; return what each player's actors write."""
+        chosen = [self._choice(number, now) for number in range(len(self._players))]
+        for name in self.environment.groups:
+            actions = [each[name, "action"] for each in chosen]
+            action = actions[0] if len(actions) == 1 else torch.cat(actions)
+            now.set((name, "action"), action.to(self.environment.device))
+        return chosen
+
+    def _choice(self, number: int, now: TensorDictBase) -> Entries:
+        player, copies = self._players[number], self.copies[number]
+        if len(self._players) == 1:
+            return player.act(now, copies)
+        if number not in self.errors:
+            try:
+                return player.act(now, copies)
+            except Exception as error:
+                self.errors[number] = error
+        return {
+            (name, "action"): now[name, "action_mask"][copies].int().argmax(-1).to(player.device)
+            for name in self.environment.groups
+        }
+
+
 def shares_of(environment: EnvBase, number: int) -> list[slice]:
     """Divide the copies of an environment evenly, in order."""
     size = environment.batch_size[0] // number
     return [slice(i * size, (i + 1) * size) for i in range(number)]
 
 
-def set_actions(environment: EnvBase, now: TensorDictBase, chosen: Sequence[Entries]) -> None:
-    """Set the actions that players chose for their shares of the copies."""
-    for name in environment.groups:
-        actions = [each[name, "action"] for each in chosen]
-        action = actions[0] if len(actions) == 1 else torch.cat(actions)
-        now.set((name, "action"), action.to(environment.device))
-
-
 class Rollout:
     """Steps an environment, whose copies are divided evenly between the players, in their order.
 
     Args:
-        environment: batch size [K * N], for K players; restarts finished copies.
+        environment: batch size [K * N], for K players; restarts finished copies. With more than
+            one player, all its groups have "action_mask".
         players: of each run.
         steps: T, the steps of a batch.
         device: of the actors and the batches.
@@ -120,11 +157,10 @@ class Rollout:
         self, environment: EnvBase, players: Sequence[Player], steps: int, device: torch.device
     ) -> None:
         self.environment = environment
-        self._players = players
+        self._table = Table(environment, players)
         self._steps = steps
         self._device = device
         self._share = environment.batch_size[0] // len(players)
-        self._copies = shares_of(environment, len(players))
         self._now: TensorDictBase | None = None
         self._common: Entries = {}  # [K * N, T, ...]
         self._own: list[Entries] = [{} for _ in players]  # [N, T, ...]
@@ -137,30 +173,32 @@ class Rollout:
     def begin(self) -> None:
         """Abandon the running episodes, and begin new ones in all copies."""
         self.go_on(self.environment.reset())
-        for player in self._players:
-            player.forget(self.environment, self._share)
+        self._table.forget()
 
     def go_on(self, now: TensorDictBase) -> None:
         """Continue from these outputs of the environment."""
         self._now = now
 
-    def collect(self) -> list[TensorDict]:
-        """Play the next T steps; return each player's batch [N, T], whose memory is reused."""
+    def collect(self) -> list[TensorDict | Exception]:
+        """Play the next T steps.
+
+        Returns:
+            Each player's batch [N, T], whose memory is reused; or the error that it raised, if
+            there are several players.
+        """
         with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
             for t in range(self._steps):
                 self._step(t)
+        errors = self._table.errors
         return [
-            self._batch(copies, own) for copies, own in zip(self._copies, self._own, strict=True)
+            errors[number] if number in errors else self._batch(number)
+            for number in range(len(self._own))
         ]
 
     def _step(self, t: int) -> None:
         now, environment = self._now, self.environment
         assert now is not None, "`begin` was called"
-        chosen = [
-            player.act(now, copies)
-            for player, copies in zip(self._players, self._copies, strict=True)
-        ]
-        set_actions(environment, now, chosen)
+        chosen = self._table.act(now)
         stepped, self._now = environment.step_and_maybe_reset(now)
         written = {(name, "action") for name in environment.groups}
         for key in stepped.keys(True, True):
@@ -176,11 +214,11 @@ class Rollout:
             storage[key] = torch.empty(shape, dtype=entry.dtype, device=self._device)
         storage[key][:, t] = entry
 
-    def _batch(self, copies: slice, own: Entries) -> TensorDict:
+    def _batch(self, number: int) -> TensorDict:
         batch = TensorDict({}, batch_size=[self._share, self._steps], device=self._device)
         for key, entry in self._common.items():
-            batch.set(key, entry[copies])
-        for key, entry in own.items():
+            batch.set(key, entry[self._table.copies[number]])
+        for key, entry in self._own[number].items():
             batch.set(key, entry)
         return batch
 

@@ -34,6 +34,7 @@ class SharedEnvironment:
         self._playing: list[SharedCollector] = []  # those that the environment was created for
         self._environment: EnvBase | None = None
         self._rollout: Rollout | None = None
+        self._failure: Exception | None = None
 
     def join(self, member: SharedCollector) -> None:
         """Add a run."""
@@ -46,15 +47,31 @@ class SharedEnvironment:
             self._close()
 
     def collect(self) -> None:
-        """Collect the next batch of every run."""
+        """Collect the next batch of every run.
+
+        Raises:
+            RuntimeError: the environment failed, now or earlier. No run can continue in it, because
+                it may have played a part of a batch.
+        """
         began = time.perf_counter()
-        if self._playing != self._members:
-            self._build()
-        assert self._rollout is not None, "`_build` creates it"
-        batches = self._rollout.collect()
+        try:
+            self._require_working()
+            if self._playing != self._members:
+                self._build()
+            assert self._rollout is not None, "`_build` creates it"
+            batches = self._rollout.collect()
+        except Exception as error:
+            self._failure = self._failure or error
+            raise
         seconds = (time.perf_counter() - began) / len(batches)
         for member, batch in zip(self._playing, batches, strict=True):
             member.receive(batch, seconds)
+
+    def _require_working(self) -> None:
+        if self._failure is not None:
+            raise RuntimeError(
+                f"the environment that this run shares with others failed: {self._failure}"
+            ) from self._failure
 
     def episodes_of(self, member: SharedCollector) -> dict[str, Any]:
         """Return the running episodes of a run that has collected."""
@@ -67,7 +84,6 @@ class SharedEnvironment:
         states = [
             member.state_dict() if member in self._playing else member.resumed for member in members
         ]
-        self._close()
         environment = self._make_environment(first.copies * len(members))
         environment.reseed_shares([member.stream for member in members])
         players = [member.player for member in members]
@@ -79,6 +95,7 @@ class SharedEnvironment:
             rollout.go_on(environment.join_episodes([state["environment"] for state in known]))
             for player, state in zip(players, known, strict=True):
                 player.hidden.update(state["hidden"])
+        self._close()
         self._environment, self._rollout, self._playing = environment, rollout, members
 
     def _close(self) -> None:
@@ -106,8 +123,8 @@ class SharedCollector:
     """A run's part of a SharedEnvironment; see `collector.Collector`.
 
     Attributes:
-        borrowed: seconds that the last batch took in the turn of another run; below 0: seconds of
-            the last `collect` that were spent for other runs.
+        borrowed: seconds that the last batch took in the turn of another run; negative: minus the
+            seconds of the last `collect` that were spent for other runs.
     """
 
     def __init__(
@@ -121,7 +138,7 @@ class SharedCollector:
         self.stream: tuple[Any, ...] = ()
         self.resumed: dict[str, Any] | None = None  # state to continue from
         self.borrowed = 0.0
-        self._batch: TensorDict | None = None
+        self._batch: TensorDict | Exception | None = None
         self._seconds = 0.0
 
     def restart(self, seed: int, *stream: int | str) -> None:
@@ -137,8 +154,8 @@ class SharedCollector:
         self.resumed = state
         return {}
 
-    def receive(self, batch: TensorDict, seconds: float) -> None:
-        """Take the next batch, which took this time to collect."""
+    def receive(self, batch: TensorDict | Exception, seconds: float) -> None:
+        """Take the next batch, or the run's own error, and the time that it took."""
         if self._batch is not None:
             raise RuntimeError("the runs that share an environment are not in lock-step")
         self._batch, self._seconds = batch, seconds
@@ -152,6 +169,8 @@ class SharedCollector:
         batch, self._batch = self._batch, None
         assert batch is not None, "`receive` was called"
         self.borrowed = self._seconds - (time.perf_counter() - began)
+        if isinstance(batch, Exception):
+            raise batch
         return batch
 
     def close(self) -> None:

@@ -38,6 +38,10 @@ class StoreError(Exception):
     """The store cannot be used. The message says what to do."""
 
 
+class RunIsLocked(StoreError):
+    """Another process is writing a run."""
+
+
 @dataclass(frozen=True)
 class StoredRun:
     """One folder of the store. `record` is None when run.json is missing or unreadable."""
@@ -125,15 +129,23 @@ class RunStore:
         return False
 
     @contextmanager
-    def writing(self, digest: str) -> Iterator[Path]:
-        """Hold the run's lock and yield its folder; wait, with a warning, for another writer."""
+    def writing(self, digest: str, wait: bool = True) -> Iterator[Path]:
+        """Hold the run's lock and yield its folder; wait, with a warning, for another writer.
+
+        Raises:
+            RunIsLocked: another process is writing the run, and `wait` is False.
+            StoreError: the store cannot be written.
+        """
         self.check_writable()
         lock = self._lock(digest)
         with self._lock_errors_explained(digest):
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                log.warning("run %s is being trained by another process; waiting for it", digest)
+                message = f"run {digest} is being trained by another process"
+                if not wait:
+                    raise RunIsLocked(message) from None
+                log.warning("%s; waiting for it", message)
                 lock.acquire()
         try:
             folder = self.folder(digest)

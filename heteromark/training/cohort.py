@@ -32,8 +32,8 @@ class Cohort:
 
     On the CPU, every result is bit-identical to that of the run trained alone. Each run has its own
     random state. Runs on Skirmish that are at the same iteration play in one environment, whose
-    step costs little more for many battles than for few. What a process has only once must be the
-    same for all: number of threads, precision, and the project's own modules.
+    step costs little more for many battles than for few. Settings of the whole process, such as the
+    number of threads and the precision, must be the same for all runs.
     """
 
     def __init__(self) -> None:
@@ -63,13 +63,9 @@ class Cohort:
         self, config: RunConfig, folder: Path
     ) -> tuple[SharedEnvironment, SharedEvaluation]:
         """Return what is shared by runs that will always be at the same iteration."""
-        played = config.environment.model_dump(mode="json", exclude={"name", "num_workers"})
         key = json.dumps(
             [
-                played,
-                config.policy.share_policy_params,
-                config.may_read_state,
-                config.collector.frames_per_batch,
+                _played_by(config),
                 config.num_iterations,
                 config.evaluation.model_dump(mode="json"),
                 iteration_to_resume(folder, config.num_iterations),
@@ -85,8 +81,8 @@ class Cohort:
 def _can_share(config: RunConfig) -> bool:
     """Return whether battles play the same, bit for bit, whoever plays beside them.
 
-    Not shown for compiled code, nor for GPUs. The actors of an opponent's policy would act on more
-    battles at once, which changes the rounding.
+    Not verified for compiled code, nor for GPUs. The actors of an opponent's policy would act on
+    more battles at once, which changes the rounding.
     """
     skirmish = config.environment.skirmish
     return (
@@ -104,7 +100,11 @@ def require_memory(configs: Sequence[RunConfig]) -> None:
     Raises:
         ConfigError: they do not.
     """
-    needed = sum(_bytes_of(config) for config in configs)
+    kinds: dict[str, list[RunConfig]] = {}
+    for config in configs:
+        kinds.setdefault(_played_by(config), []).append(config)
+    with preserved_random_state():
+        needed = sum(len(alike) * _bytes_of(alike[0]) for alike in kinds.values())
     available = psutil.virtual_memory().available
     if needed > available:
         fitting = max(1, len(configs) * available // needed)
@@ -117,11 +117,25 @@ def require_memory(configs: Sequence[RunConfig]) -> None:
         )
 
 
+def _played_by(config: RunConfig) -> str:
+    """Return everything in a config that the batches of its environment depend on, as text."""
+    played = config.environment.model_dump(mode="json", exclude={"name", "num_workers"})
+    own = (
+        config.policy.share_policy_params,
+        config.may_read_state,
+        config.collector.frames_per_batch,
+    )
+    return json.dumps([played, own], sort_keys=True)
+
+
 def _bytes_of(config: RunConfig) -> int:
-    """Estimate the memory of a run's batches."""
-    with preserved_random_state(), contextlib.closing(make_environment(config, 1)) as environment:
-        specs = (environment.full_observation_spec, environment.full_action_spec)
-        frame = sum(leaf.zero().nbytes for spec in specs for leaf in spec.values(True, True))
+    """Estimate the memory of a run's batches; 0: its environment cannot be created."""
+    try:
+        with contextlib.closing(make_environment(config, 1)) as environment:
+            specs = (environment.full_observation_spec, environment.full_action_spec)
+            frame = sum(leaf.zero().nbytes for spec in specs for leaf in spec.values(True, True))
+    except Exception:  # the run itself reports the error
+        return 0
     return _COPIES * frame * config.collector.frames_per_batch
 
 

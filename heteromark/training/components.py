@@ -8,6 +8,7 @@ built, such as which config keys have an effect.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -71,10 +72,11 @@ class Components:
 
     def close(self) -> None:
         """Close environments and end worker processes."""
-        self.evaluator.close()
-        self.collector.close()
-        if self.environment is not None:
-            self.environment.close()
+        with ExitStack() as parts:  # closes each, even if one of them fails
+            if self.environment is not None:
+                parts.callback(self.environment.close)
+            parts.callback(self.collector.close)
+            parts.callback(self.evaluator.close)
 
 
 class Kind(Protocol):

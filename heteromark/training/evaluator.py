@@ -16,7 +16,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from heteromark.config.models.components import EvaluationConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.modules.random_state import OwnRandomState, preserved_random_state, seeded
-from heteromark.modules.rollout import Actors, Player, set_actions, shares_of
+from heteromark.modules.rollout import Actors, Player, Table, shares_of
 from heteromark.seeds import stream_seed
 from heteromark.training.environments import against, make_evaluation_environment, opponent_of
 from heteromark.training.evaluation_report import Episode, as_report
@@ -95,7 +95,7 @@ class Evaluator:
 class SharedEvaluation:
     """Evaluates several runs at once, whose copies are in one environment.
 
-    When one run asks for its report, all are evaluated, so all must then be about to evaluate.
+    When one run asks for its report, all are evaluated, so all must then be due for evaluation.
     """
 
     def __init__(self) -> None:
@@ -103,7 +103,7 @@ class SharedEvaluation:
         self._playing: list[Evaluator] = []
         self._environment: EnvBase | None = None
         # each report, and its share of the seconds, by identity of the evaluator
-        self._reports: dict[int, tuple[dict[str, Any], float]] = {}
+        self._reports: dict[int, tuple[dict[str, Any] | Exception, float]] = {}
 
     def join(self, member: Evaluator) -> None:
         """Add a run."""
@@ -122,7 +122,10 @@ class SharedEvaluation:
         if id(member) not in self._reports:
             seeds = [seed if other is member else other.config.seed for other in self._members]
             self._evaluate(seeds, opponent_pool)
-        return self._reports.pop(id(member))
+        report, seconds = self._reports.pop(id(member))
+        if isinstance(report, Exception):
+            raise report
+        return report, seconds
 
     def _evaluate(self, seeds: Sequence[int], opponent_pool: Mapping[str, Any] | None) -> None:
         began = time.perf_counter()
@@ -145,15 +148,18 @@ class SharedEvaluation:
                 tally.add(after[copies], cut_off[copies])
             return any(tally.lacks_episodes for tally in tallies)
 
-        memory = first.config.policy.gru.memory_size
         players = [
-            Player(each.actors, memory, is_deterministic=each.settings.deterministic)
+            Player(
+                each.actors,
+                each.config.policy.gru.memory_size,
+                is_deterministic=each.settings.deterministic,
+            )
             for each in members
         ]
-        play(environment, players, first.settings, seeds, on_step)
+        errors = play(environment, players, first.settings, seeds, on_step)
         reports = [
-            each.report(tally.episodes, seed, environment.turn_based)
-            for each, tally, seed in zip(members, tallies, seeds, strict=True)
+            errors.get(number) or each.report(tally.episodes, seed, environment.turn_based)
+            for number, (each, tally, seed) in enumerate(zip(members, tallies, seeds, strict=True))
         ]
         seconds = (time.perf_counter() - began) / len(members)
         for each, report in zip(members, reports, strict=True):
@@ -243,7 +249,7 @@ def play(
     settings: EvaluationConfig,
     seeds: Sequence[int],
     on_step: Callable[[TensorDictBase, Tensor], bool],
-) -> None:
+) -> dict[int, Exception]:
     """Let policies play, each in its share of the copies, until `on_step` returns False.
 
     Args:
@@ -254,10 +260,13 @@ def play(
         on_step: called after the reset and after each step, before finished copies are reset.
             Receives the current observations and bool [K * N], which episodes were cut off in this
             step. Returns whether to continue.
+
+    Returns:
+        With several players, the errors that ended the play of some of them, by their number.
     """
     kind = ExplorationType.DETERMINISTIC if settings.deterministic else ExplorationType.RANDOM
     action_seeds = [stream_seed(seed, "evaluation actions") for seed in seeds]
-    shares = shares_of(environment, len(players))
+    table = Table(environment, players)
     with seeded(action_seeds[0]), set_exploration_type(kind), torch.no_grad():
         if len(players) == 1:
             environment.reseed(seeds[0], "evaluation")
@@ -266,19 +275,16 @@ def play(
             for player, seed in zip(players, action_seeds, strict=True):
                 player.randomness = OwnRandomState.seeded(seed).drawing
         now = environment.reset()
-        for player, copies in zip(players, shares, strict=True):
-            player.forget(environment, copies.stop - copies.start)
+        table.forget()
         cut_off = torch.zeros(environment.batch_size, dtype=torch.bool)
         while on_step(now, cut_off):
             now = environment.maybe_reset(now)
-            chosen = [
-                player.act(now, copies) for player, copies in zip(players, shares, strict=True)
-            ]
-            set_actions(environment, now, chosen)
+            table.act(now)
             stepped = environment.step(now)
             if settings.max_steps is not None:
                 cut_off = _cut_off(stepped["next"], settings.max_steps)
             now = environment.step_mdp(stepped)
+    return table.errors
 
 
 def _cut_off(after: TensorDictBase, max_steps: int) -> Tensor:

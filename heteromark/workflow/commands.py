@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -62,16 +63,23 @@ def cohort(folders: list[Path], param: ParamOption = None) -> None:
     from heteromark.commands.cohort import Entrant, train_cohort
     from heteromark.commands.request import TrainRequest, resolve_request
 
-    plan, entrants = _plan(param), []
+    plan, entrants, given = _plan(param), [], tuple(param or ())
     for folder in folders:
-        candidate, seed = plan.run_in(folder)
-        request = TrainRequest(
-            Path(candidate.config_path),
-            seed=seed,
-            total_frames=candidate.frames,
-            param_assignments=tuple(param or ()),
+        try:
+            candidate, seed = plan.run_in(folder)
+        except LookupError as error:
+            raise WorkflowError(
+                f"params.yaml, a config or the code changed while the workflow ran: {error}. Run "
+                "snakemake again"
+            ) from None
+        path, frames = candidate.config_path, candidate.frames
+        request = TrainRequest(Path(path), seed=seed, total_frames=frames, param_assignments=given)
+        command = (
+            *(sys.argv[0], "train", "--agent-config", path, "--mode", "smoke"),
+            *("--seed", str(seed), "--total-timesteps", str(frames)),
+            *("--output", folder.as_posix(), *(f"--param={each}" for each in given)),
         )
-        entrants.append(Entrant(resolve_request(request)[0], candidate.config_path))
+        entrants.append(Entrant(resolve_request(request)[0], path, command))
     typer.echo(train_cohort(entrants, RunStore()))
 
 

@@ -32,6 +32,8 @@ from heteromark.runs.digest import config_digest, covered_files, run_digest, tra
 from heteromark.runs.record import RESULTS, run_folder
 
 RUNGS = RESULTS / "tables" / "rungs"
+# Runs of a cohort unless params.yaml says otherwise: each needs memory and open files.
+LARGEST_COHORT = 64
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,8 @@ class Plan:
         chosen, cohorts = self.params.smoke.cohort, []
         for folders in companies.values():
             size = -(-len(folders) // processes) if chosen == "auto" else chosen
+            if chosen == "auto":
+                size = min(size, LARGEST_COHORT)
             # dealt like cards, so that no process gets all runs of a slow config
             count = -(-len(folders) // size)
             cohorts += [folders[first::count] for first in range(count)]

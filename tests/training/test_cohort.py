@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import torch
 from attempts import Crash, crash_at, results
 from engine_config import TIC_TAC_TOE, make_config
 
@@ -17,10 +18,13 @@ from heteromark.commands.cohort import Entrant, company_of, reason_for_own_proce
 from heteromark.commands.launch import Terminated, by_turns
 from heteromark.config.errors import ConfigError
 from heteromark.environment.skirmish import SkirmishEnv
+from heteromark.modules.plain import plain_actors
+from heteromark.modules.rollout import Player
 from heteromark.runs.digest import run_digest
 from heteromark.runs.record import CHECKPOINT_FILE, RunRecord, Status
 from heteromark.runs.store import RunStore
 from heteromark.training.cohort import Cohort
+from heteromark.training.components import ComponentFactory
 from heteromark.training.loop import train
 
 PAST = {"kind": "past_self", "pool_size": 2, "snapshot_interval": 1}
@@ -38,6 +42,10 @@ COHORTS = {
     "MAPPO, IPPO": (SKIRMISH, [{"algorithm": "MAPPO"}, {"algorithm": "IPPO"}]),
     "MaskablePPO": ({**SKIRMISH, "algorithm": "MaskablePPO"}, [{}, {"loss__gamma": 0.9}]),
     "HATRPO": ({**SKIRMISH, "algorithm": "HATRPO"}, [{}, {}]),
+    "other GRUs": (
+        {**SKIRMISH, "policy_type": "gru", "evaluation__deterministic": False},
+        [{"policy__gru": {"hidden_size": 4}}, {"policy__gru": {"hidden_size": 8, "num_layers": 2}}],
+    ),
     "GRU beside MLP": (SKIRMISH, [{"policy_type": "gru"}, {}, {"policy_type": "gru"}]),
     "one battle each": ({**SKIRMISH, "environment__num_parallel_envs": 1}, [{}, {}]),
     "periodic evaluation": ({**SKIRMISH, "evaluation__interval": 2}, [{}, {}]),
@@ -134,11 +142,117 @@ def test_a_member_that_crashes_or_diverges_leaves_the_others_alone(tmp_path):
     assert results(tmp_path / "0") == results(tmp_path / "alone")
 
 
+class Stumbles(torch.nn.Module):
+    """Raises at its n-th call."""
+
+    def __init__(self, module, calls: int) -> None:
+        super().__init__()
+        self.module, self._left = module, calls
+
+    def forward(self, *inputs):
+        self._left -= 1
+        if not self._left:
+            raise ArithmeticError("stumbled")
+        return self.module(*inputs)
+
+
+@pytest.mark.parametrize("calls", [1, 40, 70], ids=["at once", "in a batch", "in an evaluation"])
+def test_an_error_of_a_members_actor_is_its_own(calls, tmp_path, monkeypatch):
+    """In a batch that the member shares with others, they play on, also those after it."""
+    members = configs("HAPPO", evaluation__interval=2, training__num_epochs=1)
+    stumbling = []
+
+    class Watched(Player):
+        def __init__(self, actors, *arguments, **options):
+            super().__init__(actors, *arguments, **options)
+            first = self._plain[0].network
+            if stumbling.count(id(first.steps[0][0])):
+                module, *keys = first.steps[0]
+                object.__setattr__(first, "steps", ((Stumbles(module, calls), *keys),))
+
+    monkeypatch.setattr("heteromark.modules.sharing.Player", Watched)
+    monkeypatch.setattr("heteromark.training.evaluator.Player", Watched)
+    create = ComponentFactory.create
+
+    def marked(self, share=None):
+        if self.config.seed == 1 and share is not None:
+            before = len(stumbling)
+            monkeypatch.setattr(
+                "heteromark.modules.rollout.plain_actors",
+                lambda actors: [
+                    stumbling.append(id(each.network.steps[0][0])) or each
+                    for each in plain_actors(actors)
+                ],
+            )
+            made = create(self, share)
+            monkeypatch.setattr("heteromark.modules.rollout.plain_actors", plain_actors)
+            assert len(stumbling) > before
+            return made
+        return create(self, share)
+
+    monkeypatch.setattr(ComponentFactory, "create", marked)
+    first, second, third = train_together(members, tmp_path)
+    assert isinstance(second, ArithmeticError)
+    monkeypatch.undo()
+    for number, outcome in ((0, first), (2, third)):
+        assert outcome.status is Status.COMPLETED
+        train(members[number], tmp_path / "alone" / str(number))
+        assert results(tmp_path / str(number)) == results(tmp_path / "alone" / str(number))
+
+
+def test_an_error_of_the_shared_environment_ends_all_its_members(tmp_path, monkeypatch):
+    """None of them goes on with a part of a batch; each resumes from its last checkpoint."""
+    members = configs("HAPPO", training__checkpoint_interval=1)
+    step, steps = SkirmishEnv._step, []
+
+    def fail_once(self, tensordict):
+        steps.append(None)
+        if len(steps) == 25:  # in the second iteration of 16 steps
+            raise MemoryError("no memory")
+        return step(self, tensordict)
+
+    monkeypatch.setattr(SkirmishEnv, "_step", fail_once)
+    outcomes = train_together(members, tmp_path)
+    assert all("no memory" in str(outcome) for outcome in outcomes)
+    monkeypatch.undo()
+    assert all(each.status is Status.COMPLETED for each in train_together(members, tmp_path))
+    for number, config in enumerate(members):
+        train(config, tmp_path / "alone" / str(number))
+        assert results(tmp_path / str(number)) == results(tmp_path / "alone" / str(number))
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_as_many_battles_as_units(crashes, tmp_path):
+    """Some tensors of fixed teams are [units, 1], others [battles, 1]."""
+    settings = {**FIXED_TEAMS, "environment__num_parallel_envs": 5}
+    settings |= {"collector__frames_per_batch": 60, "replay_buffer__minibatch_size": 30}
+    settings |= {"agent__n_steps": 60, "agent__batch_size": 30, "training__total_frames": 360}
+    members = [make_config(**settings, seed=seed) for seed in (0, 1)]
+    cohort = Cohort()
+    _, outcome = by_turns(
+        [
+            cohort.steps(
+                config,
+                made(tmp_path / str(config.seed)),
+                on_progress=crash_at(3) if crashes and not config.seed else None,
+            )
+            for config in members
+        ]
+    )
+    assert outcome.status is Status.COMPLETED
+    for config in members:
+        train(config, tmp_path / "alone" / str(config.seed))
+        # the crashed one goes on alone
+        train(config, tmp_path / str(config.seed))
+        alone = results(tmp_path / "alone" / str(config.seed))
+        assert results(tmp_path / str(config.seed)) == alone
+
+
 # --- in the run store -----------------------------------------------------------------------------
 
 
 def entrants(members) -> list[Entrant]:
-    return [Entrant(config, "config/agents/test.yaml") for config in members]
+    return [Entrant(config, "config/agents/test.yaml", ("train", "it")) for config in members]
 
 
 def test_a_cohort_fills_the_store(tmp_path):
@@ -153,11 +267,12 @@ def test_a_cohort_fills_the_store(tmp_path):
         assert record is not None
         assert record.status is Status.COMPLETED
         assert record.used == {}
+        assert record.command == ["train", "it"]
         log = (store.folder(record.digest) / "train.log").read_text()
         assert record.digest in log
         others = {run_digest(each) for each in members} - {record.digest}
         assert not any(digest in log for digest in others)
-    done = "nothing to train: 3 runs are in the run store, or being trained"
+    done = "nothing to train: 3 runs are in the run store"
     assert train_cohort(entrants(members), store) == done
 
 
@@ -166,7 +281,7 @@ def test_only_missing_runs_are_trained(tmp_path):
     train_cohort(entrants(members[:1]), store)
     before = (store.folder(run_digest(members[0])) / CHECKPOINT_FILE).stat().st_mtime_ns
     with store.writing(run_digest(members[1])):  # another process trains it
-        assert train_cohort(entrants(members), store) == "1 of 1 runs trained in one process"
+        assert train_cohort(entrants(members), store) == "1 of 2 runs trained in one process"
     assert (store.folder(run_digest(members[0])) / CHECKPOINT_FILE).stat().st_mtime_ns == before
     assert store.lookup(run_digest(members[2])) is not None
 
@@ -225,10 +340,11 @@ def test_a_cohort_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch
     ("changes", "reason"),
     [
         ({"collector_type": "multi_sync"}, "collector_type is multi_sync"),
+        ({"logger__backends": ["mlflow"]}, "logger.backends is mlflow"),
         ({"environment__num_workers": 1}, "environment.num_workers is not 0"),
         ({"environment__task": "toy_environments:ToyBattle"}, "they use .*toy_environments.py"),
     ],
-    ids=["own processes", "workers", "own code"],
+    ids=["own processes", "a client with one run", "workers", "own code"],
 )
 def test_some_runs_need_a_process_of_their_own(changes, reason):
     assert re.fullmatch(reason, reason_for_own_process(make_config(**changes)))

@@ -322,6 +322,30 @@ def jobs(project: Project, rule: str, cores: int = 2) -> int:
     return int(found[1]) if found else 0
 
 
+def logs_of_cohorts(project: Project) -> str:
+    return "".join(path.read_text() for path in project.folder.glob("logs/cohorts/*.log"))
+
+
+def test_runs_that_no_cohort_trains_can_be_asked_for(copy):
+    """A seed that params.yaml does not have, and a run of a rung that is not decided yet."""
+    (run,) = (copy.folder / "results" / "smoke").glob("happo_agent_v1-*")
+    target = f"results/smoke/{run.name}/seed_7/run.json"
+    assert "smoke run of happo_agent_v1, seed 7" in copy.run("snakemake", "-n", target).stdout
+    copy.set_params(sweep={"strategy": "halving", "halving": {"min_frames": 64}})
+    shutil.rmtree(copy.folder / "results")
+    plan = json.loads(
+        copy.run(
+            "python",
+            "-c",
+            "import json; from heteromark.workflow.plan import make_plan;"
+            "print(json.dumps([c.rungs[-1].config_digest for c in make_plan().configs]))",
+        ).stdout
+    )
+    names = [f"results/smoke/happo_agent_v1-{digest}/seed_0/run.json" for digest in plan]
+    done = [copy.run("snakemake", "-n", name, check=False) for name in names]
+    assert [each.returncode for each in done].count(0) == 1, done
+
+
 @pytest.mark.parametrize(
     ("cohort", "cores", "expected"),
     [("auto", 2, 2), ("auto", 1, 1), (4, 2, 1), (3, 2, 2), (1, 2, 0)],
@@ -342,7 +366,8 @@ def test_a_cohort_trains_what_is_missing(copy):
     assert "one process" in done.stderr
     (run,) = new_runs(copy.store, before)
     assert run["digest"] == lost.digest
-    assert run["command"][1:3] == ["workflow", "cohort"]
+    assert run["command"][1] == "train"  # what trains it alone
+    assert "1 of 1 runs trained in one process" in done.stderr + logs_of_cohorts(copy)
     assert not list((copy.folder / "logs" / "cohorts").glob("*.done"))
 
 
@@ -365,12 +390,12 @@ def test_cohorts_change_no_result(really_trained, tmp_path):
     alone = clone_of(really_trained, tmp_path / "clone", store=tmp_path / "store")
     alone.set_params(smoke={"cohort": 1})
     alone.run("snakemake", "--cores", "2", "tables")
+    assert not logs_of_cohorts(alone)
+    assert "runs trained in one process" in logs_of_cohorts(really_trained)
     runs = sorted((alone.folder / "results" / "smoke").glob("*/seed_*"))
     assert len(runs) == 4
     for run in runs:
         together = really_trained.folder / run.relative_to(alone.folder)
-        assert "cohort" in json.loads((together / "run.json").read_text())["command"]
-        assert "cohort" not in json.loads((run / "run.json").read_text())["command"]
         assert results(run) == results(together)
 
 

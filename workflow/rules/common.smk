@@ -52,6 +52,7 @@ wildcard_constraints:
     seed=r"\d+",
     rung=r"\d+",
     cohort=r"[0-9a-f]{12}",
+    processes=r"\d+",
 
 
 # These are functions because Snakemake would read braces in a plain string as wildcards.
@@ -90,25 +91,29 @@ def all_decisions(wildcards):
     return decisions_before(len(PLAN.decisions) + 1)
 
 
-# By name, the run folders of the members of each cohort of a rung.
-def cohorts_of(rung):
-    processes = max(1, (workflow.cores or 1) // PLAN.params.num_threads)
+# By name, the run folders of the members of each cohort of a rung. The number of processes is part
+# of a cohort's name, because a job on another machine may have another number of cores.
+def cohorts_of(rung, processes):
     return {cohort_name(folders): folders for folders in PLAN.cohorts(rung, processes)}
 
 
 def cohort_of_smoke_run(wildcards):
     folder = Path(f"results/smoke/{wildcards.name}-{wildcards.digest}/seed_{wildcards.seed}")
-    if (folder / RECORD_FILE).exists():
-        return []  # when its cohort trains others, this run is not copied again
-    candidate = PLAN.find("smoke", wildcards.name, wildcards.digest)[1]
-    for name, folders in cohorts_of(candidate.rung).items():
+    rung = PLAN.find("smoke", wildcards.name, wildcards.digest)[1].rung
+    # When its cohort trains others, a run that exists is not copied again.
+    undecided = [path for path in list(PLAN.decisions.values())[: rung - 1] if not path.exists()]
+    if undecided or (folder / RECORD_FILE).exists():
+        return []
+    processes = max(1, (workflow.cores or 1) // PLAN.params.num_threads)
+    for name, folders in cohorts_of(rung, processes).items():
         if folder in folders:
-            return [f"logs/cohorts/{candidate.rung}-{name}.done"]
+            return [f"logs/cohorts/rung_{rung}-processes_{processes}-{name}.done"]
     return []
 
 
 def folders_of_cohort(wildcards):
-    return [str(folder) for folder in cohorts_of(int(wildcards.rung))[wildcards.cohort]]
+    cohorts = cohorts_of(int(wildcards.rung), int(wildcards.processes))
+    return [str(folder) for folder in cohorts[wildcards.cohort]]
 
 
 def records_of_all(candidates):
@@ -138,12 +143,17 @@ def config_of_smoke_run(wildcards):
     return PLAN.find("smoke", wildcards.name, wildcards.digest)[1].config_path
 
 
+def digest_of_run(candidate, seed):
+    """Return the digest of a run; "unplanned" for a seed that is not in params.yaml."""
+    return candidate.digests.get(int(seed), "unplanned")
+
+
 def digest_of_smoke_run(wildcards):
-    return PLAN.find("smoke", wildcards.name, wildcards.digest)[1].digests[int(wildcards.seed)]
+    return digest_of_run(PLAN.find("smoke", wildcards.name, wildcards.digest)[1], wildcards.seed)
 
 
 def digest_of_long_run(wildcards):
-    return PLAN.find("full", wildcards.name, wildcards.digest)[1].digests[int(wildcards.seed)]
+    return digest_of_run(PLAN.find("full", wildcards.name, wildcards.digest)[1], wildcards.seed)
 
 
 def length_of_smoke_run(wildcards):

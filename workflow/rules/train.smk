@@ -3,12 +3,12 @@
 
 
 # Trains several smoke runs in one process and leaves them in the run store, where rule smoke finds
-# them. The file says only that this has happened; when it is missing, nothing is outdated.
+# them. The file says only that this has happened; its absence makes nothing outdated.
 rule cohort:
     output:
-        temp(touch("logs/cohorts/{rung}-{cohort}.done")),
+        temp(touch("logs/cohorts/rung_{rung}-processes_{processes}-{cohort}.done")),
     log:
-        "logs/cohorts/{rung}-{cohort}.log",
+        "logs/cohorts/rung_{rung}-processes_{processes}-{cohort}.log",
     threads: PLAN.params.num_threads
     params:
         folders=folders_of_cohort,

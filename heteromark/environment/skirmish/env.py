@@ -174,11 +174,27 @@ class SkirmishEnv(SelfRestartingEnv):
 
     def split_episodes(self, shares: int) -> list[dict[str, Any]]:
         """Return the running episodes of each of several equal shares of the battles."""
-        return split_battles(self.running_episodes(), self.batch_size[0], shares)
+        size = self.batch_size[0] // shares
+        of_battles = split_battles(self.battles.state(), self.batch_size[0], shares)
+        return [
+            {
+                "battles": battles,
+                "episode_return": self._return[number * size : (number + 1) * size].clone(),
+                "step_count": self._steps[number * size : (number + 1) * size].clone(),
+            }
+            for number, battles in enumerate(of_battles)
+        ]
 
     def join_episodes(self, shares: Sequence[dict[str, Any]]) -> TensorDict:
         """Continue the running episodes of equal shares of the battles; return the outputs."""
-        joined = join_battles(self.running_episodes(), self.batch_size[0], shares)
+        of_battles = [share["battles"] for share in shares]
+        joined = {
+            "battles": join_battles(self.battles.state(), self.batch_size[0], of_battles),
+            **{
+                key: torch.cat([share[key].to(self.device) for share in shares])
+                for key in ("episode_return", "step_count")
+            },
+        }
         return self.continue_episodes(joined)[0]
 
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDict:

@@ -80,17 +80,18 @@ def split_battles(state: Any, battles: int, shares: int) -> list[Any]:
     """Divide the state of battles into equal shares.
 
     Args:
-        state: tensors in dictionaries, lists and tuples. Those that belong to the battles have
-            them as the last dimension, or as the first of two; the others are shared by all.
+        state: tensors in dictionaries, lists and tuples. Their last dimension is the battles, or of
+            size 1 if all battles share them.
         battles: B, more than 1.
         shares: number of shares.
     """
+    size = battles // shares
 
     def of_share(number: int, part: Any) -> Any:
-        if not isinstance(part, Tensor) or (axis := _battle_axis(part, battles)) is None:
+        if not isinstance(part, Tensor) or part.shape[-1] != battles:
             return part
-        size = battles // shares
-        return part.narrow(axis, number * size, size).clone(memory_format=torch.contiguous_format)
+        share = part.narrow(-1, number * size, size)
+        return share.clone(memory_format=torch.contiguous_format)
 
     return [tree_map(functools.partial(of_share, number), state) for number in range(shares)]
 
@@ -99,14 +100,8 @@ def join_battles(like: Any, battles: int, shares: Sequence[Any]) -> Any:
     """Put the shares of `split_battles` together; `like`: the state of any B battles."""
 
     def join(model: Any, *parts: Any) -> Any:
-        if not isinstance(model, Tensor) or (axis := _battle_axis(model, battles)) is None:
+        if not isinstance(model, Tensor) or model.shape[-1] != battles:
             return parts[0]
-        return torch.cat([part.to(model.device) for part in parts], axis)
+        return torch.cat([part.to(model.device) for part in parts], -1)
 
     return tree_map(join, like, *shares)
-
-
-def _battle_axis(part: Tensor, battles: int) -> int | None:
-    if part.dim() and part.shape[-1] == battles:
-        return part.dim() - 1
-    return 0 if part.dim() == 2 and part.shape == (battles, 1) else None
