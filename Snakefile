@@ -21,7 +21,7 @@ include: "workflow/rules/judge.smk"
 
 
 onstart:
-    if notice := PLAN.lonely_runs():
+    if notice := PLAN.notice_of_separate_processes():
         logger.info(notice)
 
 

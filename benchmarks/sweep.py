@@ -82,7 +82,7 @@ def train(
     """Train runs in one process; return the evaluation's return by frames of each."""
     import torch
 
-    from heteromark.commands.launch import by_turns
+    from heteromark.commands.launch import interleave
     from heteromark.commands.request import TrainRequest, resolve_request
     from heteromark.training.cohort import Cohort
 
@@ -100,7 +100,7 @@ def train(
             )
             folder.mkdir()
             attempts.append(cohort.steps(resolve_request(request)[0], folder))
-        for outcome in by_turns(attempts):
+        for outcome in interleave(attempts):
             if isinstance(outcome, Exception):
                 raise outcome
         return [(run, evaluations(folder)) for run, folder in zip(runs, folders, strict=True)]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from heteromark.commands.launch import attempt, by_turns, ending_on_signals
+from heteromark.commands.launch import attempt, ending_on_signals, interleave
 from heteromark.commands.progress import SECONDS_BETWEEN_LINES
 from heteromark.config.errors import ConfigError
 from heteromark.config.models.algorithms import NETWORKS
@@ -24,7 +24,7 @@ log = logging.getLogger("heteromark_cohort")
 
 
 @dataclass(frozen=True)
-class Entrant:
+class CohortMember:
     """A run of a cohort.
 
     Attributes:
@@ -57,12 +57,12 @@ def reason_for_own_process(config: RunConfig) -> str | None:
     return None
 
 
-def company_of(config: RunConfig) -> tuple[int, str, str]:
+def cohort_key(config: RunConfig) -> tuple[int, str, str]:
     """Return what runs in one process must have in common."""
     return config.training.num_threads, config.training.matmul_precision, config.device
 
 
-def train_cohort(entrants: Sequence[Entrant], store: RunStore) -> str:
+def train_cohort(members: Sequence[CohortMember], store: RunStore) -> str:
     """Train those runs that the store lacks, by turns; return a line that says what was done.
 
     A run that fails leaves the others alone, and is only named in the log: whoever asks for it next
@@ -70,18 +70,18 @@ def train_cohort(entrants: Sequence[Entrant], store: RunStore) -> str:
     training are left to it.
 
     Args:
-        entrants: runs without a `reason_for_own_process`, of which `company_of` is the same.
+        members: runs without a `reason_for_own_process`, of which `cohort_key` is the same.
         store: the run store.
 
     Raises:
         ConfigError: the machine has not enough memory, or a package is missing.
         Terminated: a signal ended all runs. Each resumes from its last checkpoint.
     """
-    digests = {run_digest(entrant.config): entrant for entrant in entrants}
-    due = [entrant for digest, entrant in digests.items() if store.lookup(digest) is None]
+    digests = {run_digest(member.config): member for member in members}
+    due = [member for digest, member in digests.items() if store.lookup(digest) is None]
     if not due:
         return f"nothing to train: {len(digests)} runs are in the run store"
-    configs = [entrant.config for entrant in due]
+    configs = [member.config for member in due]
     if faults := package_faults(configs[0]):
         raise ConfigError(faults)
     progress, seal = _Progress(configs), Seal(configs[0])
@@ -92,19 +92,19 @@ def train_cohort(entrants: Sequence[Entrant], store: RunStore) -> str:
 
             require_memory(configs)
             training_steps = Cohort().steps
-        results = by_turns(
+        results = interleave(
             [
                 attempt(
-                    entrant.config,
+                    member.config,
                     seal,
                     store,
-                    entrant.config_path,
+                    member.config_path,
                     progress.of(number),
                     wait=False,
-                    command=entrant.command,
+                    command=member.command,
                     training_steps=training_steps,
                 )
-                for number, entrant in enumerate(due)
+                for number, member in enumerate(due)
             ]
         )
     errors = [result for result in results if isinstance(result, Exception)]

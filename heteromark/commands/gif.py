@@ -49,7 +49,7 @@ def record_episode(policy: LoadedPolicy, settings: EvaluationConfig, seed: int) 
     """
     from PIL import Image
 
-    from heteromark.modules.rollout import Player
+    from heteromark.modules.rollout import RolloutPolicy
     from heteromark.training.environments import make_evaluation_environment
     from heteromark.training.evaluator import load_past_policies, play
 
@@ -66,8 +66,8 @@ def record_episode(policy: LoadedPolicy, settings: EvaluationConfig, seed: int) 
     try:
         load_past_policies(environment, policy.actors, policy.opponent_pool)
         memory = policy.config.policy.gru.memory_size
-        player = Player(policy.actors, memory, is_deterministic=settings.deterministic)
-        play(environment, [player], settings, [seed], on_step)
+        actor = RolloutPolicy(policy.actors, memory, is_deterministic=settings.deterministic)
+        play(environment, [actor], settings, [seed], on_step)
     finally:
         environment.close()
     return pictures

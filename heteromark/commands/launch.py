@@ -109,7 +109,7 @@ def train_run(
         seal = Seal(config)
         steps = attempt(config, seal, store, config_path, on_progress, resume=resume)
         with seal.noting(), ending_on_signals():
-            [result] = by_turns([steps])
+            [result] = interleave([steps])
         if isinstance(result, Exception):
             raise result
         record, from_store = result
@@ -118,7 +118,7 @@ def train_run(
     return record, from_store
 
 
-def by_turns(attempts: Sequence[Attempt]) -> list[tuple[RunRecord, bool] | Exception]:
+def interleave(attempts: Sequence[Attempt]) -> list[tuple[RunRecord, bool] | Exception]:
     """Advance attempts by one step each, again and again, until all have ended.
 
     An attempt that fails leaves the others alone. A BaseException that is not an Exception, such as
@@ -196,7 +196,7 @@ def _recorded(
     folder: Path, config: RunConfig, record: RunRecord, steps: Steps
 ) -> Generator[float, None, RunRecord]:
     """Train a run, and keep its record and its log up to date."""
-    spent = Spent(record.duration_seconds or 0.0)
+    stopwatch = Stopwatch(record.duration_seconds or 0.0)
 
     def close(status: Status, reason: str | None = None, **changes: object) -> RunRecord:
         closed = record.model_copy(
@@ -204,7 +204,7 @@ def _recorded(
                 "status": status,
                 "reason": reason,
                 "ended": _now(),
-                "duration_seconds": spent.seconds,
+                "duration_seconds": stopwatch.seconds,
                 "pid": None,
                 **changes,
             }
@@ -216,7 +216,7 @@ def _recorded(
         record.write(folder)
         write_text_atomic(folder / CONFIG_FILE, to_yaml(config.recorded()))
         try:
-            outcome = yield from _logged(folder / LOG_FILE, steps, spent)
+            outcome = yield from _logged(folder / LOG_FILE, steps, stopwatch)
         except Terminated as stop:
             close(Status.INTERRUPTED, f"ended by {stop}")
             raise
@@ -280,13 +280,13 @@ def _train(
 
 
 @dataclass
-class Spent:
+class Stopwatch:
     """Seconds that a run took, without the turns of other runs in the same process."""
 
     seconds: float
 
 
-def _logged(path: Path, steps: Steps, spent: Spent) -> Steps:
+def _logged(path: Path, steps: Steps, stopwatch: Stopwatch) -> Steps:
     """Write what is logged during a run's steps to its log file, and add up their time."""
     if not path.exists():
         path.touch()
@@ -298,13 +298,13 @@ def _logged(path: Path, steps: Steps, spent: Spent) -> Steps:
                 began = time.monotonic()
                 with _logging_to(handler):
                     try:
-                        spent.seconds += next(steps)
+                        stopwatch.seconds += next(steps)
                     except StopIteration as end:
                         outcome: Outcome = end.value
-                        spent.seconds += outcome.borrowed
+                        stopwatch.seconds += outcome.borrowed
                         return outcome
                     finally:
-                        spent.seconds += time.monotonic() - began
+                        stopwatch.seconds += time.monotonic() - began
                 yield 0.0
         except BaseException as error:
             with _logging_to(handler):

@@ -31,7 +31,7 @@ from heteromark.environment.errors import (
 from heteromark.import_paths import Registry
 from heteromark.modules.plain import as_policy
 from heteromark.modules.random_state import random_state, restore_random_state, seed_everything
-from heteromark.modules.rollout import Actors, Player, Rollout, threads_of
+from heteromark.modules.rollout import Actors, Rollout, RolloutPolicy, threads_of
 from heteromark.runs.files import atomic_path
 from heteromark.runs.seal import note_reads
 from heteromark.seeds import stream_seed
@@ -126,33 +126,33 @@ class SyncCollector:
         device: torch.device,
     ) -> None:
         self.environment = environment
-        self._player = Player(actors, config.policy.gru.memory_size)
+        self._policy = RolloutPolicy(actors, config.policy.gru.memory_size)
         steps = config.collector.frames_per_batch // environment.batch_size[0]
-        self._rollout = Rollout(environment, [self._player], steps, device)
+        self._rollout = Rollout(environment, [self._policy], steps, device)
 
     def restart(self, seed: int, *stream: int | str) -> None:
         self.environment.reseed(seed, *stream)
-        self._rollout.begin()
+        self._rollout.reset()
 
     def state_dict(self) -> dict[str, Any]:
         save = getattr(self.environment, "running_episodes", None)
-        hidden = {name: state.clone() for name, state in self._player.hidden.items()}
+        hidden = {name: state.clone() for name, state in self._policy.hidden.items()}
         return {"environment": None if save is None else save(), "hidden": hidden}
 
     def load_state_dict(self, state: dict[str, Any]) -> dict[int, str]:
         outputs, lost = continued(self.environment, state["environment"])
-        self._rollout.go_on(outputs)
+        self._rollout.continue_from(outputs)
         for name, hidden in state["hidden"].items():
-            before = self._player.hidden[name]
-            self._player.hidden[name] = hidden.to(before.device)
+            before = self._policy.hidden[name]
+            self._policy.hidden[name] = hidden.to(before.device)
         return lost
 
     def collect(self) -> TensorDict:
-        if not self._rollout.has_begun:
+        if not self._rollout.is_started:
             raise RuntimeError("the collector was not started: call restart() first")
         with threads_of(self.environment):
             [batch] = self._rollout.collect()
-        assert isinstance(batch, TensorDict), "a single player's error is raised"
+        assert isinstance(batch, TensorDict), "a single policy's error is raised"
         return batch
 
     def close(self) -> None:

@@ -106,7 +106,7 @@ class OwnRandomState:
         return own
 
     @contextlib.contextmanager
-    def turn(self) -> Iterator[None]:
+    def active(self) -> Iterator[None]:
         """Use the run's generators within this context, and keep their state for its next turn."""
         if self._state is not None:
             restore_random_state(self._state)

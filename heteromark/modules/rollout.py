@@ -21,7 +21,7 @@ Actors = Mapping[str, TensorDictModuleBase]
 Entries = dict[Any, Tensor]  # by NestedKey
 
 
-class Player:
+class RolloutPolicy:
     """One run's actors, which choose the actions of its copies.
 
     Args:
@@ -51,7 +51,7 @@ class Player:
         self._policy = TensorDictSequential(*actors.values())
         self.hidden: dict[str, Tensor] = {}  # by group with a recurrent actor, [N, n, memory_size]
 
-    def forget(self, environment: EnvBase, copies: int) -> None:
+    def reset_hidden(self, environment: EnvBase, copies: int) -> None:
         """Set all hidden states to zeros."""
         self.hidden = {
             name: torch.zeros(
@@ -92,29 +92,30 @@ class Player:
         return before | written
 
 
-class Table:
-    """Several players in one environment, and the errors that ended the play of some of them.
+class RolloutPolicies:
+    """The policies of several runs that share an environment's copies evenly, in their order.
 
-    A player that raises leaves the others alone: from then on its agents take their first legal
-    action. A single player's error is raised.
+    If a policy raises an error, its agents take their first legal action from then on, and the
+    other policies are not affected. The error of a single policy is raised at once.
 
     Attributes:
-        errors: by the player's number.
+        copies: of each policy.
+        errors: by the policy's number.
     """
 
-    def __init__(self, environment: EnvBase, players: Sequence[Player]) -> None:
-        self.environment, self._players = environment, players
-        self.copies = shares_of(environment, len(players))
+    def __init__(self, environment: EnvBase, policies: Sequence[RolloutPolicy]) -> None:
+        self.environment, self._policies = environment, policies
+        self.copies = shares_of(environment, len(policies))
         self.errors: dict[int, Exception] = {}
 
-    def forget(self) -> None:
-        """Set the hidden states of all players to zeros."""
-        for player, copies in zip(self._players, self.copies, strict=True):
-            player.forget(self.environment, copies.stop - copies.start)
+    def reset_hidden(self) -> None:
+        """Set the hidden states of all policies to zeros."""
+        for policy, copies in zip(self._policies, self.copies, strict=True):
+            policy.reset_hidden(self.environment, copies.stop - copies.start)
 
     def act(self, now: TensorDictBase) -> list[Entries]:
-        """Set all actions; return what each player's actors write."""
-        chosen = [self._choice(number, now) for number in range(len(self._players))]
+        """Set all actions; return what each policy's actors write."""
+        chosen = [self._choice(number, now) for number in range(len(self._policies))]
         for name in self.environment.groups:
             actions = [each[name, "action"] for each in chosen]
             action = actions[0] if len(actions) == 1 else torch.cat(actions)
@@ -122,16 +123,16 @@ class Table:
         return chosen
 
     def _choice(self, number: int, now: TensorDictBase) -> Entries:
-        player, copies = self._players[number], self.copies[number]
-        if len(self._players) == 1:
-            return player.act(now, copies)
+        policy, copies = self._policies[number], self.copies[number]
+        if len(self._policies) == 1:
+            return policy.act(now, copies)
         if number not in self.errors:
             try:
-                return player.act(now, copies)
+                return policy.act(now, copies)
             except Exception as error:
                 self.errors[number] = error
         return {
-            (name, "action"): now[name, "action_mask"][copies].int().argmax(-1).to(player.device)
+            (name, "action"): now[name, "action_mask"][copies].int().argmax(-1).to(policy.device)
             for name in self.environment.groups
         }
 
@@ -143,39 +144,43 @@ def shares_of(environment: EnvBase, number: int) -> list[slice]:
 
 
 class Rollout:
-    """Steps an environment, whose copies are divided evenly between the players, in their order.
+    """Steps an environment, whose copies are divided evenly between the policies, in their order.
 
     Args:
-        environment: batch size [K * N], for K players; restarts finished copies. With more than
-            one player, all its groups have "action_mask".
-        players: of each run.
+        environment: batch size [K * N], for K policies; restarts finished copies. With more than
+            one policy, all its groups have "action_mask".
+        policies: of each run.
         steps: T, the steps of a batch.
         device: of the actors and the batches.
     """
 
     def __init__(
-        self, environment: EnvBase, players: Sequence[Player], steps: int, device: torch.device
+        self,
+        environment: EnvBase,
+        policies: Sequence[RolloutPolicy],
+        steps: int,
+        device: torch.device,
     ) -> None:
         self.environment = environment
-        self._table = Table(environment, players)
+        self._shared = RolloutPolicies(environment, policies)
         self._steps = steps
         self._device = device
-        self._share = environment.batch_size[0] // len(players)
+        self._share = environment.batch_size[0] // len(policies)
         self._now: TensorDictBase | None = None
         self._common: Entries = {}  # [K * N, T, ...]
-        self._own: list[Entries] = [{} for _ in players]  # [N, T, ...]
+        self._own: list[Entries] = [{} for _ in policies]  # [N, T, ...]
 
     @property
-    def has_begun(self) -> bool:
+    def is_started(self) -> bool:
         """Whether episodes are running."""
         return self._now is not None
 
-    def begin(self) -> None:
+    def reset(self) -> None:
         """Abandon the running episodes, and begin new ones in all copies."""
-        self.go_on(self.environment.reset())
-        self._table.forget()
+        self.continue_from(self.environment.reset())
+        self._shared.reset_hidden()
 
-    def go_on(self, now: TensorDictBase) -> None:
+    def continue_from(self, now: TensorDictBase) -> None:
         """Continue from these outputs of the environment."""
         self._now = now
 
@@ -183,13 +188,13 @@ class Rollout:
         """Play the next T steps.
 
         Returns:
-            Each player's batch [N, T], whose memory is reused; or the error that it raised, if
-            there are several players.
+            Each policy's batch [N, T], whose memory is reused; or the error that it raised, if
+            there are several policies.
         """
         with torch.no_grad(), set_exploration_type(ExplorationType.RANDOM):
             for t in range(self._steps):
                 self._step(t)
-        errors = self._table.errors
+        errors = self._shared.errors
         return [
             errors[number] if number in errors else self._batch(number)
             for number in range(len(self._own))
@@ -197,8 +202,8 @@ class Rollout:
 
     def _step(self, t: int) -> None:
         now, environment = self._now, self.environment
-        assert now is not None, "`begin` was called"
-        chosen = self._table.act(now)
+        assert now is not None, "`reset` was called"
+        chosen = self._shared.act(now)
         stepped, self._now = environment.step_and_maybe_reset(now)
         written = {(name, "action") for name in environment.groups}
         for key in stepped.keys(True, True):
@@ -217,7 +222,7 @@ class Rollout:
     def _batch(self, number: int) -> TensorDict:
         batch = TensorDict({}, batch_size=[self._share, self._steps], device=self._device)
         for key, entry in self._common.items():
-            batch.set(key, entry[self._table.copies[number]])
+            batch.set(key, entry[self._shared.copies[number]])
         for key, entry in self._own[number].items():
             batch.set(key, entry)
         return batch

@@ -13,7 +13,7 @@ from torchrl.envs import EnvBase
 
 from heteromark.config.models.run import RunConfig
 from heteromark.modules.random_state import OwnRandomState
-from heteromark.modules.rollout import Actors, Player, Rollout
+from heteromark.modules.rollout import Actors, Rollout, RolloutPolicy
 
 
 class SharedEnvironment:
@@ -86,15 +86,17 @@ class SharedEnvironment:
         ]
         environment = self._make_environment(first.copies * len(members))
         environment.reseed_shares([member.stream for member in members])
-        players = [member.player for member in members]
-        rollout = Rollout(environment, players, first.steps, first.device)
-        rollout.begin()
+        policies = [member.policy for member in members]
+        rollout = Rollout(environment, policies, first.steps, first.device)
+        rollout.reset()
         known = [state for state in states if state is not None]
         if known:
             assert len(known) == len(members), "all runs start at the same iteration"
-            rollout.go_on(environment.join_episodes([state["environment"] for state in known]))
-            for player, state in zip(players, known, strict=True):
-                player.hidden.update(state["hidden"])
+            rollout.continue_from(
+                environment.join_episodes([state["environment"] for state in known])
+            )
+            for policy, state in zip(policies, known, strict=True):
+                policy.hidden.update(state["hidden"])
         self._close()
         self._environment, self._rollout, self._playing = environment, rollout, members
 
@@ -134,7 +136,7 @@ class SharedCollector:
         self.device = device
         self.copies = config.environment.num_parallel_envs
         self.steps = config.collector.frames_per_batch // self.copies
-        self.player = Player(actors, config.policy.gru.memory_size, share.randomness.drawing)
+        self.policy = RolloutPolicy(actors, config.policy.gru.memory_size, share.randomness.drawing)
         self.stream: tuple[Any, ...] = ()
         self.resumed: dict[str, Any] | None = None  # state to continue from
         self.borrowed = 0.0
@@ -147,7 +149,7 @@ class SharedCollector:
         self._shared.join(self)
 
     def state_dict(self) -> dict[str, Any]:
-        hidden = {name: state.clone() for name, state in self.player.hidden.items()}
+        hidden = {name: state.clone() for name, state in self.policy.hidden.items()}
         return {"environment": self._shared.episodes_of(self), "hidden": hidden}
 
     def load_state_dict(self, state: dict[str, Any]) -> dict[int, str]:

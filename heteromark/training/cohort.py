@@ -52,7 +52,7 @@ class Cohort:
         share = None
         if _can_share(config):
             share = Share(*self._shared_by(config, folder), randomness)
-        return _by_turns(
+        return _with_random_state(
             training_steps(
                 config, folder, on_progress=on_progress, open_loggers=open_loggers, share=share
             ),
@@ -139,11 +139,11 @@ def _bytes_of(config: RunConfig) -> int:
     return _COPIES * frame * config.collector.frames_per_batch
 
 
-def _by_turns(steps: Steps, randomness: OwnRandomState) -> Steps:
-    """Advance a training, each time with its own random state."""
+def _with_random_state(steps: Steps, randomness: OwnRandomState) -> Steps:
+    """Advance a training, each step with its own random state."""
     try:
         while True:
-            with randomness.turn():
+            with randomness.active():
                 try:
                     borrowed = next(steps)
                 except StopIteration as end:

@@ -16,7 +16,7 @@ from torchrl.envs.utils import ExplorationType, set_exploration_type
 from heteromark.config.models.components import EvaluationConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.modules.random_state import OwnRandomState, preserved_random_state, seeded
-from heteromark.modules.rollout import Actors, Player, Table, shares_of
+from heteromark.modules.rollout import Actors, RolloutPolicies, RolloutPolicy, shares_of
 from heteromark.seeds import stream_seed
 from heteromark.training.environments import against, make_evaluation_environment, opponent_of
 from heteromark.training.evaluation_report import Episode, as_report
@@ -148,15 +148,15 @@ class SharedEvaluation:
                 tally.add(after[copies], cut_off[copies])
             return any(tally.lacks_episodes for tally in tallies)
 
-        players = [
-            Player(
+        policies = [
+            RolloutPolicy(
                 each.actors,
                 each.config.policy.gru.memory_size,
                 is_deterministic=each.settings.deterministic,
             )
             for each in members
         ]
-        errors = play(environment, players, first.settings, seeds, on_step)
+        errors = play(environment, policies, first.settings, seeds, on_step)
         reports = [
             errors.get(number) or each.report(tally.episodes, seed, environment.turn_based)
             for number, (each, tally, seed) in enumerate(zip(members, tallies, seeds, strict=True))
@@ -245,7 +245,7 @@ def load_past_policies(
 
 def play(
     environment: EnvBase,
-    players: Sequence[Player],
+    policies: Sequence[RolloutPolicy],
     settings: EvaluationConfig,
     seeds: Sequence[int],
     on_step: Callable[[TensorDictBase, Tensor], bool],
@@ -253,38 +253,38 @@ def play(
     """Let policies play, each in its share of the copies, until `on_step` returns False.
 
     Args:
-        environment: batch size [K * N], for K players.
-        players: each must choose as `settings.deterministic` says.
+        environment: batch size [K * N], for K policies.
+        policies: each must choose as `settings.deterministic` says.
         settings: `deterministic` and `max_steps` are used.
-        seeds: of each player: its copies start from it, and so do its random actions.
+        seeds: of each policy: its copies start from it, and so do its random actions.
         on_step: called after the reset and after each step, before finished copies are reset.
             Receives the current observations and bool [K * N], which episodes were cut off in this
             step. Returns whether to continue.
 
     Returns:
-        With several players, the errors that ended the play of some of them, by their number.
+        With several policies, the errors that ended the play of some of them, by their number.
     """
     kind = ExplorationType.DETERMINISTIC if settings.deterministic else ExplorationType.RANDOM
     action_seeds = [stream_seed(seed, "evaluation actions") for seed in seeds]
-    table = Table(environment, players)
+    shared = RolloutPolicies(environment, policies)
     with seeded(action_seeds[0]), set_exploration_type(kind), torch.no_grad():
-        if len(players) == 1:
+        if len(policies) == 1:
             environment.reseed(seeds[0], "evaluation")
         else:
             environment.reseed_shares([(seed, "evaluation") for seed in seeds])
-            for player, seed in zip(players, action_seeds, strict=True):
-                player.randomness = OwnRandomState.seeded(seed).drawing
+            for policy, seed in zip(policies, action_seeds, strict=True):
+                policy.randomness = OwnRandomState.seeded(seed).drawing
         now = environment.reset()
-        table.forget()
+        shared.reset_hidden()
         cut_off = torch.zeros(environment.batch_size, dtype=torch.bool)
         while on_step(now, cut_off):
             now = environment.maybe_reset(now)
-            table.act(now)
+            shared.act(now)
             stepped = environment.step(now)
             if settings.max_steps is not None:
                 cut_off = _cut_off(stepped["next"], settings.max_steps)
             now = environment.step_mdp(stepped)
-    return table.errors
+    return shared.errors
 
 
 def _cut_off(after: TensorDictBase, max_steps: int) -> Tensor:

@@ -60,7 +60,7 @@ def restore() -> None:
 @workflow_app.command()
 def cohort(folders: list[Path], param: ParamOption = None) -> None:
     """Train the runs of these folders in one process, and leave them in the run store."""
-    from heteromark.commands.cohort import Entrant, train_cohort
+    from heteromark.commands.cohort import CohortMember, train_cohort
     from heteromark.commands.request import TrainRequest, resolve_request
 
     plan, entrants, given = _plan(param), [], tuple(param or ())
@@ -79,7 +79,7 @@ def cohort(folders: list[Path], param: ParamOption = None) -> None:
             *("--seed", str(seed), "--total-timesteps", str(frames)),
             *("--output", folder.as_posix(), *(f"--param={each}" for each in given)),
         )
-        entrants.append(Entrant(resolve_request(request)[0], path, command))
+        entrants.append(CohortMember(resolve_request(request)[0], path, command))
     typer.echo(train_cohort(entrants, RunStore()))
 
 

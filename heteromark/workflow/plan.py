@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import heteromark
-from heteromark.commands.cohort import company_of, reason_for_own_process
+from heteromark.commands.cohort import cohort_key, reason_for_own_process
 from heteromark.commands.fit import requirement_faults
 from heteromark.commands.request import trained_frames
 from heteromark.config.compose.composition import compose_run, load_params
@@ -55,7 +55,7 @@ class Candidate:
     rung: int = 1
     digests: dict[int, str] = field(default_factory=dict)  # seed → digest of the run
     files: tuple[Path, ...] = ()  # the user's files in its identity
-    company: tuple[Any, ...] = ()  # see `commands.cohort`
+    cohort_key: tuple[Any, ...] = ()  # see `commands.cohort`
     reason_for_own_process: str | None = None
 
     @property
@@ -143,12 +143,12 @@ class Plan:
             rung: counted from 1.
             processes: that run at the same time; `smoke.cohort: auto` gives each an equal share.
         """
-        companies: dict[Any, list[Path]] = {}
+        by_key: dict[Any, list[Path]] = {}
         for candidate in self.entrants(rung):
             if candidate.reason_for_own_process is None:
-                companies.setdefault(candidate.company, []).extend(candidate.folders.values())
+                by_key.setdefault(candidate.cohort_key, []).extend(candidate.folders.values())
         chosen, cohorts = self.params.smoke.cohort, []
-        for folders in companies.values():
+        for folders in by_key.values():
             size = -(-len(folders) // processes) if chosen == "auto" else chosen
             if chosen == "auto":
                 size = min(size, LARGEST_COHORT)
@@ -157,7 +157,7 @@ class Plan:
             cohorts += [folders[first::count] for first in range(count)]
         return [folders for folders in cohorts if len(folders) > 1]
 
-    def lonely_runs(self) -> str | None:
+    def notice_of_separate_processes(self) -> str | None:
         """Say which smoke runs are trained in a process of their own although cohorts are on."""
         candidates = self.candidates("smoke")
         alone = [each for each in candidates if each.reason_for_own_process is not None]
@@ -380,7 +380,7 @@ def _planned(
             },
             rung=rung,
             files=tuple(covered_files(config)),
-            company=company_of(config),
+            cohort_key=cohort_key(config),
             reason_for_own_process=reason_for_own_process(config),
         )
 

@@ -14,12 +14,17 @@ import torch
 from attempts import Crash, crash_at, results
 from engine_config import TIC_TAC_TOE, make_config
 
-from heteromark.commands.cohort import Entrant, company_of, reason_for_own_process, train_cohort
-from heteromark.commands.launch import Terminated, by_turns
+from heteromark.commands.cohort import (
+    CohortMember,
+    cohort_key,
+    reason_for_own_process,
+    train_cohort,
+)
+from heteromark.commands.launch import Terminated, interleave
 from heteromark.config.errors import ConfigError
 from heteromark.environment.skirmish import SkirmishEnv
 from heteromark.modules.plain import plain_actors
-from heteromark.modules.rollout import Player
+from heteromark.modules.rollout import RolloutPolicy
 from heteromark.runs.digest import run_digest
 from heteromark.runs.record import CHECKPOINT_FILE, RunRecord, Status
 from heteromark.runs.store import RunStore
@@ -70,7 +75,7 @@ def configs(name: str, **changes):
 
 def train_together(members, folder: Path, on_progress=None) -> list:
     cohort = Cohort()
-    return by_turns(
+    return interleave(
         [
             cohort.steps(config, made(folder / str(number)), on_progress=on_progress)
             for number, config in enumerate(members)
@@ -134,7 +139,7 @@ def test_a_member_that_crashes_or_diverges_leaves_the_others_alone(tmp_path):
             zip(members, (None, None, crash_at(5)), strict=True)
         )
     ]
-    completed, diverged, crashed = by_turns(steps)
+    completed, diverged, crashed = interleave(steps)
     assert completed.status is Status.COMPLETED
     assert diverged.status is Status.DIVERGED
     assert isinstance(crashed, Crash)
@@ -162,7 +167,7 @@ def test_an_error_of_a_members_actor_is_its_own(calls, tmp_path, monkeypatch):
     members = configs("HAPPO", evaluation__interval=2, training__num_epochs=1)
     stumbling = []
 
-    class Watched(Player):
+    class Watched(RolloutPolicy):
         def __init__(self, actors, *arguments, **options):
             super().__init__(actors, *arguments, **options)
             first = self._plain[0].network
@@ -170,8 +175,8 @@ def test_an_error_of_a_members_actor_is_its_own(calls, tmp_path, monkeypatch):
                 module, *keys = first.steps[0]
                 object.__setattr__(first, "steps", ((Stumbles(module, calls), *keys),))
 
-    monkeypatch.setattr("heteromark.modules.sharing.Player", Watched)
-    monkeypatch.setattr("heteromark.training.evaluator.Player", Watched)
+    monkeypatch.setattr("heteromark.modules.sharing.RolloutPolicy", Watched)
+    monkeypatch.setattr("heteromark.training.evaluator.RolloutPolicy", Watched)
     create = ComponentFactory.create
 
     def marked(self, share=None):
@@ -229,7 +234,7 @@ def test_as_many_battles_as_units(crashes, tmp_path):
     settings |= {"agent__n_steps": 60, "agent__batch_size": 30, "training__total_frames": 360}
     members = [make_config(**settings, seed=seed) for seed in (0, 1)]
     cohort = Cohort()
-    _, outcome = by_turns(
+    _, outcome = interleave(
         [
             cohort.steps(
                 config,
@@ -251,8 +256,8 @@ def test_as_many_battles_as_units(crashes, tmp_path):
 # --- in the run store -----------------------------------------------------------------------------
 
 
-def entrants(members) -> list[Entrant]:
-    return [Entrant(config, "config/agents/test.yaml", ("train", "it")) for config in members]
+def entrants(members) -> list[CohortMember]:
+    return [CohortMember(config, "config/agents/test.yaml", ("train", "it")) for config in members]
 
 
 def test_a_cohort_fills_the_store(tmp_path):
@@ -352,4 +357,4 @@ def test_some_runs_need_a_process_of_their_own(changes, reason):
 
 
 def test_runs_in_one_process_have_the_same_number_of_threads():
-    assert company_of(make_config()) != company_of(make_config(training__num_threads=2))
+    assert cohort_key(make_config()) != cohort_key(make_config(training__num_threads=2))
