@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
@@ -16,10 +16,12 @@ from heteromark.llm.components import language_model_components
 from heteromark.llm.evaluate_team import evaluate_team
 from heteromark.llm.evaluator import preset_of
 from heteromark.llm.policies.base import text_policies
-from heteromark.modules.sharing import Share
 from heteromark.training.components import KINDS, Components, Report
 from heteromark.training.evaluation_request import EvaluationRequest
 from heteromark.training.saved_policy import SavedPolicy
+
+if TYPE_CHECKING:
+    from heteromark.modules.sharing import Share
 
 _NO_OPPONENTS = "language-model agents have no opponents"
 _NO_IMAGES = "text tasks have no images; use --transcripts to see prompts and responses"
