@@ -21,7 +21,7 @@ include: "workflow/rules/judge.smk"
 
 
 onstart:
-    if notice := PLAN.notice_of_separate_processes():
+    if notice := notice_of_separate_processes(PLAN):
         logger.info(notice)
 
 

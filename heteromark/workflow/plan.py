@@ -32,8 +32,6 @@ from heteromark.runs.digest import config_digest, covered_files, run_digest, tra
 from heteromark.runs.record import RESULTS, run_folder
 
 RUNGS = RESULTS / "tables" / "rungs"
-# Runs of a cohort unless params.yaml says otherwise: each needs memory and open files.
-LARGEST_COHORT = 64
 
 
 @dataclass(frozen=True)
@@ -132,45 +130,6 @@ class Plan:
                         return candidate, seed
         raise LookupError(f"the plan has no smoke run in {folder}")
 
-    # --- cohorts ---------------------------------------------------------------------------------
-
-    def cohorts(self, rung: int, processes: int) -> list[list[Path]]:
-        """Return the folders of the runs of a rung that are trained together in one process.
-
-        Runs that need a process of their own are not among them. Earlier decisions must exist.
-
-        Args:
-            rung: counted from 1.
-            processes: that run at the same time; `smoke.cohort: auto` gives each an equal share.
-        """
-        by_key: dict[Any, list[Path]] = {}
-        for candidate in self.entrants(rung):
-            if candidate.reason_for_own_process is None:
-                by_key.setdefault(candidate.cohort_key, []).extend(candidate.folders.values())
-        chosen, cohorts = self.params.smoke.cohort, []
-        for folders in by_key.values():
-            size = -(-len(folders) // processes) if chosen == "auto" else chosen
-            if chosen == "auto":
-                size = min(size, LARGEST_COHORT)
-            # dealt like cards, so that no process gets all runs of a slow config
-            count = -(-len(folders) // size)
-            cohorts += [folders[first::count] for first in range(count)]
-        return [folders for folders in cohorts if len(folders) > 1]
-
-    def notice_of_separate_processes(self) -> str | None:
-        """Say which smoke runs are trained in a process of their own although cohorts are on."""
-        candidates = self.candidates("smoke")
-        alone = [each for each in candidates if each.reason_for_own_process is not None]
-        if not alone or self.params.smoke.cohort == 1:
-            return None
-        which = "all smoke runs" if alone == candidates else f"smoke runs of {alone[0].name}"
-        if 1 < len(alone) < len(candidates):
-            which += f" and {len(alone) - 1} other configs"
-        return (
-            f"{which} are trained in processes of their own, because "
-            f"{alone[0].reason_for_own_process}"
-        )
-
     # --- successive halving ----------------------------------------------------------------------
 
     @property
@@ -265,12 +224,6 @@ def survivors(decision: Path, eta: int) -> set[tuple[str, ...]]:
     ranked = json.loads(Path(decision).read_text(encoding="utf-8"))["candidates"]
     eligible = [tuple(candidate["names"]) for candidate in ranked if candidate["eligible"]]
     return set(eligible[: max(1, len(ranked) // eta)])
-
-
-def cohort_name(folders: Sequence[Path]) -> str:
-    """Return the name of the cohort that trains the runs of these folders."""
-    text = "\n".join(sorted(folder.as_posix() for folder in folders))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def stamp_name(digest: str) -> str:

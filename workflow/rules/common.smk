@@ -13,7 +13,8 @@ sys.path.insert(0, str(workflow.current_basedir.join("../..")))
 from heteromark.config.errors import ConfigError
 from heteromark.config.files import retyped
 from heteromark.runs.record import RECORD_FILE
-from heteromark.workflow.plan import RUNGS, cohort_name, make_plan, stamp_name
+from heteromark.workflow.cohorts import cohorts, notice_of_separate_processes
+from heteromark.workflow.plan import RUNGS, make_plan, stamp_name
 
 
 def plan_or_fail(overrides):
@@ -91,12 +92,6 @@ def all_decisions(wildcards):
     return decisions_before(len(PLAN.decisions) + 1)
 
 
-# By name, the run folders of the members of each cohort of a rung. The number of processes is part
-# of a cohort's name, because a job on another machine may have another number of cores.
-def cohorts_of(rung, processes):
-    return {cohort_name(folders): folders for folders in PLAN.cohorts(rung, processes)}
-
-
 def cohort_of_smoke_run(wildcards):
     folder = Path(f"results/smoke/{wildcards.name}-{wildcards.digest}/seed_{wildcards.seed}")
     rung = PLAN.find("smoke", wildcards.name, wildcards.digest)[1].rung
@@ -105,15 +100,16 @@ def cohort_of_smoke_run(wildcards):
     if undecided or (folder / RECORD_FILE).exists():
         return []
     processes = max(1, (workflow.cores or 1) // PLAN.params.num_threads)
-    for name, folders in cohorts_of(rung, processes).items():
+    for name, folders in cohorts(PLAN, rung, processes).items():
         if folder in folders:
+            # a job on another machine, which may have another number of cores, must find its cohort
             return [f"logs/cohorts/rung_{rung}-processes_{processes}-{name}.done"]
     return []
 
 
 def folders_of_cohort(wildcards):
-    cohorts = cohorts_of(int(wildcards.rung), int(wildcards.processes))
-    return [str(folder) for folder in cohorts[wildcards.cohort]]
+    of_rung = cohorts(PLAN, int(wildcards.rung), int(wildcards.processes))
+    return [str(folder) for folder in of_rung[wildcards.cohort]]
 
 
 def records_of_all(candidates):
