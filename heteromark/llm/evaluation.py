@@ -74,8 +74,8 @@ def evaluate(
         - roles: per role, responses (count), response_length (mean in tokens, including the end of
           sequence) and cut_off (share truncated at `max_response_length`);
         - judgement: the values of `Problem.judgement`, averaged over all passes;
-        - transcripts: key, solved, reward and steps per problem; each step has turn, role, prompt,
-          response, reward, and the reward's parts team and local.
+        - transcripts: key, solved, reward and steps per problem; each step has turn, role, prompt
+          and response as they were sent and spoken, reward, and the reward's parts team and local.
 
     Raises:
         ValueError: There are no problems, or a prompt is longer than the team allows.
@@ -169,7 +169,7 @@ def _transcript(rollout: Rollout, number: int, team_weight: float) -> dict[str, 
                     "turn": step.turn,
                     "role": step.role,
                     "prompt": step.prompts[row],
-                    "response": step.texts[row],
+                    "response": step.spoken[row],
                     # not taken from the batch, which has single precision
                     "reward": team_weight * step.team[row] + step.local[row],
                     "team": step.team[row],

@@ -10,10 +10,8 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
-from tensordict import TensorDict
-
 from heteromark.llm.evaluation import EvaluationSettings, evaluate
-from heteromark.llm.policies.base import TextPolicy
+from heteromark.llm.policies.base import Replies, TextPolicy
 from heteromark.llm.rollout import Responder, Team
 from heteromark.llm.sampling import Request
 from heteromark.llm.tasks.base import Problem
@@ -32,14 +30,14 @@ class Reference:
     def __init__(self, policy: TextPolicy) -> None:
         self._policy = policy
 
-    def respond(self, prompts: Sequence[str], request: Request) -> tuple[TensorDict, list[str]]:
+    def respond(self, prompts: Sequence[str], request: Request, system: str = "") -> Replies:
         """Respond as `TextPolicy.respond` does; the default temperature is the policy's."""
         policy = self._policy
         trained = policy.model
         with policy.as_reference() as model:
             policy.model = model  # for an adapter: the same model with its adapters disabled
             try:
-                return policy.respond(prompts, request)
+                return policy.respond(prompts, request, system)
             finally:
                 policy.model = trained
 

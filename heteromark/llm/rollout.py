@@ -13,12 +13,13 @@ Source: AT-GRPO ("Stronger-MAS", arXiv 2510.11062), section 4.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import torch
 from tensordict import TensorDict
 
+from heteromark.llm.policies.base import Replies
 from heteromark.llm.sampling import PRESETS, Generation, Request
 from heteromark.llm.tasks.base import Problem
 
@@ -28,7 +29,7 @@ Sampling = Literal["tree", "chain"]
 class Responder(Protocol):
     """Responds to prompts, such as `TextPolicy`."""
 
-    def respond(self, prompts: Sequence[str], request: Request) -> tuple[TensorDict, list[str]]: ...
+    def respond(self, prompts: Sequence[str], request: Request, system: str = "") -> Replies: ...
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Team:
         max_turns: maximum number of rounds.
         team_weight: alpha; the reward of a response is `alpha * team + local`.
         max_prompt_length, max_response_length: in tokens.
+        systems: system prompt by role; a role may have none.
     """
 
     turn_order: Sequence[str]
@@ -51,6 +53,7 @@ class Team:
     team_weight: float
     max_prompt_length: int
     max_response_length: int
+    systems: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ class Step:
         role: the role that acted.
         batch: `[responses]`, from `TextPolicy.respond`, plus reward and group_id; responses with
             the same group_id have the same prompt.
-        prompts: `[responses]`.
-        texts: `[responses]`; the responses as text.
+        prompts: `[responses]`; as they were sent.
+        texts: `[responses]`; what the problem read.
+        spoken: `[responses]`; the whole responses as text.
         problems: `[responses]`; number of the episode that each response belongs to.
         team, local: `[responses]`; the parts of the reward.
         solved: `[responses]`; whether the response solved the problem.
@@ -74,6 +78,7 @@ class Step:
     batch: TensorDict
     prompts: list[str]
     texts: list[str]
+    spoken: list[str]
     problems: list[int]
     team: list[float]
     local: list[float]
@@ -200,7 +205,8 @@ def _act(
 ) -> Step:
     """Let one role respond to every thread; each thread continues from its best response."""
     prompts = [thread.problem.prompt(role, team.templates[role]) for thread in threads]
-    batch, texts = team.policies[role].respond(prompts, request)
+    replies = team.policies[role].respond(prompts, request, team.systems.get(role, ""))
+    batch, texts = replies.batch, replies.texts
     candidates = request.samples
     rewards, teams, locals_, solved = [], [], [], []
     for row, thread in enumerate(threads):
@@ -217,7 +223,7 @@ def _act(
         thread.reward += best
         thread.turns = turn + 1
     numbers = [thread.number for thread in threads for _ in range(candidates)]
-    repeated = [prompt for prompt in prompts for _ in range(candidates)]
+    repeated = [prompt for prompt in replies.prompts for _ in range(candidates)]
     # Attempts at the same problem share a group as long as their prompts are equal.
     known: dict[tuple[int, str], int] = {}
     for key in zip(numbers, repeated, strict=True):
@@ -227,4 +233,4 @@ def _act(
     batch["group_id"] = torch.tensor(
         [known[key] for key in zip(numbers, repeated, strict=True)], device=device
     )
-    return Step(turn, role, batch, repeated, texts, numbers, teams, locals_, solved)
+    return Step(turn, role, batch, repeated, texts, replies.spoken, numbers, teams, locals_, solved)

@@ -7,7 +7,7 @@ sampling distribution unless `Generation` excludes unlikely tokens (top_k, top_p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -108,7 +108,7 @@ def sample(
     prompt_mask: Tensor,
     request: Request,
     *,
-    end_id: int,
+    end_ids: Sequence[int],
     pad_id: int,
 ) -> Responses:
     """Sample responses. Each prompt is processed once, regardless of the number of responses.
@@ -118,8 +118,8 @@ def sample(
         prompt_ids: `[prompts, length]`, padded on the left.
         prompt_mask: same shape; True at the tokens of a prompt.
         request: its temperature must be set.
-        end_id: the token that ends a response.
-        pad_id: the padding token; may equal `end_id`, since the masks do not depend on it.
+        end_ids: the tokens that end a response.
+        pad_id: the padding token; may also end a response, since the masks do not depend on it.
     """
     samples, max_length = request.samples, request.max_response_length
     cache = _new_cache(model)
@@ -140,6 +140,7 @@ def sample(
     mask = torch.zeros_like(ids, dtype=torch.bool)
     log_probs = torch.zeros_like(ids, dtype=torch.float32)
     is_cut_off = mask.new_ones(responses)
+    ends = torch.tensor(end_ids, device=ids.device)
     # rows: the responses that are computed; is_open: which of these have not ended
     rows, is_open = torch.arange(responses, device=ids.device), is_cut_off
     for step in range(max_length):
@@ -148,7 +149,7 @@ def sample(
         ids[rows, step], mask[rows, step] = token, is_open
         log_probs[rows, step] = log_prob.masked_fill(~is_open, 0.0)
         attended = torch.cat([attended, is_open.unsqueeze(-1)], -1)
-        is_open = is_open & (token != end_id)
+        is_open = is_open & ~torch.isin(token, ends)
         is_cut_off = is_cut_off.index_copy(0, rows, is_open)
         num_open = int(is_open.sum())
         if step == max_length - 1 or not num_open:

@@ -42,6 +42,7 @@ def make_team(
         team_weight=config.grpo.alpha,
         max_prompt_length=config.generation.max_prompt_length,
         max_response_length=config.generation.max_response_length,
+        systems=text.system_prompts,
     )
     return team, policies
 

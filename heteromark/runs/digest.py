@@ -177,6 +177,7 @@ def covered_files(config: RunConfig) -> Iterator[Path]:
     named = [
         config.environment.skirmish.checkpoint,
         config.environment.text.math.file,
+        config.model.template_file,
         *(model["path"] for model in _models(config.model_dump())),
     ]
     for place in (Path(name).expanduser() for name in named if name):
@@ -255,6 +256,8 @@ def _normalise_text(data: dict[str, Any], config: RunConfig) -> None:
     for key in defaults_of(config):
         text.pop(key, None)  # the settings that it is a default for are included
     _name_by_content(text.get("math", {}), "file")
+    if config.model.template_file is not None:
+        _name_by_content(model, "chat_template")
     for section in _models(data):
         _name_by_content(section, "path")
     model.pop("policies", None)

@@ -66,6 +66,11 @@ def test_frames_per_problem_are_responses_times_rounds():
             "environment.text.templates = 'critic': task math has no such role",
         ),
         (
+            {"environment__text__system_prompts": {"resoner": "Be brief."}},
+            "environment.text.system_prompts = 'resoner': task math has no such role. Did you mean "
+            "reasoner?",
+        ),
+        (
             {**TEAM, "model__roles": {"tool": "helper"}},
             "has no policy for reasoner in the turn order; give each role a policy",
         ),

@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDict
 
 from heteromark.llm.policies.backbone import character_tokenizer
+from heteromark.llm.policies.base import Replies
 from heteromark.llm.sampling import Generation, Request
 
 
@@ -35,7 +36,7 @@ class Scripted:
         self.say = say
         self.rows: list[int] = []  # number of responses of each call
 
-    def respond(self, prompts: Sequence[str], request: Request) -> tuple[TensorDict, list[str]]:
+    def respond(self, prompts: Sequence[str], request: Request, system: str = "") -> Replies:
         repeated = [prompt for prompt in prompts for _ in range(request.samples)]
         self.rows.append(len(repeated))
         drawn = torch.rand(len(repeated), generator=request.generator).tolist()
@@ -53,4 +54,5 @@ class Scripted:
         batch = TensorDict(
             {"action": ids, "response_mask": mask, "is_cut_off": ~ended}, [len(rows)]
         )
-        return batch, [self.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+        texts = [self.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+        return Replies(batch, texts, list(prompts), texts)

@@ -41,7 +41,7 @@ def policy() -> TextPolicy:
 
 def judged(policy: TextPolicy) -> TensorDict:
     """Sample four responses to each of two prompts; rewards count the odd tokens."""
-    batch, _ = policy.respond(
+    batch, *_ = policy.respond(
         PROMPTS,
         make_request(
             samples=4,

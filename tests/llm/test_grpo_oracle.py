@@ -32,7 +32,7 @@ def backbone(request) -> Backbone:
 @pytest.fixture(scope="module")
 def batch(backbone) -> TensorDict:
     """Return responses of different lengths, as if sampled by similar policies."""
-    batch, _ = LanguageModelPolicy(backbone).respond(
+    batch, *_ = LanguageModelPolicy(backbone).respond(
         ["1+1=", "a longer prompt"],
         make_request(
             samples=8,

@@ -108,7 +108,7 @@ def changed(policy: TextPolicy) -> None:
 
 
 def responses_of(responder, max_prompt_length: int = 8) -> list[str]:
-    _, texts = responder.respond(
+    _, texts, *_ = responder.respond(
         ["1+2=", "3"],
         make_request(
             samples=8,

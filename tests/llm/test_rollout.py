@@ -12,6 +12,7 @@ from tensordict import TensorDict
 from heteromark.config.models.tasks import MathConfig, PlanPathConfig
 from heteromark.llm.advantage import group_advantage
 from heteromark.llm.policies.backbone import tiny_backbone
+from heteromark.llm.policies.base import Replies
 from heteromark.llm.policies.language_model import Lora, adapter_policies
 from heteromark.llm.rollout import Rollout, Team, roll_out
 from heteromark.llm.sampling import Request
@@ -27,12 +28,13 @@ class Script:
         self.say = say
         self.prompts: list[str] = []
 
-    def respond(self, prompts: Sequence[str], request: Request) -> tuple[TensorDict, list[str]]:
+    def respond(self, prompts: Sequence[str], request: Request, system: str = "") -> Replies:
         self.prompts += prompts
         texts = [
             self.say(prompt, number) for prompt in prompts for number in range(request.samples)
         ]
-        return TensorDict({"action": torch.zeros(len(texts), 1)}, [len(texts)]), texts
+        batch = TensorDict({"action": torch.zeros(len(texts), 1)}, [len(texts)])
+        return Replies(batch, texts, list(prompts), texts)
 
 
 PATHS = PlanPathTask(PlanPathConfig(size=4, min_distance=3))

@@ -55,12 +55,12 @@ def encoded(backbone: Backbone, prompts=PROMPTS) -> tuple[torch.Tensor, torch.Te
 def sampled(backbone: Backbone, prompts=PROMPTS, **changes) -> Responses:
     settings = {"samples": 4, "max_response_length": 12, "temperature": 0.9} | changes
     generator = torch.Generator().manual_seed(settings.pop("seed", 0))
-    end_id = settings.pop("end_id", backbone.tokenizer.eos_token_id)
+    end_ids = settings.pop("end_ids", (backbone.tokenizer.eos_token_id,))
     return sample(
         backbone.model,
         *encoded(backbone, prompts),
         make_request(max_prompt_length=64, generator=generator, **settings),
-        end_id=end_id,
+        end_ids=end_ids,
         pad_id=backbone.tokenizer.pad_token_id,
     )
 
@@ -118,7 +118,7 @@ def test_masks_do_not_depend_on_the_padding_token(backbone):
             temperature=1.5,
             generator=torch.Generator().manual_seed(0),
         ),
-        end_id=end,
+        end_ids=[end],
         pad_id=end,
     )
     assert torch.equal(usual.mask, same.mask)
@@ -168,7 +168,7 @@ def test_ended_responses_are_no_longer_computed(backbone):
     before = sampled(backbone, samples=64)
     frequent = before.ids[before.mask].bincount().argmax().item()
     with what_is_read(backbone) as shapes:
-        found = sampled(backbone, samples=64, max_response_length=80, end_id=frequent)
+        found = sampled(backbone, samples=64, max_response_length=80, end_ids=[frequent])
     computed = [rows for rows, _ in shapes[1:]]
     assert min(computed) < max(computed) == 3 * 64
     for rows, num_open in zip(computed, found.mask[:, 1:].sum(0).tolist(), strict=True):

@@ -19,7 +19,7 @@ def policy() -> TextPolicy:
 
 
 def batch_of(policy: TextPolicy, prompts: list[str], length: int, seed: int = 0):
-    batch, _ = policy.respond(
+    batch, *_ = policy.respond(
         prompts,
         make_request(
             samples=3,

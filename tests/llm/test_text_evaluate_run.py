@@ -194,7 +194,7 @@ def test_references_respond_as_before_training(trained, run):
 
     def log_probs(responder, role):
         prompts = [each.prompt(role, loaded.team.templates[role]) for each in problems]
-        batch, _ = responder.respond(
+        batch, *_ = responder.respond(
             prompts,
             make_request(
                 samples=1,

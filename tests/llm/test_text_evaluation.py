@@ -227,7 +227,7 @@ def test_presets_truncate_the_distribution():
 
     def first_tokens(preset: str) -> set[int]:
         """Return the first tokens of many responses."""
-        batch, _ = policy.respond(
+        batch, *_ = policy.respond(
             ["7"],
             make_request(
                 samples=10_000,

@@ -29,7 +29,7 @@ def adapters(small):
 
 
 def responses(policy: TextPolicy, seed: int = 0) -> TensorDict:
-    batch, _ = policy.respond(
+    batch, *_ = policy.respond(
         PROMPTS,
         make_request(
             samples=3,
@@ -136,7 +136,7 @@ def test_a_missing_reference_is_reported(small):
 
 def test_a_response_as_text_ends_before_the_end_token(small):
     policy = LanguageModelPolicy(small)
-    batch, texts = policy.respond(
+    batch, texts, *_ = policy.respond(
         PROMPTS,
         make_request(samples=50, max_prompt_length=16, max_response_length=30, temperature=2.0),
     )
@@ -171,7 +171,7 @@ def test_autocast_keeps_the_first_ratio_at_one_and_log_probs_close():
         LanguageModelPolicy(backbone),
         LanguageModelPolicy(replace(backbone, autocast=True)),
     )
-    batch, _ = plain.respond(
+    batch, *_ = plain.respond(
         ["1+2=", "30+4="],
         make_request(
             samples=3,

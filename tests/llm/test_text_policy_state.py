@@ -50,7 +50,7 @@ MAKERS: dict[str, Callable[[], TextPolicy]] = {
 
 
 def responses(policy: TextPolicy) -> TensorDict:
-    batch, _ = policy.respond(
+    batch, *_ = policy.respond(
         ["12+34=", "7"],
         make_request(
             samples=3,

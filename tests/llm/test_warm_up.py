@@ -76,7 +76,7 @@ def test_demonstrations_are_learnt():
     )
     assert len(losses) == 60
     assert last == losses[-1] < 0.1 < losses[0]
-    _, texts = LanguageModelPolicy(backbone).respond(
+    _, texts, *_ = LanguageModelPolicy(backbone).respond(
         [each.prompt for each in shown],
         make_request(samples=1, max_prompt_length=32, max_response_length=16, temperature=0.0),
     )

@@ -30,6 +30,7 @@ from heteromark.config.models.tasks import (
 )
 
 TINY = "tiny"  # the path of models that are built, not loaded
+AUTO, BARE = "auto", "none"  # values of model.chat_template that are no files
 SHARED = "team"  # name of the policy that all roles share
 
 TaskName: Any = selector("math", "plan_path", "sokoban", "sudoku", "code", "search")
@@ -177,6 +178,16 @@ class ModelConfig(LLMConfig):
     trust_remote_code: bool = Field(
         False, description="Run code that comes with a model. Set it only for models you trust."
     )
+    chat_template: str = Field(
+        AUTO,
+        description="How prompts are sent. auto: in the chat template of the model's tokenizer, as "
+        "bare text if it has none; none: as bare text; or a file with a Jinja template.",
+    )
+    enable_thinking: bool = Field(
+        False,
+        description="Let models that can think do so before they answer. A task reads what follows "
+        "the thought, which must end within generation.max_response_length.",
+    )
     wording: NaturalNumber = Field(
         0,
         description="Number of the task's prompt wording. 0: the shortest, for tiny models; 1 and "
@@ -189,6 +200,11 @@ class ModelConfig(LLMConfig):
     by_policy: dict[Role, PolicyModelConfig] = Field(
         {}, description="Settings of individual policies, by policy name."
     )
+
+    @property
+    def template_file(self) -> str | None:
+        """The file that `chat_template` names, if it names one."""
+        return None if self.chat_template in (AUTO, BARE) else self.chat_template
 
 
 class GenerationConfig(Frozen):
@@ -246,6 +262,11 @@ class TextConfig(Frozen):
         "one agent per role, with the role's name.",
     )
     templates: dict[Role, str] = Field({}, description="Custom prompt wordings by role.")
+    system_prompts: dict[Role, str] = Field(
+        {},
+        description="System prompt by role. Models without a chat template get it before the "
+        "prompt.",
+    )
     resample_freq: Count = Field(1, description="Iterations between draws of new problems.")
     epoch_size: Count | None = Field(
         None,

@@ -13,7 +13,7 @@ from heteromark.config.models.components import (
     EvaluationConfig,
     LossConfig,
 )
-from heteromark.config.models.llm import TINY, WarmUpConfig
+from heteromark.config.models.llm import BARE, TINY, WarmUpConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.config.models.tasks import TASK_CONFIGS, TASK_ROLES
 from heteromark.config.nested import lies_in, value_at
@@ -97,8 +97,10 @@ def _ineffective_in_model(config: RunConfig) -> Iterator[tuple[str, str]]:
     if TINY not in paths:
         yield "model.tiny", f"model.path is {model.path}; set model.path={TINY}"
     if paths == {TINY}:
-        for key in ("dtype", "trust_remote_code"):
+        for key in ("dtype", "trust_remote_code", "chat_template", "enable_thinking"):
             yield f"model.{key}", "model.path is tiny, which is built, not loaded"
+    elif model.chat_template == BARE:
+        yield "model.enable_thinking", "model.chat_template is none"
     if not model.warm_up.steps:
         for key in WarmUpConfig.model_fields.keys() - {"steps"}:
             yield f"model.warm_up.{key}", "model.warm_up.steps is 0"
@@ -184,6 +186,7 @@ def _role_faults(config: RunConfig) -> Iterator[Fault]:
         known = tuple(text.cast) or of_task
         named += [("turn_order", role, known) for role in text.turn_order or ()]
         named += [("templates", role, known) for role in text.templates]
+        named += [("system_prompts", role, known) for role in text.system_prompts]
         for key, role, allowed in named:
             if role not in allowed:
                 message = f"task {text.task} has no such role.{nearest(role, allowed)} Its roles: "

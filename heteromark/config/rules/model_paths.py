@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from heteromark.config.errors import Fault
-from heteromark.config.models.llm import TINY
+from heteromark.config.models.llm import AUTO, BARE, TINY
 from heteromark.config.models.run import RunConfig
 
 _ON_THE_HUB = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
@@ -16,9 +16,14 @@ _ON_THE_HUB = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 
 def model_faults(config: RunConfig) -> list[Fault]:
     """Return the faults of the model paths of a run of language-model agents, without a file."""
-    return [
+    faults = [
         fault for key, path in model_paths(config).items() for fault in _faults(config, key, path)
     ]
+    template = config.model.template_file
+    if template is not None and not Path(template).expanduser().is_file():
+        message = f"does not exist; set {AUTO}, {BARE}, or a file with a Jinja template"
+        faults.append(Fault("", message, "model.chat_template", template))
+    return faults
 
 
 def model_paths(config: RunConfig) -> dict[str, str]:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import string
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,9 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+
+from heteromark.config.models.llm import AUTO, BARE
+from heteromark.llm.policies.chat import PromptFormat
 
 Architecture = Literal["llama", "gemma3", "qwen3"]
 DType = Literal["float32", "bfloat16"]
@@ -42,12 +46,14 @@ class Backbone:
         model: a causal language model of transformers, possibly with adapters.
         tokenizer: pads on the left.
         max_length: maximum total tokens of a prompt and its response.
+        prompts: turns prompts into tokens; None: as bare text.
         autocast: compute matrix products in bfloat16, regardless of the dtype of the weights.
     """
 
     model: nn.Module
     tokenizer: PreTrainedTokenizerBase
     max_length: int
+    prompts: PromptFormat | None = None
     autocast: bool = False
 
     @functools.cached_property
@@ -136,9 +142,24 @@ def character_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def load_backbone(
-    path: str, *, dtype: DType = "float32", trust_remote_code: bool = False
+    path: str,
+    *,
+    dtype: DType = "float32",
+    trust_remote_code: bool = False,
+    chat_template: str = AUTO,
+    enable_thinking: bool = False,
 ) -> Backbone:
     """Load a model from a folder, or by its name from the Hugging Face hub; safetensors only.
+
+    A response ends at the tokenizer's end token, at those of the model's generation_config.json, or
+    at the end of a turn in the chat template. Nothing else is taken from generation_config.json.
+
+    Args:
+        path: the folder or the name.
+        dtype: of the weights.
+        trust_remote_code: run code that comes with the model.
+        chat_template: auto: the tokenizer's, if it has one; none: bare text; or a file.
+        enable_thinking: whether the chat template may ask the model to think first.
 
     Raises:
         BackboneError: The model does not exist, is not a causal language model, or is damaged.
@@ -183,8 +204,35 @@ def load_backbone(
         raise BackboneError(f"the tokenizer of model {path} has no end-of-sequence token")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    try:
+        prompts = PromptFormat(
+            tokenizer,
+            template=_template(tokenizer, chat_template),
+            thinks=enable_thinking,
+            end_ids=_end_ids(model),
+        )
+    except ValueError as error:
+        raise BackboneError(
+            f"model {path}: {_first_line(error)}; set model.chat_template=none, or a file"
+        ) from error
     max_length = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return Backbone(model.eval(), tokenizer, max_length or tokenizer.model_max_length)
+    return Backbone(model.eval(), tokenizer, max_length or tokenizer.model_max_length, prompts)
+
+
+def _template(tokenizer: PreTrainedTokenizerBase, chosen: str) -> str | None:
+    """Return the chat template that a setting names."""
+    if chosen == BARE:
+        return None
+    if chosen != AUTO:
+        return Path(chosen).expanduser().read_text(encoding="utf-8")
+    # a tokenizer may have several templates by name; get_chat_template returns the usual one
+    return tokenizer.get_chat_template() if tokenizer.chat_template else None
+
+
+def _end_ids(model: Any) -> Sequence[int]:
+    """Return the end tokens of a model's generation config, which has one, several or none."""
+    found = getattr(model.generation_config, "eos_token_id", None)
+    return () if found is None else [found] if isinstance(found, int) else found
 
 
 def _first_line(error: Exception) -> str:

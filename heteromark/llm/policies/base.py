@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
+from heteromark.llm.policies.chat import PromptFormat
 from heteromark.llm.sampling import Request, Responses
 
 
@@ -31,12 +31,28 @@ def text_policies(actors: Mapping[str, nn.Module]) -> dict[str, TextPolicy]:
     return policies
 
 
+class Replies(NamedTuple):
+    """The responses to prompts, `samples` per prompt; those to one prompt are adjacent.
+
+    Attributes:
+        batch: `[prompts * samples]`, with at least action, response_mask and is_cut_off.
+        texts: `[prompts * samples]`, what the task reads.
+        prompts: `[prompts]`, as they were sent.
+        spoken: `[prompts * samples]`, the whole responses, with thoughts.
+    """
+
+    batch: TensorDict
+    texts: list[str]
+    prompts: list[str]
+    spoken: list[str]
+
+
 class TextPolicy(nn.Module, ABC):
     """A trainable policy that responds to text prompts.
 
     Args:
         model: the model to train.
-        tokenizer: must pad on the left.
+        prompts: turns prompts into tokens; its tokenizer must pad on the left.
         temperature: sampling temperature, also used for log-probabilities.
         with_reference: keep a frozen copy of the model as the reference of the KL penalty.
     """
@@ -44,13 +60,14 @@ class TextPolicy(nn.Module, ABC):
     def __init__(
         self,
         model: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
+        prompts: PromptFormat,
         temperature: float = 1.0,
         with_reference: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
-        self.tokenizer = tokenizer
+        self.prompts = prompts
+        self.tokenizer = prompts.tokenizer
         self.temperature = temperature
         self.reference: nn.Module | None = None
         if with_reference:
@@ -122,30 +139,42 @@ class TextPolicy(nn.Module, ABC):
             )
         yield self.reference
 
-    def encode(self, prompts: Sequence[str], max_length: int) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, prompts: Sequence[str], max_length: int, system: str = ""
+    ) -> tuple[Tensor, Tensor]:
         """Return token ids and mask of prompts, `[prompts, longest]` each, padded on the left.
 
         Raises:
             ValueError: A prompt is longer than `max_length` tokens.
         """
-        tokens = self.tokenizer(list(prompts), return_tensors="pt", padding=True)
-        lengths = tokens.attention_mask.sum(-1)
-        if (lengths > max_length).any():
-            row = int(lengths.argmax())
+        return self._padded([self.prompts.pieces(each, system) for each in prompts], max_length)
+
+    def _padded(self, prompts: Sequence[Sequence[str]], max_length: int) -> tuple[Tensor, Tensor]:
+        rows = self.prompts.encode(prompts)
+        longest = max(map(len, rows))
+        if longest > max_length:
+            text = "".join(prompts[[len(row) for row in rows].index(longest)])
             raise ValueError(
-                f"a prompt has {int(lengths[row])} tokens, more than max_prompt_length "
-                f"({max_length}): {prompts[row][:60]!r} …"
+                f"a prompt has {longest} tokens, more than max_prompt_length ({max_length}): "
+                f"{text[:60]!r} …"
             )
+        tokens = self.tokenizer.pad({"input_ids": rows}, return_tensors="pt")
         return tokens.input_ids.to(self.device), tokens.attention_mask.bool().to(self.device)
 
-    def respond(self, prompts: Sequence[str], request: Request) -> tuple[TensorDict, list[str]]:
+    def respond(self, prompts: Sequence[str], request: Request, system: str = "") -> Replies:
         """Sample responses to each prompt.
 
+        Args:
+            prompts: the texts of the prompts.
+            request: how many responses, and how.
+            system: the system prompt; empty: none.
+
         Returns:
-            A TensorDict `[prompts * samples]` with prompt_ids, prompt_mask, action, response_mask,
-            log_prob and is_cut_off, and the responses as text.
+            The replies. Their batch has prompt_ids, prompt_mask, action, response_mask, log_prob
+            and is_cut_off.
         """
-        ids, mask = self.encode(prompts, request.max_prompt_length)
+        sent = [self.prompts.pieces(each, system) for each in prompts]
+        ids, mask = self._padded(sent, request.max_prompt_length)
         if request.generation.temperature is None:
             generation = replace(request.generation, temperature=self.temperature)
             request = replace(request, generation=generation)
@@ -162,10 +191,15 @@ class TextPolicy(nn.Module, ABC):
             },
             [len(found.ids)],
         )
-        rows = zip(found.ids.tolist(), found.mask.sum(-1).tolist(), strict=True)
-        decode: Callable[..., Any] = self.tokenizer.decode  # one string per call for flat lists
-        texts: list[str] = [decode(row[:length], skip_special_tokens=True) for row, length in rows]
-        return batch, texts
+        lengths = found.mask.sum(-1).tolist()
+        rows = [row[:n] for row, n in zip(found.ids.tolist(), lengths, strict=True)]
+        read = [self.prompts.read(row) for row in rows]
+        return Replies(
+            batch,
+            texts=[answer for _, answer in read],
+            prompts=["".join(pieces) for pieces in sent],
+            spoken=[whole for whole, _ in read],
+        )
 
     def forward(self, batch: TensorDictBase) -> Tensor:
         """Compute log-probabilities of responses, with gradient.

@@ -134,7 +134,11 @@ class TextPolicyFactory:
             backbone = self._tiny()
         else:
             backbone = load_backbone(
-                path, dtype=model.dtype, trust_remote_code=model.trust_remote_code
+                path,
+                dtype=model.dtype,
+                trust_remote_code=model.trust_remote_code,
+                chat_template=model.chat_template,
+                enable_thinking=model.enable_thinking,
             )
         longest = generation.max_prompt_length + generation.max_response_length
         if longest > backbone.max_length:

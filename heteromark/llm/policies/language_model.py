@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from heteromark.llm.policies.backbone import Backbone
 from heteromark.llm.policies.base import TextPolicy
+from heteromark.llm.policies.chat import PromptFormat
 from heteromark.llm.sampling import Request, Responses, response_log_probs, sample
 
 BASE = "base_sha256"  # key of an adapter's state that identifies its base model
@@ -48,16 +49,23 @@ class LanguageModelPolicy(TextPolicy):
     def __init__(
         self, backbone: Backbone, temperature: float = 1.0, with_reference: bool = False
     ) -> None:
-        super().__init__(backbone.model, backbone.tokenizer, temperature, with_reference)
+        prompts = backbone.prompts or PromptFormat(backbone.tokenizer)
+        super().__init__(backbone.model, prompts, temperature, with_reference)
         self.backbone = backbone
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.backbone.autocast)
 
     def _sample(self, prompt_ids: Tensor, prompt_mask: Tensor, request: Request) -> Responses:
-        end, padding = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
         with self._autocast():
-            return sample(self.model, prompt_ids, prompt_mask, request, end_id=end, pad_id=padding)
+            return sample(
+                self.model,
+                prompt_ids,
+                prompt_mask,
+                request,
+                end_ids=self.prompts.end_ids,
+                pad_id=self.tokenizer.pad_token_id,
+            )
 
     def _log_probs(self, model: nn.Module, batch: TensorDictBase) -> Tensor:
         with self._autocast():

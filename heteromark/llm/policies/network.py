@@ -11,6 +11,7 @@ from torch.nn.functional import one_hot, pad
 
 from heteromark.llm.policies.backbone import character_tokenizer
 from heteromark.llm.policies.base import TextPolicy
+from heteromark.llm.policies.chat import PromptFormat
 from heteromark.llm.sampling import Request, Responses, draw, log_probs_of
 from heteromark.modules.networks import Layers, make_mlp
 
@@ -49,7 +50,7 @@ class NetworkPolicy(TextPolicy):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = make_mlp(Layers(inputs, outputs, hidden_sizes, head_gain=HEAD_GAIN))
-        super().__init__(network, tokenizer, temperature, with_reference)
+        super().__init__(network, PromptFormat(tokenizer), temperature, with_reference)
         self.max_prompt_length = max_prompt_length
 
     @torch.no_grad()

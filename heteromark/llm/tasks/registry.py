@@ -49,7 +49,7 @@ def turn_order_of(task: Task, text: TextConfig, alone: bool) -> tuple[str, ...]:
         ValueError: The config names a role that the task does not have.
     """
     order = tuple(text.turn_order or (list(task.roles)[-1:] if alone else task.roles))
-    for role in (*order, *text.templates):
+    for role in (*order, *text.templates, *text.system_prompts):
         if role not in task.roles:
             raise ValueError(
                 f"environment.text: task {text.task} has no role {role}; its roles are "
