@@ -28,7 +28,7 @@ from heteromark.config.models.algorithms import LLM
 from heteromark.config.models.llm import TINY
 from heteromark.config.models.run import RunConfig
 from heteromark.config.rules.kinds import rules_of
-from heteromark.config.rules.model_paths import longest_sequence, model_folder, model_paths
+from heteromark.config.rules.model_paths import longest_sequence, model_location, model_paths
 from heteromark.runs.store import RunStore, StoreError
 
 _AGENT = r"agent_policy_configs\.agent_configs\.\w+"
@@ -222,8 +222,8 @@ def _paths(config: RunConfig) -> str:
     for path in dict.fromkeys(model_paths(config).values()):
         if path == TINY:
             found.append(f"{path} (built in)")
-        elif model_folder(path):
-            found.append(f"{path} (folder found)")
+        elif place := model_location(path):
+            found.append(f"{path} ({'folder' if place.is_dir() else 'file'} found)")
         else:
             found.append(f"{path} (hub name: downloaded unless cached)")
     return ", ".join(found)
@@ -240,7 +240,7 @@ def _lengths(config: RunConfig) -> str:
     generation = config.generation
     longest: list[int | None] = []
     for path in model_paths(config).values():
-        folder = model_folder(path)
+        folder = model_location(path)
         if path == TINY:
             longest.append(config.model.tiny.max_length)
         elif folder and (folder / "config.json").is_file():

@@ -32,8 +32,7 @@ def make_team(
     text = config.environment.text
     order = turn_order_of(task, text, alone=config.acts_alone)
     templates = templates_of(task, text, config.model.wording)
-    shared_file = RunStore().shared_file
-    policies = TextPolicyFactory(config, task, order, templates, device, shared_file).create()
+    policies = TextPolicyFactory(config, task, order, templates, device, RunStore()).create()
     team = Team(
         turn_order=order,
         policies={role: policies[config.policy_of(role)] for role in order},

@@ -167,14 +167,33 @@ class RunStore:
             StoreError: the store cannot be written.
         """
         path = self.root / "models" / f"{name}.pt"
-        if not path.is_file():
-            self.check_writable()
-            make_folder(path.parent)
-            with FileLock(path.with_suffix(".lock"), mode=file_mode(path.parent)):
-                if not path.is_file():
-                    with atomic_path(path) as temporary:
-                        write(temporary)
+        with self._missing(path) as is_missing:
+            if is_missing:
+                with atomic_path(path) as temporary:
+                    write(temporary)
         return path
+
+    def shared_folder(self, name: str, write: Callable[[Path], None]) -> Path:
+        """Return a folder that several runs start from; see `shared_file`."""
+        path = self.root / "models" / name
+        with self._missing(path) as is_missing:
+            if is_missing:
+                with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=path.parent) as temporary:
+                    written = Path(temporary, name)
+                    write(written)
+                    written.rename(path)
+        return path
+
+    @contextmanager
+    def _missing(self, path: Path) -> Iterator[bool]:
+        """Yield whether a shared file or folder must be written; others wait until it is."""
+        if path.exists():
+            yield False
+            return
+        self.check_writable()
+        make_folder(path.parent)
+        with FileLock(path.with_suffix(".lock"), mode=file_mode(path.parent)):
+            yield not path.exists()
 
     def lookup(self, digest: str) -> RunRecord | None:
         """Return the record of a finished run if all its files are intact, else None."""

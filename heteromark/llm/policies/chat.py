@@ -80,8 +80,9 @@ class PromptFormat:
             prompt, system = f"{system}\n\n{prompt}", ""
         if self.template is None:
             return prompt.split(_BREAK)
-        messages = [_message("system", system)] if system else []
-        return self._rendered([*messages, _message("user", prompt)], asks=True).split(_BREAK)
+        messages = [_message("system", system.strip())] if system else []
+        messages.append(_message("user", prompt.strip()))
+        return self._rendered(messages, asks=True).split(_BREAK)
 
     def encode(self, prompts: Sequence[Sequence[str]]) -> list[list[int]]:
         """Return the tokens of prompts, given as `pieces`.

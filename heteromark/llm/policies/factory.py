@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,10 @@ import torch
 
 from heteromark.config.models.llm import TINY, PolicyModelConfig
 from heteromark.config.models.run import RunConfig
+from heteromark.config.rules.model_paths import GGUF, model_location
 from heteromark.llm.policies.backbone import Backbone, BackboneError, load_backbone, tiny_backbone
 from heteromark.llm.policies.base import TextPolicy
+from heteromark.llm.policies.gguf import convert_gguf
 from heteromark.llm.policies.language_model import (
     FrozenPolicy,
     LanguageModelPolicy,
@@ -26,8 +29,10 @@ from heteromark.llm.policies.network import NetworkPolicy
 from heteromark.llm.policies.prompt import PromptPolicy
 from heteromark.llm.tasks.base import Task
 from heteromark.llm.warm_up import demonstrations, warm_up
-from heteromark.runs.code import own_fingerprint
+from heteromark.runs.code import own_fingerprint, version_of
 from heteromark.runs.digest import task_identity, text_versions, versions
+from heteromark.runs.files import sha256_of
+from heteromark.runs.store import RunStore
 from heteromark.seeds import stream_seed
 
 MLP = "mlp"
@@ -43,8 +48,7 @@ class TextPolicyFactory:
         turn_order: roles of a round.
         templates: prompt templates by role.
         device: device of the models.
-        shared_file: returns the path of a named file and creates it if missing; see
-            `RunStore.shared_file`.
+        store: keeps models that several runs start from.
     """
 
     def __init__(
@@ -54,14 +58,14 @@ class TextPolicyFactory:
         turn_order: Sequence[str],
         templates: Mapping[str, str],
         device: torch.device,
-        shared_file: Callable[[str, Callable[[Path], None]], Path],
+        store: RunStore,
     ) -> None:
         self.config = config
         self.task = task
         self.turn_order = turn_order
         self.templates = templates
         self.device = device
-        self.shared_file = shared_file
+        self.store = store
 
     def create(self) -> dict[str, TextPolicy]:
         """Create the policies, by name. Policies with adapters on the same model share it.
@@ -134,7 +138,7 @@ class TextPolicyFactory:
             backbone = self._tiny()
         else:
             backbone = load_backbone(
-                path,
+                self._folder_of(path),
                 dtype=model.dtype,
                 trust_remote_code=model.trust_remote_code,
                 chat_template=model.chat_template,
@@ -151,11 +155,23 @@ class TextPolicyFactory:
         has_bfloat16 = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         return replace(backbone, autocast=model.autocast and has_bfloat16)
 
+    def _folder_of(self, path: str) -> str:
+        """Return a model path, and for a GGUF file the folder that it is converted to."""
+        file = model_location(path)
+        if file is None or file.suffix != GGUF:
+            return path
+        identity = [sha256_of(file), version_of("transformers"), version_of("gguf")]
+        name = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+        try:
+            return str(self.store.shared_folder(name, functools.partial(convert_gguf, file)))
+        except ValueError as error:
+            raise BackboneError(f"model {path}: {error}") from error
+
     def _tiny(self) -> Backbone:
         """Create the tiny model. Runs with the same settings share one warm-up."""
         backbone = tiny_backbone(**self.config.model.tiny.model_dump())
         if self.config.model.warm_up.steps:
-            path = self.shared_file(self._warm_up_digest(), self._warm_up)
+            path = self.store.shared_file(self._warm_up_digest(), self._warm_up)
             state = torch.load(path, map_location="cpu", weights_only=True)
             backbone.model.load_state_dict(state)
         return backbone
