@@ -247,7 +247,8 @@ def test_the_command_in_a_project(project: Project):
     assert "no CUDA GPU: runs use the CPU" in text
     assert "…" not in text  # no cell is cut off in a terminal
     rows = {line.split()[0]: line for line in text.splitlines() if "inference" in line}
-    assert list(rows)[:6] == ["big", "gemma3_1b", "gemma3_270m", "qwen3_0.6b", "qwen3_1.7b", "tiny"]
+    hub = ["gemma3_1b", "gemma3_270m", "qwen3_0.6b", "qwen3_1.7b", "smollm2_135m"]
+    assert list(rows)[:7] == ["big", *hub, "tiny"]
     assert "1.72 B" in rows["big"]
     assert "6.4 GiB" in rows["big"]  # 1.72e9 x 4 bytes
     assert "3.2 GiB" in rows["qwen3_1.7b"]

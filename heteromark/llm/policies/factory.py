@@ -6,10 +6,11 @@ import functools
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -32,11 +33,18 @@ from heteromark.llm.warm_up import demonstrations, warm_up
 from heteromark.runs.code import own_fingerprint, version_of
 from heteromark.runs.digest import task_identity, text_versions, versions
 from heteromark.runs.files import sha256_of
-from heteromark.runs.store import RunStore
 from heteromark.seeds import stream_seed
 
 MLP = "mlp"
 logger = logging.getLogger("heteromark")
+
+
+class SharedModels(Protocol):
+    """Keeps models that several runs start from, such as `runs.store.RunStore`."""
+
+    def shared_file(self, name: str, write: Callable[[Path], None]) -> Path: ...
+
+    def shared_folder(self, name: str, write: Callable[[Path], None]) -> Path: ...
 
 
 class TextPolicyFactory:
@@ -58,7 +66,7 @@ class TextPolicyFactory:
         turn_order: Sequence[str],
         templates: Mapping[str, str],
         device: torch.device,
-        store: RunStore,
+        store: SharedModels,
     ) -> None:
         self.config = config
         self.task = task
