@@ -101,7 +101,9 @@ def _ineffective_in_model(config: RunConfig) -> Iterator[tuple[str, str]]:
             yield f"model.{key}", "model.path is tiny, which is built, not loaded"
     elif model.chat_template == BARE:
         yield "model.enable_thinking", "model.chat_template is none"
-    if not model.warm_up.steps:
+    if TINY not in paths:
+        yield "model.warm_up", "only tiny models are warmed up; others are loaded as they are"
+    elif not model.warm_up.steps:
         for key in WarmUpConfig.model_fields.keys() - {"steps"}:
             yield f"model.warm_up.{key}", "model.warm_up.steps is 0"
     elif config.turn_order is not None and len(config.turn_order) == 1:
