@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
-
-logger = logging.getLogger("heteromark")
 
 # Marks the places at which text is tokenized in pieces. A private character: a text that contains
 # it loses it.
