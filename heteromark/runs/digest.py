@@ -25,7 +25,7 @@ from heteromark.config.models.components import EnvironmentConfig
 from heteromark.config.models.run import RunConfig
 from heteromark.config.rules.effect import ineffective_keys, is_custom
 from heteromark.config.rules.llm import defaults_of
-from heteromark.config.rules.model_paths import model_location
+from heteromark.config.rules.model_paths import GGUF, model_location
 from heteromark.runs.code import code_of, is_own, run_code, source_fingerprint, version_of
 from heteromark.runs.files import sha256_of
 from heteromark.runs.record import STUB, TORCH, TRAINER_VARIABLE
@@ -208,21 +208,10 @@ def _name_by_content(section: dict[str, Any], key: str) -> None:
     path = section.get(key) and Path(section[key]).expanduser()
     if path and path.is_dir():
         files = sorted(file for file in path.iterdir() if file.is_file())
-        held = [[file.name, _sha256_of(file)] for file in files]
+        held = [[file.name, sha256_of(file)] for file in files]
         section[key] = hashlib.sha256(json.dumps(held).encode()).hexdigest()
     elif path and path.is_file():
-        section[key] = _sha256_of(path)
-
-
-def _sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file; models are large and a sweep asks for them often."""
-    found = path.stat()
-    return _sha256_of_version(path, found.st_mtime_ns, found.st_size, found.st_ino)
-
-
-@functools.lru_cache(maxsize=256)
-def _sha256_of_version(path: Path, *_: int) -> str:
-    return sha256_of(path)
+        section[key] = sha256_of(path)
 
 
 def contents_of(environment: EnvironmentConfig) -> list[list[str]]:
@@ -272,6 +261,8 @@ def _normalise_text(data: dict[str, Any], config: RunConfig) -> None:
         _name_by_content(model, "chat_template")
     for section in _models(data):
         place = section["path"] and model_location(section["path"])
+        if place and place.suffix == GGUF:  # its weights are computed from the file
+            data["gguf_version"] = version_of("gguf")
         section["path"] = str(place) if place else section["path"]
         _name_by_content(section, "path")
     model.pop("policies", None)

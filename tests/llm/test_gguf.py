@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import gguf
@@ -19,6 +20,7 @@ from heteromark.llm.policies import factory
 from heteromark.llm.policies.backbone import BackboneError
 from heteromark.llm.policies.factory import TextPolicyFactory
 from heteromark.llm.tasks.registry import make_task
+from heteromark.runs import digest
 from heteromark.runs.digest import config_digest
 from heteromark.runs.store import RunStore
 
@@ -161,10 +163,28 @@ def test_a_path_can_name_a_file_in_a_package(files, tmp_path, monkeypatch):
     assert model_location(path) == package / "small.gguf"
     config = make_text_config(model__path=path)
     assert not model_faults(config)
-    digest = config_digest(config)
+    before = config_digest(config)
     with (package / "small.gguf").open("ab") as stream:
         stream.write(b"changed")
-    assert config_digest(config) != digest
+    assert config_digest(config) != before
+
+
+def test_the_version_of_the_reader_and_every_change_make_another_run(files, monkeypatch):
+    folder, file = files
+    config, other = (
+        make_text_config(model__path=str(file)),
+        make_text_config(model__path=str(folder)),
+    )
+    before, elsewhere = config_digest(config), config_digest(other)
+    status, content = file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # same size, same time
+    changed = config_digest(config)
+    assert changed != before
+    monkeypatch.setattr(digest, "version_of", lambda name: f"{name} 99")
+    assert config_digest(config) != changed
+    assert config_digest(other) == elsewhere
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def load_backbone(
             thinks=enable_thinking,
             end_ids=_end_ids(model),
         )
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise BackboneError(
             f"model {path}: {_first_line(error)}; set model.chat_template=none, or a file"
         ) from error
